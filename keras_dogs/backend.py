@@ -1,0 +1,195 @@
+"""The only module that names a framework: which one runs, on what, and what each needs so that the rest need not know.
+
+`jax`, `tensorflow` and `torch` are imported inside functions, never at the top. `select` runs before Keras is imported.
+"""
+
+import contextlib
+import difflib
+import importlib.machinery
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+import resource
+import sys
+from pathlib import Path
+
+from keras_dogs.errors import UserError
+
+BACKENDS = ("jax", "tensorflow", "torch")
+PROSE = {"jax": "JAX", "tensorflow": "TensorFlow", "torch": "PyTorch"}
+
+
+def select() -> str:
+    """Decides the backend before Keras is imported, and keeps TensorFlow out of the way of the other two.
+
+    The backend is `KERAS_BACKEND`, or what `keras.json` says, or TensorFlow, as in Keras. On JAX and PyTorch the import
+    of TensorFlow is blocked: KerasHub would import it (3 s), it would take GPU memory, and nothing here needs it.
+
+    Raises:
+        UserError: the name is misspelt, or the backend is not installed.
+    """
+    name = os.environ.get("KERAS_BACKEND") or _configured_backend()
+    if name not in BACKENDS:
+        near = difflib.get_close_matches(name.lower(), BACKENDS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(BACKENDS)}"
+        raise UserError(f"KERAS_BACKEND={name}: unknown backend; {hint}")
+    if not importlib.util.find_spec(name):
+        raise UserError(f"KERAS_BACKEND={name}: {PROSE[name]} is not installed: pip install 'keras-dogs[{name}]'")
+    if name != "tensorflow" and "tensorflow" not in sys.modules:
+        sys.meta_path.insert(0, _TensorFlowBlocker())
+    os.environ["KERAS_BACKEND"] = name
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    return name
+
+
+class _TensorFlowBlocker:
+    """An import finder and loader that makes `import tensorflow` fail as if it were not installed.
+
+    KerasHub and Keras then do without. (`sys.modules["tensorflow"] = None` will not do: Keras takes the key for a sign
+    that TensorFlow is there.)
+    """
+
+    def find_spec(self, name, path=None, target=None):
+        blocked = name.partition(".")[0] in ("tensorflow", "tensorflow_text")
+        return importlib.machinery.ModuleSpec(name, self) if blocked else None
+
+    def create_module(self, spec):
+        raise ModuleNotFoundError(f"{spec.name} is kept out of a run on another backend", name=spec.name)
+
+    def exec_module(self, module):
+        raise NotImplementedError
+
+
+def _configured_backend() -> str:
+    home = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras"))
+    try:
+        return json.loads((home / "keras.json").read_text()).get("backend", "tensorflow")
+    except (OSError, ValueError):
+        return "tensorflow"
+
+
+def name() -> str:
+    """The backend that Keras runs on: `"jax"`, `"tensorflow"` or `"torch"`."""
+    import keras
+
+    return keras.backend.backend()
+
+
+def keep_tensorflow_off_accelerators() -> None:
+    """On JAX and PyTorch, hides the GPUs from a TensorFlow that something imported: two would fight over memory."""
+    tensorflow = sys.modules.get("tensorflow")
+    if name() == "tensorflow" or tensorflow is None:
+        return
+    with contextlib.suppress(RuntimeError):  # already initialised by its importer, whose business it then is
+        tensorflow.config.set_visible_devices([], "GPU")
+
+
+def counter_dtype() -> str:
+    """The integer type of a step counter that lives in the graph.
+
+    TensorFlow keeps int32 variables in host memory, where a step compiled by XLA for a GPU cannot reach them; JAX has
+    no int64 unless the whole process is switched to it.
+    """
+    return "int64" if name() == "tensorflow" else "int32"
+
+
+def describe_device() -> str:
+    """The device that the computation runs on, in words: `"CPU: AMD EPYC ..., 2 cores"` or the accelerator's name."""
+    accelerators = _accelerators()
+    return (
+        f"{len(accelerators)} x {accelerators[0]}"
+        if accelerators
+        else f"CPU: {_describe_cpu()}, {os.cpu_count()} cores"
+    )
+
+
+def _accelerators() -> list[str]:
+    if name() == "jax":
+        import jax
+
+        return [device.device_kind for device in jax.local_devices() if device.platform != "cpu"]
+    if name() == "tensorflow":
+        import tensorflow as tf
+
+        devices = tf.config.list_physical_devices("GPU")
+        return [tf.config.experimental.get_device_details(device).get("device_name", "GPU") for device in devices]
+    if name() == "torch":
+        import torch
+
+        return [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    raise ValueError(f"Unknown backend: {name()}")
+
+
+def _describe_cpu() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def peak_memory_gib() -> float:
+    """The most memory that was in use, GiB: the accelerator's where there is one, else this process's resident set."""
+    peak = _accelerator_peak_bytes() if _accelerators() else 0
+    if not peak:
+        unit = 1 if sys.platform == "darwin" else 1024
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return peak / 2**30
+
+
+def _accelerator_peak_bytes() -> int:
+    if name() == "jax":
+        import jax
+
+        return (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use", 0)
+    if name() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.config.experimental.get_memory_info("GPU:0")["peak"]
+    if name() == "torch":
+        import torch
+
+        return torch.cuda.max_memory_allocated()
+    raise ValueError(f"Unknown backend: {name()}")
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a result depends on."""
+    packages = ("keras", "keras-hub", "numpy", "pillow", name()) + (("jaxlib",) if name() == "jax" else ())
+    found = {"python": platform.python_version()}
+    for package in packages:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found
+
+
+def check_compilable(model) -> None:
+    """Refuses a model with a layer that turns compilation off for the whole model, as Keras does without a word.
+
+    Raises:
+        UserError: it names the layers.
+    """
+    guilty = _uncompilable_layers(model)
+    if guilty:
+        raise UserError(f"the layers {', '.join(guilty)} turn compilation off for the whole model (supports_jit=False)")
+
+
+def describe_execution(model) -> str:
+    """How the steps of a compiled model run, in words, and why where XLA does not compile them."""
+    if model.jit_compile:
+        return "compiled by XLA" if name() != "torch" else "compiled by torch.compile"
+    guilty = _uncompilable_layers(model)
+    if guilty:
+        return f"not compiled: {', '.join(guilty)} do not support it"
+    return {
+        "jax": "not compiled: turned off",
+        "tensorflow": "tf.function graph without XLA, which Keras uses on accelerators only",
+        "torch": "eager, as Keras runs PyTorch by default",
+    }[name()]
+
+
+def _uncompilable_layers(model) -> list[str]:
+    return [layer.name for layer in model._flatten_layers() if not layer.supports_jit]

@@ -1,0 +1,165 @@
+"""What the commands can be told: a frozen dataclass a command; the field is the flag, the text under it the help."""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+from typing import Literal
+
+import tyro
+
+from keras_dogs.errors import UserError
+
+Augmentation = Literal["none", "light", "standard", "strong"]
+DtypePolicy = Literal["float32", "mixed_bfloat16", "mixed_float16"]
+Fit = Literal["squash", "crop", "pad"]
+SplitName = Literal["train", "validation", "test"]
+
+
+def _require(holds: bool, flag: str, value, what: str) -> None:
+    if not holds:
+        raise UserError(f"{flag} {value}: must be {what}")
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Which pictures, and how they become canvases."""
+
+    dataset: str = "drawn_dogs"
+    """drawn_dogs (embedded), stanford_dogs (TensorFlow Datasets), or a folder: class/picture, train/ and test/ of them,
+    or the official Stanford layout (Images/ and lists/)."""
+    data_dir: Path | None = None
+    """Where stanford_dogs is kept; if images.tar, annotation.tar and lists.tar lie there, they are used."""
+    validation_fraction: float = 0.1
+    """Share of each class of the train split that validates; 0 for none. A folder with validation/ keeps its own."""
+    canvas_size: int | None = None
+    """Side in pixels to which each picture is resized once; default 8/7 of the image size (256 for 224)."""
+    fit: Fit = "squash"
+    """How a picture becomes square: squash the whole, crop the centre, or pad with black."""
+    max_unreadable: float = 0.01
+    """Share of pictures that may be unreadable before the run is refused; they are listed and left out."""
+    skip_unreadable: bool = False
+    """Leave unreadable pictures out however many they are; the record counts them."""
+
+    def __post_init__(self):
+        _require(
+            0 <= self.validation_fraction < 1,
+            "--validation-fraction",
+            self.validation_fraction,
+            "at least 0 and below 1",
+        )
+        _require(0 <= self.max_unreadable <= 1, "--max-unreadable", self.max_unreadable, "between 0 and 1")
+        _require(self.canvas_size is None or self.canvas_size > 0, "--canvas-size", self.canvas_size, "positive")
+
+    @property
+    def unreadable_limit(self) -> float:
+        """The share of unreadable pictures above which a run is refused."""
+        return 1.0 if self.skip_unreadable else self.max_unreadable
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """Fine-tune a ViT or ResNet classifier; with no flags, an embedded one on drawn dogs, in about two minutes."""
+
+    preset: str = "vit_nano"
+    """A name (vit_nano, resnet_nano, vit_base_patch16_224_imagenet21k, resnet_50_imagenet, ...), kaggle://..., hf://...,
+    a local preset or Hugging Face folder, or applications:resnet50[:WEIGHTS_FILE]."""
+    data: Annotated[DataConfig, tyro.conf.arg(name="")] = DataConfig()
+    output: Path | None = None
+    """The run folder; default runs/<dataset>-<preset>-<backend>, numbered if that exists."""
+    overwrite: bool = False
+    """Replace a finished run in --output."""
+    epochs: int | None = None
+    """Passes over the train split; default: the preset's."""
+    batch_size: int | None = None
+    """Pictures a step; default: the preset's."""
+    learning_rate: float | None = None
+    """Peak of the schedule (linear warm-up, then cosine to 0); default: the preset's."""
+    weight_decay: float | None = None
+    """AdamW's decoupled decay, not applied to biases, norms, tokens and position embeddings; default: the preset's."""
+    warmup_fraction: float = 0.1
+    """Share of all steps in which the learning rate rises."""
+    global_clipnorm: float = 1.0
+    """Gradients are scaled down to this global norm; 0 for never."""
+    image_size: int | None = None
+    """Side of the square that the backbone sees, in pixels; default: the preset's."""
+    augmentation: Augmentation | None = None
+    """Random crops and flips; default standard, and none for a linear probe."""
+    dropout: float = 0.0
+    """Dropout before the head."""
+    linear_probe: bool = False
+    """Train the head alone; without augmentation the features are computed once."""
+    dtype_policy: DtypePolicy = "float32"
+    """Precision of the backbone."""
+    seed: int = 0
+    """Decides the validation split, the order of the batches, the crops, and random weights."""
+
+    def __post_init__(self):
+        for flag in ("epochs", "batch_size", "learning_rate", "image_size"):
+            value = getattr(self, flag)
+            _require(value is None or value > 0, f"--{flag.replace('_', '-')}", value, "positive")
+        _require(self.weight_decay is None or self.weight_decay >= 0, "--weight-decay", self.weight_decay, "at least 0")
+        _require(0 <= self.warmup_fraction <= 1, "--warmup-fraction", self.warmup_fraction, "between 0 and 1")
+        _require(self.global_clipnorm >= 0, "--global-clipnorm", self.global_clipnorm, "at least 0")
+        _require(0 <= self.dropout < 1, "--dropout", self.dropout, "at least 0 and below 1")
+        _require(0 <= self.seed < 2**31, "--seed", self.seed, "between 0 and 2147483647")
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateConfig:
+    """Score a trained classifier on a split of a dataset."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """A run folder, or a .keras file."""
+    dataset: str | None = None
+    """Another dataset with the same classes; default: the run's own."""
+    data_dir: Path | None = None
+    """Where stanford_dogs is kept; default: as in training."""
+    split: SplitName = "test"
+    """Which part of it."""
+    batch_size: int = 32
+    """Pictures a batch; the scores do not depend on it."""
+    max_unreadable: float = 0.01
+    """Share of pictures that may be unreadable before the evaluation is refused."""
+    skip_unreadable: bool = False
+    """Leave unreadable pictures out however many they are."""
+    json: bool = False
+    """Print the scores as one JSON object."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PredictConfig:
+    """Name the breeds in pictures."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """A run folder, or a .keras file."""
+    pictures: Annotated[tuple[str, ...], tyro.conf.Positional]
+    """Picture files, folders of them, or quoted globs such as 'dogs/*.jpg'."""
+    top_k: int = 5
+    """How many breeds a picture, most probable first."""
+    batch_size: int = 32
+    """Pictures a batch."""
+    json: bool = False
+    """Print a JSON object a picture, one a line."""
+
+    def __post_init__(self):
+        _require(self.top_k > 0, "--top-k", self.top_k, "positive")
+        _require(self.batch_size > 0, "--batch-size", self.batch_size, "positive")
+        _require(len(self.pictures) > 0, "PICTURES", "none", "at least one")
+
+
+@dataclasses.dataclass(frozen=True)
+class DrawConfig:
+    """Write drawn dogs as picture files: train/<breed>/ and test/<breed>/."""
+
+    output: Path = Path("drawn_dogs")
+    """The folder to write; must not exist."""
+    train_pictures: int = 60
+    """Pictures a breed in train/."""
+    test_pictures: int = 25
+    """Pictures a breed in test/."""
+    seed: int = 0
+    """Another seed draws other dogs of the same breeds."""
+
+    def __post_init__(self):
+        _require(self.train_pictures > 0, "--train-pictures", self.train_pictures, "positive")
+        _require(self.test_pictures > 0, "--test-pictures", self.test_pictures, "positive")

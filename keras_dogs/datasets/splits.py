@@ -1,0 +1,98 @@
+"""What a dataset is: names, labels and a way to read a picture, in three splits."""
+
+import dataclasses
+import hashlib
+from collections.abc import Callable
+
+import numpy as np
+from PIL import Image
+
+from keras_dogs.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """Pictures with labels.
+
+    Attributes:
+        names: tuple of str. What each picture is called, unique within the dataset.
+        labels: int32 array of shape `(num_pictures,)`, indices into the dataset's class names.
+        read: function of an index to that picture, RGB; raises `UnreadablePicture`.
+    """
+
+    names: tuple[str, ...]
+    labels: np.ndarray
+    read: Callable[[int], Image.Image]
+
+    def __len__(self):
+        return len(self.names)
+
+    def select(self, indices) -> "Split":
+        """The pictures at `indices`, in that order."""
+        indices = np.asarray(indices, dtype=np.int64)
+        names = tuple(self.names[index] for index in indices)
+        return Split(names, self.labels[indices], lambda index: self.read(int(indices[index])))
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """A labelled collection of pictures.
+
+    Attributes:
+        name: str. What the user called it, or the folder's name.
+        class_names: tuple of str, in label order.
+        train: `Split`.
+        test: `Split`, scored once, whole.
+        validation: `Split` or `None`. `None` until one is carved from train; some folders bring their own.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    train: Split
+    test: Split
+    validation: Split | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits that change with any class name, picture name, label or place in a split."""
+        digest = hashlib.sha256("\n".join(self.class_names).encode())
+        for split in (self.train, self.validation, self.test):
+            if split is not None:
+                digest.update("\n".join(split.names).encode())
+                digest.update(split.labels.astype("<i4").tobytes())
+            digest.update(b"\0")
+        return digest.hexdigest()[:16]
+
+    def with_validation(self, fraction: float, seed: int) -> "Dataset":
+        """Carves a stratified validation split from train; a dataset that brings its own keeps it.
+
+        Args:
+            fraction: float in [0, 1). The share of each class that moves; at least one picture and never all.
+            seed: int. Which pictures move depends on it alone.
+        """
+        if self.validation is not None or fraction == 0:
+            return self
+        kept, moved = stratified_split(self.train.labels, fraction, seed, self.class_names)
+        return dataclasses.replace(self, train=self.train.select(kept), validation=self.train.select(moved))
+
+
+def stratified_split(labels, fraction: float, seed: int, class_names) -> tuple[np.ndarray, np.ndarray]:
+    """Splits indices by class: `(kept, moved)`, both in ascending order.
+
+    Raises:
+        UserError: a class has fewer than two pictures, so that one side would be without it.
+    """
+    rng = np.random.default_rng([seed, 0x5EED])
+    moved = []
+    for label, name in enumerate(class_names):
+        members = np.flatnonzero(labels == label)
+        if len(members) < 2:
+            count = {0: "no picture", 1: "one picture"}[len(members)]
+            raise UserError(
+                f"class '{name}' has {count} to train on; each class needs at least two, one of them for validation: "
+                "add pictures, remove the class, or give --validation-fraction 0"
+            )
+        count = min(max(1, round(fraction * len(members))), len(members) - 1)
+        moved.append(rng.permutation(members)[:count])
+    moved = np.sort(np.concatenate(moved))
+    return np.setdiff1d(np.arange(len(labels)), moved), moved

@@ -1,0 +1,16 @@
+"""The one exception that a user's mistake raises; commands turn it into one line and exit status 2."""
+
+import errno
+
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class UserError(Exception):
+    """Something the user can put right. Its text is one line that names the thing and what to do."""
+
+
+def write_error(path, error: OSError) -> UserError:
+    """Turns a failed write into a `UserError` that names `path` and what to do about it."""
+    reason = error.strerror or str(error)
+    remedy = "free some space or choose another --output" if error.errno in NO_SPACE else "choose another --output"
+    return UserError(f"cannot write {path}: {reason}; {remedy}")

@@ -1,0 +1,75 @@
+"""Batches in an order that depends on (seed, epoch) alone, the same on every backend."""
+
+import time
+
+import keras
+import numpy as np
+
+
+class TrainingBatches(keras.utils.PyDataset):
+    """Shuffled full batches of canvases; the remainder of an epoch is left out, others fall out in the next.
+
+    Args:
+        images: array of shape `(num_pictures, ...)`: uint8 canvases, or features of a frozen backbone.
+        labels: int32 array of shape `(num_pictures,)`.
+        batch_size: int. At most `num_pictures` is used.
+        seed: int.
+    """
+
+    def __init__(self, images, labels, batch_size: int, seed: int):
+        super().__init__()
+        self.images, self.labels = images, labels
+        self.batch_size = min(batch_size, len(labels))
+        self.seed = seed
+        self.epoch = 0
+        self._order = self._shuffle()
+
+    def __len__(self):
+        return len(self.labels) // self.batch_size
+
+    def __getitem__(self, index):
+        places = self._order[index * self.batch_size : (index + 1) * self.batch_size]
+        return self.images[places], self.labels[places]
+
+    def on_epoch_end(self):
+        """Keras calls this after each epoch."""
+        self.epoch += 1
+        self._order = self._shuffle()
+
+    def _shuffle(self):
+        return np.random.default_rng([self.seed, self.epoch]).permutation(len(self.labels))
+
+
+def padded_batches(images, batch_size: int):
+    """Yields `(batch, num_real)` in order; the last batch is filled up, so that only one shape is compiled."""
+    batch_size = max(1, min(batch_size, len(images)))
+    for start in range(0, len(images), batch_size):
+        batch = images[start : start + batch_size]
+        num_real = len(batch)
+        if num_real < batch_size:
+            batch = np.concatenate([batch, np.repeat(batch[:1], batch_size - num_real, axis=0)])
+        yield batch, num_real
+
+
+def predict_in_batches(model: keras.Model, images, batch_size: int, on_batch=None) -> tuple[np.ndarray, float]:
+    """Runs a model over canvases (or features) of any number, in order.
+
+    Args:
+        model: `keras.Model` of one input and one output.
+        images: array of shape `(num_pictures, ...)`.
+        batch_size: int.
+        on_batch: function called after each batch, for progress.
+
+    Returns:
+        The outputs as a float32 array `(num_pictures, ...)`, and pictures a second after the first batch.
+    """
+    outputs, clock = [], [time.perf_counter()]
+    for batch, num_real in padded_batches(images, batch_size):
+        outputs.append(np.asarray(model.predict_on_batch(batch), np.float32)[:num_real])
+        clock.append(time.perf_counter())
+        if on_batch:
+            on_batch()
+    outputs = np.concatenate(outputs)
+    measured_from = 1 if len(clock) > 2 else 0
+    num_measured = len(outputs) - (batch_size if measured_from else 0)
+    return outputs, num_measured / (clock[-1] - clock[measured_from])

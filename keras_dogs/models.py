@@ -1,0 +1,203 @@
+"""Classifier builders: a KerasHub backbone with everything from raw pictures to logits in one `keras.Model`."""
+
+import keras
+
+from keras_dogs import layers
+from keras_dogs.errors import UserError
+from keras_dogs.presets import VIT_FAMILIES
+from keras_dogs.weights import Loaded
+from keras_dogs.weights import load_backbone
+
+# The canvas on which a dataset is kept is larger than the model's input by the usual 256 to 224.
+_CANVAS_RATIO = 256 / 224
+
+
+def build_vit(
+    preset="vit_base_patch16_224_imagenet21k",
+    num_classes=120,
+    image_size=None,
+    augmentation="standard",
+    dropout=0.0,
+    load_weights=True,
+    dtype=None,
+    seed=0,
+    **kwargs,
+):
+    """Builds a Vision Transformer classifier (ViT, DeiT or DINOv2): `build_classifier` that refuses other families.
+
+    Example:
+    ```python
+    import keras_dogs
+
+    classifier = keras_dogs.build_vit("vit_nano", num_classes=24)
+    logits = classifier.predict(pictures)  # uint8 or float RGB in [0, 255], (batch, height, width, 3)
+    ```
+    """
+    return build_classifier(
+        preset,
+        num_classes,
+        image_size,
+        augmentation,
+        dropout,
+        load_weights,
+        dtype,
+        seed,
+        families=VIT_FAMILIES,
+        **kwargs,
+    )
+
+
+def build_resnet(
+    preset="resnet_50_imagenet",
+    num_classes=120,
+    image_size=None,
+    augmentation="standard",
+    dropout=0.0,
+    load_weights=True,
+    dtype=None,
+    seed=0,
+    **kwargs,
+):
+    """Builds a ResNet classifier: `build_classifier` that refuses other families.
+
+    Example:
+    ```python
+    import keras_dogs
+
+    classifier = keras_dogs.build_resnet("resnet_34", num_classes=120, load_weights=False)
+    ```
+    """
+    return build_classifier(
+        preset,
+        num_classes,
+        image_size,
+        augmentation,
+        dropout,
+        load_weights,
+        dtype,
+        seed,
+        families=("resnet",),
+        **kwargs,
+    )
+
+
+def build_classifier(
+    preset,
+    num_classes=120,
+    image_size=None,
+    augmentation="standard",
+    dropout=0.0,
+    load_weights=True,
+    dtype=None,
+    seed=0,
+    *,
+    class_names=None,
+    canvas_size=None,
+    fit="squash",
+    families=None,
+):
+    """Builds a classifier from raw pictures to logits: augmentation, conversion, backbone, pooling, head.
+
+    Augmentation is active in training only; at inference a picture of any size is resized to `image_size`.
+
+    Args:
+        preset: str. A name of `keras_dogs.presets.PRESETS`, `kaggle://...`, `hf://...`, a local folder (KerasHub preset
+            or Hugging Face checkpoint), or `applications:resnet50[:weights file]`.
+        num_classes: int or `None`. The head's outputs; it starts at zero. `None` keeps the preset's own head.
+        image_size: int or `None`. The side of the square that the backbone sees, pixels; `None` is the preset's own.
+        augmentation: str. A key of `keras_dogs.layers.AUGMENTATIONS`: `"none"`, `"light"`, `"standard"`, `"strong"`.
+        dropout: float in [0, 1). Dropout before the head.
+        load_weights: bool. `False` starts the backbone at random, with no network.
+        dtype: str or `keras.DTypePolicy` or `None`. The backbone's policy, such as `"mixed_bfloat16"`; pixels and
+            logits stay in float32.
+        seed: int. The augmentation's draws depend on it, the step, and the place in the batch.
+        class_names: sequence of str or `None`. Kept in the head and saved with the model.
+        canvas_size: int or `None`. How large raw pictures are made before they reach the model; kept for `predict`.
+        fit: str. How they are made so: `"squash"`, `"crop"` or `"pad"`; kept for `predict`.
+        families: sequence of str or `None`. Refuse a preset of any other family.
+
+    Returns:
+        `keras.Model` from uint8 or float RGB in [0, 255], `(batch, height, width, 3)`, to float32 logits
+        `(batch, num_classes)`.
+
+    Raises:
+        UserError: the preset is unknown or cannot be loaded, or does not fit the other arguments.
+    """
+    if augmentation not in layers.AUGMENTATIONS:
+        raise UserError(f"augmentation {augmentation!r}: choose one of {', '.join(layers.AUGMENTATIONS)}")
+    loaded = load_backbone(preset, image_size, load_weights, dtype, with_head=num_classes is None)
+    if families and loaded.family not in families:
+        builder = "build_resnet" if loaded.family == "resnet" else "build_vit"
+        raise UserError(f"preset {preset}: a {loaded.family}; use {builder} or build_classifier")
+
+    # Inputs, augmentation, conversion
+    images = keras.Input((None, None, 3), name="images")
+    size = loaded.image_size
+    features = layers.RandomResizedCrop(
+        size,
+        size,
+        **layers.AUGMENTATIONS[augmentation],
+        seed=seed,
+        canvas_size=canvas_size or default_canvas_size(size),
+        fit=fit,
+        name="augmentation",
+    )(images)
+    features = keras.layers.Rescaling(list(loaded.scale), list(loaded.offset), dtype="float32", name="conversion")(
+        features
+    )
+
+    # Backbone, pooling
+    features = _build_pooling(loaded)(loaded.backbone(features))
+    if dropout:
+        features = keras.layers.Dropout(dropout, seed=seed, name="dropout")(features)
+
+    # Head
+    num_classes = num_classes or loaded.head[0].shape[1]
+    head = layers.ClassifierHead(num_classes, class_names, name="head")
+    classifier = keras.Model(images, head(features), name="classifier")
+    if loaded.head:
+        head.set_weights(loaded.head)
+    return classifier
+
+
+def _build_pooling(loaded: Loaded) -> keras.layers.Layer:
+    """A family's way from the backbone's output to one vector a picture."""
+    if loaded.pooling == "token":
+        return layers.ClassToken(dtype=loaded.backbone.dtype_policy.name, name="pooling")
+    pool = keras.layers.GlobalAveragePooling1D if loaded.family in VIT_FAMILIES else keras.layers.GlobalAveragePooling2D
+    return pool(dtype=loaded.backbone.dtype_policy.name, name="pooling")
+
+
+def default_canvas_size(image_size: int) -> int:
+    """The canvas that goes with a model's input size: 224 -> 256."""
+    return round(image_size * _CANVAS_RATIO)
+
+
+def backbone_of(classifier: keras.Model) -> keras.Model:
+    """The backbone inside a classifier of ours: its one nested model."""
+    return next(layer for layer in classifier.layers if isinstance(layer, keras.Model))
+
+
+def feature_extractor(classifier: keras.Model) -> keras.Model:
+    """The part of a classifier before its head: pictures -> features `(batch, hidden)`; layers are shared."""
+    return keras.Model(classifier.input, classifier.get_layer("head").input, name="feature_extractor")
+
+
+def save_classifier(classifier: keras.Model, path) -> None:
+    """Saves architecture, weights and class names as one `.keras` file, without the optimizer."""
+    keras.Model(classifier.input, classifier.output, name=classifier.name).save(path)
+
+
+def load_classifier(path) -> keras.Model:
+    """Loads a `.keras` file that `save_classifier` or training wrote, on whichever backend runs now.
+
+    Raises:
+        UserError: the file is missing or is not such a model.
+    """
+    try:
+        classifier = keras.saving.load_model(path, compile=False)
+        classifier.get_layer("augmentation"), classifier.get_layer("head")
+    except Exception as error:  # zipfile, h5py, json and Keras each raise their own kinds
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{path}: not a classifier that keras_dogs saved: {reason}") from error
+    return classifier

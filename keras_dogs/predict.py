@@ -1,0 +1,45 @@
+"""Name the breeds in pictures: `python -m keras_dogs.predict RUN PICTURE...`."""
+
+import json
+import sys
+
+from keras_dogs import commands
+from keras_dogs.config import PredictConfig
+from keras_dogs.datasets import display_name
+
+
+def main() -> int:
+    """The command."""
+    return commands.run("predict", PredictConfig, _predict)
+
+
+def _predict(config: PredictConfig) -> int:
+    from keras_dogs import artifacts
+    from keras_dogs import backend
+
+    backend.select()
+    model_file = artifacts.find_model(config.run)
+    from keras_dogs.inference import find_pictures
+    from keras_dogs.inference import predict_pictures
+    from keras_dogs.models import load_classifier
+
+    pictures = find_pictures(config.pictures)
+    status = 0
+    for prediction in predict_pictures(load_classifier(model_file), pictures, config.top_k, config.batch_size):
+        if prediction.error:
+            print(f"keras_dogs.predict: error: {prediction.file}: {prediction.error}", file=sys.stderr)
+            status = 2
+        elif config.json:
+            print(json.dumps({"file": str(prediction.file), "breeds": dict(prediction.breeds)}), flush=True)
+        else:
+            print(_in_words(prediction), flush=True)
+    return status
+
+
+def _in_words(prediction) -> str:
+    rows = [f"  {probability:6.1%}  {display_name(name)}" for name, probability in prediction.breeds]
+    return "\n".join([str(prediction.file), *rows])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,200 @@
+"""The presets that are known by name: family, architecture, resolution, input conversion and tuned settings.
+
+A row is enough to build the architecture with no network (`load_weights=False`); `source` says where weights come from.
+Architectures follow "An Image is Worth 16x16 Words" (arXiv 2010.11929, table 1), "How to train your ViT" (arXiv
+2106.10270, table 2, for Ti and S), "Deep Residual Learning" (arXiv 1512.03385, table 1), "Identity Mappings" (arXiv
+1603.05027, the v2 blocks) and "Bag of Tricks" (arXiv 1812.01187, the vd stem and shortcuts).
+"""
+
+import difflib
+from pathlib import Path
+from typing import NamedTuple
+
+from keras_dogs.errors import UserError
+
+EMBEDDED_FOLDER = Path(__file__).parent / "weights" / "embedded"
+
+# Pixels in [0, 255] -> what the backbone was trained on: `pixels * scale + offset`, a channel.
+_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+CONVERSIONS = {
+    "inception": ((1 / 127.5,) * 3, (-1.0,) * 3),
+    "imagenet": (
+        tuple(1 / (255 * std) for std in _IMAGENET_STD),
+        tuple(-mean / std for mean, std in zip(_IMAGENET_MEAN, _IMAGENET_STD)),
+    ),
+}
+
+# What a family's weights expect when they come without an image converter of their own.
+FAMILY_CONVERSIONS = {"vit": "inception", "deit": "imagenet", "dinov2": "imagenet", "resnet": "imagenet"}
+VIT_FAMILIES = ("vit", "deit", "dinov2")
+
+
+class Settings(NamedTuple):
+    """Settings of a fine-tuning that a flag of the same name overrides.
+
+    Attributes:
+        epochs: int. Passes over the training pictures.
+        batch_size: int. Pictures a step.
+        learning_rate: float. The peak, after warm-up.
+        weight_decay: float. AdamW's decoupled decay.
+    """
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+
+
+# Starting points for AdamW, in the range that published fine-tunings of these families use.
+FINE_TUNE_SETTINGS = {
+    "vit": Settings(epochs=10, batch_size=32, learning_rate=3e-5, weight_decay=0.05),
+    "deit": Settings(epochs=10, batch_size=32, learning_rate=3e-5, weight_decay=0.05),
+    "dinov2": Settings(epochs=10, batch_size=32, learning_rate=2e-5, weight_decay=0.05),
+    "resnet": Settings(epochs=15, batch_size=32, learning_rate=2e-4, weight_decay=0.05),
+}
+# Chosen on the validation split of drawn_dogs.
+NANO_FINE_TUNE_SETTINGS = {
+    "vit_nano": Settings(epochs=20, batch_size=32, learning_rate=1e-3, weight_decay=0.05),
+    "resnet_nano": Settings(epochs=20, batch_size=32, learning_rate=1e-3, weight_decay=0.05),
+}
+# The head alone, on features that are computed once and scaled to unit variance.
+LINEAR_PROBE_SETTINGS = Settings(epochs=60, batch_size=128, learning_rate=1e-3, weight_decay=0.5)
+
+
+class Preset(NamedTuple):
+    """A row of the table.
+
+    Attributes:
+        family: str. `"vit"`, `"deit"` or `"resnet"`.
+        image_size: int. The side of the square that the weights were trained on, pixels.
+        architecture: dict. Arguments of the KerasHub backbone class, less `image_shape`.
+        source: str or `None`. `"keras_hub"`, `"embedded"`, or `None` for an architecture without published weights.
+    """
+
+    family: str
+    image_size: int
+    architecture: dict
+    source: str | None
+
+    @property
+    def conversion(self) -> str:
+        """The name of the row of `CONVERSIONS` that fits the weights."""
+        return FAMILY_CONVERSIONS[self.family]
+
+
+def _vit(patch_size, num_layers, num_heads, hidden_dim, mlp_dim):
+    return dict(
+        patch_size=patch_size, num_layers=num_layers, num_heads=num_heads, hidden_dim=hidden_dim, mlp_dim=mlp_dim
+    )
+
+
+def _deit(num_heads, hidden_dim):
+    return dict(
+        patch_size=16, num_layers=12, num_heads=num_heads, hidden_dim=hidden_dim, intermediate_dim=4 * hidden_dim
+    )
+
+
+def _resnet(blocks, block_type, use_pre_activation=False):
+    vd = block_type.endswith("_vd")
+    return dict(
+        input_conv_filters=[32, 32, 64] if vd else [64],
+        input_conv_kernel_sizes=[3, 3, 3] if vd else [7],
+        stackwise_num_filters=[64, 128, 256, 512],
+        stackwise_num_blocks=blocks,
+        stackwise_num_strides=[1, 2, 2, 2],
+        block_type=block_type,
+        use_pre_activation=use_pre_activation,
+    )
+
+
+_VITS = {
+    #          layers heads hidden  mlp
+    "tiny": (12, 3, 192, 768),
+    "small": (12, 6, 384, 1536),
+    "base": (12, 12, 768, 3072),
+    "large": (24, 16, 1024, 4096),
+    "huge": (32, 16, 1280, 5120),
+}
+_RESNET_BLOCKS = {
+    18: [2, 2, 2, 2],
+    34: [3, 4, 6, 3],
+    50: [3, 4, 6, 3],
+    101: [3, 4, 23, 3],
+    152: [3, 8, 36, 3],
+    200: [3, 12, 48, 3],
+}
+
+# What KerasHub 0.32 publishes (name after the family's prefix); everything else below is an architecture only.
+_KERAS_HUB_VITS = (
+    "base_patch16_224_imagenet base_patch16_384_imagenet base_patch32_384_imagenet large_patch16_224_imagenet "
+    "large_patch16_384_imagenet large_patch32_384_imagenet base_patch16_224_imagenet21k base_patch32_224_imagenet21k "
+    "large_patch16_224_imagenet21k large_patch32_224_imagenet21k huge_patch14_224_imagenet21k"
+).split()
+_KERAS_HUB_RESNETS = (
+    "resnet_18 resnet_50 resnet_101 resnet_152 resnet_v2_50 resnet_v2_101 resnet_vd_18 resnet_vd_34 resnet_vd_50 "
+    "resnet_vd_50_ssld resnet_vd_50_ssld_v2 resnet_vd_50_ssld_v2_fix resnet_vd_101 resnet_vd_101_ssld resnet_vd_152 "
+    "resnet_vd_200"
+).split()
+_ARCHITECTURE_ONLY_VITS = (
+    "tiny_patch16_224 tiny_patch16_384 small_patch16_224 small_patch16_384 small_patch32_224 small_patch32_384 "
+    "base_patch16_224 base_patch16_384 base_patch32_224 base_patch32_384 large_patch16_224 large_patch16_384 "
+    "large_patch32_224 large_patch32_384 huge_patch14_224"
+).split()
+_ARCHITECTURE_ONLY_RESNETS = (
+    "resnet_18 resnet_34 resnet_50 resnet_101 resnet_152 resnet_v2_18 resnet_v2_34 resnet_v2_50 resnet_v2_101 "
+    "resnet_v2_152"
+).split()
+_DEITS = {"tiny": (3, 192, (224,)), "small": (6, 384, (224,)), "base": (12, 768, (224, 384))}
+
+
+def _vit_row(name: str, source: str | None) -> Preset:
+    size, patch, image_size = name.split("_")[:3]
+    return Preset("vit", int(image_size), _vit(int(patch.removeprefix("patch")), *_VITS[size]), source)
+
+
+def _resnet_row(name: str, source: str | None) -> Preset:
+    depth = next(int(part) for part in name.split("_") if part.isdigit())
+    block_type = "basic_block" if depth < 50 else "bottleneck_block"
+    block_type += "_vd" if "_vd_" in name else ""
+    return Preset(
+        "resnet", 224, _resnet(_RESNET_BLOCKS[depth], block_type, "_v2_" in name + "_" and "vd" not in name), source
+    )
+
+
+PRESETS: dict[str, Preset] = {
+    "vit_nano": Preset("vit", 64, _vit(8, 4, 4, 80, 288), "embedded"),
+    "resnet_nano": Preset(
+        "resnet",
+        64,
+        _resnet([1, 1, 2], "basic_block")
+        | dict(input_conv_kernel_sizes=[3], stackwise_num_filters=[64, 64, 64], stackwise_num_strides=[1, 2, 2]),
+        "embedded",
+    ),
+    **{f"vit_{name}": _vit_row(name, "keras_hub") for name in _KERAS_HUB_VITS},
+    **{f"vit_{name}": _vit_row(name, None) for name in _ARCHITECTURE_ONLY_VITS},
+    **{
+        f"deit_{size}_distilled_patch16_{image_size}_imagenet": Preset(
+            "deit", image_size, _deit(num_heads, hidden_dim), "keras_hub"
+        )
+        for size, (num_heads, hidden_dim, image_sizes) in _DEITS.items()
+        for image_size in image_sizes
+    },
+    **{f"{name}_imagenet": _resnet_row(name, "keras_hub") for name in _KERAS_HUB_RESNETS},
+    **{name: _resnet_row(name, None) for name in _ARCHITECTURE_ONLY_RESNETS},
+}
+
+
+def default_settings(preset: str, family: str, linear_probe: bool) -> Settings:
+    """The settings that a fine-tuning of `preset` starts from."""
+    if linear_probe:
+        return LINEAR_PROBE_SETTINGS
+    return NANO_FINE_TUNE_SETTINGS.get(preset, FINE_TUNE_SETTINGS[family])
+
+
+def unknown_preset(preset: str) -> UserError:
+    """The error for a name that is neither in the table nor a place on disk; near names are suggested."""
+    near = difflib.get_close_matches(preset, PRESETS, n=3, cutoff=0.5)
+    if any(mark in preset for mark in ("/", "\\")) or preset.startswith("."):
+        return UserError(f"--preset {preset}: no such folder or file")
+    suggestion = f"did you mean {' or '.join(near)}?" if near else "see keras_dogs/presets.py for the names"
+    return UserError(f"--preset {preset}: unknown preset; {suggestion} (or give a local preset folder)")

@@ -1,0 +1,64 @@
+"""Progress on the standard error stream: a live bar on a terminal, now and then a line elsewhere."""
+
+import contextlib
+import time
+
+from rich.console import Console
+from rich.progress import BarColumn
+from rich.progress import MofNCompleteColumn
+from rich.progress import Progress
+from rich.progress import TextColumn
+from rich.progress import TimeElapsedColumn
+from rich.progress import TimeRemainingColumn
+
+# Where output is not a terminal, a long wait says something this often.
+SECONDS_BETWEEN_LINES = 20.0
+
+
+def open_console() -> Console:
+    """The console that progress goes to; standard output is kept for results."""
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def open_bar(console: Console, *columns) -> Progress:
+    """A live bar with `columns` of text after the counts; it disappears when done."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        *columns,
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+    )
+
+
+@contextlib.contextmanager
+def counting(description: str, total: int):
+    """Shows how far `total` steps are; gives a function to call after each, from any thread."""
+    console = open_console()
+    started = time.perf_counter()
+    if console.is_terminal:
+        with open_bar(console) as bar:
+            task = bar.add_task(description, total=total)
+            yield lambda: bar.advance(task)
+    else:
+        lines = _Lines(console, description, total, started)
+        yield lines.advance
+    console.print(f"{description}: {total:,} in {time.perf_counter() - started:.1f} s")
+
+
+class _Lines:
+    def __init__(self, console, description, total, started):
+        self.console, self.description, self.total = console, description, total
+        self.done, self.started, self.last = 0, started, started
+
+    def advance(self):
+        self.done += 1
+        now = time.perf_counter()
+        if now - self.last > SECONDS_BETWEEN_LINES:
+            self.last = now
+            left = (now - self.started) / self.done * (self.total - self.done)
+            self.console.print(f"{self.description}: {self.done:,} of {self.total:,}, {left:.0f} s left")

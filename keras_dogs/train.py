@@ -1,0 +1,37 @@
+"""Fine-tune a classifier: `KERAS_BACKEND=jax python -m keras_dogs.train --help`."""
+
+import shlex
+import sys
+
+from keras_dogs import commands
+from keras_dogs.config import TrainConfig
+
+REAL_THING = "--preset vit_base_patch16_224_imagenet21k --dataset stanford_dogs"
+
+
+def main() -> int:
+    """The command."""
+    return commands.run("train", TrainConfig, _train)
+
+
+def _train(config: TrainConfig) -> None:
+    from keras_dogs import backend
+
+    backend_name = backend.select()
+    from keras_dogs.training import fine_tune
+
+    run = fine_tune(config, commands.STARTED)
+    test, record, folder = run.record.test, run.record, shlex.quote(str(run.folder))
+    print(
+        f"test: top-1 {test.top1_accuracy:.1%}, top-5 {test.top5_accuracy:.1%}, mean per-class "
+        f"{test.mean_per_class_accuracy:.1%} on {test.num_pictures:,} pictures (epoch {record.best_epoch} kept); "
+        f"{record.throughput.train_images_per_second:.0f} images/s, {record.timings.total_s:.0f} s in all"
+    )
+    print(f"run folder: {run.folder}")
+    print(f"next:       python -m keras_dogs.predict {folder} PICTURE...")
+    if config.data.dataset == "drawn_dogs":
+        print(f"for real:   KERAS_BACKEND={backend_name} python -m keras_dogs.train {REAL_THING}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,100 @@
+"""Make the embedded nano presets from nothing: `KERAS_BACKEND=tensorflow python scripts/train_nano_presets.py`.
+
+Trains `vit_nano` and `resnet_nano` on the first half of the drawn breeds (`PRETRAINING_BREEDS`; the default dataset is
+the other half) and stores each as a KerasHub preset folder, with its image converter and head, under
+`keras_dogs/weights/embedded/`.
+About half an hour on two CPU cores. Weights differ in the last digits from machine to machine.
+"""
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from keras_dogs import backend
+from keras_dogs.errors import UserError
+
+try:
+    backend.select()
+except UserError as error:
+    sys.exit(str(error))
+
+import keras
+import keras_hub
+import numpy as np
+
+from keras_dogs import models
+from keras_dogs import presets
+from keras_dogs.datasets.drawn_breeds import PRETRAINING_BREEDS
+from keras_dogs.datasets.drawn_dogs import load_drawn_dogs
+from keras_dogs.evaluation import evaluate_classifier
+from keras_dogs.loaders.batches import TrainingBatches
+from keras_dogs.loaders.canvases import decode_split
+
+# The preset's classifier class and image converter class of KerasHub.
+TASKS = {
+    "vit_nano": (keras_hub.models.ViTImageClassifier, keras_hub.layers.ViTImageConverter),
+    "resnet_nano": (keras_hub.models.ResNetImageClassifier, keras_hub.layers.ResNetImageConverter),
+}
+TRAIN_A_BREED, TEST_A_BREED = 600, 25
+
+
+def main():
+    """Trains the presets that the flags name."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("presets", nargs="*", default=list(TASKS), help="vit_nano, resnet_nano or both")
+    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--learning-rate", type=float, default=2e-3)
+    parser.add_argument("--output", type=Path, default=presets.EMBEDDED_FOLDER)
+    flags = parser.parse_args()
+
+    dataset = load_drawn_dogs(0, PRETRAINING_BREEDS, {"train": TRAIN_A_BREED, "test": TEST_A_BREED})
+    size = models.default_canvas_size(presets.PRESETS["vit_nano"].image_size)
+    train, test = decode_split(dataset.train, size), decode_split(dataset.test, size)
+    for name in flags.presets:
+        classifier = pretrain(name, train, flags.epochs, flags.learning_rate)
+        scores = evaluate_classifier(classifier, test.images, test.labels).scores
+        print(f"{name}: top-1 {scores.top1_accuracy:.1%} on new pictures of the breeds it was made on")
+        save_preset(name, classifier, flags.output / name)
+
+
+def pretrain(name: str, train, epochs: int, learning_rate: float) -> keras.Model:
+    """Trains from random weights: AdamW, warm-up and cosine, label smoothing, standard augmentation."""
+    keras.utils.set_random_seed(0)
+    classifier = models.build_classifier(name, len(PRETRAINING_BREEDS), load_weights=False)
+    batches = TrainingBatches(train.images, np.eye(len(PRETRAINING_BREEDS), dtype="float32")[train.labels], 64, seed=0)
+    steps = len(batches) * epochs
+    schedule = keras.optimizers.schedules.CosineDecay(
+        0.0, steps - steps // 20, warmup_target=learning_rate, warmup_steps=steps // 20
+    )
+    classifier.compile(
+        keras.optimizers.AdamW(schedule, weight_decay=0.05, global_clipnorm=1.0),
+        keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.1),
+        metrics=["accuracy"],
+    )
+    classifier.fit(batches, epochs=epochs, shuffle=False, verbose=2)
+    return classifier
+
+
+def save_preset(name: str, classifier: keras.Model, folder: Path):
+    """Writes a KerasHub preset folder: backbone, image converter and head."""
+    task_class, converter_class = TASKS[name]
+    scale, offset = presets.CONVERSIONS[presets.PRESETS[name].conversion]
+    size = presets.PRESETS[name].image_size
+    converter = converter_class(
+        image_size=(size, size), scale=list(scale), offset=list(offset), crop_to_aspect_ratio=False
+    )
+    task = task_class(
+        backbone=models.backbone_of(classifier),
+        num_classes=len(PRETRAINING_BREEDS),
+        preprocessor=task_class.preprocessor_cls(image_converter=converter),
+    )
+    task.output_dense.set_weights(classifier.get_layer("head").get_weights())
+    shutil.rmtree(folder, ignore_errors=True)
+    task.save_to_preset(str(folder))
+
+
+if __name__ == "__main__":
+    main()
