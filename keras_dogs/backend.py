@@ -13,6 +13,7 @@ import os
 import platform
 import resource
 import sys
+import tempfile
 from pathlib import Path
 
 from keras_dogs.errors import UserError
@@ -37,12 +38,30 @@ def select() -> str:
         raise UserError(f"KERAS_BACKEND={name}: unknown backend; {hint}")
     if not importlib.util.find_spec(name):
         raise UserError(f"KERAS_BACKEND={name}: {PROSE[name]} is not installed: pip install 'keras-dogs[{name}]'")
-    if name != "tensorflow" and "tensorflow" not in sys.modules:
+    already = "tensorflow" in sys.modules or any(isinstance(finder, _TensorFlowBlocker) for finder in sys.meta_path)
+    if name != "tensorflow" and not already:
         sys.meta_path.insert(0, _TensorFlowBlocker())
     os.environ["KERAS_BACKEND"] = name
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    if name == "tensorflow":
+        _import_tensorflow_quietly()
     return name
+
+
+def _import_tensorflow_quietly() -> None:
+    """Imports TensorFlow without its words about GPUs and instruction sets, unless the import fails."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with tempfile.TemporaryFile() as said:
+        stream = os.dup(2)
+        os.dup2(said.fileno(), 2)
+        try:
+            importlib.import_module("tensorflow")
+        except BaseException:
+            said.seek(0)
+            os.write(stream, said.read())
+            raise
+        finally:
+            os.dup2(stream, 2)
+            os.close(stream)
 
 
 class _TensorFlowBlocker:

@@ -1,7 +1,7 @@
 """Stanford Dogs (Khosla et al., FGVC workshop, CVPR 2011) through TensorFlow Datasets.
 
-12,000 train and 8,580 test pictures of 120 breeds. Preparing needs TensorFlow and, unless the three archives are at hand, a
-download of 778 MiB; it writes array_record files. Reading them needs neither.
+12,000 train and 8,580 test pictures of 120 breeds. Preparing needs TensorFlow and, unless the three archives are at
+hand, a download of 778 MiB; it writes array_record files. Reading them needs neither.
 """
 
 import importlib.util

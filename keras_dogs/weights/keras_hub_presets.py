@@ -107,6 +107,8 @@ def _load_conversion(handle: str, family: str):
     try:
         converter = keras_hub.layers.ImageConverter.from_preset(handle)
     except (ValueError, FileNotFoundError):
+        converter = None
+    if converter is None:
         return CONVERSIONS[FAMILY_CONVERSIONS[family]]
     return _three(converter.scale, 1.0), _three(converter.offset, 0.0)
 

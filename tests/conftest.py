@@ -1,0 +1,91 @@
+"""Fixtures. The suite runs on one backend, `KERAS_BACKEND`; nothing here needs a network or `../shared`."""
+
+import importlib
+import importlib.machinery
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from keras_dogs import backend
+
+BACKEND = backend.select()
+
+SHARED = Path(__file__).parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def dogs(tmp_path_factory) -> Path:
+    """A small dataset on disk: 3 drawn breeds, `train/` with 6 and `test/` with 3 pictures a breed."""
+    from keras_dogs.datasets.drawn_breeds import BREEDS
+    from keras_dogs.datasets.drawn_dogs import load_drawn_dogs
+
+    folder = tmp_path_factory.mktemp("dogs")
+    dataset = load_drawn_dogs(0, BREEDS[:3], {"train": 6, "test": 3})
+    for part, split in (("train", dataset.train), ("test", dataset.test)):
+        for index, name in enumerate(split.names):
+            file = folder / part / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            split.read(index).save(file)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def run_folder(tmp_path_factory, dogs) -> Path:
+    """A finished run of two epochs on `dogs`."""
+    from keras_dogs.config import DataConfig
+    from keras_dogs.config import TrainConfig
+    from keras_dogs.training import fine_tune
+
+    output = tmp_path_factory.mktemp("runs") / "run"
+    fine_tune(TrainConfig(data=DataConfig(dataset=str(dogs)), output=output, epochs=2, batch_size=4))
+    return output
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Runs a command in this process: `status, out, err = command("train", "--epochs", "1")`."""
+
+    def run(name, *arguments):
+        module = importlib.import_module(f"keras_dogs.{name}")
+        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+        capsys.readouterr()
+        try:
+            status = module.main()
+        except SystemExit as error:
+            status = error.code
+        out, err = capsys.readouterr()
+        return status, out, err
+
+    return run
+
+
+@pytest.fixture
+def child():
+    """Runs Python in a process of its own: `child(["-c", ...], KERAS_BACKEND="jax")`."""
+
+    def run(arguments, **environment):
+        return subprocess.run(
+            [sys.executable, *map(str, arguments)],
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+
+    return run
+
+
+def is_installed(package: str) -> bool:
+    """Whether it is on the disk; that TensorFlow is kept out of this process does not count."""
+    return importlib.machinery.PathFinder.find_spec(package) is not None
+
+
+def installed_backends() -> list[str]:
+    return [name for name in backend.BACKENDS if is_installed(name)]
+
+
+def files_below(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))

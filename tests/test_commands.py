@@ -1,0 +1,96 @@
+import json
+
+import numpy as np
+import pytest
+from conftest import BACKEND
+from conftest import files_below
+from PIL import Image
+
+from keras_dogs.datasets.drawn_dogs import load_drawn_dogs
+
+
+@pytest.mark.parametrize("name", ["train", "evaluate", "predict", "draw"])
+def test_help_loads_no_framework(child, name):
+    """What makes `--help` answer in a fraction of a second."""
+    code = (
+        f"import sys; sys.argv = ['{name}', '--help']\n"
+        f"from keras_dogs.{name} import main\n"
+        "try: main()\n"
+        "except SystemExit as stop: assert not stop.code\n"
+        "heavy = {'keras', 'keras_hub', 'tensorflow', 'jax', 'torch', 'scipy'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    finished = child(["-c", code])
+    assert finished.returncode == 0, finished.stderr
+    assert f"usage: python -m keras_dogs.{name}" in finished.stdout
+
+
+def test_train_says_how_far_it_is_and_what_is_next(child, dogs, tmp_path):
+    arguments = ["--dataset", dogs, "--output", tmp_path / "run", "--epochs", "2", "--batch-size", "4"]
+    finished = child(["-m", "keras_dogs.train", *arguments])
+    assert finished.returncode == 0, finished.stderr
+    for part in ("vit_nano", "3 classes", "15 train / 3 validation / 9 test", "epoch   2/2", "images/s"):
+        assert part in finished.stderr, finished.stderr
+    first, folder, following = finished.stdout.splitlines()
+    assert first.startswith("test: top-1 ") and "9 pictures" in first
+    assert folder == f"run folder: {tmp_path / 'run'}"
+    assert "keras_dogs.predict" in following
+
+
+def test_default_output_is_numbered(command, dogs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        assert command("train", "--dataset", dogs, "--epochs", "1", "--batch-size", "8")[0] == 0
+    name = f"{dogs.name}-vit_nano-{BACKEND}"
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == [name, f"{name}-2"]
+
+
+def test_evaluate_repeats_the_score_of_the_record(command, run_folder, dogs):
+    record = json.loads((run_folder / "record.json").read_text())
+    status, out, _ = command("evaluate", run_folder, "--json", "--batch-size", "2")
+    scores = json.loads(out)
+    assert status == 0 and scores["split"] == "test" and scores["num_pictures"] == 9
+    assert scores["top1_accuracy"] == record["test"]["top1_accuracy"]
+    assert scores["loss"] == pytest.approx(record["test"]["loss"], abs=1e-4)
+    status, out, _ = command("evaluate", run_folder, "--split", "validation")
+    assert status == 0 and "top-1 accuracy" in out and "num pictures                3" in out
+
+
+def test_predict_files_folders_and_globs(command, run_folder, dogs):
+    folder = dogs / "test" / "amberwick"
+    files = sorted(folder.iterdir())
+    for patterns in ([folder], [f"{folder}/*.png"], files, [folder, *files]):
+        status, out, err = command("predict", run_folder, *patterns, "--json", "--top-k", "2")
+        assert status == 0, err
+        rows = [json.loads(line) for line in out.splitlines()]
+        assert [row["file"] for row in rows] == [str(file) for file in files]
+        assert all(len(row["breeds"]) == 2 for row in rows)
+
+
+def test_predict_gives_the_probabilities_of_the_test(command, run_folder, dogs):
+    with np.load(run_folder / "predictions.npz") as saved:
+        place = saved["names"].tolist().index("test/birchhound/test_0_0001.png")
+        shifted = np.exp(saved["logits"][place] - saved["logits"][place].max())
+        expected = dict(zip(saved["class_names"].tolist(), shifted / shifted.sum()))
+    file = dogs / "test" / "birchhound" / "test_0_0001.png"
+    _, out, _ = command("predict", run_folder, file, "--json")
+    assert json.loads(out)["breeds"] == pytest.approx(expected, abs=1e-4)
+    _, out, _ = command("predict", run_folder, file)
+    assert out.splitlines()[0] == str(file) and out.count("%") == 3 and "Birchhound" in out
+
+
+def test_predict_with_the_model_file_alone(command, run_folder, dogs):
+    file = dogs / "test" / "birchhound" / "test_0_0001.png"
+    assert command("predict", run_folder, file)[1] == command("predict", run_folder / "model.keras", file)[1]
+
+
+def test_draw_writes_the_dogs_that_train_draws(command, tmp_path):
+    arguments = ("draw", "--output", tmp_path / "dogs", "--train-pictures", "2", "--test-pictures", "1")
+    assert command(*arguments)[0] == 0
+    assert len(list((tmp_path / "dogs").rglob("*.png"))) == 24 * 3
+    drawn = load_drawn_dogs().train.read(0)
+    with Image.open(tmp_path / "dogs" / "train" / "amberwick" / "train_0_0000.png") as written:
+        assert np.array_equal(written, drawn)
+    status, _, err = command(*arguments)
+    assert status == 2 and "exists" in err
+    assert files_below(tmp_path)[0] == "dogs"

@@ -1,0 +1,207 @@
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.io import savemat
+from scipy.optimize import minimize
+
+from keras_dogs.datasets import display_name
+from keras_dogs.datasets import load_dataset
+from keras_dogs.datasets.drawn_breeds import BREEDS
+from keras_dogs.datasets.drawn_breeds import PRETRAINING_BREEDS
+from keras_dogs.datasets.drawn_breeds import TRAITS
+from keras_dogs.datasets.drawn_dogs import load_drawn_dogs
+from keras_dogs.errors import UserError
+
+
+def pictures(folder, counts):
+    """`folder/class/N.png` for a dict of class to count; every picture differs."""
+    rng = np.random.default_rng(0)
+    for name, count in counts.items():
+        (folder / name).mkdir(parents=True)
+        for number in range(count):
+            Image.fromarray(rng.integers(0, 255, (8, 8, 3), np.uint8)).save(folder / name / f"{number}.png")
+    return folder
+
+
+# Drawn dogs
+
+
+def test_two_halves_of_at_least_12_breeds_and_none_in_both():
+    assert len(BREEDS) >= 12 and len(PRETRAINING_BREEDS) >= 12
+    traits = [breed[1:] for breed in BREEDS + PRETRAINING_BREEDS]
+    assert len(set(traits)) == len(traits)
+    assert min(sum(a != b for a, b in zip(x, y)) for i, x in enumerate(traits) for y in traits[:i]) >= 3
+    assert all(value in TRAITS[trait] for breed in traits for trait, value in zip(TRAITS, breed))
+
+
+def test_same_seed_same_pixels_other_seed_others():
+    first, second, other = load_drawn_dogs(3), load_drawn_dogs(3), load_drawn_dogs(4)
+    for index in (0, 61, 1439):
+        assert np.array_equal(first.train.read(index), second.train.read(index))
+        assert not np.array_equal(first.train.read(index), other.train.read(index))
+    assert not np.array_equal(first.train.read(0), first.test.read(0))
+
+
+def test_raw_pixels_are_not_enough():
+    """A logistic regression on the pixels, at the best of three penalties, stays under one half."""
+    dataset = load_drawn_dogs()
+
+    def pixels(split):
+        rows = [np.asarray(split.read(index).resize((32, 32), Image.Resampling.BOX)) for index in range(len(split))]
+        return np.stack(rows).reshape(len(split), -1).astype(np.float64)
+
+    train, test = pixels(dataset.train), pixels(dataset.test)
+    mean, deviation = train.mean(0), train.std(0)
+    train, test = (train - mean) / deviation, (test - mean) / deviation
+    onehot = np.eye(len(BREEDS))[dataset.train.labels]
+
+    def accuracy(penalty):
+        def objective(flat):
+            weights = flat.reshape(train.shape[1], -1)
+            logits = train @ weights
+            logits -= logits.max(1, keepdims=True)
+            log_sum = np.log(np.exp(logits).sum(1, keepdims=True))
+            probabilities = np.exp(logits - log_sum)
+            loss = -(onehot * (logits - log_sum)).sum() / len(train) + penalty / 2 * (weights**2).sum()
+            return loss, (train.T @ (probabilities - onehot) / len(train) + penalty * weights).ravel()
+
+        fitted = minimize(
+            objective, np.zeros(train.shape[1] * len(BREEDS)), jac=True, method="L-BFGS-B", options={"maxiter": 40}
+        )
+        return np.mean((test @ fitted.x.reshape(train.shape[1], -1)).argmax(1) == dataset.test.labels)
+
+    accuracies = [accuracy(penalty) for penalty in (1.0, 0.1, 0.01)]
+    assert 0.15 < max(accuracies) < 0.50, accuracies
+
+
+# Splits
+
+
+def test_validation_is_stratified_and_decided_by_the_seed():
+    whole = load_drawn_dogs()
+    carved, again, other = (whole.with_validation(0.1, seed) for seed in (0, 0, 1))
+    assert len(carved.train) + len(carved.validation) == len(whole.train)
+    assert set(np.bincount(carved.validation.labels)) == {6}
+    assert not set(carved.train.names) & set(carved.validation.names)
+    assert carved.validation.names == again.validation.names != other.validation.names
+    assert carved.test is whole.test
+    assert carved.fingerprint == again.fingerprint != other.fingerprint
+
+
+def test_no_validation_when_asked_for_none():
+    assert load_dataset("drawn_dogs", validation_fraction=0).validation is None
+
+
+def test_selected_pictures_are_the_ones_named():
+    dataset = load_drawn_dogs()
+    carved = dataset.with_validation(0.1, 0)
+    name = carved.validation.names[7]
+    place = dataset.train.names.index(name)
+    assert np.array_equal(carved.validation.read(7), dataset.train.read(place))
+    assert carved.validation.labels[7] == dataset.train.labels[place]
+
+
+# Folders
+
+
+def test_flat_folder_is_split_in_three(tmp_path):
+    dataset = load_dataset(str(pictures(tmp_path / "flat", {"basset": 10, "akita": 20})))
+    assert dataset.class_names == ("akita", "basset")
+    assert [len(split) for split in (dataset.train, dataset.validation, dataset.test)] == [21, 3, 6]
+    names = dataset.train.names + dataset.validation.names + dataset.test.names
+    assert len(set(names)) == 30
+    assert np.bincount(dataset.test.labels).tolist() == [4, 2]
+    for index, name in enumerate(dataset.train.names):
+        assert dataset.class_names[dataset.train.labels[index]] == name.split("/")[0]
+
+
+def test_split_folders_keep_their_own_validation(tmp_path):
+    for part, count in (("train", 3), ("validation", 2), ("test", 4)):
+        pictures(tmp_path / part, {"akita": count, "basset": count})
+    dataset = load_dataset(str(tmp_path))
+    assert [len(split) for split in (dataset.train, dataset.validation, dataset.test)] == [6, 4, 8]
+
+
+def test_nested_and_hidden_files(tmp_path):
+    pictures(tmp_path / "train", {"akita": 2, "basset": 2})
+    pictures(tmp_path / "test", {"akita": 1, "basset": 1})
+    pictures(tmp_path / "train" / "akita", {"puppies": 2})
+    (tmp_path / "train" / "akita" / ".hidden.png").write_bytes(b"")
+    (tmp_path / "train" / "akita" / "notes.txt").write_text("not a picture")
+    assert len(load_dataset(str(tmp_path), validation_fraction=0).train) == 6
+
+
+@pytest.mark.parametrize("kind", ["txt", "mat"])
+def test_official_layout(tmp_path, kind):
+    counts = {"n02085620-Chihuahua": 5, "n02085782-Japanese_spaniel": 4}
+    pictures(tmp_path / "Images", counts)
+    (tmp_path / "lists").mkdir()
+    for split, numbers in (("train", range(3)), ("test", range(3, 4))):
+        names = [f"{breed}/{number}.png" for breed in counts for number in numbers]
+        if kind == "txt":
+            (tmp_path / "lists" / f"{split}_list.txt").write_text("\n".join(names) + "\n")
+        else:
+            column = np.array(names, dtype=object).reshape(-1, 1)
+            savemat(tmp_path / "lists" / f"{split}_list.mat", {"file_list": column})
+    dataset = load_dataset(str(tmp_path))
+    assert dataset.class_names == ("n02085620-chihuahua", "n02085782-japanese_spaniel")
+    assert [len(split) for split in (dataset.train, dataset.validation, dataset.test)] == [4, 2, 2]
+    assert dataset.test.names == ("n02085620-Chihuahua/3.png", "n02085782-Japanese_spaniel/3.png")
+    assert dataset.test.read(1).size == (8, 8)
+
+
+def test_official_list_that_names_a_missing_picture(tmp_path):
+    pictures(tmp_path / "Images", {"a": 2})
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "lists" / "train_list.txt").write_text("a/0.png\n")
+    (tmp_path / "lists" / "test_list.txt").write_text("a/9.png\n")
+    with pytest.raises(UserError, match="test list names Images/a/9.png, which is not there"):
+        load_dataset(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda path: None, "no such folder"),
+        (lambda path: path.mkdir(), "the folder is empty"),
+        (lambda path: (path / "notes").mkdir(parents=True), "no pictures found"),
+        (lambda path: pictures(path, {"akita": 5, "basset": 1}), "class 'basset' has one picture"),
+        (lambda path: pictures(path / "train", {"akita": 5}), "no test/"),
+    ],
+)
+def test_folders_that_cannot_be_used(tmp_path, build, message):
+    build(tmp_path / "dogs")
+    with pytest.raises(UserError, match=message) as caught:
+        load_dataset(str(tmp_path / "dogs"))
+    assert "\n" not in str(caught.value) and str(tmp_path / "dogs") in str(caught.value)
+
+
+def test_test_folder_with_a_class_of_its_own(tmp_path):
+    pictures(tmp_path / "train", {"akita": 2})
+    pictures(tmp_path / "test", {"basset": 2})
+    with pytest.raises(UserError, match="class 'basset' is in test/ but not in train/"):
+        load_dataset(str(tmp_path))
+
+
+def test_one_training_picture_in_a_split_folder(tmp_path):
+    pictures(tmp_path / "train", {"akita": 2, "basset": 1})
+    pictures(tmp_path / "test", {"akita": 2, "basset": 1})
+    with pytest.raises(UserError, match="class 'basset' has one picture to train on"):
+        load_dataset(str(tmp_path))
+    shutil.rmtree(tmp_path / "train" / "basset")
+    shutil.rmtree(tmp_path / "test" / "basset")
+    assert len(load_dataset(str(tmp_path)).train) == 1
+
+
+def test_misspelt_dataset_name():
+    with pytest.raises(UserError, match="did you mean drawn_dogs"):
+        load_dataset("drawn_dog")
+
+
+def test_display_names():
+    assert display_name("n02085782-japanese_spaniel") == "Japanese spaniel"
+    assert display_name("n02088364-beagle") == "Beagle"
+    assert display_name("amberwick") == "Amberwick"
+    assert display_name("new-type") == "New-type"

@@ -1,0 +1,47 @@
+import pytest
+from conftest import BACKEND
+
+
+def test_importing_the_package_loads_no_keras(child):
+    code = "import sys, keras_dogs; assert not {'keras', 'numpy', 'jax', 'torch', 'tensorflow'} & set(sys.modules)"
+    finished = child(["-c", code])
+    assert finished.returncode == 0, finished.stderr
+
+
+def test_every_public_name_is_there(child):
+    code = (
+        "import keras_dogs\n"
+        "for name in keras_dogs.__all__: getattr(keras_dogs, name)\n"
+        "assert set(dir(keras_dogs)) == set(keras_dogs.__all__)\n"
+        "try: keras_dogs.nonsense\n"
+        "except AttributeError: pass\n"
+        "else: raise SystemExit('nonsense was found')"
+    )
+    finished = child(["-c", code])
+    assert finished.returncode == 0, finished.stderr
+
+
+@pytest.mark.skipif(BACKEND == "tensorflow", reason="TensorFlow is the backend")
+def test_commands_run_without_tensorflow(child, run_folder, dogs, tmp_path):
+    code = (
+        "import sys\n"
+        f"sys.argv = ['train', '--dataset', {str(dogs)!r}, '--output', {str(tmp_path / 'run')!r}, '--epochs', '1']\n"
+        "from keras_dogs.train import main\n"
+        "assert main() == 0\n"
+        "assert 'tensorflow' not in sys.modules and 'tensorflow_text' not in sys.modules"
+    )
+    finished = child(["-c", code])
+    assert finished.returncode == 0, finished.stderr
+
+
+@pytest.mark.skipif(BACKEND == "tensorflow", reason="TensorFlow is the backend")
+def test_builders_keep_an_imported_tensorflow_off_the_gpu(child):
+    """In user code, where nothing blocks it, KerasHub may import TensorFlow; it then sees no GPU."""
+    code = (
+        "import keras_dogs, sys\n"
+        "keras_dogs.build_vit('vit_nano', num_classes=3)\n"
+        "tensorflow = sys.modules.get('tensorflow')\n"
+        "assert tensorflow is None or tensorflow.config.get_visible_devices('GPU') == []"
+    )
+    finished = child(["-c", code])
+    assert finished.returncode == 0, finished.stderr

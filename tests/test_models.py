@@ -1,0 +1,286 @@
+import keras
+import keras_hub
+import numpy as np
+import pytest
+
+import keras_dogs
+from keras_dogs import presets
+from keras_dogs.errors import UserError
+from keras_dogs.models import backbone_of
+from keras_dogs.models import feature_extractor
+from keras_dogs.weights import load_backbone
+
+
+def pictures(batch=3, height=64, width=64):
+    return np.random.default_rng(1).integers(0, 256, (batch, height, width, 3), dtype=np.uint8)
+
+
+def randomise(model, seed=0):
+    """Gives every weight a value of its own, so that none can be skipped unseen; variances stay positive."""
+    rng = np.random.default_rng(seed)
+    for weight in model.weights:
+        values = rng.normal(0, 0.1, weight.shape)
+        weight.assign(np.abs(values) + 0.5 if "variance" in weight.path or "gamma" in weight.path else values)
+
+
+def test_a_builder_gives_zero_logits_for_any_picture():
+    for preset in ("vit_nano", "resnet_nano"):
+        classifier = keras_dogs.build_classifier(preset, num_classes=7)
+        for images in (pictures(), pictures(2, 73, 73), pictures(1, 40, 90).astype("float32")):
+            logits = classifier.predict_on_batch(images)
+            assert np.array_equal(logits, np.zeros((len(images), 7)))
+
+
+def test_uint8_and_float_pictures_give_the_same_logits():
+    classifier = keras_dogs.build_vit("vit_nano", num_classes=None)
+    images = pictures(2, 73, 73)
+    np.testing.assert_allclose(
+        classifier.predict_on_batch(images), classifier.predict_on_batch(images.astype("float32")), atol=1e-6
+    )
+
+
+def test_embedded_presets_are_small_and_know_their_own_breeds():
+    """With `num_classes=None` the preset's own head stays; it tells the breeds that it was made on."""
+    from keras_dogs.datasets.drawn_breeds import PRETRAINING_BREEDS
+    from keras_dogs.datasets.drawn_dogs import load_drawn_dogs
+    from keras_dogs.loaders.canvases import decode_split
+
+    test = decode_split(load_drawn_dogs(1, PRETRAINING_BREEDS, {"train": 2, "test": 5}).test, 73)
+    for preset in ("vit_nano", "resnet_nano"):
+        size = sum(file.stat().st_size for file in (presets.EMBEDDED_FOLDER / preset).iterdir())
+        assert size <= 1_500_000, size
+        classifier = keras_dogs.build_classifier(preset, num_classes=None)
+        assert (classifier.predict(test.images, verbose=0).argmax(1) == test.labels).mean() > 0.85
+
+
+@pytest.mark.parametrize(
+    "preset", ["vit_tiny_patch16_224", "resnet_18", "resnet_v2_18", "deit_tiny_distilled_patch16_224_imagenet"]
+)
+def test_architectures_build_without_network(preset):
+    classifier = keras_dogs.build_classifier(preset, num_classes=5, load_weights=False, image_size=64)
+    assert classifier.predict_on_batch(pictures()).shape == (3, 5)
+
+
+# Weights of the published models without their heads, moving statistics included: KerasHub's own counts; for Ti, S and
+# v2, timm's (KerasHub's metadata repeats the count of v1 for v2, and counts the head of vd).
+@pytest.mark.parametrize(
+    ("preset", "count"),
+    [
+        ("vit_tiny_patch16_224", 5_524_416),
+        ("vit_small_patch16_224", 21_665_664),
+        ("vit_base_patch16_224_imagenet21k", 85_798_656),
+        ("vit_base_patch32_384_imagenet", 87_528_192),
+        ("deit_small_distilled_patch16_224_imagenet", 21_666_432),
+        ("resnet_18_imagenet", 11_186_112),
+        ("resnet_50_imagenet", 23_561_152),
+        ("resnet_v2_50_imagenet", 25_549_352 - 2_049_000 + 45_440),
+        ("resnet_vd_50_imagenet", 25_629_512 - 2_049_000),
+        ("resnet_101_imagenet", 42_605_504),
+    ],
+)
+def test_the_table_holds_the_published_architectures(preset, count):
+    assert load_backbone(preset, load_weights=False).backbone.count_params() == count
+
+
+def test_every_keras_hub_preset_of_the_families_is_in_the_table():
+    hub = keras_hub.models
+    for backbone_class in (hub.ViTBackbone, hub.DeiTBackbone, hub.ResNetBackbone):
+        for name, preset in backbone_class.presets.items():
+            assert presets.PRESETS[name].source == "keras_hub", name
+            assert preset["kaggle_handle"].startswith("kaggle://")
+
+
+def small_tasks():
+    hub = keras_hub.models
+    converter = dict(image_size=(32, 32), scale=[0.01, 0.02, 0.03], offset=[-1.0, 0.5, 0.25])
+    vit = hub.ViTBackbone((32, 32, 3), 8, 2, 2, 16, 32)
+    deit = hub.DeiTBackbone((32, 32, 3), 8, 2, 2, 16, 32)
+    resnet = hub.ResNetBackbone([64], [7], [64, 64], [1, 1], [1, 2], "bottleneck_block")
+    return {
+        "vit": (hub.ViTImageClassifier, vit, keras_hub.layers.ViTImageConverter(**converter)),
+        "deit": (hub.DeiTImageClassifier, deit, keras_hub.layers.DeiTImageConverter(**converter)),
+        "resnet": (hub.ResNetImageClassifier, resnet, keras_hub.layers.ResNetImageConverter(**converter)),
+    }
+
+
+@pytest.mark.parametrize("family", ["vit", "deit", "resnet"])
+def test_preset_folders_give_keras_hubs_own_logits(tmp_path, family):
+    task_class, backbone, converter = small_tasks()[family]
+    task = task_class(
+        backbone=backbone, num_classes=6, preprocessor=task_class.preprocessor_cls(image_converter=converter)
+    )
+    randomise(task)
+    task.save_to_preset(str(tmp_path / "preset"))
+    classifier = keras_dogs.build_classifier(str(tmp_path / "preset"), num_classes=None, image_size=32)
+    assert set(classifier.get_layer("conversion").scale) == {0.01, 0.02, 0.03}
+    images = pictures(4, 32, 32)
+    converted = images * np.array([0.01, 0.02, 0.03], "float32") + np.array([-1.0, 0.5, 0.25], "float32")
+    expected = keras.ops.convert_to_numpy(task(converted))  # `predict` would want TensorFlow or grain to convert them
+    assert np.abs(expected).max() > 0.01
+    np.testing.assert_allclose(classifier.predict_on_batch(images), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_hugging_face_folder(tmp_path):
+    """A ViT checkpoint as transformers lays it out, written by hand, so that transformers is not needed."""
+    import json
+
+    from safetensors.numpy import save_file
+
+    hidden, mlp = 16, 32
+    rng = np.random.default_rng(0)
+
+    def tensor(*shape):
+        return rng.normal(0, 0.1, shape).astype("float32")
+
+    tensors = {
+        "vit.embeddings.cls_token": tensor(1, 1, hidden),
+        "vit.embeddings.position_embeddings": tensor(1, 17, hidden),
+        "vit.embeddings.patch_embeddings.projection.weight": tensor(hidden, 3, 8, 8),
+        "vit.embeddings.patch_embeddings.projection.bias": tensor(hidden),
+        "vit.layernorm.weight": 1 + tensor(hidden),
+        "vit.layernorm.bias": tensor(hidden),
+        "classifier.weight": tensor(4, hidden),
+        "classifier.bias": tensor(4),
+    }
+    for name, shape in {
+        "attention.attention.query": (hidden, hidden),
+        "attention.attention.key": (hidden, hidden),
+        "attention.attention.value": (hidden, hidden),
+        "attention.output.dense": (hidden, hidden),
+        "intermediate.dense": (mlp, hidden),
+        "output.dense": (hidden, mlp),
+    }.items():
+        tensors[f"vit.encoder.layer.0.{name}.weight"] = tensor(*shape)
+        tensors[f"vit.encoder.layer.0.{name}.bias"] = tensor(shape[0])
+    for name in ("layernorm_before", "layernorm_after"):
+        tensors[f"vit.encoder.layer.0.{name}.weight"] = 1 + tensor(hidden)
+        tensors[f"vit.encoder.layer.0.{name}.bias"] = tensor(hidden)
+    save_file(tensors, tmp_path / "model.safetensors")
+    config = dict(model_type="vit", architectures=["ViTForImageClassification"], hidden_size=hidden, image_size=32)
+    config |= dict(intermediate_size=mlp, num_attention_heads=2, num_hidden_layers=1, patch_size=8, num_channels=3)
+    config |= dict(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, layer_norm_eps=1e-6, qkv_bias=True)
+    (tmp_path / "config.json").write_text(json.dumps(config | {"id2label": {str(i): str(i) for i in range(4)}}))
+
+    loaded = load_backbone(str(tmp_path))
+    assert loaded.family == "vit" and loaded.image_size == 32
+    assert loaded.scale == presets.CONVERSIONS["inception"][0]
+    images = pictures(2, 32, 32) / np.float32(127.5) - 1
+    features = keras.ops.convert_to_numpy(loaded.backbone(images))[:, 0]
+    np.testing.assert_allclose(features, vit_class_token(tensors, images), atol=1e-4)
+
+
+def vit_class_token(tensors, images):
+    """The forward pass of a one-layer ViT in NumPy, as the paper has it."""
+    from scipy.special import erf
+
+    def dense(name, x):
+        return x @ tensors[f"{name}.weight"].T + tensors[f"{name}.bias"]
+
+    def norm(name, x):
+        x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6)
+        return x * tensors[f"{name}.weight"] + tensors[f"{name}.bias"]
+
+    batch = len(images)
+    patches = images.reshape(batch, 4, 8, 4, 8, 3).transpose(0, 1, 3, 5, 2, 4).reshape(batch, 16, 192)
+    kernel = tensors["vit.embeddings.patch_embeddings.projection.weight"].reshape(16, 192)
+    x = patches @ kernel.T + tensors["vit.embeddings.patch_embeddings.projection.bias"]
+    token = np.repeat(tensors["vit.embeddings.cls_token"], batch, axis=0)
+    x = np.concatenate([token, x], axis=1) + tensors["vit.embeddings.position_embeddings"]
+    layer = "vit.encoder.layer.0"
+    y = norm(f"{layer}.layernorm_before", x)
+    q, k, v = (
+        dense(f"{layer}.attention.attention.{name}", y).reshape(batch, 17, 2, 8).transpose(0, 2, 1, 3)
+        for name in ("query", "key", "value")
+    )
+    weights = np.exp(q @ k.transpose(0, 1, 3, 2) / np.sqrt(8))
+    y = (weights / weights.sum(-1, keepdims=True)) @ v
+    x = x + dense(f"{layer}.attention.output.dense", y.transpose(0, 2, 1, 3).reshape(batch, 17, 16))
+    y = dense(f"{layer}.intermediate.dense", norm(f"{layer}.layernorm_after", x))
+    x = x + dense(f"{layer}.output.dense", y * 0.5 * (1 + erf(y / np.sqrt(2))))
+    return norm("vit.layernorm", x)[:, 0]
+
+
+def test_keras_applications_weights_file(tmp_path):
+    """The file's own classifier comes out, from RGB, although its weights were trained on BGR."""
+    reference = keras.applications.ResNet50(weights=None)
+    randomise(reference)
+    reference.save_weights(tmp_path / "resnet50.weights.h5")
+    classifier = keras_dogs.build_resnet(f"applications:resnet50:{tmp_path / 'resnet50.weights.h5'}", num_classes=None)
+    images = pictures(2, 224, 224)
+    prepared = keras.applications.resnet.preprocess_input(images.astype("float32"))
+    extractor = keras.Model(reference.input, reference.get_layer("avg_pool").output)
+    expected = extractor.predict(prepared, verbose=0)
+    np.testing.assert_allclose(
+        feature_extractor(classifier).predict(images, verbose=0),
+        expected,
+        rtol=1e-4,
+        atol=1e-4 * np.abs(expected).max(),
+    )
+    probabilities = keras.ops.convert_to_numpy(keras.ops.softmax(classifier.predict(images, verbose=0)))
+    np.testing.assert_allclose(probabilities, reference.predict(prepared, verbose=0), atol=1e-4)
+
+
+def test_a_saved_model_is_whole(tmp_path):
+    classifier = keras_dogs.build_resnet(
+        "resnet_nano", num_classes=3, class_names=["a", "b", "c"], canvas_size=80, fit="pad"
+    )
+    randomise(classifier.get_layer("head"))
+    keras_dogs.save_classifier(classifier, tmp_path / "model.keras")
+    loaded = keras_dogs.load_classifier(tmp_path / "model.keras")
+    images = pictures(2, 80, 80)
+    assert np.array_equal(loaded.predict_on_batch(images), classifier.predict_on_batch(images))
+    assert loaded.get_layer("head").class_names == ["a", "b", "c"]
+    assert (loaded.get_layer("augmentation").canvas_size, loaded.get_layer("augmentation").fit) == (80, "pad")
+
+
+def test_mixed_precision_keeps_pixels_and_logits_in_float32():
+    classifier = keras_dogs.build_vit("vit_nano", num_classes=None, dtype="mixed_bfloat16")
+    assert backbone_of(classifier).dtype_policy.name == "mixed_bfloat16"
+    logits = classifier.predict_on_batch(pictures(2))
+    assert logits.dtype == np.float32
+    plain = keras_dogs.build_vit("vit_nano", num_classes=None).predict_on_batch(pictures(2))
+    assert 0 < np.abs(logits - plain).max() < 0.2 * np.abs(plain).max()
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: keras_dogs.build_vit("vit_bse_patch16_224"), "did you mean vit_base_patch16_224"),
+        (lambda: keras_dogs.build_vit("resnet_nano"), "use build_resnet"),
+        (lambda: keras_dogs.build_resnet("vit_nano"), "use build_vit"),
+        (lambda: keras_dogs.build_vit("./nowhere"), "no such folder"),
+        (lambda: keras_dogs.build_vit("vit_small_patch16_224"), "without published weights"),
+        (lambda: keras_dogs.build_vit("vit_nano", image_size=96), "are for 64 x 64"),
+        (lambda: keras_dogs.build_vit("vit_nano", image_size=60, load_weights=False), "nearest are 56 or 64"),
+        (lambda: keras_dogs.build_vit("vit_nano", augmentation="much"), "choose one of none, light"),
+        (lambda: keras_dogs.build_resnet("applications:resnet51"), "applications:resnet50"),
+        (lambda: keras_dogs.build_resnet("applications:resnet50:nowhere.h5"), "no such weights file"),
+    ],
+)
+def test_mistakes_get_one_clear_line(build, message):
+    with pytest.raises(UserError, match=message) as caught:
+        build()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({}, "looked for config.json"),
+        ({"config.json": "{"}, "not valid JSON"),
+        ({"config.json": "{}"}, "without weights"),
+        ({"config.json": "{}", "model.safetensors": ""}, "KerasHub cannot load it"),
+    ],
+)
+def test_folders_that_are_no_presets(tmp_path, files, message):
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    with pytest.raises(UserError, match=message) as caught:
+        keras_dogs.build_vit(str(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_no_model(tmp_path):
+    (tmp_path / "model.keras").write_text("nonsense")
+    with pytest.raises(UserError, match="not a classifier that keras_dogs saved"):
+        keras_dogs.load_classifier(tmp_path / "model.keras")

@@ -1,0 +1,194 @@
+import csv
+import dataclasses
+import json
+
+import keras
+import numpy as np
+import pytest
+from conftest import BACKEND
+from conftest import files_below
+
+import keras_dogs
+from keras_dogs import training
+from keras_dogs.config import DataConfig
+from keras_dogs.config import TrainConfig
+from keras_dogs.errors import UserError
+from keras_dogs.records import RunRecord
+from keras_dogs.scoring import score_logits
+from keras_dogs.training import fine_tune
+
+
+def config_for(dogs, output, **changes):
+    defaults = dict(data=DataConfig(dataset=str(dogs)), output=output, epochs=2, batch_size=4)
+    return TrainConfig(**{**defaults, **changes})
+
+
+def table(path):
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def losses(run):
+    return [float(row["loss"]) for row in table(run / "steps.csv")]
+
+
+def test_a_run_folder_holds_what_the_contract_says(run_folder):
+    assert files_below(run_folder) == [
+        "checkpoints",
+        "checkpoints/best.weights.h5",
+        "checkpoints/last.weights.h5",
+        "history.csv",
+        "model.keras",
+        "predictions.npz",
+        "record.json",
+        "steps.csv",
+    ]
+    assert files_below(run_folder.parent)[0] == "run"  # and nothing was left beside it
+
+
+def test_the_record(run_folder, dogs):
+    record = RunRecord.load(run_folder / "record.json")
+    assert record.backend == BACKEND and record.versions["keras"] == keras.__version__
+    assert record.jit_compile is (BACKEND == "jax")
+    assert (record.dataset.num_train, record.dataset.num_validation, record.dataset.num_test) == (15, 3, 9)
+    assert record.dataset.num_classes == 3 and record.dataset.num_unreadable == 0
+    assert record.config["data"]["dataset"] == str(dogs)
+    assert record.config["learning_rate"] > 0 and record.config["augmentation"] == "standard"
+    assert record.test.num_pictures == 9 and record.validation.num_pictures == 3
+    assert 0 < record.timings.first_step_s <= record.timings.train_s <= record.timings.total_s
+    assert record.throughput.train_images_per_second > 0 and record.peak_memory_gib > 0.1
+    assert RunRecord.from_json(record.to_json()) == record
+
+
+def test_a_record_of_a_later_version_is_read(run_folder):
+    values = json.loads((run_folder / "record.json").read_text())
+    values["something_new"] = 1
+    values["test"]["something_new"] = 1
+    assert RunRecord.from_json(json.dumps(values)) == RunRecord.load(run_folder / "record.json")
+
+
+def test_tables(run_folder):
+    steps, history = table(run_folder / "steps.csv"), table(run_folder / "history.csv")
+    assert [row["step"] for row in steps] == [str(step) for step in range(1, 7)]
+    assert [row["epoch"] for row in steps] == ["1"] * 3 + ["2"] * 3
+    assert float(steps[0]["loss"]) == pytest.approx(np.log(3), abs=1e-5)  # the head starts at zero
+    rates = [float(row["learning_rate"]) for row in steps]
+    assert max(rates) <= 1e-3 and rates[-1] < rates[2]
+    assert [row["epoch"] for row in history] == ["1", "2"]
+    mean = np.mean([float(row["loss"]) for row in steps[:3]])
+    assert float(history[0]["train_loss"]) == pytest.approx(mean)
+
+
+def test_scores_can_be_computed_from_the_predictions(run_folder):
+    record = RunRecord.load(run_folder / "record.json")
+    with np.load(run_folder / "predictions.npz") as saved:
+        assert len(set(saved["names"].tolist())) == 9
+        assert saved["logits"].dtype == np.float32 and saved["logits"].shape == (9, 3)
+        assert saved["class_names"].tolist() == ["amberwick", "birchhound", "cloverjack"]
+        assert score_logits(saved["logits"], saved["labels"]) == record.test
+
+
+def test_the_saved_model_gives_the_saved_predictions(run_folder, dogs):
+    classifier = keras_dogs.load_classifier(run_folder / "model.keras")
+    dataset = keras_dogs.load_dataset(str(dogs))
+    from keras_dogs.evaluation import decode_for
+
+    test = decode_for(classifier, dataset.test, 0.0)
+    with np.load(run_folder / "predictions.npz") as saved:
+        np.testing.assert_allclose(classifier.predict(test.images, verbose=0), saved["logits"], atol=1e-4)
+
+
+def test_same_seed_same_losses_other_seed_others(run_folder, dogs, tmp_path):
+    fine_tune(config_for(dogs, tmp_path / "again"))
+    assert losses(tmp_path / "again") == pytest.approx(losses(run_folder), abs=1e-5)
+    fine_tune(config_for(dogs, tmp_path / "other", seed=1))
+    assert losses(tmp_path / "other")[1:] != pytest.approx(losses(run_folder)[1:], abs=1e-3)
+
+
+def test_the_best_epoch_is_the_one_that_is_kept(dogs, tmp_path):
+    """A rate that destroys the weights after the first epoch must not reach the saved model."""
+    run = fine_tune(config_for(dogs, tmp_path / "run", epochs=4, warmup_fraction=0.0, learning_rate=3e-3))
+    history = table(run.folder / "history.csv")
+    best = max(history, key=lambda row: (float(row["validation_top1_accuracy"]), -float(row["validation_loss"])))
+    assert run.record.best_epoch == int(best["epoch"])
+    assert run.record.validation.loss == pytest.approx(float(best["validation_loss"]))
+    classifier = keras_dogs.load_classifier(run.folder / "model.keras")
+    dataset = keras_dogs.load_dataset(str(dogs))
+    from keras_dogs.evaluation import decode_for
+
+    validation = decode_for(classifier, dataset.validation, 0.0)
+    logits = classifier.predict(validation.images, verbose=0)
+    assert score_logits(logits, validation.labels).loss == pytest.approx(run.record.validation.loss, rel=1e-3)
+
+
+def test_a_linear_probe_leaves_the_backbone_alone_and_learns(dogs, tmp_path):
+    run = fine_tune(config_for(dogs, tmp_path / "run", linear_probe=True, epochs=30))
+    trained = keras_dogs.load_classifier(run.folder / "model.keras")
+    start = keras_dogs.build_vit("vit_nano", num_classes=3)
+    for before, after in zip(training.models.backbone_of(start).weights, training.models.backbone_of(trained).weights):
+        assert np.array_equal(before, after)
+    assert run.record.test.top1_accuracy > 0.7
+    assert losses(run.folder)[-1] < 0.7 * losses(run.folder)[0]
+    # The record's scores came from the whole model, with the probe's centring and scale folded in.
+    validation = run.record.validation
+    assert float(table(run.folder / "history.csv")[run.record.best_epoch - 1]["validation_loss"]) == validation.loss
+    dataset = keras_dogs.load_dataset(str(dogs))
+    from keras_dogs.evaluation import decode_for
+
+    canvases = decode_for(trained, dataset.validation, 0.0)
+    folded = score_logits(trained.predict(canvases.images, verbose=0), canvases.labels)
+    assert folded.loss == pytest.approx(validation.loss, rel=1e-3)
+
+
+def test_a_linear_probe_with_augmentation_freezes_too(dogs, tmp_path):
+    run = fine_tune(config_for(dogs, tmp_path / "run", preset="resnet_nano", linear_probe=True, augmentation="light"))
+    trained = keras_dogs.load_classifier(run.folder / "model.keras")
+    start = keras_dogs.build_resnet("resnet_nano", num_classes=3)
+    for before, after in zip(training.models.backbone_of(start).weights, training.models.backbone_of(trained).weights):
+        assert np.array_equal(before, after)
+    assert np.abs(trained.get_layer("head").get_weights()[0]).max() > 0
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision_trains(dogs, tmp_path, policy):
+    run = fine_tune(config_for(dogs, tmp_path / "run", dtype_policy=policy, epochs=1))
+    assert run.record.dtype_policy == policy
+    assert np.isfinite(losses(run.folder)).all()
+
+
+def test_without_validation_the_last_epoch_is_kept(dogs, tmp_path):
+    run = fine_tune(config_for(dogs, tmp_path / "run", data=DataConfig(dataset=str(dogs), validation_fraction=0)))
+    assert run.record.validation is None and run.record.best_epoch == 2
+    assert run.record.dataset.num_train == 18 and run.record.dataset.num_validation == 0
+
+
+def test_a_batch_larger_than_the_split(dogs, tmp_path):
+    run = fine_tune(config_for(dogs, tmp_path / "run", batch_size=64))
+    assert len(losses(run.folder)) == 2
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(dogs, tmp_path):
+    with pytest.raises(UserError, match=r"not finite at step \d+ \(learning rate .*lower --learning-rate"):
+        fine_tune(config_for(dogs, tmp_path / "run", learning_rate=1e30, global_clipnorm=0.0, epochs=20))
+    assert files_below(tmp_path) == []
+
+
+def test_a_layer_that_turns_compilation_off_is_refused(dogs, tmp_path, monkeypatch):
+    build = training.models.build_classifier
+
+    def with_rotation(*args, **kwargs):
+        classifier = build(*args, **kwargs)
+        classifier.get_layer("augmentation").supports_jit = False
+        return classifier
+
+    monkeypatch.setattr(training.models, "build_classifier", with_rotation)
+    with pytest.raises(UserError, match="augmentation turn compilation off"):
+        fine_tune(config_for(dogs, tmp_path / "run"))
+    assert files_below(tmp_path) == []
+
+
+def test_config_is_plain_data(dogs, tmp_path):
+    config = config_for(dogs, tmp_path)
+    assert dataclasses.replace(config, seed=3).seed == 3
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.seed = 4
