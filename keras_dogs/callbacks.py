@@ -12,6 +12,7 @@ from rich.progress import TextColumn
 
 from keras_dogs import progress
 from keras_dogs.errors import UserError
+from keras_dogs.models import save_classifier
 from keras_dogs.records import Scores
 from keras_dogs.scoring import score_logits
 
@@ -77,21 +78,22 @@ class StepLog(keras.callbacks.Callback):
 
 
 class Validation(keras.callbacks.Callback):
-    """Scores the validation split after each epoch, keeps a row for `history.csv`, and the best weights on disk.
+    """Scores the validation split after each epoch, keeps a row for `history.csv`, and saves the best model.
 
     Best is the greatest top-1 accuracy; of equal ones, the least loss. Without a validation split the last epoch is.
 
     Args:
         predict: function of no argument to logits `(num_pictures, num_classes)`, or `None` without a validation split.
         labels: int array, or `None`.
-        checkpoints: Path. A folder for `best.weights.h5` and `last.weights.h5`.
+        best_file: Path. Where the best model goes, `.keras`.
+        last_file: Path or `None`. Where the model goes after each epoch.
         step_log: `StepLog`, which runs before this one.
     """
 
-    def __init__(self, predict, labels, checkpoints: Path, step_log: StepLog):
+    def __init__(self, predict, labels, best_file: Path, last_file: Path | None, step_log: StepLog):
         super().__init__()
         self.predict, self.labels = predict, labels
-        self.best_file, self.last_file = checkpoints / "best.weights.h5", checkpoints / "last.weights.h5"
+        self.best_file, self.last_file = best_file, last_file
         self.step_log = step_log
         self.rows: list[dict] = []
         self.best_epoch = 0
@@ -104,10 +106,11 @@ class Validation(keras.callbacks.Callback):
         if scores:
             row |= {"validation_loss": scores.loss, "validation_top1_accuracy": scores.top1_accuracy}
         self.rows.append(row)
-        self.model.save_weights(self.last_file, overwrite=True)
+        if self.last_file:
+            save_classifier(self.model, self.last_file)
         if scores is None or self.best_scores is None or _rank(scores) > _rank(self.best_scores):
             self.best_epoch, self.best_scores = epoch + 1, scores
-            self.model.save_weights(self.best_file, overwrite=True)
+            save_classifier(self.model, self.best_file)
 
 
 def _rank(scores: Scores):

@@ -83,7 +83,7 @@ class TrainConfig:
     image_size: int | None = None
     """Side of the square that the backbone sees, in pixels; default: the preset's."""
     augmentation: Augmentation | None = None
-    """Random crops and flips; default standard, and none for a linear probe."""
+    """Random crops and flips; default: standard, light for the nano presets, none for a linear probe."""
     dropout: float = 0.0
     """Dropout before the head."""
     linear_probe: bool = False

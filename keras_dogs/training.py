@@ -27,6 +27,7 @@ from keras_dogs.loaders.canvases import Canvases
 from keras_dogs.loaders.canvases import decode_split
 from keras_dogs.loaders.canvases import refuse_unreadable
 from keras_dogs.presets import Settings
+from keras_dogs.presets import default_augmentation
 from keras_dogs.presets import default_settings
 from keras_dogs.records import DatasetRecord
 from keras_dogs.records import RunRecord
@@ -90,7 +91,7 @@ def fine_tune(config: TrainConfig, started: float | None = None) -> Run:
         settings = _settle(config, classifier)
         _announce(config, settings, dataset, pictures, classifier)
         train = _train_head_on_features if _features_can_be_cached(config) else _train_classifier
-        fitted = train(config, settings, classifier, pictures, folder / artifacts.CHECKPOINTS)
+        fitted = train(config, settings, classifier, pictures, folder)
 
         batch_size = min(settings.batch_size, 64)
         test = evaluate_classifier(classifier, pictures.test.images, pictures.test.labels, batch_size, "Scoring test")
@@ -127,7 +128,7 @@ def fine_tune(config: TrainConfig, started: float | None = None) -> Run:
             validation=fitted.validation.best_scores,
             test=test.scores,
         )
-        _write(folder, record, classifier, fitted, pictures.test, test.logits, dataset.class_names)
+        _write(folder, record, fitted, pictures.test, test.logits, dataset.class_names)
     return Run(output, record)
 
 
@@ -139,7 +140,7 @@ def _default_name(config: TrainConfig) -> str:
 
 
 def _augmentation(config: TrainConfig) -> str:
-    return config.augmentation or ("none" if config.linear_probe else "standard")
+    return config.augmentation or default_augmentation(config.preset, config.linear_probe)
 
 
 def _features_can_be_cached(config: TrainConfig) -> bool:
@@ -208,44 +209,46 @@ def _announce(config, settings, dataset, pictures, classifier) -> None:
     )
 
 
-def _train_classifier(config, settings, classifier, pictures: Pictures, checkpoints: Path) -> Fitted:
+def _train_classifier(config, settings, classifier, pictures: Pictures, folder: Path) -> Fitted:
     """Trains what is trainable of the whole classifier, from canvases."""
     validation = pictures.validation
     batch_size = min(settings.batch_size, 64)
     predict = (lambda: predict_in_batches(classifier, validation.images, batch_size)[0]) if validation else None
     labels = validation.labels if validation else None
-    fitted = _fit(
-        config, settings, classifier, pictures.train.images, pictures.train.labels, predict, labels, checkpoints
-    )
-    classifier.load_weights(fitted.validation.best_file)
+    best_file, last_file = folder / artifacts.MODEL, folder / artifacts.CHECKPOINTS / "last.keras"
+    fitted = _fit(config, settings, classifier, pictures.train, (predict, labels, best_file, last_file))
+    classifier.load_weights(best_file)
     return fitted
 
 
-def _train_head_on_features(config, settings, classifier, pictures: Pictures, checkpoints: Path) -> Fitted:
+def _train_head_on_features(config, settings, classifier, pictures: Pictures, folder: Path) -> Fitted:
     """Trains the head on features that are computed once; the same model comes out as from the epoch-wise way.
 
     Features are centred and brought to unit mean square, so that one learning rate fits every backbone; mean and scale
     are folded into the head's weights afterwards, exactly.
     """
     extractor = models.feature_extractor(classifier)
-    train = _extract(extractor, pictures.train.images, "train")
-    validation = _extract(extractor, pictures.validation.images, "validation") if pictures.validation else None
-    mean = train.mean(axis=0)
-    scale = 1.0 / max(float(np.sqrt(np.mean((train - mean) ** 2))), 1e-12)
+    features = _extract(extractor, pictures.train.images, "train")
+    mean = features.mean(axis=0)
+    scale = 1.0 / max(float(np.sqrt(np.mean((features - mean) ** 2))), 1e-12)
+    train = pictures.train._replace(images=(features - mean) * scale)
+    predict, labels = None, None
+    if pictures.validation:
+        standardised = (_extract(extractor, pictures.validation.images, "validation") - mean) * scale
+        predict, labels = lambda: predict_in_batches(probe, standardised, 256)[0], pictures.validation.labels
 
-    probe = keras.Sequential([keras.Input(train.shape[1:]), keras.layers.Dropout(config.dropout, seed=config.seed)])
     head = classifier.get_layer("head")
-    probe.add(layers.ClassifierHead(head.units, name="head"))
-    standardised = (validation - mean) * scale if validation is not None else None
-    predict = (lambda: predict_in_batches(probe, standardised, 256)[0]) if validation is not None else None
-    labels = pictures.validation.labels if validation is not None else None
-    fitted = _fit(config, settings, probe, (train - mean) * scale, pictures.train.labels, predict, labels, checkpoints)
+    inputs = keras.Input(train.images.shape[1:])
+    dropped = keras.layers.Dropout(config.dropout, seed=config.seed)(inputs)
+    probe = keras.Model(inputs, layers.ClassifierHead(head.units, name="head")(dropped), name="probe")
+    best_file = folder / artifacts.CHECKPOINTS / "head.keras"
+    fitted = _fit(config, settings, probe, train, (predict, labels, best_file, None))
 
-    probe.load_weights(fitted.validation.best_file)
+    probe.load_weights(best_file)
+    best_file.unlink()
     kernel, bias = probe.get_layer("head").get_weights()
     head.set_weights([kernel * scale, bias - mean @ kernel * scale])
-    fitted.validation.last_file.unlink()
-    classifier.save_weights(fitted.validation.best_file, overwrite=True)
+    models.save_classifier(classifier, folder / artifacts.MODEL)
     return fitted
 
 
@@ -255,9 +258,9 @@ def _extract(extractor: keras.Model, images, split: str) -> np.ndarray:
         return predict_in_batches(extractor, images, batch_size, on_batch)[0]
 
 
-def _fit(config, settings, model, inputs, labels, predict, validation_labels, checkpoints: Path) -> Fitted:
-    """Compiles `model` and runs `fit` with everything that watches it."""
-    batches = TrainingBatches(inputs, labels, settings.batch_size, config.seed)
+def _fit(config, settings, model, train: Canvases, validating: tuple) -> Fitted:
+    """Compiles `model` and runs `fit` with everything that watches it; `validating` is what `Validation` is told."""
+    batches = TrainingBatches(train.images, train.labels, settings.batch_size, config.seed)
     steps = len(batches) * settings.epochs
     schedule = _schedule(settings.learning_rate, steps, config.warmup_fraction)
     model.compile(
@@ -267,7 +270,7 @@ def _fit(config, settings, model, inputs, labels, predict, validation_labels, ch
     )
     backend.check_compilable(model)
     step_log = StepLog(schedule)
-    validation = Validation(predict, validation_labels, checkpoints, step_log)
+    validation = Validation(*validating, step_log)
     shown = TrainingProgress(steps, batches.batch_size, validation)
     began = time.perf_counter()
     try:
@@ -316,8 +319,7 @@ def _plain(value):
     return str(value) if isinstance(value, Path) else value
 
 
-def _write(folder: Path, record: RunRecord, classifier, fitted: Fitted, test: Canvases, logits, class_names) -> None:
-    models.save_classifier(classifier, folder / artifacts.MODEL)
+def _write(folder: Path, record: RunRecord, fitted: Fitted, test: Canvases, logits, class_names) -> None:
     artifacts.write_table(folder / artifacts.HISTORY, fitted.validation.rows)
     artifacts.write_table(folder / artifacts.STEPS, fitted.step_log.rows)
     artifacts.write_predictions(folder / artifacts.PREDICTIONS, test.names, test.labels, logits, class_names)

@@ -35,8 +35,7 @@ def losses(run):
 def test_a_run_folder_holds_what_the_contract_says(run_folder):
     assert files_below(run_folder) == [
         "checkpoints",
-        "checkpoints/best.weights.h5",
-        "checkpoints/last.weights.h5",
+        "checkpoints/last.keras",
         "history.csv",
         "model.keras",
         "predictions.npz",
@@ -53,7 +52,7 @@ def test_the_record(run_folder, dogs):
     assert (record.dataset.num_train, record.dataset.num_validation, record.dataset.num_test) == (15, 3, 9)
     assert record.dataset.num_classes == 3 and record.dataset.num_unreadable == 0
     assert record.config["data"]["dataset"] == str(dogs)
-    assert record.config["learning_rate"] > 0 and record.config["augmentation"] == "standard"
+    assert record.config["learning_rate"] > 0 and record.config["augmentation"] == "light"
     assert record.test.num_pictures == 9 and record.validation.num_pictures == 3
     assert 0 < record.timings.first_step_s <= record.timings.train_s <= record.timings.total_s
     assert record.throughput.train_images_per_second > 0 and record.peak_memory_gib > 0.1

@@ -29,8 +29,8 @@ _COLOURS = {
     "black": (46, 42, 44),
     "tan": (196, 136, 74),
     "cream": (232, 214, 176),
-    "grey": (138, 144, 154),
-    "brown": (112, 68, 40),
+    "grey": (126, 136, 156),
+    "brown": (112, 60, 34),
 }
 _WHITE = (244, 242, 238)
 _DARK = (34, 28, 28)
@@ -113,7 +113,7 @@ class _Dog:
         self._paint = ImageDraw.Draw(self.painted)
         self._mask = ImageDraw.Draw(self.outline)
         self._place(pixels)
-        jitter = rng.normal(0, 9, 3) + rng.normal(0, 12)
+        jitter = rng.normal(0, 5, 3) + rng.normal(0, 7)
         self.coat = _shift(_COLOURS[breed.colour], jitter)
         self.marking = _shift(_MARKINGS[breed.colour], jitter)
         self.half_length = {"compact": 0.44, "long": 0.72}[breed.body] * rng.uniform(0.94, 1.06)
@@ -124,12 +124,12 @@ class _Dog:
 
     def _place(self, pixels: int):
         """Chooses scale, tilt, place and which way the dog faces."""
-        angle = self.rng.uniform(-0.22, 0.22)
-        scale = pixels * self.rng.uniform(0.30, 0.45) * (0.88 if self.breed.body == "long" else 1.0)
+        angle = self.rng.uniform(-0.25, 0.25)
+        scale = pixels * self.rng.uniform(0.34, 0.45) * (0.88 if self.breed.body == "long" else 1.0)
         facing = self.rng.choice([-1.0, 1.0])
         cos, sin = np.cos(angle) * scale, np.sin(angle) * scale
         self._matrix = np.array([[cos * facing, -sin * facing], [sin, cos]])
-        self._origin = pixels * (np.array([0.5, 0.52]) + self.rng.uniform(-0.125, 0.125, 2))
+        self._origin = pixels * (np.array([0.5, 0.52]) + self.rng.uniform(-0.14, 0.14, 2))
         self._origin[0] -= facing * 0.06 * scale
 
     def draw(self):
@@ -274,7 +274,7 @@ def _paint_background(pixels: int, rng: np.random.Generator) -> Image.Image:
         width, height = rng.uniform(0.05, 0.28, 2) * pixels
         box = (x - width, y - height, x + width, y + height)
         (draw.ellipse if rng.random() < 0.6 else draw.rectangle)(box, fill=_shift(colour, 0))
-    return picture.filter(ImageFilter.GaussianBlur(rng.uniform(0.5, 4.0)))
+    return picture.filter(ImageFilter.GaussianBlur(rng.uniform(1.2, 4.0)))
 
 
 def _muted_colours(rng: np.random.Generator, count: int) -> np.ndarray:
@@ -289,8 +289,8 @@ def _light(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
     size = len(pixels)
     across = np.linspace(-1, 1, size, dtype=np.float32)
     shade = 1.0 + rng.uniform(-0.18, 0.18) * across[None, :, None] + rng.uniform(-0.18, 0.18) * across[:, None, None]
-    gain = rng.uniform(0.66, 1.22) * rng.uniform(0.90, 1.10, 3).astype(np.float32)
-    noise = rng.normal(0, rng.uniform(2, 8), pixels.shape)
+    gain = rng.uniform(0.78, 1.16) * rng.uniform(0.94, 1.06, 3).astype(np.float32)
+    noise = rng.normal(0, rng.uniform(2, 6), pixels.shape)
     return Image.fromarray((pixels * shade * gain + noise).clip(0, 255).astype(np.uint8))
 
 

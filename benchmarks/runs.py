@@ -1,0 +1,94 @@
+"""What the benchmarks share: start a run in a child process, read its record, write the result file."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+from keras_dogs.records import RunRecord
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def train(backend: str, output: Path, *flags) -> dict:
+    """Runs `keras_dogs.train` on `backend` and gives a row: its figures, or the error."""
+    row = {"backend": backend, "flags": [str(flag) for flag in flags]}
+    command = [sys.executable, "-m", "keras_dogs.train", "--output", str(output), "--overwrite", *row["flags"]]
+    print(f"\n{backend}: {' '.join(row['flags'])}", flush=True)
+    finished = subprocess.run(command, env={**os.environ, "KERAS_BACKEND": backend})
+    if finished.returncode:
+        return {**row, "error": f"exit status {finished.returncode}"}
+    record = RunRecord.load(output / "record.json")
+    timings = record.timings
+    return {
+        **row,
+        "preset": Path(record.preset).name,
+        "dataset": record.dataset.name,
+        "num_train": record.dataset.num_train,
+        "num_test": record.dataset.num_test,
+        "device": record.device,
+        "execution": record.execution,
+        "test_top1_accuracy": record.test.top1_accuracy,
+        "test_top5_accuracy": record.test.top5_accuracy,
+        "test_loss": record.test.loss,
+        "validation_top1_accuracy": record.validation.top1_accuracy if record.validation else None,
+        "best_epoch": record.best_epoch,
+        "train_images_per_second": record.throughput.train_images_per_second,
+        "predict_images_per_second": record.throughput.predict_images_per_second,
+        "first_step_s": timings.first_step_s,
+        "train_s": timings.train_s,
+        "total_s": timings.total_s,
+        "peak_memory_gib": record.peak_memory_gib,
+        "versions": record.versions,
+    }
+
+
+def write(name: str, rows: list[dict]) -> Path:
+    """Writes `results/<name>-<machine>.json` and prints a line a row."""
+    machine = describe_machine()
+    versions = {key: value for row in rows for key, value in row.pop("versions", {}).items()}
+    result = {
+        "machine": machine,
+        "versions": versions,
+        "commit": _commit(),
+        "command": " ".join([Path(sys.argv[0]).name, *(Path(argument).name for argument in sys.argv[1:])]),
+        "rows": rows,
+    }
+    file = RESULTS / f"{name}-{machine['name']}.json"
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(json.dumps(result, indent=2) + "\n")
+    for row in rows:
+        outcome = row.get("error") or f"top-1 {row['test_top1_accuracy']:.1%} in {row['total_s']:.0f} s"
+        print(f"{row['backend']:<11} {row.get('preset', ''):<32} {outcome}")
+    print(file)
+    return file
+
+
+def describe_machine() -> dict:
+    """Processor, cores and memory; `name` is fit for a file."""
+    processor = next(
+        (line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")),
+        platform.processor(),
+    )
+    cores = os.cpu_count()
+    memory = next(
+        (int(line.split()[1]) / 2**20 for line in _lines("/proc/meminfo") if line.startswith("MemTotal")), None
+    )
+    brand = "".join(letter if letter.isalnum() else "-" for letter in processor.lower()).strip("-")
+    return {"name": f"{cores}x-{brand}", "processor": processor, "cores": cores, "memory_gib": memory}
+
+
+def _lines(file: str) -> list[str]:
+    try:
+        return Path(file).read_text().splitlines()
+    except OSError:
+        return []
+
+
+def _commit() -> str:
+    described = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=RESULTS.parent
+    )
+    return described.stdout.strip()

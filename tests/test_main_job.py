@@ -1,0 +1,18 @@
+"""The main job as a stranger runs it: no flags."""
+
+import pytest
+
+from keras_dogs.records import RunRecord
+
+
+def test_the_default_command_learns(child, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    finished = child(["-m", "keras_dogs.train"])
+    assert finished.returncode == 0, finished.stderr
+    (run,) = (tmp_path / "runs").iterdir()
+    record = RunRecord.load(run / "record.json")
+    assert record.preset == "vit_nano" and record.dataset.name == "drawn_dogs"
+    assert record.test.num_pictures == 600
+    assert record.test.top1_accuracy >= 0.90
+    assert record.test.top1_accuracy == pytest.approx(record.test.mean_per_class_accuracy)
+    assert "for real:   KERAS_BACKEND=" in finished.stdout

@@ -1,0 +1,93 @@
+"""Every command and every piece of code that the README shows is run, or at least understood."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import tyro
+from conftest import files_below
+
+from keras_dogs.config import TrainConfig
+from keras_dogs.presets import PRESETS
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+# Made quick: the same commands on fewer pictures, for fewer epochs.
+QUICKER = {"draw": "--train-pictures 4 --test-pictures 1", "train": "--epochs 1", "evaluate": "", "predict": ""}
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def commands():
+    """Each command line of the README's bash blocks, split at `&&`."""
+    lines = (line for block in blocks("bash") for line in block.strip().splitlines())
+    return [command.strip() for line in lines for command in line.split("&&")]
+
+
+def test_the_two_commands_are_the_ones_that_checks_run():
+    assert "pip install tox && tox -e jax,tf,torch" in README
+    assert "pip install tox && tox -e jax,tf,torch" in (ROOT / ".ci" / "run").read_text()
+    assert [command for command in commands() if command.startswith("pip")] == [
+        'pip install ".[jax]"',
+        "pip install tox",
+        'pip install ".[stanford-dogs]"',
+    ]
+    known = ("pip install ", "tox -e ", "python -m keras_dogs.", "KERAS_BACKEND=jax python -m keras_dogs.train")
+    assert all(command.startswith(known) for command in commands()), "a command that no test knows"
+
+
+def test_the_real_thing_is_understood():
+    """Its data and weights cannot be had in a test; its flags are parsed and its presets are in the table."""
+    shown = [shlex.split(command)[4:] for command in commands() if "--dataset stanford_dogs" in command]
+    assert len(shown) == 2
+    for arguments in shown:
+        config = tyro.cli(TrainConfig, args=arguments)
+        assert config.data.dataset == "stanford_dogs" and PRESETS[config.preset].source == "keras_hub"
+
+
+def test_own_pictures(child, tmp_path, monkeypatch):
+    """The block is run line by line, in its order."""
+    monkeypatch.chdir(tmp_path)
+    block = next(block for block in blocks("bash") if "keras_dogs.draw" in block)
+    for line in block.strip().splitlines():
+        arguments = shlex.split(line)[1:]
+        finished = child([*arguments, *shlex.split(QUICKER[arguments[1].removeprefix("keras_dogs.")])])
+        assert finished.returncode == 0, finished.stderr
+    assert "amberwick" in finished.stdout
+    assert {"dogs", "runs", "runs/mine/record.json"} <= set(files_below(tmp_path))
+
+
+@pytest.mark.parametrize("code", blocks("python"))
+def test_code(child, tmp_path, monkeypatch, code):
+    monkeypatch.chdir(tmp_path)
+    finished = child(["-c", code])
+    assert finished.returncode == 0, finished.stderr
+
+
+def test_builder_docstrings_run(child):
+    from keras_dogs import models
+
+    pieces = [
+        re.search(r"```python\n(.*?)```", builder.__doc__, re.DOTALL).group(1).replace("    ", "")
+        for builder in (models.build_vit, models.build_resnet)
+    ]
+    pictures = "import numpy as np\npictures = np.zeros((2, 80, 80, 3), 'uint8')\n"
+    finished = child(["-c", pictures + "\n".join(pieces)])
+    assert finished.returncode == 0, finished.stderr
+
+
+def test_the_tree_is_the_tree():
+    """Every module is in the README's tree, and nothing that is not there."""
+    tree = blocks("text")[0]
+    package = ROOT / "keras_dogs"
+    for entry in sorted(package.iterdir()):
+        if entry.name.startswith("__"):
+            continue
+        name = f"{entry.name}/" if entry.is_dir() else entry.name
+        assert name in tree, name
+    for name in re.findall(r"[\w/]+\.py", tree):
+        assert (package / name).is_file(), name
