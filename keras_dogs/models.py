@@ -185,7 +185,17 @@ def feature_extractor(classifier: keras.Model) -> keras.Model:
 
 def save_classifier(classifier: keras.Model, path) -> None:
     """Saves architecture, weights and class names as one `.keras` file, without the optimizer."""
-    keras.Model(classifier.input, classifier.output, name=classifier.name).save(path)
+    _without_optimizer(classifier).save(path)
+
+
+def load_weights(classifier: keras.Model, path) -> None:
+    """Takes the weights of a file that `save_classifier` wrote from the same classifier."""
+    _without_optimizer(classifier).load_weights(path)
+
+
+def _without_optimizer(classifier: keras.Model) -> keras.Model:
+    """The same layers in a model that was never compiled."""
+    return keras.Model(classifier.input, classifier.output, name=classifier.name)
 
 
 def load_classifier(path) -> keras.Model:

@@ -217,7 +217,7 @@ def _train_classifier(config, settings, classifier, pictures: Pictures, folder: 
     labels = validation.labels if validation else None
     best_file, last_file = folder / artifacts.MODEL, folder / artifacts.CHECKPOINTS / "last.keras"
     fitted = _fit(config, settings, classifier, pictures.train, (predict, labels, best_file, last_file))
-    classifier.load_weights(best_file)
+    models.load_weights(classifier, best_file)
     return fitted
 
 
@@ -244,7 +244,7 @@ def _train_head_on_features(config, settings, classifier, pictures: Pictures, fo
     best_file = folder / artifacts.CHECKPOINTS / "head.keras"
     fitted = _fit(config, settings, probe, train, (predict, labels, best_file, None))
 
-    probe.load_weights(best_file)
+    models.load_weights(probe, best_file)
     best_file.unlink()
     kernel, bias = probe.get_layer("head").get_weights()
     head.set_weights([kernel * scale, bias - mean @ kernel * scale])

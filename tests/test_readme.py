@@ -80,6 +80,13 @@ def test_builder_docstrings_run(child):
     assert finished.returncode == 0, finished.stderr
 
 
+def test_the_figures_are_those_of_the_result_files(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import readme_table
+
+    assert readme_table.insert(README) == README
+
+
 def test_the_tree_is_the_tree():
     """Every module is in the README's tree, and nothing that is not there."""
     tree = blocks("text")[0]

@@ -1,6 +1,7 @@
 """The same command, the same model: what makes the three backends one."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -49,9 +50,7 @@ def test_a_file_saved_here_gives_the_same_logits_there(child, tmp_path, preset, 
 
 @pytest.mark.parametrize("preset", ["vit_nano", "resnet_nano"])
 def test_embedded_presets_give_the_logits_that_were_written_down(preset):
-    """`tests/embedded_logits.json` was written on JAX; each backend must match it, so that all match each other."""
-    from pathlib import Path
-
+    """`scripts/train_nano_presets.py` wrote them on one backend; each must match them, so that all match each other."""
     expected = np.array(json.loads((Path(__file__).parent / "embedded_logits.json").read_text())[preset])
     logits = keras_dogs.build_classifier(preset, num_classes=None).predict_on_batch(some_dogs())
     np.testing.assert_allclose(logits, expected, atol=1e-4)

@@ -72,7 +72,7 @@ def test_tables(run_folder):
     assert [row["epoch"] for row in steps] == ["1"] * 3 + ["2"] * 3
     assert float(steps[0]["loss"]) == pytest.approx(np.log(3), abs=1e-5)  # the head starts at zero
     rates = [float(row["learning_rate"]) for row in steps]
-    assert max(rates) <= 1e-3 and rates[-1] < rates[2]
+    assert max(rates) <= 1e-3 + 1e-9 and rates[-1] < rates[2]
     assert [row["epoch"] for row in history] == ["1", "2"]
     mean = np.mean([float(row["loss"]) for row in steps[:3]])
     assert float(history[0]["train_loss"]) == pytest.approx(mean)
@@ -121,7 +121,7 @@ def test_the_best_epoch_is_the_one_that_is_kept(dogs, tmp_path):
 
 
 def test_a_linear_probe_leaves_the_backbone_alone_and_learns(dogs, tmp_path):
-    run = fine_tune(config_for(dogs, tmp_path / "run", linear_probe=True, epochs=30))
+    run = fine_tune(config_for(dogs, tmp_path / "run", linear_probe=True, epochs=30, learning_rate=1e-2))
     trained = keras_dogs.load_classifier(run.folder / "model.keras")
     start = keras_dogs.build_vit("vit_nano", num_classes=3)
     for before, after in zip(training.models.backbone_of(start).weights, training.models.backbone_of(trained).weights):

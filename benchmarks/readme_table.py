@@ -1,0 +1,63 @@
+"""Write the measured figures into the README, from `results/`: `python benchmarks/readme_table.py`."""
+
+import json
+import re
+from pathlib import Path
+
+RESULTS = Path(__file__).parent / "results"
+README = Path(__file__).parents[1] / "README.md"
+PROSE = {"jax": "JAX", "tensorflow": "TensorFlow", "torch": "PyTorch"}
+TITLES = {
+    "default_run": "**Drawn dogs**, 24 breeds, full fine-tuning of the embedded presets (the default command)",
+    "real_sample": (
+        "**Real dogs**, 120 breeds, 3,600 + 1,200 cropped pictures, linear probe of a real ResNet-50 (ImageNet-1k) and "
+        "of a ViT-S/14 (DINOv2, trained on for saliency, so weak on breeds)"
+    ),
+}
+
+
+def render() -> str:
+    """The tables as Markdown, one a result file; every number is in it."""
+    parts = []
+    for name, title in TITLES.items():
+        for file in sorted(RESULTS.glob(f"{name}-*.json")):
+            parts.append(
+                f"{title}; {_describe(json.loads(file.read_text()))}:\n\n{_table(json.loads(file.read_text()))}"
+            )
+    return "\n\n".join(parts)
+
+
+def _describe(result: dict) -> str:
+    machine, versions = result["machine"], result["versions"]
+    packages = ", ".join(
+        f"{name} {versions[name]}" for name in ("keras", "jax", "tensorflow", "torch") if name in versions
+    )
+    return f"{machine['cores']} cores of an {machine['processor']}, Python {versions['python']}, {packages}"
+
+
+def _table(result: dict) -> str:
+    lines = ["| preset | backend | test top-1 | test top-5 | whole run | predict |", "|---|---|---|---|---|---|"]
+    for row in result["rows"]:
+        preset = row.get("preset", "?").split(":")[-1].removesuffix(".weights.h5")
+        cells = [f"`{preset}`", PROSE[row["backend"]]]
+        if "error" in row:
+            cells += [row["error"], "", "", ""]
+        else:
+            cells += [f"{row['test_top1_accuracy']:.1%}", f"{row['test_top5_accuracy']:.1%}", f"{row['total_s']:.0f} s"]
+            cells += [f"{row['predict_images_per_second']:.0f} images/s"]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def insert(text: str) -> str:
+    """The README's text with the tables between their marks."""
+    return re.sub(
+        r"(<!-- measured[^>]*-->\n).*?(<!-- end -->)",
+        lambda found: f"{found[1]}\n{render()}\n\n{found[2]}",
+        text,
+        flags=re.DOTALL,
+    )
+
+
+if __name__ == "__main__":
+    README.write_text(insert(README.read_text()))
