@@ -60,8 +60,8 @@ class DataConfig:
 class TrainConfig:
     """Fine-tune a ViT or ResNet classifier; with no flags, an embedded one on drawn dogs, in about two minutes."""
 
-    preset: str = "vit_nano"
-    """A name (vit_nano, resnet_nano, vit_base_patch16_224_imagenet21k, resnet_50_imagenet, ...), kaggle://..., hf://...,
+    preset: str = "resnet_nano"
+    """A name (resnet_nano, vit_nano, vit_base_patch16_224_imagenet21k, resnet_50_imagenet, ...), kaggle://..., hf://...,
     a local preset or Hugging Face folder, or applications:resnet50[:WEIGHTS_FILE]."""
     data: Annotated[DataConfig, tyro.conf.arg(name="")] = DataConfig()
     output: Path | None = None

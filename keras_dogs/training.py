@@ -231,7 +231,7 @@ def _train_head_on_features(config, settings, classifier, pictures: Pictures, fo
     features = _extract(extractor, pictures.train.images, "train")
     mean = features.mean(axis=0)
     scale = 1.0 / max(float(np.sqrt(np.mean((features - mean) ** 2))), 1e-12)
-    train = pictures.train._replace(images=(features - mean) * scale)
+    train = dataclasses.replace(pictures.train, images=(features - mean) * scale)
     predict, labels = None, None
     if pictures.validation:
         standardised = (_extract(extractor, pictures.validation.images, "validation") - mean) * scale

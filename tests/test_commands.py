@@ -29,7 +29,7 @@ def test_train_says_how_far_it_is_and_what_is_next(child, dogs, tmp_path):
     arguments = ["--dataset", dogs, "--output", tmp_path / "run", "--epochs", "2", "--batch-size", "4"]
     finished = child(["-m", "keras_dogs.train", *arguments])
     assert finished.returncode == 0, finished.stderr
-    for part in ("vit_nano", "3 classes", "15 train / 3 validation / 9 test", "epoch   2/2", "images/s"):
+    for part in ("resnet_nano", "3 classes", "15 train / 3 validation / 9 test", "epoch   2/2", "images/s"):
         assert part in finished.stderr, finished.stderr
     first, folder, following = finished.stdout.splitlines()
     assert first.startswith("test: top-1 ") and "9 pictures" in first
@@ -41,7 +41,7 @@ def test_default_output_is_numbered(command, dogs, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for _ in range(2):
         assert command("train", "--dataset", dogs, "--epochs", "1", "--batch-size", "8")[0] == 0
-    name = f"{dogs.name}-vit_nano-{BACKEND}"
+    name = f"{dogs.name}-resnet_nano-{BACKEND}"
     assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == [name, f"{name}-2"]
 
 

@@ -11,7 +11,7 @@ def test_the_default_command_learns(child, tmp_path, monkeypatch):
     assert finished.returncode == 0, finished.stderr
     (run,) = (tmp_path / "runs").iterdir()
     record = RunRecord.load(run / "record.json")
-    assert record.preset == "vit_nano" and record.dataset.name == "drawn_dogs"
+    assert record.preset == "resnet_nano" and record.dataset.name == "drawn_dogs"
     assert record.test.num_pictures == 600
     assert record.test.top1_accuracy >= 0.90
     assert record.test.top1_accuracy == pytest.approx(record.test.mean_per_class_accuracy)

@@ -123,7 +123,7 @@ def test_the_best_epoch_is_the_one_that_is_kept(dogs, tmp_path):
 def test_a_linear_probe_leaves_the_backbone_alone_and_learns(dogs, tmp_path):
     run = fine_tune(config_for(dogs, tmp_path / "run", linear_probe=True, epochs=30, learning_rate=1e-2))
     trained = keras_dogs.load_classifier(run.folder / "model.keras")
-    start = keras_dogs.build_vit("vit_nano", num_classes=3)
+    start = keras_dogs.build_resnet("resnet_nano", num_classes=3)
     for before, after in zip(training.models.backbone_of(start).weights, training.models.backbone_of(trained).weights):
         assert np.array_equal(before, after)
     assert run.record.test.top1_accuracy > 0.7
@@ -140,9 +140,9 @@ def test_a_linear_probe_leaves_the_backbone_alone_and_learns(dogs, tmp_path):
 
 
 def test_a_linear_probe_with_augmentation_freezes_too(dogs, tmp_path):
-    run = fine_tune(config_for(dogs, tmp_path / "run", preset="resnet_nano", linear_probe=True, augmentation="light"))
+    run = fine_tune(config_for(dogs, tmp_path / "run", preset="vit_nano", linear_probe=True, augmentation="light"))
     trained = keras_dogs.load_classifier(run.folder / "model.keras")
-    start = keras_dogs.build_resnet("resnet_nano", num_classes=3)
+    start = keras_dogs.build_vit("vit_nano", num_classes=3)
     for before, after in zip(training.models.backbone_of(start).weights, training.models.backbone_of(trained).weights):
         assert np.array_equal(before, after)
     assert np.abs(trained.get_layer("head").get_weights()[0]).max() > 0

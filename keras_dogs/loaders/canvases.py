@@ -1,9 +1,9 @@
 """Decode every picture of a split once, to one uint8 canvas each."""
 
+import dataclasses
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
 
 import numpy as np
 
@@ -13,7 +13,8 @@ from keras_dogs.datasets.splits import Split
 from keras_dogs.errors import UserError
 
 
-class Canvases(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Canvases:
     """A decoded split.
 
     Attributes:
