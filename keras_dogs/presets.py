@@ -55,7 +55,7 @@ FINE_TUNE_SETTINGS = {
 # Chosen on the validation split of drawn_dogs.
 NANO_FINE_TUNE_SETTINGS = {
     "vit_nano": Settings(epochs=20, batch_size=32, learning_rate=1e-3, weight_decay=0.05),
-    "resnet_nano": Settings(epochs=15, batch_size=32, learning_rate=1e-3, weight_decay=0.05),
+    "resnet_nano": Settings(epochs=10, batch_size=32, learning_rate=1e-3, weight_decay=0.05),
 }
 # The head alone, on features that are centred and scaled to unit mean square. Chosen on the validation part of 3,600
 # cropped pictures of Stanford Dogs with a ResNet-50 (grid of 1e-4 to 3e-3).
