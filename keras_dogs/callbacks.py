@@ -61,10 +61,7 @@ class StepLog(keras.callbacks.Callback):
         self.step_seconds.append(time.perf_counter() - self._began)
         learning_rate = float(ops.convert_to_numpy(self.schedule(step)))
         if not math.isfinite(loss):
-            raise UserError(
-                f"the loss is not finite at step {step + 1} (learning rate {learning_rate:.3g}); nothing was written: "
-                "lower --learning-rate, or use --dtype-policy float32"
-            )
+            raise _diverged(step + 1, learning_rate)
         self.rows.append({"step": step + 1, "epoch": self._epoch, "loss": loss, "learning_rate": learning_rate})
 
     def steady_step_seconds(self) -> float:
@@ -100,7 +97,11 @@ class Validation(keras.callbacks.Callback):
         self.best_scores: Scores | None = None
 
     def on_epoch_end(self, epoch, logs=None):
-        scores = score_logits(self.predict(), self.labels) if self.predict else None
+        logits = self.predict() if self.predict else None
+        if logits is not None and not np.isfinite(logits).all():
+            last = self.step_log.rows[-1]
+            raise _diverged(last["step"], last["learning_rate"])
+        scores = score_logits(logits, self.labels) if logits is not None else None
         losses = [row["loss"] for row in self.step_log.rows if row["epoch"] == epoch + 1]
         row = {"epoch": epoch + 1, "train_loss": float(np.mean(losses)), "train_accuracy": float(logs["accuracy"])}
         if scores:
@@ -111,6 +112,13 @@ class Validation(keras.callbacks.Callback):
         if scores is None or self.best_scores is None or _rank(scores) > _rank(self.best_scores):
             self.best_epoch, self.best_scores = epoch + 1, scores
             save_classifier(self.model, self.best_file)
+
+
+def _diverged(step: int, learning_rate: float) -> UserError:
+    return UserError(
+        f"the loss is not finite at step {step} (learning rate {learning_rate:.3g}); nothing was written: "
+        "lower --learning-rate, or use --dtype-policy float32"
+    )
 
 
 def _rank(scores: Scores):
