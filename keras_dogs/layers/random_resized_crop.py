@@ -66,22 +66,22 @@ class RandomResizedCrop(keras.layers.Layer):
         images = ops.cast(images, self.compute_dtype)
         batch, height, width = ops.shape(images)[:3]
         if not training:
-            if (height, width) == (self.height, self.width):
+            # `images.shape`, as TensorFlow traces sizes that vary from batch to batch as tensors, which have no truth.
+            if tuple(images.shape[1:3]) == (self.height, self.width):
                 return images
-            rows = _sampling_matrix(np.zeros(1, "float32"), np.ones(1, "float32"), self.height, height)
-            columns = _sampling_matrix(np.zeros(1, "float32"), np.ones(1, "float32"), self.width, width)
-            return _sample(images, rows, columns)
+            whole = np.zeros(1, "float32"), np.ones(1, "float32")
+            rows = _sampling_matrix(*whole, self.height, height)[0]
+            columns = _sampling_matrix(*whole, self.width, width)[0]
+            return ops.einsum("jw,biwc->bijc", columns, ops.einsum("ih,bhwc->biwc", rows, images))
         step, positions = ops.cast(self.step, "int32"), ops.arange(batch, dtype="int32")
         top, left, tall, wide = self._draw_boxes(step, positions)
         flipped = draws.uniform(self.seed, step, _FLIP, positions) < self.flip
         self.step.assign(self.step + 1)  # after the last draw: PyTorch assigns in place, and `step` may be a view
         # A mirrored box is one that is walked from right to left.
         start, extent = ops.where(flipped, left + wide, left), ops.where(flipped, -wide, wide)
-        return _sample(
-            images,
-            _sampling_matrix(top, tall, self.height, height),
-            _sampling_matrix(start, extent, self.width, width),
-        )
+        rows = _sampling_matrix(top, tall, self.height, height)
+        columns = _sampling_matrix(start, extent, self.width, width)
+        return ops.einsum("bjw,biwc->bijc", columns, ops.einsum("bih,bhwc->biwc", rows, images))
 
     def _draw_boxes(self, step, positions):
         """Boxes as fractions of the picture: top, left, height, width, each of shape `(batch,)`."""
@@ -134,9 +134,3 @@ def _sampling_matrix(start, extent, num_outputs: int, num_inputs):
     distance = ops.abs(inputs - ops.expand_dims(centres, 2)) / ops.reshape(reach, (-1, 1, 1))
     weights = ops.maximum(1.0 - distance, 0.0)
     return weights / ops.sum(weights, axis=2, keepdims=True)
-
-
-def _sample(images, rows, columns):
-    """Applies `rows` and `columns` to `(batch, height, width, channels)` as two batched matrix products."""
-    images = ops.einsum("bih,bhwc->biwc", ops.broadcast_to(rows, (ops.shape(images)[0], *rows.shape[1:])), images)
-    return ops.einsum("bjw,biwc->bijc", ops.broadcast_to(columns, (ops.shape(images)[0], *columns.shape[1:])), images)
