@@ -147,7 +147,8 @@ def build_classifier(
     )
 
     # Backbone, pooling
-    features = _build_pooling(loaded)(loaded.backbone(features))
+    inputs = {"images": features} if isinstance(loaded.backbone.input, dict) else features  # a dict in DINOv2
+    features = _build_pooling(loaded)(loaded.backbone(inputs))
     if dropout:
         features = keras.layers.Dropout(dropout, seed=seed, name="dropout")(features)
 
