@@ -185,15 +185,67 @@ def versions() -> dict[str, str]:
     return found
 
 
-def check_compilable(model) -> None:
-    """Refuses a model with a layer that turns compilation off for the whole model, as Keras does without a word.
+def make_strict() -> None:
+    """Makes results repeat to the last bit: float32 products in full precision, deterministic kernels; slower.
+
+    It holds for the whole process, and must come before the first computation.
+    """
+    if name() == "jax":
+        import jax
+
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true".strip()
+        jax.config.update("jax_default_matmul_precision", "highest")
+    elif name() == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.experimental.enable_tensor_float_32_execution(False)
+        tf.config.experimental.enable_op_determinism()
+    elif name() == "torch":
+        import torch
+
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cudnn.benchmark = False
+    else:
+        raise ValueError(f"Unknown backend: {name()}")
+
+
+def compiled(function):
+    """A function of tensors as the backend compiles it: by XLA on JAX and TensorFlow, by `torch.compile` on PyTorch."""
+    if name() == "jax":
+        import jax
+
+        return jax.jit(function)
+    if name() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.function(function, jit_compile=True)
+    if name() == "torch":
+        import torch
+
+        return torch.compile(function)
+    raise ValueError(f"Unknown backend: {name()}")
+
+
+def check_compilable(model, expected: bool = True) -> None:
+    """Notices a layer that turns compilation off for the whole model, as Keras does without a word.
+
+    Args:
+        model: `keras.Model`.
+        expected: bool. Whether compilation is asked for; if not, there is a warning instead of an error.
 
     Raises:
         UserError: it names the layers.
     """
     guilty = _uncompilable_layers(model)
-    if guilty:
-        raise UserError(f"the layers {', '.join(guilty)} turn compilation off for the whole model (supports_jit=False)")
+    if not guilty:
+        return
+    message = f"the layers {', '.join(guilty)} turn compilation off for the whole model (supports_jit=False)"
+    if expected:
+        raise UserError(message)
+    print(f"warning: {message}", file=sys.stderr)
 
 
 def describe_execution(model) -> str:

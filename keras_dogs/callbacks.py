@@ -17,25 +17,6 @@ from keras_dogs.records import Scores
 from keras_dogs.scoring import score_logits
 
 
-@keras.saving.register_keras_serializable(package="keras_dogs")
-class StepLoss(keras.metrics.Metric):
-    """The cross-entropy of the last batch alone; Keras' own `loss` is a running mean over the epoch."""
-
-    def __init__(self, name="step_loss", **kwargs):
-        super().__init__(name=name, **kwargs)
-        self.value = self.add_variable((), initializer="zeros", name="value")
-
-    def update_state(self, y_true, y_pred, sample_weight=None):
-        """Replaces the value; labels int `(batch,)` or `(batch, 1)`, logits `(batch, num_classes)`."""
-        labels = ops.reshape(y_true, (-1,))
-        losses = ops.sparse_categorical_crossentropy(labels, ops.cast(y_pred, "float32"), from_logits=True)
-        self.value.assign(ops.mean(losses))
-
-    def result(self):
-        """The mean over the last batch, nats."""
-        return ops.convert_to_tensor(self.value)
-
-
 class StepLog(keras.callbacks.Callback):
     """A row a step for `steps.csv`, and the clock: when each step began and ended.
 

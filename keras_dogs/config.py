@@ -9,7 +9,7 @@ import tyro
 
 from keras_dogs.errors import UserError
 
-Augmentation = Literal["none", "light", "standard", "strong"]
+Augmentation = Literal["none", "light", "standard", "strong", "keras"]
 DtypePolicy = Literal["float32", "mixed_bfloat16", "mixed_float16"]
 Fit = Literal["squash", "crop", "pad"]
 SplitName = Literal["train", "validation", "test"]
@@ -83,13 +83,24 @@ class TrainConfig:
     image_size: int | None = None
     """Side of the square that the backbone sees, in pixels; default: the preset's."""
     augmentation: Augmentation | None = None
-    """Random crops and flips; default: standard, light for the nano presets, none for a linear probe."""
+    """The policy, from no draw to RandAugment and mix-up (keras: Keras' own layers, slow); default: standard, light for
+    the nano presets, none for a linear probe."""
+    mixup: float | None = None
+    """Mix-up's Beta parameter, such as 0.2; 0 for none; default: the augmentation's."""
+    cutmix: float | None = None
+    """Cut-mix's Beta parameter, such as 1.0; 0 for none; default: the augmentation's."""
+    erasing: float | None = None
+    """Share of pictures with a random box erased, such as 0.25; default: the augmentation's."""
     dropout: float = 0.0
     """Dropout before the head."""
+    drop_path: float = 0.0
+    """Share of pictures that skip the last block's branches (ViTs only); it rises from 0 with the depth."""
     linear_probe: bool = False
     """Train the head alone; without augmentation the features are computed once."""
     dtype_policy: DtypePolicy = "float32"
     """Precision of the backbone."""
+    strict: bool = False
+    """Slower, and the same to the last bit when run again: full float32 precision and deterministic kernels."""
     seed: int = 0
     """Decides the validation split, the order of the batches, the crops, and random weights."""
 
@@ -100,7 +111,15 @@ class TrainConfig:
         _require(self.weight_decay is None or self.weight_decay >= 0, "--weight-decay", self.weight_decay, "at least 0")
         _require(0 <= self.warmup_fraction <= 1, "--warmup-fraction", self.warmup_fraction, "between 0 and 1")
         _require(self.global_clipnorm >= 0, "--global-clipnorm", self.global_clipnorm, "at least 0")
+        for flag in ("mixup", "cutmix"):
+            _require(
+                getattr(self, flag) is None or getattr(self, flag) >= 0, f"--{flag}", getattr(self, flag), "at least 0"
+            )
+        _require(self.erasing is None or 0 <= self.erasing <= 1, "--erasing", self.erasing, "between 0 and 1")
         _require(0 <= self.dropout < 1, "--dropout", self.dropout, "at least 0 and below 1")
+        _require(0 <= self.drop_path < 1, "--drop-path", self.drop_path, "at least 0 and below 1")
+        if self.strict and self.dtype_policy != "float32":
+            raise UserError(f"--strict: is for float32, not --dtype-policy {self.dtype_policy}")
         _require(0 <= self.seed < 2**31, "--seed", self.seed, "between 0 and 2147483647")
 
 

@@ -76,7 +76,7 @@ def evaluate_run(config: EvaluateConfig) -> Scores:
 
 def decode_for(classifier: keras.Model, split, unreadable_limit: float) -> Canvases:
     """Decodes a split to the canvases that `classifier` was made for."""
-    resize = classifier.get_layer("augmentation")
+    resize = classifier.get_layer("crop")
     with progress.counting("Decoding", len(split)) as on_picture:
         canvases = decode_split(split, resize.canvas_size, resize.fit, on_picture)
     refuse_unreadable([canvases], unreadable_limit, num_classes=0)

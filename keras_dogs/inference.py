@@ -63,7 +63,7 @@ def predict_pictures(classifier: keras.Model, files, top_k: int = 5, batch_size:
         top_k: int. How many breeds a picture.
         batch_size: int.
     """
-    resize, names = classifier.get_layer("augmentation"), class_names_of(classifier)
+    resize, names = classifier.get_layer("crop"), class_names_of(classifier)
     batch_size = max(1, min(batch_size, len(files)))
     for start in range(0, len(files), batch_size):
         chunk = files[start : start + batch_size]

@@ -3,6 +3,7 @@
 import keras
 
 from keras_dogs import layers
+from keras_dogs.classifier import Classifier
 from keras_dogs.errors import UserError
 from keras_dogs.presets import VIT_FAMILIES
 from keras_dogs.weights import Loaded
@@ -18,6 +19,7 @@ def build_vit(
     image_size=None,
     augmentation="standard",
     dropout=0.0,
+    drop_path=0.0,
     load_weights=True,
     dtype=None,
     seed=0,
@@ -39,6 +41,7 @@ def build_vit(
         image_size,
         augmentation,
         dropout,
+        drop_path,
         load_weights,
         dtype,
         seed,
@@ -53,6 +56,7 @@ def build_resnet(
     image_size=None,
     augmentation="standard",
     dropout=0.0,
+    drop_path=0.0,
     load_weights=True,
     dtype=None,
     seed=0,
@@ -73,6 +77,7 @@ def build_resnet(
         image_size,
         augmentation,
         dropout,
+        drop_path,
         load_weights,
         dtype,
         seed,
@@ -87,6 +92,7 @@ def build_classifier(
     image_size=None,
     augmentation="standard",
     dropout=0.0,
+    drop_path=0.0,
     load_weights=True,
     dtype=None,
     seed=0,
@@ -105,12 +111,15 @@ def build_classifier(
             or Hugging Face checkpoint), or `applications:resnet50[:weights file]`.
         num_classes: int or `None`. The head's outputs; it starts at zero. `None` keeps the preset's own head.
         image_size: int or `None`. The side of the square that the backbone sees, pixels; `None` is the preset's own.
-        augmentation: str. A key of `keras_dogs.layers.AUGMENTATIONS`: `"none"`, `"light"`, `"standard"`, `"strong"`.
+        augmentation: str or `keras_dogs.layers.Augmentation`. A key of `keras_dogs.layers.AUGMENTATIONS`: `"none"`,
+            `"light"`, `"standard"`, `"strong"`, `"keras"`; or a row of your own.
         dropout: float in [0, 1). Dropout before the head.
-        load_weights: bool. `False` starts the backbone at random, with no network.
+        drop_path: float in [0, 1). Stochastic depth: the share of pictures that skip the last block's branches; it
+            rises from 0 with the depth. ViTs only.
+        load_weights: bool. `False` starts the backbone at random, with no network, the same on every backend.
         dtype: str or `keras.DTypePolicy` or `None`. The backbone's policy, such as `"mixed_bfloat16"`; pixels and
             logits stay in float32.
-        seed: int. The augmentation's draws depend on it, the step, and the place in the batch.
+        seed: int. The draws of augmentation, dropout and drop-path depend on it, the step, and the place in the batch.
         class_names: sequence of str or `None`. Kept in the head and saved with the model.
         canvas_size: int or `None`. How large raw pictures are made before they reach the model; kept for `predict`.
         fit: str. How they are made so: `"squash"`, `"crop"` or `"pad"`; kept for `predict`.
@@ -123,42 +132,67 @@ def build_classifier(
     Raises:
         UserError: the preset is unknown or cannot be loaded, or does not fit the other arguments.
     """
-    if augmentation not in layers.AUGMENTATIONS:
-        raise UserError(f"augmentation {augmentation!r}: choose one of {', '.join(layers.AUGMENTATIONS)}")
-    loaded = load_backbone(preset, image_size, load_weights, dtype, with_head=num_classes is None)
+    policy = _find_policy(augmentation)
+    loaded = load_backbone(preset, image_size, load_weights, dtype, with_head=num_classes is None, seed=seed)
     if families and loaded.family not in families:
         builder = "build_resnet" if loaded.family == "resnet" else "build_vit"
         raise UserError(f"preset {preset}: a {loaded.family}; use {builder} or build_classifier")
+    if drop_path and loaded.family not in VIT_FAMILIES:
+        raise UserError(f"--drop-path {drop_path}: only ViTs have it; {preset} is a {loaded.family}")
 
     # Inputs, augmentation, conversion
     images = keras.Input((None, None, 3), name="images")
-    size = loaded.image_size
-    features = layers.RandomResizedCrop(
-        size,
-        size,
-        **layers.AUGMENTATIONS[augmentation],
-        seed=seed,
-        canvas_size=canvas_size or default_canvas_size(size),
+    counter = layers.DrawKeys(seed, name="draw_keys")
+    keys = counter(images)
+    crop = layers.RandomResizedCrop(
+        loaded.image_size,
+        loaded.image_size,
+        **policy.crop,
+        canvas_size=canvas_size or default_canvas_size(loaded.image_size),
         fit=fit,
-        name="augmentation",
-    )(images)
-    features = keras.layers.Rescaling(list(loaded.scale), list(loaded.offset), dtype="float32", name="conversion")(
-        features
+        name="crop",
     )
+    features = crop(_augment_canvas(images, keys, policy), keys)
+    features = layers.ColorJitter(loaded.scale, loaded.offset, **policy.color, name="conversion")(features, keys)
+    if policy.erasing:
+        features = layers.RandomErasing(**policy.erasing, name="erasing")(features, keys)
+    if policy.mixing:
+        features = layers.Mixing(**policy.mixing, name="mixing")(features, keys)
 
     # Backbone, pooling
+    if drop_path:
+        layers.drop_paths(loaded.backbone, drop_path, counter)
     inputs = {"images": features} if isinstance(loaded.backbone.input, dict) else features  # a dict in DINOv2
     features = _build_pooling(loaded)(loaded.backbone(inputs))
     if dropout:
-        features = keras.layers.Dropout(dropout, seed=seed, name="dropout")(features)
+        features = layers.CountedDropout(dropout, name="dropout")(features, keys)
 
     # Head
     num_classes = num_classes or loaded.head[0].shape[1]
     head = layers.ClassifierHead(num_classes, class_names, name="head")
-    classifier = keras.Model(images, head(features), name="classifier")
+    classifier = Classifier(images, head(features), name="classifier")
     if loaded.head:
         head.set_weights(loaded.head)
     return classifier
+
+
+def _find_policy(augmentation) -> layers.Augmentation:
+    if isinstance(augmentation, layers.Augmentation):
+        return augmentation
+    if augmentation not in layers.AUGMENTATIONS:
+        raise UserError(f"augmentation {augmentation!r}: choose one of {', '.join(layers.AUGMENTATIONS)}")
+    return layers.AUGMENTATIONS[augmentation]
+
+
+def _augment_canvas(images, keys, policy: layers.Augmentation):
+    """What comes before the crop."""
+    for name, arguments in policy.keras_layers:
+        images = getattr(keras.layers, name)(**arguments)(images)
+    if policy.randaugment:
+        images = layers.RandAugment(**policy.randaugment, name="randaugment")(images, keys)
+    if policy.affine:
+        images = layers.RandomAffine(**policy.affine, name="affine")(images, keys)
+    return images
 
 
 def _build_pooling(loaded: Loaded) -> keras.layers.Layer:
@@ -184,6 +218,13 @@ def feature_extractor(classifier: keras.Model) -> keras.Model:
     return keras.Model(classifier.input, classifier.get_layer("head").input, name="feature_extractor")
 
 
+def image_pipeline(classifier: keras.Model) -> keras.Model:
+    """The part of a classifier before its backbone: pictures -> what the backbone sees; layers are shared."""
+    names = [layer.name for layer in classifier.layers]
+    last = next(name for name in ("mixing", "erasing", "conversion") if name in names)
+    return keras.Model(classifier.input, classifier.get_layer(last).output, name="image_pipeline")
+
+
 def save_classifier(classifier: keras.Model, path) -> None:
     """Saves architecture, weights and class names as one `.keras` file, without the optimizer."""
     _without_optimizer(classifier).save(path)
@@ -196,7 +237,7 @@ def load_weights(classifier: keras.Model, path) -> None:
 
 def _without_optimizer(classifier: keras.Model) -> keras.Model:
     """The same layers in a model that was never compiled."""
-    return keras.Model(classifier.input, classifier.output, name=classifier.name)
+    return Classifier(classifier.input, classifier.output, name=classifier.name)
 
 
 def load_classifier(path) -> keras.Model:
@@ -207,7 +248,7 @@ def load_classifier(path) -> keras.Model:
     """
     try:
         classifier = keras.saving.load_model(path, compile=False)
-        classifier.get_layer("augmentation"), classifier.get_layer("head")
+        classifier.get_layer("crop"), classifier.get_layer("head")
     except Exception as error:  # zipfile, h5py, json and Keras each raise their own kinds
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path}: not a classifier that keras_dogs saved: {reason}") from error

@@ -14,9 +14,10 @@ from keras_dogs import layers
 from keras_dogs import models
 from keras_dogs import progress
 from keras_dogs.callbacks import StepLog
-from keras_dogs.callbacks import StepLoss
 from keras_dogs.callbacks import TrainingProgress
 from keras_dogs.callbacks import Validation
+from keras_dogs.classifier import Classifier
+from keras_dogs.classifier import StepLoss
 from keras_dogs.config import TrainConfig
 from keras_dogs.datasets import Dataset
 from keras_dogs.datasets import load_dataset
@@ -80,6 +81,8 @@ def fine_tune(config: TrainConfig, started: float | None = None) -> Run:
     """
     began = time.perf_counter()
     started = began if started is None else started
+    if config.strict:
+        backend.make_strict()
     output = artifacts.choose_output(config.output, _default_name(config), config.overwrite)
     dataset = load_dataset(config.data.dataset, config.seed, config.data.validation_fraction, config.data.data_dir)
     with artifacts.run_folder(output) as folder:
@@ -143,9 +146,18 @@ def _augmentation(config: TrainConfig) -> str:
     return config.augmentation or default_augmentation(config.preset, config.linear_probe)
 
 
+def _policy(config: TrainConfig) -> layers.Augmentation:
+    """The augmentation with what the flags say of single layers."""
+    policy = layers.AUGMENTATIONS[_augmentation(config)]
+    told = {name: getattr(config, name) for name in ("mixup", "cutmix") if getattr(config, name) is not None}
+    mixing = {name: value for name, value in {**policy.mixing, **told}.items() if value}
+    erasing = policy.erasing if config.erasing is None else {"probability": config.erasing} if config.erasing else {}
+    return policy._replace(mixing=mixing, erasing=erasing)
+
+
 def _features_can_be_cached(config: TrainConfig) -> bool:
     """With a frozen backbone and no augmentation, a picture's features are the same in every epoch."""
-    return config.linear_probe and layers.AUGMENTATIONS[_augmentation(config)] == layers.AUGMENTATIONS["none"]
+    return config.linear_probe and not _policy(config).draws
 
 
 def _build(config: TrainConfig, dataset: Dataset) -> keras.Model:
@@ -153,8 +165,9 @@ def _build(config: TrainConfig, dataset: Dataset) -> keras.Model:
         config.preset,
         num_classes=len(dataset.class_names),
         image_size=config.image_size,
-        augmentation=_augmentation(config),
+        augmentation=_policy(config),
         dropout=config.dropout,
+        drop_path=config.drop_path,
         dtype=config.dtype_policy,
         seed=config.seed,
         class_names=dataset.class_names,
@@ -166,7 +179,7 @@ def _build(config: TrainConfig, dataset: Dataset) -> keras.Model:
 
 
 def _decode(config: TrainConfig, dataset: Dataset, classifier: keras.Model) -> Pictures:
-    resize = classifier.get_layer("augmentation")
+    resize = classifier.get_layer("crop")
     splits = (dataset.train, dataset.validation, dataset.test)
     total = sum(len(split) for split in splits if split is not None)
     with progress.counting("Decoding pictures", total) as on_picture:
@@ -239,8 +252,8 @@ def _train_head_on_features(config, settings, classifier, pictures: Pictures, fo
 
     head = classifier.get_layer("head")
     inputs = keras.Input(train.images.shape[1:])
-    dropped = keras.layers.Dropout(config.dropout, seed=config.seed)(inputs)
-    probe = keras.Model(inputs, layers.ClassifierHead(head.units, name="head")(dropped), name="probe")
+    dropped = layers.CountedDropout(config.dropout, seed=config.seed)(inputs)
+    probe = Classifier(inputs, layers.ClassifierHead(head.units, name="head")(dropped), name="probe")
     best_file = folder / artifacts.CHECKPOINTS / "head.keras"
     fitted = _fit(config, settings, probe, train, (predict, labels, best_file, None))
 
@@ -268,7 +281,7 @@ def _fit(config, settings, model, train: Canvases, validating: tuple) -> Fitted:
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=[keras.metrics.SparseCategoricalAccuracy("accuracy"), StepLoss()],
     )
-    backend.check_compilable(model)
+    backend.check_compilable(model, expected=_augmentation(config) != "keras")
     step_log = StepLog(schedule)
     validation = Validation(*validating, step_log)
     shown = TrainingProgress(steps, batches.batch_size, validation)

@@ -230,7 +230,7 @@ def test_a_saved_model_is_whole(tmp_path):
     images = pictures(2, 80, 80)
     assert np.array_equal(loaded.predict_on_batch(images), classifier.predict_on_batch(images))
     assert loaded.get_layer("head").class_names == ["a", "b", "c"]
-    assert (loaded.get_layer("augmentation").canvas_size, loaded.get_layer("augmentation").fit) == (80, "pad")
+    assert (loaded.get_layer("crop").canvas_size, loaded.get_layer("crop").fit) == (80, "pad")
 
 
 def test_mixed_precision_keeps_pixels_and_logits_in_float32():

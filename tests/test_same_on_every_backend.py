@@ -1,6 +1,14 @@
-"""The same command, the same model: what makes the three backends one."""
+"""The same command, the same model: what makes the three backends one.
+
+`python tests/test_same_on_every_backend.py` prints a table: how far the backends that are installed are from each other
+in every layer and policy, in eager and compiled steps, at every size and batch.
+"""
 
 import json
+import os
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +29,57 @@ import keras_dogs
 classifier = keras_dogs.load_classifier(sys.argv[1])
 np.save(sys.argv[3], classifier.predict_on_batch(np.load(sys.argv[2])))
 """
+
+
+LAYER_OUTPUTS = Path(__file__).parent / "layer_outputs.py"
+# How the training step of each backend runs by default.
+MODE = {"jax": "compiled", "tensorflow": "compiled", "torch": "eager"}
+
+
+def layer_outputs(backend_name, mode, folder, *more):
+    """What `layer_outputs.py` writes, from a process of its own."""
+    file = Path(folder) / f"{backend_name}-{mode}.npz"
+    subprocess.run(
+        [sys.executable, LAYER_OUTPUTS, file, mode, *more],
+        env={**os.environ, "KERAS_BACKEND": backend_name},
+        check=True,
+    )
+    with np.load(file) as saved:
+        return dict(saved)
+
+
+def farthest(outputs):
+    """The greatest difference between any two of several arrays, as a share of the range of values."""
+    values = np.stack(outputs).astype("float64")
+    return (values.max(axis=0) - values.min(axis=0)).max() / np.ptp(values[0])
+
+
+@pytest.mark.skipif("tensorflow" not in installed_backends(), reason="the reference here is TensorFlow, eager")
+def test_every_layer_and_policy_puts_out_the_same(tmp_path):
+    """This backend, in the mode in which it trains, against TensorFlow's eager mode; the table does all pairs."""
+    here = layer_outputs(BACKEND, MODE[BACKEND], tmp_path)
+    there = layer_outputs("tensorflow", "eager", tmp_path)
+    assert here.keys() == there.keys() and len(here) == 36
+    differences = {name: farthest([here[name], there[name]]) for name in here}
+    assert max(differences.values()) <= 1e-5, differences
+
+
+def print_table():
+    """A row a layer or policy, size and batch; the number is the greatest difference between any two of all runs."""
+    with tempfile.TemporaryDirectory() as folder:
+        runs = {
+            (name, mode): layer_outputs(name, mode, folder, "thorough")
+            for name in installed_backends()
+            for mode in ("eager", "compiled")
+        }
+    print("of the value range, between any two of " + ", ".join(" ".join(run) for run in runs))
+    worst = 0.0
+    for name in next(iter(runs.values())):
+        difference = farthest([found[name] for found in runs.values()])
+        worst = max(worst, difference)
+        print(f"{name:<24} {difference:.1e}")
+    print(f"{'greatest':<24} {worst:.1e}")
+    return 0 if worst <= 1e-5 else 1
 
 
 def some_dogs():
@@ -80,3 +139,7 @@ def test_a_fine_tuning_has_the_same_curve_there(child, tmp_path, dogs, preset, o
         curves.append([float(row.split(",")[2]) for row in rows])
     assert len(set(np.round(curves[0], 3))) > 3
     np.testing.assert_allclose(curves[0], curves[1], atol=2e-3)
+
+
+if __name__ == "__main__":
+    sys.exit(print_table())

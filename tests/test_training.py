@@ -177,11 +177,11 @@ def test_a_layer_that_turns_compilation_off_is_refused(dogs, tmp_path, monkeypat
 
     def with_rotation(*args, **kwargs):
         classifier = build(*args, **kwargs)
-        classifier.get_layer("augmentation").supports_jit = False
+        classifier.get_layer("crop").supports_jit = False
         return classifier
 
     monkeypatch.setattr(training.models, "build_classifier", with_rotation)
-    with pytest.raises(UserError, match="augmentation turn compilation off"):
+    with pytest.raises(UserError, match="crop turn compilation off"):
         fine_tune(config_for(dogs, tmp_path / "run"))
     assert files_below(tmp_path) == []
 

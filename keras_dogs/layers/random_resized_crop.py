@@ -4,22 +4,23 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_dogs import backend
+from keras_dogs.layers import boxes
 from keras_dogs.layers import draws
+from keras_dogs.layers.draw_keys import RandomLayer
 
-# Streams of the counter-based draws; a new use takes a new number, an old one keeps its own.
 _AREA, _RATIO, _TOP, _LEFT, _FLIP = range(5)
+_PIXEL = 4096  # units a pixel in which places are computed: whole numbers, the same on every backend
 
 
 @keras.saving.register_keras_serializable(package="keras_dogs")
-class RandomResizedCrop(keras.layers.Layer):
-    """Cuts a random box out of each picture, mirrors half of them, and resizes to the model's size.
+class RandomResizedCrop(RandomLayer):
+    """Cuts a random box out of each picture, mirrors some of them, and resizes to the model's size.
 
     In training each picture has its own box: an area drawn uniformly from `scale`, an aspect ratio drawn log-uniformly
     from `ratio`, a place drawn uniformly. A box that would not fit is shortened to the picture's side. (Szegedy et al.,
     arXiv 1409.4842, section 6, the "inception crop"; torchvision's `RandomResizedCrop` redraws such a box instead.)
-    Sampling is bilinear with a triangle filter as wide as the reduction, as Pillow's. At inference the whole picture is
-    resized the same way, with no draw.
+    Sampling is bilinear with a triangle filter as wide as the reduction, as Pillow's. At inference the centre of the
+    picture (`evaluation_scale`, by default the whole) is resized the same way, with no draw.
 
     Keras' own geometric layers turn compilation of the whole model off (`supports_jit = False`); this one does not.
 
@@ -29,13 +30,17 @@ class RandomResizedCrop(keras.layers.Layer):
         scale: pair of floats in (0, 1]. Least and greatest area of the box as a share of the picture's.
         ratio: pair of floats. Least and greatest width of the box over its height, relative to the picture's own.
         flip: float in [0, 1]. The share of pictures that are mirrored.
-        seed: int. Draws depend on (seed, step, place in the batch) alone.
+        evaluation_scale: float in (0, 1]. Side of the central box at inference, as a share of the picture's.
         canvas_size: int or `None`. How large a canvas raw pictures are brought to before they reach the model; read by
             `predict`, without effect on the computation.
         fit: str. How they are brought there: `"squash"`, `"crop"` or `"pad"`; likewise.
+        seed, stream: int. See `RandomLayer`.
 
-    Input: uint8 or float pictures in [0, 255], `(batch, height, width, channels)`. Output: float32 in [0, 255].
+    Input: uint8 or float pictures, `(batch, height, width, channels)`, at most 4,096 pixels a side; and keys, or not.
+    Output: float32 in the range of the input.
     """
+
+    kind = 1
 
     def __init__(
         self,
@@ -44,61 +49,45 @@ class RandomResizedCrop(keras.layers.Layer):
         scale=(1.0, 1.0),
         ratio=(1.0, 1.0),
         flip=0.0,
-        seed=0,
+        evaluation_scale=1.0,
         canvas_size=None,
         fit="squash",
         **kwargs,
     ):
-        kwargs.setdefault("dtype", "float32")  # pixels lose their last bits in bfloat16, whatever the model's policy
         super().__init__(**kwargs)
         self.height, self.width = height, width
         self.scale, self.ratio, self.flip = tuple(scale), tuple(ratio), flip
-        self.seed = seed
+        self.evaluation_scale = evaluation_scale
         self.canvas_size, self.fit = canvas_size, fit
 
-    def build(self, input_shape):
-        """Makes the step counter, which is saved with the model so that training goes on with the next draws."""
-        self.step = self.add_weight(
-            name="step", shape=(), dtype=backend.counter_dtype(), initializer="zeros", trainable=False
-        )
-
-    def call(self, images, training=False):
-        images = ops.cast(images, self.compute_dtype)
-        batch, height, width = ops.shape(images)[:3]
-        if not training:
-            # `images.shape`, as TensorFlow traces sizes that vary from batch to batch as tensors, which have no truth.
-            if tuple(images.shape[1:3]) == (self.height, self.width):
-                return images
-            whole = np.zeros(1, "float32"), np.ones(1, "float32")
-            rows = _sampling_matrix(*whole, self.height, height)[0]
-            columns = _sampling_matrix(*whole, self.width, width)[0]
-            return ops.einsum("jw,biwc->bijc", columns, ops.einsum("ih,bhwc->biwc", rows, images))
-        step, positions = ops.cast(self.step, "int32"), ops.arange(batch, dtype="int32")
-        top, left, tall, wide = self._draw_boxes(step, positions)
-        flipped = draws.uniform(self.seed, step, _FLIP, positions) < self.flip
-        self.step.assign(self.step + 1)  # after the last draw: PyTorch assigns in place, and `step` may be a view
-        # A mirrored box is one that is walked from right to left.
-        start, extent = ops.where(flipped, left + wide, left), ops.where(flipped, -wide, wide)
+    def augment(self, images, keys):
+        if (self.scale, self.ratio, self.flip, self.evaluation_scale) == ((1.0, 1.0), (1.0, 1.0), 0.0, 1.0):
+            return self.convert(images)
+        top, left, tall, wide = self.draw_boxes(keys)
+        flipped = draws.bernoulli(keys, self.draw_stream(_FLIP), self.flip)
+        height, width = ops.shape(images)[1:3]
         rows = _sampling_matrix(top, tall, self.height, height)
-        columns = _sampling_matrix(start, extent, self.width, width)
+        columns = _sampling_matrix(left, wide, self.width, width, flipped)
         return ops.einsum("bjw,biwc->bijc", columns, ops.einsum("bih,bhwc->biwc", rows, images))
 
-    def _draw_boxes(self, step, positions):
-        """Boxes as fractions of the picture: top, left, height, width, each of shape `(batch,)`."""
+    def convert(self, images):
+        # `images.shape`, as TensorFlow traces sizes that vary from batch to batch as tensors, which have no truth.
+        if self.evaluation_scale == 1.0 and tuple(images.shape[1:3]) == (self.height, self.width):
+            return images
+        height, width = ops.shape(images)[1:3]
+        extent = np.array([round(self.evaluation_scale * boxes.SIDE)], "int32")
+        start = (boxes.SIDE - extent) // 2
+        rows = _sampling_matrix(start, extent, self.height, height)[0]
+        columns = _sampling_matrix(start, extent, self.width, width)[0]
+        return ops.einsum("jw,biwc->bijc", columns, ops.einsum("ih,bhwc->biwc", rows, images))
 
-        def draw(stream, low, high):
-            return low + (high - low) * draws.uniform(self.seed, step, stream, positions)
+    def draw_boxes(self, keys):
+        """The boxes of a batch, in 4096ths of the picture's sides: top, left, height, width, each `(batch,)`."""
+        streams = [self.draw_stream(number) for number in (_AREA, _RATIO, _TOP, _LEFT)]
+        return boxes.draw_box(keys, streams, self.scale, self.ratio)
 
-        area = draw(_AREA, *self.scale)
-        ratio = ops.exp(draw(_RATIO, *np.log(self.ratio)))
-        tall = ops.minimum(ops.sqrt(area / ratio), 1.0)
-        wide = ops.minimum(ops.sqrt(area * ratio), 1.0)
-        top = draw(_TOP, 0.0, 1.0) * (1.0 - tall)
-        left = draw(_LEFT, 0.0, 1.0) * (1.0 - wide)
-        return top, left, tall, wide
-
-    def compute_output_shape(self, input_shape):
-        return (input_shape[0], self.height, self.width, input_shape[3])
+    def compute_output_spec(self, images, keys=None, training=False):
+        return keras.KerasTensor((images.shape[0], self.height, self.width, images.shape[3]), dtype="float32")
 
     def get_config(self):
         return {
@@ -108,29 +97,35 @@ class RandomResizedCrop(keras.layers.Layer):
             "scale": self.scale,
             "ratio": self.ratio,
             "flip": self.flip,
-            "seed": self.seed,
+            "evaluation_scale": self.evaluation_scale,
             "canvas_size": self.canvas_size,
             "fit": self.fit,
         }
 
 
-def _sampling_matrix(start, extent, num_outputs: int, num_inputs):
+def _sampling_matrix(start, extent, num_outputs: int, num_inputs, reversed_=None):
     """Weights of the input pixels in each output pixel of one axis.
 
     Args:
-        start: float tensor of shape `(batch,)`. Where the box begins, as a fraction of the axis.
-        extent: float tensor of shape `(batch,)`. How far it goes; negative walks backwards.
+        start: int32 tensor of shape `(batch,)`. Where the box begins, in 4096ths of the axis.
+        extent: int32 tensor of shape `(batch,)`. How far it goes.
         num_outputs: int.
-        num_inputs: int.
+        num_inputs: int, or int32 scalar tensor.
+        reversed_: bool tensor of shape `(batch,)` or `None`. Where the box is walked from its end.
 
     Returns:
         float32 tensor of shape `(batch, num_outputs, num_inputs)`; rows sum to 1.
     """
-    inputs = ops.cast(ops.arange(num_inputs, dtype="int32"), "float32") + 0.5
-    num_inputs = ops.cast(num_inputs, "float32")
-    outputs = (ops.arange(num_outputs, dtype="float32") + 0.5) / num_outputs
-    centres = (ops.expand_dims(start, 1) + ops.expand_dims(extent, 1) * outputs) * num_inputs
-    reach = ops.maximum(ops.abs(extent) * num_inputs / num_outputs, 1.0)
-    distance = ops.abs(inputs - ops.expand_dims(centres, 2)) / ops.reshape(reach, (-1, 1, 1))
-    weights = ops.maximum(1.0 - distance, 0.0)
+    start, extent = (ops.expand_dims(ops.convert_to_tensor(value), 1) * num_inputs for value in (start, extent))
+    output = np.arange(num_outputs, dtype="int32")[None]
+    if reversed_ is not None:
+        output = ops.where(ops.expand_dims(reversed_, 1), num_outputs - 1 - output, output)
+    # extent * (output + 1/2) / num_outputs, in whole numbers that fit 32 bits.
+    steps, twice = 2 * output + 1, 2 * num_outputs
+    quotient = ops.floor_divide(extent, twice)
+    centres = start + quotient * steps + ops.floor_divide((extent - quotient * twice) * steps, twice)
+    pixels = ops.arange(num_inputs, dtype="int32") * _PIXEL + _PIXEL // 2
+    distance = ops.cast(ops.abs(ops.expand_dims(centres, 2) - pixels), "float32")
+    reach = ops.maximum(ops.cast(extent, "float32") / num_outputs, float(_PIXEL))
+    weights = ops.maximum(1.0 - distance / ops.expand_dims(reach, 2), 0.0)
     return weights / ops.sum(weights, axis=2, keepdims=True)

@@ -1,0 +1,103 @@
+"""Mix-up and cut-mix: each picture is blended with, or patched by, another one of the batch, and so are the targets."""
+
+import keras
+from keras import ops
+
+from keras_dogs import backend
+from keras_dogs.layers import boxes
+from keras_dogs.layers import draws
+from keras_dogs.layers.draw_keys import RandomLayer
+
+_PARTNER, _WHICH, _SHARE, _TOP, _LEFT = range(5)
+
+
+@keras.saving.register_keras_serializable(package="keras_dogs")
+class Mixing(RandomLayer):
+    """Mixes each picture with a partner; `mix_losses` mixes the losses in the same shares.
+
+    Mix-up (Zhang et al., arXiv 1710.09412) adds the two, cut-mix (Yun et al., arXiv 1905.04899) pastes a box of the
+    partner. A batch has one share, drawn from Beta(a, a), and one order of partners, as in big_vision and timm's mode
+    "batch". Where both are on, each batch draws one of them evenly.
+
+    Args:
+        mixup: float. The `a` of mix-up; 0 for none.
+        cutmix: float. The `a` of cut-mix; 0 for none.
+        seed, stream: int. See `RandomLayer`.
+
+    Input: float pictures `(batch, height, width, channels)`; and keys, or not. Output: float32 of the same shape.
+    """
+
+    kind = 6
+
+    def __init__(self, mixup=0.0, cutmix=0.0, **kwargs):
+        super().__init__(**kwargs)
+        self.mixup, self.cutmix = mixup, cutmix
+
+    def build(self, images_shape, keys_shape=None):
+        """Makes room for what the loss must know of the last training batch."""
+        super().build(images_shape, keys_shape)
+        self.share = self.add_weight(name="share", shape=(), initializer="ones", trainable=False, dtype="float32")
+        self.counter = self.add_weight(
+            name="counter", shape=(), initializer="zeros", trainable=False, dtype=backend.counter_dtype()
+        )
+
+    def augment(self, images, keys):
+        height, width = ops.shape(images)[1:3]
+        share, own = self._draw_shares(draws.batch_keys(keys), height, width)
+        self.share.assign(share)
+        self.counter.assign(ops.cast(keys[0, 0], self.counter.dtype))
+        partners = ops.take(images, draws.permutation(keys, self.draw_stream(_PARTNER)), axis=0)
+        return images * own + partners * (1 - own)
+
+    def _draw_shares(self, keys, height, width):
+        """How much of a picture stays: as one number `()`, and for each pixel `(1, height or 1, width or 1, 1)`."""
+        if self.mixup:
+            blended = draws.beta(keys, self.draw_stream(_SHARE), self.mixup)[0]
+            everywhere = ops.reshape(blended, (1, 1, 1, 1))
+        if self.cutmix:
+            patched, outside = self._draw_patch(keys, height, width)
+        if not self.cutmix:
+            return blended, everywhere
+        if not self.mixup:
+            return patched, outside
+        is_patched = draws.bernoulli(keys, self.draw_stream(_WHICH), 0.5)[0]
+        return ops.where(is_patched, patched, blended), ops.where(is_patched, outside, everywhere)
+
+    def _draw_patch(self, keys, height, width):
+        """A box of the drawn share around any place, cut off at the border (arXiv 1905.04899, section 3.1)."""
+        share = draws.beta_quantiles(self.cutmix).astype("float64")
+        sides = (boxes.SIDE * (1 - share) ** 0.5).round().astype("int32")
+        side = draws.look_up(keys, self.draw_stream(_SHARE), sides)
+        starts, ends = [], []
+        for number in (_TOP, _LEFT):
+            first = draws.integers(keys, self.draw_stream(number), boxes.SIDE) - side // 2
+            starts.append(ops.clip(first, 0, boxes.SIDE))
+            ends.append(ops.clip(first + side, 0, boxes.SIDE))
+        box = (*starts, ends[0] - starts[0], ends[1] - starts[1])
+        outside = 1 - ops.cast(boxes.inside(box, height, width), "float32")
+        return ops.mean(outside), outside
+
+    def mix_losses(self, loss, labels):
+        """The loss of the last training batch: its own labels' and its partners' labels', each in its share.
+
+        Args:
+            loss: function of labels `(batch, ...)` to a tensor.
+            labels: tensor `(batch, ...)`.
+        """
+        share = ops.convert_to_tensor(self.share)
+        return share * loss(labels) + (1 - share) * loss(ops.take(labels, self._partners(labels), axis=0))
+
+    def soft_targets(self, labels, num_classes: int):
+        """The targets of the last training batch: int `(batch,)` -> float32 `(batch, num_classes)`."""
+        return self.mix_losses(lambda values: ops.one_hot(values, num_classes), labels)
+
+    def _partners(self, labels):
+        positions = ops.arange(ops.shape(labels)[0], dtype="int32")
+        counter = ops.broadcast_to(ops.cast(self.counter, "int32"), ops.shape(positions))
+        return draws.permutation(ops.stack([counter, positions], axis=1), self.draw_stream(_PARTNER))
+
+    def compute_output_spec(self, images, keys=None, training=False):
+        return keras.KerasTensor(images.shape, dtype="float32")
+
+    def get_config(self):
+        return {**super().get_config(), "mixup": self.mixup, "cutmix": self.cutmix}

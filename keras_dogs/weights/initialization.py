@@ -1,0 +1,53 @@
+"""Random weights that are the same on every backend."""
+
+import contextlib
+from unittest import mock
+
+import keras
+import numpy as np
+from keras.src.initializers import random_initializers  # the one place where all initializers draw
+
+
+@contextlib.contextmanager
+def seeded_initializers(seed: int):
+    """Within it, Keras' initializers draw from NumPy, in the order in which weights are made, instead of the backend.
+
+    Keras' own draws differ from backend to backend even with the same seed. Distribution and scale stay those of each
+    initializer.
+    """
+    numpy_draws = _NumpyDraws(seed)
+    with mock.patch.multiple(
+        random_initializers.random,
+        normal=numpy_draws.normal,
+        uniform=numpy_draws.uniform,
+        truncated_normal=numpy_draws.truncated_normal,
+    ):
+        yield
+
+
+class _NumpyDraws:
+    """The functions of `keras.random` that initializers call; each call has a stream of its own."""
+
+    def __init__(self, seed: int):
+        self.seed, self.num_calls = seed, 0
+
+    def _generator(self) -> np.random.Generator:
+        self.num_calls += 1
+        return np.random.Generator(np.random.Philox(key=[self.seed, self.num_calls]))
+
+    def normal(self, shape, mean=0.0, stddev=1.0, dtype=None, seed=None):
+        return _to_tensor(mean + stddev * self._generator().standard_normal(shape), dtype)
+
+    def uniform(self, shape, minval=0.0, maxval=1.0, dtype=None, seed=None):
+        return _to_tensor(self._generator().uniform(minval, maxval, shape), dtype)
+
+    def truncated_normal(self, shape, mean=0.0, stddev=1.0, dtype=None, seed=None):
+        generator = self._generator()
+        values = generator.standard_normal(shape)
+        while (outside := np.abs(values) > 2).any():
+            values[outside] = generator.standard_normal(outside.sum())
+        return _to_tensor(mean + stddev * values, dtype)
+
+
+def _to_tensor(values, dtype):
+    return keras.ops.convert_to_tensor(values, dtype or keras.config.floatx())
