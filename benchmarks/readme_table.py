@@ -4,9 +4,10 @@ import json
 import re
 from pathlib import Path
 
+import runs
+
 RESULTS = Path(__file__).parent / "results"
 README = Path(__file__).parents[1] / "README.md"
-PROSE = {"jax": "JAX", "tensorflow": "TensorFlow", "torch": "PyTorch"}
 TITLES = {
     "default_run": "**Drawn dogs**, 24 breeds, full fine-tuning of the embedded presets (the default command)",
     "real_sample": (
@@ -39,7 +40,7 @@ def _table(result: dict) -> str:
     lines = ["| preset | backend | test top-1 | test top-5 | whole run | predict |", "|---|---|---|---|---|---|"]
     for row in result["rows"]:
         preset = row.get("preset", "?").split(":")[-1].removesuffix(".weights.h5")
-        cells = [f"`{preset}`", PROSE[row["backend"]]]
+        cells = [f"`{preset}`", runs.PROSE[row["backend"]]]
         if "error" in row:
             cells += [row["error"], "", "", ""]
         else:

@@ -10,6 +10,7 @@ from pathlib import Path
 from keras_dogs.records import RunRecord
 
 RESULTS = Path(__file__).parent / "results"
+PROSE = {"jax": "JAX", "tensorflow": "TensorFlow", "torch": "PyTorch"}
 
 
 def train(backend: str, output: Path, *flags) -> dict:
@@ -45,8 +46,20 @@ def train(backend: str, output: Path, *flags) -> dict:
     }
 
 
-def write(name: str, rows: list[dict]) -> Path:
-    """Writes `results/<name>-<machine>.json` and prints a line a row."""
+def in_words(row: dict) -> str:
+    """What is printed of the row of a run."""
+    return f"top-1 {row['test_top1_accuracy']:.1%} in {row['total_s']:.0f} s"
+
+
+def write(name: str, rows: list[dict], summary: dict | None = None, line=in_words) -> Path:
+    """Writes `results/<name>-<machine>.json` and prints a line a row.
+
+    Args:
+        name: str. The question, as the script is called.
+        rows: list of dict.
+        summary: dict or `None`. What follows from the rows together; goes before them.
+        line: function of a row to the text that is printed of it.
+    """
     machine = describe_machine()
     versions = {key: value for row in rows for key, value in row.pop("versions", {}).items()}
     result = {
@@ -54,14 +67,15 @@ def write(name: str, rows: list[dict]) -> Path:
         "versions": versions,
         "commit": _commit(),
         "command": " ".join([Path(sys.argv[0]).name, *(Path(argument).name for argument in sys.argv[1:])]),
+        **(summary or {}),
         "rows": rows,
     }
     file = RESULTS / f"{name}-{machine['name']}.json"
     file.parent.mkdir(exist_ok=True)
     file.write_text(json.dumps(result, indent=2) + "\n")
     for row in rows:
-        outcome = row.get("error") or f"top-1 {row['test_top1_accuracy']:.1%} in {row['total_s']:.0f} s"
-        print(f"{row['backend']:<11} {row.get('preset', ''):<32} {outcome}")
+        outcome = row.get("error") or line(row)
+        print(f"{row['backend']:<11} {row.get('preset') or row.get('model', ''):<32} {outcome}")
     print(file)
     return file
 

@@ -233,6 +233,65 @@ def test_a_saved_model_is_whole(tmp_path):
     assert (loaded.get_layer("crop").canvas_size, loaded.get_layer("crop").fit) == (80, "pad")
 
 
+@pytest.mark.parametrize(
+    "preset", ["vit_nano", "deit_tiny_distilled_patch16_224_imagenet", "dinov2"], ids=["vit", "deit", "dinov2"]
+)
+def test_drop_path_leaves_whole_branches_out_of_some_pictures(tmp_path, preset):
+    """The same picture many times over: in training its features fall into few groups, at inference into one."""
+    if preset == "dinov2":
+        small = dict(patch_size=8, num_layers=2, hidden_dim=16, num_heads=2, intermediate_dim=32)
+        keras_hub.models.DINOV2Backbone(image_shape=(32, 32, 3), **small).save_to_preset(str(tmp_path))
+        preset = str(tmp_path)
+    arguments = dict(num_classes=2, augmentation="none", image_size=64, load_weights=preset == str(tmp_path))
+    plain = keras_dogs.build_vit(preset, **arguments)
+    classifier = keras_dogs.build_vit(preset, **arguments, drop_path=0.5)
+    for model in (plain, classifier):
+        randomise(backbone_of(model))
+    images = np.repeat(pictures(1), 64, axis=0)
+
+    def features(model, training):
+        return keras.ops.convert_to_numpy(feature_extractor(model)(images, training=training))
+
+    whole = features(plain, False)
+    np.testing.assert_allclose(features(classifier, False), whole, atol=1e-5)
+    dropped = features(classifier, True)
+    distance = np.abs(dropped[:, None] - dropped[None]).max(axis=2)
+    num_groups = len(np.unique((distance < 1e-4).argmax(axis=1)))
+    assert num_groups >= 4  # the last block alone, dropping either, both or none of its branches
+    assert np.abs(features(classifier, True) - dropped).max() > 1e-3, "every step draws anew"
+
+
+def test_drop_path_keeps_the_expected_branch():
+    from keras_dogs.layers import DrawKeys
+    from keras_dogs.layers import DropPath
+
+    counter = DrawKeys(1)
+    counter.build(None)
+    dropped = keras.ops.convert_to_numpy(DropPath(0.25, counter.peek, 0)(np.ones((4000, 3), "float32"), training=True))
+    assert set(np.unique(dropped)) == {0.0, np.float32(1 / 0.75)}
+    assert abs((dropped == 0).mean() - 0.25) < 0.03 and (dropped == dropped[:, :1]).all()
+
+
+def test_drop_path_is_for_vits():
+    with pytest.raises(UserError, match="--drop-path 0.1: only ViTs have it"):
+        keras_dogs.build_resnet("resnet_nano", drop_path=0.1)
+
+
+# Norms of the first, second and last matrix with seed 5.
+RANDOM_WEIGHTS = {"vit_nano": (0.4144059, 2.4048986, 11.2075024), "resnet_nano": (2.3456345, 8.0031031, 8.0076723)}
+
+
+def test_random_weights_are_these_on_every_backend():
+    """Written down once: a training from scratch starts from the same place everywhere."""
+    for preset, expected in RANDOM_WEIGHTS.items():
+        backbone = backbone_of(keras_dogs.build_classifier(preset, 2, load_weights=False, seed=5))
+        norms = [float(np.linalg.norm(weight.numpy())) for weight in backbone.trainable_weights if weight.ndim > 1]
+        assert len(norms) > 4
+        np.testing.assert_allclose([norms[0], norms[1], norms[-1]], expected, rtol=1e-5)
+    other = backbone_of(keras_dogs.build_classifier(preset, 2, load_weights=False, seed=6))
+    assert not np.array_equal(other.weights[0].numpy(), backbone.weights[0].numpy())
+
+
 def test_mixed_precision_keeps_pixels_and_logits_in_float32():
     classifier = keras_dogs.build_vit("vit_nano", num_classes=None, dtype="mixed_bfloat16")
     assert backbone_of(classifier).dtype_policy.name == "mixed_bfloat16"

@@ -141,5 +141,58 @@ def test_a_fine_tuning_has_the_same_curve_there(child, tmp_path, dogs, preset, o
     np.testing.assert_allclose(curves[0], curves[1], atol=2e-3)
 
 
+TRAINED_IN_PIECES = """
+import sys
+from keras_dogs import backend
+backend.select()
+backend.make_strict()
+import keras, numpy as np
+import keras_dogs
+from keras_dogs.datasets.drawn_breeds import BREEDS
+from keras_dogs.datasets.drawn_dogs import load_drawn_dogs
+from keras_dogs.layers import AUGMENTATIONS
+from keras_dogs.loaders.batches import TrainingBatches
+from keras_dogs.loaders.canvases import decode_split
+
+preset, file = sys.argv[1:]
+train = decode_split(load_drawn_dogs(0, BREEDS[:6], {"train": 10, "test": 1}).train, 73)
+losses = []
+class Log(keras.callbacks.Callback):
+    def on_train_batch_end(self, batch, logs=None):
+        losses.append(logs["loss"])  # a running mean: the same only if every loss before it was
+
+def build():
+    policy = AUGMENTATIONS["standard"]._replace(erasing=dict(probability=0.5), mixing=dict(mixup=0.2))
+    classifier = keras_dogs.build_classifier(preset, 6, augmentation=policy, dropout=0.1)
+    schedule = keras.optimizers.schedules.CosineDecay(1e-3, 30)
+    optimizer = keras.optimizers.AdamW(schedule, global_clipnorm=1.0)
+    classifier.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    return classifier
+
+def fit(classifier, first, last):
+    batches = TrainingBatches(train.images, train.labels, 4, seed=0, epoch=first)
+    classifier.fit(batches, initial_epoch=first, epochs=last, shuffle=False, verbose=0, callbacks=[Log()])
+    return classifier
+
+whole = fit(build(), 0, 2)
+again = fit(build(), 0, 2)
+fit(build(), 0, 1).save(file)
+halves = fit(keras.saving.load_model(file), 1, 2)
+assert len(losses) == 90 and len(set(losses)) == 30, len(set(losses))
+assert losses[:30] == losses[30:60] == losses[60:]
+for one, two, three in zip(whole.variables, again.variables, halves.variables, strict=True):
+    if "seed_generator" not in one.path:
+        assert np.array_equal(one.numpy(), two.numpy()), one.path
+        assert np.array_equal(one.numpy(), three.numpy()), one.path
+"""
+
+
+@pytest.mark.parametrize("preset", ["vit_nano", "resnet_nano"])
+def test_strict_repeats_to_the_last_bit_and_goes_on_from_a_file(child, tmp_path, preset):
+    """30 steps twice, and 15 steps, a saved and loaded model, and 15 more: the same losses and weights."""
+    finished = child(["-c", TRAINED_IN_PIECES, preset, tmp_path / "model.keras"])
+    assert finished.returncode == 0, finished.stderr
+
+
 if __name__ == "__main__":
     sys.exit(print_table())

@@ -14,14 +14,15 @@ class TrainingBatches(keras.utils.PyDataset):
         labels: int32 array of shape `(num_pictures,)`.
         batch_size: int. At most `num_pictures` is used.
         seed: int.
+        epoch: int. The epoch to begin with, from 0: a training that goes on has the order that it would have had.
     """
 
-    def __init__(self, images, labels, batch_size: int, seed: int):
+    def __init__(self, images, labels, batch_size: int, seed: int, epoch: int = 0):
         super().__init__()
         self.images, self.labels = images, labels
         self.batch_size = min(batch_size, len(labels))
         self.seed = seed
-        self.epoch = 0
+        self.epoch = epoch
         self._order = self._shuffle()
 
     def __len__(self):
