@@ -12,6 +12,8 @@ from keras_dogs.errors import UserError
 Augmentation = Literal["none", "light", "standard", "strong", "keras"]
 DtypePolicy = Literal["float32", "mixed_bfloat16", "mixed_float16"]
 Fit = Literal["squash", "crop", "pad"]
+HeadStart = Literal["zero", "imagenet"]
+PositionResampling = Literal["bicubic", "bicubic_plain", "linear"]
 SplitName = Literal["train", "validation", "test"]
 
 
@@ -62,7 +64,8 @@ class TrainConfig:
 
     preset: str = "resnet_nano"
     """A name (resnet_nano, vit_nano, vit_base_patch16_224_imagenet21k, resnet_50_imagenet, ...), kaggle://..., hf://...,
-    a local preset or Hugging Face folder, or applications:resnet50[:WEIGHTS_FILE]."""
+    a folder of KerasHub, Hugging Face or timm, an .npz of google-research or its address, a .safetensors or .pth file,
+    applications:resnet50[:WEIGHTS_FILE], or a run of yours; `python -m keras_dogs.describe` lists the names."""
     data: Annotated[DataConfig, tyro.conf.arg(name="")] = DataConfig()
     output: Path | None = None
     """The run folder; default runs/<dataset>-<preset>-<backend>, numbered if that exists."""
@@ -81,7 +84,13 @@ class TrainConfig:
     global_clipnorm: float = 1.0
     """Gradients are scaled down to this global norm; 0 for never."""
     image_size: int | None = None
-    """Side of the square that the backbone sees, in pixels; default: the preset's."""
+    """Side of the square that the backbone sees, in pixels; default: the preset's. A ViT's positions are resampled."""
+    position_resampling: PositionResampling = "bicubic"
+    """How: bicubic (antialiased), bicubic_plain, or linear as in the ViT paper."""
+    head: HeadStart = "zero"
+    """What the head starts from: zero, or the rows of the preset's ImageNet head that stand for the breeds."""
+    offline: bool = False
+    """Fetch nothing; what is not in a cache is an error."""
     augmentation: Augmentation | None = None
     """The policy, from no draw to RandAugment and mix-up (keras: Keras' own layers, slow); default: standard, light for
     the nano presets, none for a linear probe."""
@@ -125,10 +134,10 @@ class TrainConfig:
 
 @dataclasses.dataclass(frozen=True)
 class EvaluateConfig:
-    """Score a trained classifier on a split of a dataset."""
+    """Score a trained classifier on a split of a dataset; or a preset as it comes, with its own ImageNet head."""
 
-    run: Annotated[Path, tyro.conf.Positional]
-    """A run folder, or a .keras file."""
+    run: Annotated[str, tyro.conf.Positional]
+    """A run folder, a .keras file, or a preset: the rows of its ImageNet head that stand for the breeds, untrained."""
     dataset: str | None = None
     """Another dataset with the same classes; default: the run's own."""
     data_dir: Path | None = None
@@ -141,6 +150,10 @@ class EvaluateConfig:
     """Share of pictures that may be unreadable before the evaluation is refused."""
     skip_unreadable: bool = False
     """Leave unreadable pictures out however many they are."""
+    image_size: int | None = None
+    """Of a preset: side of the square that the backbone sees, in pixels; default: the preset's."""
+    offline: bool = False
+    """Fetch nothing; what is not in a cache is an error."""
     json: bool = False
     """Print the scores as one JSON object."""
 

@@ -18,10 +18,14 @@ from keras_dogs.loaders.batches import predict_in_batches
 from keras_dogs.loaders.canvases import Canvases
 from keras_dogs.loaders.canvases import decode_split
 from keras_dogs.loaders.canvases import refuse_unreadable
+from keras_dogs.models import build_classifier
 from keras_dogs.models import load_classifier
+from keras_dogs.presets import PRESETS
 from keras_dogs.records import RunRecord
 from keras_dogs.records import Scores
 from keras_dogs.scoring import score_logits
+from keras_dogs.weights import checkpoint
+from keras_dogs.weights import downloads
 
 
 class Evaluation(NamedTuple):
@@ -56,22 +60,38 @@ def evaluate_classifier(
 
 
 def evaluate_run(config: EvaluateConfig) -> Scores:
-    """Scores the classifier of a run folder, or a `.keras` file, on a split of a dataset: the procedure of `evaluate`.
+    """Scores a classifier on a split of a dataset: the procedure of `evaluate`.
 
     Raises:
-        UserError: there is no such run or dataset, or the dataset has other classes.
+        UserError: there is no such run, preset or dataset, or the dataset has other classes.
     """
-    model_file = artifacts.find_model(config.run)
-    data, seed = _data_of_run(config)
+    if config.offline:
+        downloads.go_offline()
+    run, is_preset = Path(config.run), _is_preset(config.run)
+    model_file = None if is_preset else artifacts.find_model(run)
+    data, seed = _data_of_run(config, run)
     dataset = load_dataset(data.dataset, seed, data.validation_fraction, data.data_dir)
     split = getattr(dataset, config.split)
     if split is None:
         raise UserError(f"--split {config.split}: {data.dataset} has no such split")
-    classifier = load_classifier(model_file)
+    if is_preset:
+        names = dataset.class_names
+        classifier = build_classifier(
+            config.run, len(names), config.image_size, "none", class_names=names, head="imagenet"
+        )
+    else:
+        classifier = load_classifier(model_file)
     check_classes(classifier, dataset, data.dataset)
     canvases = decode_for(classifier, split, data.unreadable_limit)
     batch_size = min(config.batch_size, len(canvases))
     return evaluate_classifier(classifier, canvases.images, canvases.labels, batch_size).scores
+
+
+def _is_preset(run: str) -> bool:
+    """Whether it names weights that were not trained here: a known name, an address, or a file or folder of others."""
+    path = Path(run)
+    is_file = path.suffix in checkpoint.SUFFIXES and path.is_file()
+    return run in PRESETS or ":" in run or is_file or (path / "config.json").is_file()
 
 
 def decode_for(classifier: keras.Model, split, unreadable_limit: float) -> Canvases:
@@ -101,17 +121,17 @@ def check_classes(classifier: keras.Model, dataset: Dataset, dataset_name: str) 
     )
 
 
-def _data_of_run(config: EvaluateConfig) -> tuple[DataConfig, int]:
+def _data_of_run(config: EvaluateConfig, run: Path) -> tuple[DataConfig, int]:
     """The run's own dataset settings, less what the flags of `evaluate` say."""
     told = {"max_unreadable": config.max_unreadable, "skip_unreadable": config.skip_unreadable}
     if config.dataset:
         told["dataset"] = config.dataset
     if config.data_dir:
         told["data_dir"] = config.data_dir
-    record_file = config.run / artifacts.RECORD
+    record_file = run / artifacts.RECORD
     if not record_file.is_file():
         if not config.dataset:
-            raise UserError(f"{config.run}: a model file does not say what it was trained on; give --dataset")
+            raise UserError(f"{config.run}: does not say what it was trained on; give --dataset")
         return DataConfig(**told), 0
     record = RunRecord.load(record_file)
     own = {

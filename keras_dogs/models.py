@@ -1,8 +1,12 @@
 """Classifier builders: a KerasHub backbone with everything from raw pictures to logits in one `keras.Model`."""
 
+import re
+
 import keras
 
+from keras_dogs import imagenet
 from keras_dogs import layers
+from keras_dogs import progress
 from keras_dogs.classifier import Classifier
 from keras_dogs.errors import UserError
 from keras_dogs.presets import VIT_FAMILIES
@@ -101,16 +105,21 @@ def build_classifier(
     canvas_size=None,
     fit="squash",
     families=None,
+    head="zero",
+    positions="bicubic",
 ):
     """Builds a classifier from raw pictures to logits: augmentation, conversion, backbone, pooling, head.
 
     Augmentation is active in training only; at inference a picture of any size is resized to `image_size`.
 
     Args:
-        preset: str. A name of `keras_dogs.presets.PRESETS`, `kaggle://...`, `hf://...`, a local folder (KerasHub preset
-            or Hugging Face checkpoint), or `applications:resnet50[:weights file]`.
+        preset: str. A name of `keras_dogs.presets.PRESETS`, `kaggle://...`, `hf://...`; a local folder of KerasHub,
+            Hugging Face or timm; an `.npz` of google-research or its address; `applications:resnet50[:weights file]`; a
+            `.safetensors` or `.pth` file of timm or torchvision; a run folder or `.keras` file of ours. See
+            `keras_dogs.weights`.
         num_classes: int or `None`. The head's outputs; it starts at zero. `None` keeps the preset's own head.
-        image_size: int or `None`. The side of the square that the backbone sees, pixels; `None` is the preset's own.
+        image_size: int, pair of ints (rows, columns) or `None`. What the backbone sees, pixels; `None` is the preset's
+            own. The position embeddings of a ViT are resampled.
         augmentation: str or `keras_dogs.layers.Augmentation`. A key of `keras_dogs.layers.AUGMENTATIONS`: `"none"`,
             `"light"`, `"standard"`, `"strong"`, `"keras"`; or a row of your own.
         dropout: float in [0, 1). Dropout before the head.
@@ -124,6 +133,10 @@ def build_classifier(
         canvas_size: int or `None`. How large raw pictures are made before they reach the model; kept for `predict`.
         fit: str. How they are made so: `"squash"`, `"crop"` or `"pad"`; kept for `predict`.
         families: sequence of str or `None`. Refuse a preset of any other family.
+        head: str. `"zero"`, or `"imagenet"` to keep the rows of the preset's ImageNet head that stand for
+            `class_names`, breeds of Stanford Dogs.
+        positions: str. How positions are resampled: `"bicubic"` (antialiased), `"bicubic_plain"` or `"linear"` (the ViT
+            paper's).
 
     Returns:
         `keras.Model` from uint8 or float RGB in [0, 255], `(batch, height, width, 3)`, to float32 logits
@@ -133,22 +146,25 @@ def build_classifier(
         UserError: the preset is unknown or cannot be loaded, or does not fit the other arguments.
     """
     policy = _find_policy(augmentation)
-    loaded = load_backbone(preset, image_size, load_weights, dtype, with_head=num_classes is None, seed=seed)
+    with_head = num_classes is None or head == "imagenet"
+    loaded = load_backbone(preset, image_size, load_weights, dtype, with_head, seed, positions)
+    _say_what_was_loaded(preset, loaded)
     if families and loaded.family not in families:
         builder = "build_resnet" if loaded.family == "resnet" else "build_vit"
         raise UserError(f"preset {preset}: a {loaded.family}; use {builder} or build_classifier")
-    if drop_path and loaded.family not in VIT_FAMILIES:
-        raise UserError(f"--drop-path {drop_path}: only ViTs have it; {preset} is a {loaded.family}")
+    if drop_path and loaded.family not in layers.DROP_PATH_FAMILIES:
+        those = ", ".join(layers.DROP_PATH_FAMILIES)
+        raise UserError(f"--drop-path {drop_path}: only {those} have it; {preset} is a {loaded.family}")
 
     # Inputs, augmentation, conversion
     images = keras.Input((None, None, 3), name="images")
     counter = layers.DrawKeys(seed, name="draw_keys")
     keys = counter(images)
     crop = layers.RandomResizedCrop(
-        loaded.image_size,
-        loaded.image_size,
+        *loaded.image_size,
         **policy.crop,
-        canvas_size=canvas_size or default_canvas_size(loaded.image_size),
+        interpolation=loaded.interpolation,
+        canvas_size=canvas_size or default_canvas_size(max(loaded.image_size)),
         fit=fit,
         name="crop",
     )
@@ -163,17 +179,47 @@ def build_classifier(
     if drop_path:
         layers.drop_paths(loaded.backbone, drop_path, counter)
     inputs = {"images": features} if isinstance(loaded.backbone.input, dict) else features  # a dict in DINOv2
-    features = _build_pooling(loaded)(loaded.backbone(inputs))
+    features = _pool(loaded, loaded.backbone(inputs))
     if dropout:
         features = layers.CountedDropout(dropout, name="dropout")(features, keys)
 
     # Head
-    num_classes = num_classes or loaded.head[0].shape[1]
-    head = layers.ClassifierHead(num_classes, class_names, name="head")
-    classifier = Classifier(images, head(features), name="classifier")
-    if loaded.head:
-        head.set_weights(loaded.head)
+    kernel, bias, class_names = _choose_head(loaded.head, class_names, head) if with_head else (None, None, class_names)
+    if with_head and loaded.head.pre_logits:
+        features = _dense_as_loaded(features, loaded.head.pre_logits, "pre_logits")
+    dense = layers.ClassifierHead(len(bias) if with_head else num_classes, class_names, name="head")
+    classifier = Classifier(images, dense(features), name="classifier")
+    if with_head:
+        dense.set_weights([kernel, bias])
     return classifier
+
+
+def _say_what_was_loaded(preset: str, loaded: Loaded) -> None:
+    """Nothing of a checkpoint is left out in silence."""
+    if loaded.ignored:
+        # One for all that are called alike: fifty counters of batch norms are one thing to know.
+        alike = {re.sub(r"\d+", "N", name): name for name in loaded.ignored}
+        kinds = [f"{name} and alike" if pattern != name else name for pattern, name in alike.items()]
+        progress.open_console().print(f"{preset}: tensors without use here: {', '.join(kinds)}")
+    for note in loaded.notes:
+        progress.open_console().print(f"{preset}: {note}")
+
+
+def _choose_head(loaded_head, class_names, head: str):
+    """Kernel, bias and class names: the whole head, or the rows that stand for `class_names`."""
+    kernel, bias = loaded_head.kernel, loaded_head.bias
+    if head == "imagenet" and class_names is not None:
+        places = imagenet.places_in_head(class_names, len(bias))
+        return kernel[:, places], bias[places], class_names
+    return kernel, bias, class_names or loaded_head.class_names
+
+
+def _dense_as_loaded(features, weights, name: str):
+    """A layer with tanh and weights of the checkpoint: the "pre-logits" of the first ViTs (arXiv 2010.11929, 3.1)."""
+    layer = keras.layers.Dense(weights[0].shape[1], activation="tanh", dtype="float32", name=name)
+    features = layer(features)
+    layer.set_weights(weights)
+    return features
 
 
 def _find_policy(augmentation) -> layers.Augmentation:
@@ -195,12 +241,18 @@ def _augment_canvas(images, keys, policy: layers.Augmentation):
     return images
 
 
-def _build_pooling(loaded: Loaded) -> keras.layers.Layer:
+def _pool(loaded: Loaded, features):
     """A family's way from the backbone's output to one vector a picture."""
-    if loaded.pooling == "token":
-        return layers.ClassToken(dtype=loaded.backbone.dtype_policy.name, name="pooling")
-    pool = keras.layers.GlobalAveragePooling1D if loaded.family in VIT_FAMILIES else keras.layers.GlobalAveragePooling2D
-    return pool(dtype=loaded.backbone.dtype_policy.name, name="pooling")
+    dtype = loaded.backbone.dtype_policy.name
+    if loaded.pooling != "average":
+        features = layers.TokenPooling(loaded.pooling, loaded.num_prefix, dtype=dtype, name="pooling")(features)
+    else:
+        features = keras.layers.GlobalAveragePooling2D(dtype=dtype, name="pooling")(features)
+    if loaded.fc_norm is not None:
+        layer = keras.layers.LayerNormalization(epsilon=1e-6, dtype=dtype, name="fc_norm")
+        features = layer(features)
+        layer.set_weights(loaded.fc_norm)
+    return features
 
 
 def default_canvas_size(image_size: int) -> int:

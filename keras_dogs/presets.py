@@ -25,8 +25,14 @@ CONVERSIONS = {
 }
 
 # What a family's weights expect when they come without an image converter of their own.
-FAMILY_CONVERSIONS = {"vit": "inception", "deit": "imagenet", "dinov2": "imagenet", "resnet": "imagenet"}
-VIT_FAMILIES = ("vit", "deit", "dinov2")
+FAMILY_CONVERSIONS = {
+    "vit": "inception",
+    "deit": "imagenet",
+    "dinov2": "imagenet",
+    "dinov3": "imagenet",
+    "resnet": "imagenet",
+}
+VIT_FAMILIES = ("vit", "deit", "dinov2", "dinov3")
 
 
 class Settings(NamedTuple):
@@ -50,6 +56,7 @@ FINE_TUNE_SETTINGS = {
     "vit": Settings(epochs=10, batch_size=32, learning_rate=3e-5, weight_decay=0.05),
     "deit": Settings(epochs=10, batch_size=32, learning_rate=3e-5, weight_decay=0.05),
     "dinov2": Settings(epochs=10, batch_size=32, learning_rate=2e-5, weight_decay=0.05),
+    "dinov3": Settings(epochs=10, batch_size=32, learning_rate=2e-5, weight_decay=0.05),
     "resnet": Settings(epochs=15, batch_size=32, learning_rate=2e-4, weight_decay=0.05),
 }
 # Chosen on the validation split of drawn_dogs.

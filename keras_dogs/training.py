@@ -34,6 +34,7 @@ from keras_dogs.records import DatasetRecord
 from keras_dogs.records import RunRecord
 from keras_dogs.records import Throughput
 from keras_dogs.records import Timings
+from keras_dogs.weights import downloads
 
 # Weight decay pulls weights to zero, where these do not belong; timm and DeiT leave them out too.
 _NOT_DECAYED = ["bias", "gamma", "beta", "class_token", "cls_token", "distillation_token", "position_embedding"]
@@ -83,6 +84,8 @@ def fine_tune(config: TrainConfig, started: float | None = None) -> Run:
     started = began if started is None else started
     if config.strict:
         backend.make_strict()
+    if config.offline:
+        downloads.go_offline()
     output = artifacts.choose_output(config.output, _default_name(config), config.overwrite)
     dataset = load_dataset(config.data.dataset, config.seed, config.data.validation_fraction, config.data.data_dir)
     with artifacts.run_folder(output) as folder:
@@ -173,6 +176,8 @@ def _build(config: TrainConfig, dataset: Dataset) -> keras.Model:
         class_names=dataset.class_names,
         canvas_size=config.data.canvas_size,
         fit=config.data.fit,
+        head=config.head,
+        positions=config.position_resampling,
     )
     models.backbone_of(classifier).trainable = not config.linear_probe
     return classifier
@@ -254,6 +259,8 @@ def _train_head_on_features(config, settings, classifier, pictures: Pictures, fo
     inputs = keras.Input(train.images.shape[1:])
     dropped = layers.CountedDropout(config.dropout, seed=config.seed)(inputs)
     probe = Classifier(inputs, layers.ClassifierHead(head.units, name="head")(dropped), name="probe")
+    kernel, bias = head.get_weights()
+    probe.get_layer("head").set_weights([kernel / scale, bias + mean @ kernel])
     best_file = folder / artifacts.CHECKPOINTS / "head.keras"
     fitted = _fit(config, settings, probe, train, (predict, labels, best_file, None))
 

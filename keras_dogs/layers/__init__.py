@@ -5,10 +5,10 @@ Every layer that draws does so from `draws`: the same bits on every backend.
 
 from typing import NamedTuple
 
-from keras_dogs.layers.class_token import ClassToken
 from keras_dogs.layers.classifier_head import ClassifierHead
 from keras_dogs.layers.color_jitter import ColorJitter
 from keras_dogs.layers.draw_keys import DrawKeys
+from keras_dogs.layers.dropping import DROP_PATH_FAMILIES
 from keras_dogs.layers.dropping import CountedDropout
 from keras_dogs.layers.dropping import DropPath
 from keras_dogs.layers.dropping import drop_paths
@@ -17,6 +17,7 @@ from keras_dogs.layers.rand_augment import RandAugment
 from keras_dogs.layers.random_affine import RandomAffine
 from keras_dogs.layers.random_erasing import RandomErasing
 from keras_dogs.layers.random_resized_crop import RandomResizedCrop
+from keras_dogs.layers.token_pooling import TokenPooling
 
 _RATIO = (3 / 4, 4 / 3)
 
@@ -83,8 +84,8 @@ AUGMENTATIONS = {
 
 __all__ = [
     "AUGMENTATIONS",
+    "DROP_PATH_FAMILIES",
     "Augmentation",
-    "ClassToken",
     "ClassifierHead",
     "ColorJitter",
     "CountedDropout",
@@ -95,5 +96,6 @@ __all__ = [
     "RandomAffine",
     "RandomErasing",
     "RandomResizedCrop",
+    "TokenPooling",
     "drop_paths",
 ]

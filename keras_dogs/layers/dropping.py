@@ -94,6 +94,8 @@ def _follow(layer: keras.layers.Layer, then: keras.layers.Layer) -> None:
     layer.call = functools.wraps(before)(lambda *args, **kwargs: then(before(*args, **kwargs)))
 
 
+DROP_PATH_FAMILIES = ("vit", "deit", "dinov2")
+
 # The layers with which the two residual branches of a block end, by the class of KerasHub's block.
 _BRANCH_ENDS = {
     "ViTEncoderBlock": ("dropout", "mlp"),

@@ -19,7 +19,7 @@ class RandomResizedCrop(RandomLayer):
     In training each picture has its own box: an area drawn uniformly from `scale`, an aspect ratio drawn log-uniformly
     from `ratio`, a place drawn uniformly. A box that would not fit is shortened to the picture's side. (Szegedy et al.,
     arXiv 1409.4842, section 6, the "inception crop"; torchvision's `RandomResizedCrop` redraws such a box instead.)
-    Sampling is bilinear with a triangle filter as wide as the reduction, as Pillow's. At inference the centre of the
+    Sampling is bilinear or bicubic with a filter as wide as the reduction, as Pillow's. At inference the centre of the
     picture (`evaluation_scale`, by default the whole) is resized the same way, with no draw.
 
     Keras' own geometric layers turn compilation of the whole model off (`supports_jit = False`); this one does not.
@@ -30,6 +30,7 @@ class RandomResizedCrop(RandomLayer):
         scale: pair of floats in (0, 1]. Least and greatest area of the box as a share of the picture's.
         ratio: pair of floats. Least and greatest width of the box over its height, relative to the picture's own.
         flip: float in [0, 1]. The share of pictures that are mirrored.
+        interpolation: `"bilinear"` or `"bicubic"`.
         evaluation_scale: float in (0, 1]. Side of the central box at inference, as a share of the picture's.
         canvas_size: int or `None`. How large a canvas raw pictures are brought to before they reach the model; read by
             `predict`, without effect on the computation.
@@ -37,7 +38,8 @@ class RandomResizedCrop(RandomLayer):
         seed, stream: int. See `RandomLayer`.
 
     Input: uint8 or float pictures, `(batch, height, width, channels)`, at most 4,096 pixels a side; and keys, or not.
-    Output: float32 in the range of the input.
+    Output: float32 in the range of the input
+    (bicubic: of [0, 255]).
     """
 
     kind = 1
@@ -49,12 +51,16 @@ class RandomResizedCrop(RandomLayer):
         scale=(1.0, 1.0),
         ratio=(1.0, 1.0),
         flip=0.0,
+        interpolation="bilinear",
         evaluation_scale=1.0,
         canvas_size=None,
         fit="squash",
         **kwargs,
     ):
         super().__init__(**kwargs)
+        if interpolation not in _FILTERS:
+            raise ValueError(f"interpolation {interpolation!r}: choose one of {', '.join(_FILTERS)}")
+        self.interpolation = interpolation
         self.height, self.width = height, width
         self.scale, self.ratio, self.flip = tuple(scale), tuple(ratio), flip
         self.evaluation_scale = evaluation_scale
@@ -66,9 +72,9 @@ class RandomResizedCrop(RandomLayer):
         top, left, tall, wide = self.draw_boxes(keys)
         flipped = draws.bernoulli(keys, self.draw_stream(_FLIP), self.flip)
         height, width = ops.shape(images)[1:3]
-        rows = _sampling_matrix(top, tall, self.height, height)
-        columns = _sampling_matrix(left, wide, self.width, width, flipped)
-        return ops.einsum("bjw,biwc->bijc", columns, ops.einsum("bih,bhwc->biwc", rows, images))
+        rows = self._sampling_matrix(top, tall, self.height, height)
+        columns = self._sampling_matrix(left, wide, self.width, width, flipped)
+        return self._clip(ops.einsum("bjw,biwc->bijc", columns, ops.einsum("bih,bhwc->biwc", rows, images)))
 
     def convert(self, images):
         # `images.shape`, as TensorFlow traces sizes that vary from batch to batch as tensors, which have no truth.
@@ -77,9 +83,16 @@ class RandomResizedCrop(RandomLayer):
         height, width = ops.shape(images)[1:3]
         extent = np.array([round(self.evaluation_scale * boxes.SIDE)], "int32")
         start = (boxes.SIDE - extent) // 2
-        rows = _sampling_matrix(start, extent, self.height, height)[0]
-        columns = _sampling_matrix(start, extent, self.width, width)[0]
-        return ops.einsum("jw,biwc->bijc", columns, ops.einsum("ih,bhwc->biwc", rows, images))
+        rows = self._sampling_matrix(start, extent, self.height, height)[0]
+        columns = self._sampling_matrix(start, extent, self.width, width)[0]
+        return self._clip(ops.einsum("jw,biwc->bijc", columns, ops.einsum("ih,bhwc->biwc", rows, images)))
+
+    def _clip(self, images):
+        """Bicubic weights below zero overshoot."""
+        return images if self.interpolation == "bilinear" else ops.clip(images, 0.0, 255.0)
+
+    def _sampling_matrix(self, *arguments):
+        return _sampling_matrix(_FILTERS[self.interpolation], *arguments)
 
     def draw_boxes(self, keys):
         """The boxes of a batch, in 4096ths of the picture's sides: top, left, height, width, each `(batch,)`."""
@@ -97,16 +110,32 @@ class RandomResizedCrop(RandomLayer):
             "scale": self.scale,
             "ratio": self.ratio,
             "flip": self.flip,
+            "interpolation": self.interpolation,
             "evaluation_scale": self.evaluation_scale,
             "canvas_size": self.canvas_size,
             "fit": self.fit,
         }
 
 
-def _sampling_matrix(start, extent, num_outputs: int, num_inputs, reversed_=None):
+def _triangle(distance):
+    return ops.maximum(1.0 - distance, 0.0)
+
+
+def _cubic(distance):
+    """The cubic convolution kernel with a = -0.5 (Keys, 1981), as Pillow's."""
+    near = (1.5 * distance - 2.5) * distance * distance + 1.0
+    far = ((-0.5 * distance + 2.5) * distance - 4.0) * distance + 2.0
+    return ops.where(distance < 1.0, near, ops.where(distance < 2.0, far, 0.0))
+
+
+_FILTERS = {"bilinear": _triangle, "bicubic": _cubic}
+
+
+def _sampling_matrix(kernel, start, extent, num_outputs: int, num_inputs, reversed_=None):
     """Weights of the input pixels in each output pixel of one axis.
 
     Args:
+        kernel: function of the distance, in units of its reach, to a weight.
         start: int32 tensor of shape `(batch,)`. Where the box begins, in 4096ths of the axis.
         extent: int32 tensor of shape `(batch,)`. How far it goes.
         num_outputs: int.
@@ -127,5 +156,5 @@ def _sampling_matrix(start, extent, num_outputs: int, num_inputs, reversed_=None
     pixels = ops.arange(num_inputs, dtype="int32") * _PIXEL + _PIXEL // 2
     distance = ops.cast(ops.abs(ops.expand_dims(centres, 2) - pixels), "float32")
     reach = ops.maximum(ops.cast(extent, "float32") / num_outputs, float(_PIXEL))
-    weights = ops.maximum(1.0 - distance / ops.expand_dims(reach, 2), 0.0)
+    weights = kernel(distance / ops.expand_dims(reach, 2))
     return weights / ops.sum(weights, axis=2, keepdims=True)

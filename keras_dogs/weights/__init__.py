@@ -1,45 +1,115 @@
-"""Where weights come from: one file a source, one row of `SOURCES` each, chosen by what the preset string is."""
+"""Where weights come from: one file a source. `load_backbone` looks at what the preset is, and asks the right one.
+
+| the preset is | file |
+|---|---|
+| a run folder or a `.keras` file of ours | `own_models.py` |
+| `applications:resnet50[:FILE]` | `keras_applications.py` |
+| an `.npz`, `gs://...`, `https://...npz`, a handle of TF Hub | `google_npz.py` |
+| `hf://...` or a folder with a `config.json` of transformers | `hugging_face.py` |
+| `hf://timm/...`, a folder with a `config.json` of timm, a `.safetensors` or `.pth` file | `timm.py` |
+| a name of the table, `kaggle://...`, a folder that KerasHub saved | `keras_hub_presets.py` |
+"""
 
 import contextlib
+import json
+from pathlib import Path
 
 from keras_dogs import backend
+from keras_dogs.presets import PRESETS
 from keras_dogs.presets import unknown_preset
+from keras_dogs.weights import checkpoint
+from keras_dogs.weights import downloads
+from keras_dogs.weights import google_npz
+from keras_dogs.weights import hugging_face
 from keras_dogs.weights import keras_applications
 from keras_dogs.weights import keras_hub_presets
+from keras_dogs.weights import own_models
+from keras_dogs.weights import timm
 from keras_dogs.weights.initialization import seeded_initializers
+from keras_dogs.weights.loaded import Head
 from keras_dogs.weights.loaded import Loaded
-
-SOURCES = (keras_applications, keras_hub_presets)
+from keras_dogs.weights.loaded import Wanted
+from keras_dogs.weights.positions import METHODS
 
 backend.keep_tensorflow_off_accelerators()  # KerasHub has imported it by now, if it could
 
 
 def load_backbone(
     preset: str,
-    image_size: int | None = None,
+    image_size: int | tuple[int, int] | None = None,
     load_weights: bool = True,
     dtype=None,
     with_head: bool = False,
     seed: int = 0,
+    positions: str = METHODS[0],
 ) -> Loaded:
     """Loads a backbone with what its weights expect around it.
 
     Args:
-        preset: str. See `SOURCES`.
-        image_size: int or `None`. The side of the pictures, pixels; `None` is the preset's own.
+        preset: str. See the table above.
+        image_size: int, pair of ints (rows, columns) or `None`. Pixels; `None` is the preset's own.
         load_weights: bool. `False` builds the same architecture at random, without any network.
         dtype: str or `keras.DTypePolicy` or `None`. The backbone's dtype policy.
         with_head: bool. Also load the source's own classifier.
         seed: int. Decides random weights, on every backend in the same way.
+        positions: str. How the positions of a ViT are brought to another size; see `resample_positions`.
 
     Raises:
         UserError: nothing is known by that name, or what is there cannot be loaded.
     """
-    for source in SOURCES:
-        if source.matches(preset):
-            with contextlib.nullcontext() if load_weights else seeded_initializers(seed):
-                return source.load(preset, image_size, load_weights, dtype, with_head)
+    size = (image_size, image_size) if isinstance(image_size, int) else image_size
+    wanted = Wanted(str(preset), tuple(size) if size else None, load_weights, dtype, with_head, positions)
+    with contextlib.nullcontext() if load_weights else seeded_initializers(seed):
+        return _load(wanted)
+
+
+def _load(wanted: Wanted) -> Loaded:
+    preset, path = wanted.preset, Path(wanted.preset)
+    if preset in PRESETS or preset.startswith("kaggle://"):
+        return keras_hub_presets.load(wanted, preset)
+    if preset.startswith("applications:"):
+        return keras_applications.load(wanted)
+    if preset.startswith("hf://"):
+        return _load_folder(wanted, downloads.fetch_hugging_face(wanted, preset.removeprefix("hf://")))
+    if address := downloads.address_of_npz(preset):
+        loaded = google_npz.load(wanted, downloads.fetch_npz(wanted, address))
+        return loaded._replace(notes=(*loaded.notes, f"weights of {address}")) if address != preset else loaded
+    if model := own_models.find(preset):
+        return own_models.load(wanted, model)
+    if path.is_dir():
+        return _load_folder(wanted, path)
+    if path.is_file():
+        return _load_file(wanted, path)
     raise unknown_preset(preset)
 
 
-__all__ = ["SOURCES", "Loaded", "load_backbone"]
+def _load_file(wanted: Wanted, file: Path) -> Loaded:
+    if file.suffix == ".npz":
+        return google_npz.load(wanted, file)
+    if file.suffix in checkpoint.SUFFIXES:
+        return timm.load(wanted, file, {})
+    raise wanted.error(
+        f"a file of an unknown kind; known are .keras and {', '.join(checkpoint.SUFFIXES)}; or give its folder"
+    )
+
+
+def _load_folder(wanted: Wanted, folder: Path) -> Loaded:
+    """By what its `config.json` says."""
+    file = folder / "config.json"
+    if not file.is_file():
+        raise wanted.error(
+            "no preset in this folder; looked for config.json with model.weights.h5 (KerasHub) or .safetensors "
+            "(Hugging Face, timm), and for model.keras (a run of ours)"
+        )
+    try:
+        config = json.loads(file.read_text())
+    except ValueError as error:
+        raise wanted.error(f"config.json is not valid JSON ({error})") from error
+    if "model_type" in config:
+        return hugging_face.load(wanted, folder, config)
+    if "architecture" in config:
+        return timm.load(wanted, folder, config)
+    return keras_hub_presets.load(wanted, str(folder))
+
+
+__all__ = ["Head", "Loaded", "load_backbone"]

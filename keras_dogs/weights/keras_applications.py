@@ -8,8 +8,10 @@ from pathlib import Path
 
 import keras
 
-from keras_dogs.errors import UserError
+from keras_dogs.weights.downloads import is_offline
+from keras_dogs.weights.loaded import Head
 from keras_dogs.weights.loaded import Loaded
+from keras_dogs.weights.loaded import Wanted
 
 _PREFIX = "applications:"
 _CLASSES = {"resnet50": "ResNet50", "resnet101": "ResNet101", "resnet152": "ResNet152"}
@@ -17,42 +19,37 @@ _CLASSES = {"resnet50": "ResNet50", "resnet101": "ResNet101", "resnet152": "ResN
 _MEAN_PIXEL = (123.68, 116.779, 103.939)
 
 
-def matches(preset: str) -> bool:
-    """Whether `preset` starts with `applications:`."""
-    return preset.startswith(_PREFIX)
-
-
-def load(preset: str, image_size: int | None, load_weights: bool, dtype, with_head: bool) -> Loaded:
-    """Loads a backbone; see `weights.load_backbone`."""
-    name, _, file = preset.removeprefix(_PREFIX).partition(":")
+def load(wanted: Wanted) -> Loaded:
+    """Loads `applications:NAME[:FILE]`."""
+    name, _, file = wanted.preset.removeprefix(_PREFIX).partition(":")
     if name not in _CLASSES:
-        raise UserError(
-            f"--preset {preset}: unknown model; choose one of {', '.join(_PREFIX + known for known in _CLASSES)}"
-        )
+        raise wanted.error(f"unknown model; choose one of {', '.join(_PREFIX + known for known in _CLASSES)}")
     if file and not Path(file).is_file():
-        raise UserError(f"--preset {preset}: no such weights file: {file}")
-    size = image_size or 224
+        raise wanted.error(f"no such weights file: {file}")
+    if not file and wanted.load_weights and is_offline():
+        raise wanted.error("offline; give its weights file, applications:NAME:FILE")
+    size = wanted.image_size or (224, 224)
     build = getattr(keras.applications, _CLASSES[name])
-    with _global_policy(dtype):
-        backbone = build(include_top=False, weights=None, input_shape=(size, size, 3))
+    with _global_policy(wanted.dtype):
+        backbone = build(include_top=False, weights=None, input_shape=(*size, 3))
     head = None
-    if load_weights:
-        classifier = _load_classifier(preset, build, file)
+    if wanted.load_weights:
+        classifier = _load_classifier(wanted, build, file)
         for layer in backbone.layers:
             layer.set_weights(classifier.get_layer(layer.name).get_weights() if layer.weights else [])
         _take_rgb(backbone.get_layer("conv1_conv"))
-        head = tuple(classifier.get_layer("predictions").get_weights()) if with_head else None
+        head = Head(*classifier.get_layer("predictions").get_weights()) if wanted.with_head else None
     offset = tuple(-value for value in _MEAN_PIXEL)
-    return Loaded(backbone, "resnet", size, (1.0, 1.0, 1.0), offset, "average", head)
+    return Loaded(backbone, "resnet", size, (1.0, 1.0, 1.0), offset, "average", head, num_prefix=0)
 
 
-def _load_classifier(preset: str, build, file: str) -> keras.Model:
+def _load_classifier(wanted: Wanted, build, file: str) -> keras.Model:
     try:
         return build(weights=file or "imagenet")
     except Exception as error:  # h5py, Keras and urllib each raise their own kinds
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         what = f"{file} does not hold its weights" if file else "its weights could not be downloaded"
-        raise UserError(f"--preset {preset}: {what}: {reason}") from error
+        raise wanted.error(f"{what}: {reason}") from error
 
 
 def _take_rgb(convolution) -> None:

@@ -1,101 +1,113 @@
-"""KerasHub presets: by name, `kaggle://`, `hf://`, or a local folder (a KerasHub preset or a Hugging Face checkpoint).
+"""KerasHub presets: by name, `kaggle://`, or a folder that KerasHub saved; and the table's architectures, at random."""
 
-Hugging Face checkpoints go through KerasHub's own converter.
-"""
-
-import json
 from pathlib import Path
 
 import keras
 import keras_hub
+import numpy as np
 
-from keras_dogs.errors import UserError
 from keras_dogs.presets import CONVERSIONS
 from keras_dogs.presets import EMBEDDED_FOLDER
 from keras_dogs.presets import FAMILY_CONVERSIONS
 from keras_dogs.presets import PRESETS
 from keras_dogs.presets import VIT_FAMILIES
 from keras_dogs.presets import Preset
+from keras_dogs.weights import downloads
+from keras_dogs.weights import vits
+from keras_dogs.weights.loaded import Head
 from keras_dogs.weights.loaded import Loaded
+from keras_dogs.weights.loaded import Wanted
+from keras_dogs.weights.positions import resample_positions
 
 _FAMILY_OF_CLASS = {
     "ViTBackbone": "vit",
     "DeiTBackbone": "deit",
     "DINOV2Backbone": "dinov2",
+    "DINOV3Backbone": "dinov3",
     "ResNetBackbone": "resnet",
 }
 _CLASS_OF_FAMILY = {family: name for name, family in _FAMILY_OF_CLASS.items()}
+_NUM_PREFIX = {"vit": 1, "deit": 2, "dinov2": 1, "dinov3": 1, "resnet": 0}
 
 
-def matches(preset: str) -> bool:
-    """Whether `preset` is a name of the table, a remote handle, or a folder."""
-    return preset in PRESETS or preset.startswith(("kaggle://", "hf://")) or Path(preset).is_dir()
-
-
-def load(preset: str, image_size: int | None, load_weights: bool, dtype, with_head: bool) -> Loaded:
-    """Loads a backbone; see `weights.load_backbone`."""
-    row = PRESETS.get(preset)
-    if row and not load_weights:
-        return _build_from_table(row, image_size or row.image_size, dtype)
+def load(wanted: Wanted, handle: str) -> Loaded:
+    """Loads a preset by name, handle or folder."""
+    row = PRESETS.get(handle)
+    if row and not wanted.load_weights:
+        return _build_from_table(wanted, row)
     if row and row.source is None:
-        published = [name for name, other in PRESETS.items() if other.source and name.startswith(preset)]
+        published = [name for name, other in PRESETS.items() if other.source and name.startswith(handle)]
         hint = f"; {' and '.join(published[:2])} have" if published else ""
-        raise UserError(
-            f"--preset {preset}: an architecture without published weights (load_weights=False builds it){hint}"
-        )
-    handle = str(EMBEDDED_FOLDER / preset) if row and row.source == "embedded" else preset
-    if Path(handle).is_dir():
-        _check_folder(preset, Path(handle))
-    return _load_preset(preset, handle, image_size, load_weights, dtype, with_head)
-
-
-def _build_from_table(row: Preset, image_size: int, dtype) -> Loaded:
-    backbone_class = getattr(keras_hub.models, _CLASS_OF_FAMILY[row.family])
-    _check_patch_size(image_size, row.architecture.get("patch_size"))
-    backbone = backbone_class(image_shape=(image_size, image_size, 3), dtype=dtype, **row.architecture)
-    return Loaded(backbone, row.family, image_size, *CONVERSIONS[row.conversion], _pooling(row.family))
-
-
-def _load_preset(preset, handle, image_size, load_weights, dtype, with_head) -> Loaded:
+        raise wanted.error(f"an architecture without published weights (load_weights=False builds it){hint}")
+    if row and row.source == "embedded":
+        handle = str(EMBEDDED_FOLDER / handle)
+    if Path(handle).is_dir() and not any(Path(handle).glob("*.weights.h5")):
+        raise wanted.error("config.json without weights; looked for model.weights.h5 or model.safetensors")
+    if downloads.is_offline() and not Path(handle).is_dir():
+        _refuse_download(wanted, handle)
     try:
-        config = keras_hub.models.Backbone.from_preset(handle, load_weights=False).get_config()
-        family = _FAMILY_OF_CLASS.get(_backbone_class_name(handle))
-        if family is None:
-            raise UserError(f"--preset {preset}: neither a ViT nor a ResNet but a {_backbone_class_name(handle)}")
-        shape = _image_shape(preset, family, config, image_size)
-        backbone = keras_hub.models.Backbone.from_preset(
-            handle, load_weights=load_weights, dtype=dtype, image_shape=(shape, shape, 3)
-        )
-        pooling, head = _load_head(preset, handle) if with_head else (_pooling(family), None)
-        return Loaded(backbone, family, shape, *_load_conversion(handle, family), pooling, head)
+        return _load_preset(wanted, handle)
     except (ValueError, TypeError, KeyError, OSError, ImportError, AttributeError) as error:
         reason = next(line for line in [*str(error).splitlines(), type(error).__name__] if line.strip())
-        raise UserError(f"--preset {preset}: KerasHub cannot load it: {reason}") from error
+        raise wanted.error(f"KerasHub cannot load it: {reason}") from error
 
 
-def _backbone_class_name(handle: str) -> str:
-    return type(keras_hub.models.Backbone.from_preset(handle, load_weights=False)).__name__
+def _build_from_table(wanted: Wanted, row: Preset) -> Loaded:
+    size = wanted.image_size or (row.image_size, row.image_size)
+    if "patch_size" in row.architecture:
+        vits.check_patch_size(size, row.architecture["patch_size"])
+    backbone_class = getattr(keras_hub.models, _CLASS_OF_FAMILY[row.family])
+    backbone = backbone_class(image_shape=(*size, 3), dtype=wanted.dtype, **row.architecture)
+    conversion = CONVERSIONS[row.conversion]
+    return Loaded(backbone, row.family, size, *conversion, _pooling(row.family), num_prefix=_NUM_PREFIX[row.family])
 
 
-def _image_shape(preset: str, family: str, config: dict, image_size: int | None) -> int:
-    """The side to build for: any for ResNet and DINOv2, which resamples its own position embeddings."""
-    own = config["image_shape"][0]
-    if family == "dinov2":
-        _check_patch_size(image_size or 224, config["patch_size"])
-        return image_size or 224
-    if family in VIT_FAMILIES and image_size not in (None, own):
-        raise UserError(
-            f"--image-size {image_size}: the position embeddings of {preset} are for {own} x {own}; give {own}"
-        )
-    return image_size or own or 224
+def _load_preset(wanted: Wanted, handle: str) -> Loaded:
+    skeleton = keras_hub.models.Backbone.from_preset(handle, load_weights=False)
+    family = _FAMILY_OF_CLASS.get(type(skeleton).__name__)
+    if family is None:
+        raise wanted.error(f"neither a ViT nor a ResNet but a {type(skeleton).__name__}")
+    own = tuple(skeleton.image_shape[:2])
+    size = _image_size(wanted, family, own, skeleton)
+    is_resampled = family in ("vit", "deit") and size != own and wanted.load_weights
+    backbone = keras_hub.models.Backbone.from_preset(
+        handle,
+        load_weights=wanted.load_weights,
+        dtype=wanted.dtype,
+        image_shape=(*(own if is_resampled else size), 3),
+    )
+    num_prefix = _NUM_PREFIX[family] + getattr(backbone, "num_register_tokens", 0)
+    if is_resampled:
+        backbone = _resized(backbone, family, size, num_prefix, wanted.positions)
+    pooling, head = _load_head(wanted, handle) if wanted.with_head else (_pooling(family), None)
+    conversion = _load_conversion(handle, family)
+    return Loaded(backbone, family, size, *conversion, pooling, head, num_prefix=num_prefix)
 
 
-def _check_patch_size(image_size: int, patch_size) -> None:
-    patch = patch_size[0] if isinstance(patch_size, (tuple, list)) else patch_size
-    if patch and image_size % patch:
-        below = image_size // patch * patch
-        near = " or ".join(str(size) for size in (below, below + patch) if size)
-        raise UserError(f"--image-size {image_size}: not a multiple of the patch size {patch}; the nearest are {near}")
+def _image_size(wanted: Wanted, family: str, own: tuple, skeleton) -> tuple[int, int]:
+    if family in VIT_FAMILIES:
+        # DINOv2 and DINOv3 were trained at larger sizes and are used at any, as a rule at 224.
+        size = wanted.image_size or (own if family in ("vit", "deit") else (224, 224))
+        patch = skeleton.patch_size
+        vits.check_patch_size(size, patch[0] if isinstance(patch, (tuple, list)) else patch)
+        return size
+    return wanted.image_size or tuple(side or 224 for side in own)
+
+
+def _resized(backbone: keras.Model, family: str, size: tuple[int, int], num_prefix: int, method: str) -> keras.Model:
+    """The same backbone for another size: all weights alike, but the positions resampled."""
+    config = backbone.get_config()
+    again = type(backbone).from_config({**config, "image_shape": (*size, 3)})
+    old, new = (vits.weights(family, model) for model in (backbone, again))
+    patch = again.patch_size[0] if isinstance(again.patch_size, (tuple, list)) else again.patch_size
+    grid = tuple(side // patch for side in size)
+    for name, weight in new.items():
+        value = keras.ops.convert_to_numpy(old[name])
+        if name == "position":
+            table = value.reshape(-1, value.shape[-1])
+            value = np.reshape(resample_positions(table, grid, num_prefix, method), weight.shape)
+        weight.assign(value)
+    return again
 
 
 def _pooling(family: str) -> str:
@@ -118,29 +130,40 @@ def _three(value, default: float) -> tuple[float, ...]:
     return tuple(values * 3 if len(values) == 1 else values)
 
 
-def _load_head(preset: str, handle: str):
+def _load_head(wanted: Wanted, handle: str):
     """Pooling and Dense weights of the preset's own classifier."""
     try:
         task = keras_hub.models.ImageClassifier.from_preset(handle, preprocessor=None)
         kernel, bias = (keras.ops.convert_to_numpy(weight) for weight in task.output_dense.weights)
     except (ValueError, FileNotFoundError, AttributeError) as error:
-        raise UserError(f"--preset {preset}: has no classifier of its own; give num_classes") from error
-    return {"token": "token", "gap": "average", "avg": "average"}[task.pooling], (kernel, bias)
+        raise wanted.error("has no classifier of its own; give num_classes") from error
+    # KerasHub's average of a ViT counts every token, the class token too.
+    is_vit = _FAMILY_OF_CLASS[type(task.backbone).__name__] in VIT_FAMILIES
+    pooling = {"token": "token", "gap": "average_of_tokens" if is_vit else "average", "avg": "average"}[task.pooling]
+    return pooling, Head(kernel, bias)
 
 
-def _check_folder(preset: str, folder: Path) -> None:
-    """One clear line for a folder that is no preset, before KerasHub fails deep inside."""
-    config = folder / "config.json"
-    if not config.is_file():
-        raise UserError(
-            f"--preset {preset}: no preset in this folder; looked for config.json with model.weights.h5 (KerasHub) or "
-            "model.safetensors (Hugging Face)"
+def _refuse_download(wanted: Wanted, handle: str) -> None:
+    """Offline, a preset must be in Kaggle's cache already.
+
+    Raises:
+        UserError: it is not.
+    """
+    from kagglehub.cache import get_cached_path
+    from kagglehub.handle import parse_model_handle
+
+    address = handle
+    if not handle.startswith("kaggle://"):
+        address = next(
+            (
+                known[handle]["kaggle_handle"]
+                for name in _CLASS_OF_FAMILY.values()
+                if handle in (known := getattr(keras_hub.models, name).presets)
+            ),
+            None,
         )
-    try:
-        json.loads(config.read_text())
-    except ValueError as error:
-        raise UserError(f"--preset {preset}: config.json is not valid JSON ({error})") from error
-    if not any(folder.glob("*.weights.h5")) and not any(folder.glob("*.safetensors")):
-        raise UserError(
-            f"--preset {preset}: config.json without weights; looked for model.weights.h5 or model.safetensors"
-        )
+    if address is None:
+        raise wanted.error("offline, and KerasHub does not say where it is kept")
+    folder = Path(get_cached_path(parse_model_handle(address.removeprefix("kaggle://"))))
+    if not folder.is_dir() or not any(folder.iterdir()):
+        raise wanted.error(f"offline, and it is not in Kaggle's cache ({folder})")

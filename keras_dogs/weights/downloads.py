@@ -1,0 +1,120 @@
+"""Fetches weights by address, each once: `hf://` repositories and `.npz` files of google-research."""
+
+import os
+import re
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from keras_dogs.weights.loaded import Wanted
+
+OFFLINE = "KERAS_DOGS_OFFLINE"
+_BUCKET = "https://storage.googleapis.com/"
+
+# The checkpoints behind TF Hub's ViTs, all of gs://vit_models/augreg (sayakpaul/ViT-jax2tf, model-selector.ipynb). Its
+# feature extractors (`_fe`) are the same networks without their heads.
+_TF_HUB = {
+    "vit_s16": "S_16-i21k-300ep-lr_0.001-aug_light1-wd_0.03-do_0.0-sd_0.0--imagenet2012-steps_20k-lr_0.03-res_224",
+    "vit_b8": "B_8-i21k-300ep-lr_0.001-aug_medium2-wd_0.1-do_0.0-sd_0.0--imagenet2012-steps_20k-lr_0.01-res_224",
+    "vit_b16": "B_16-i21k-300ep-lr_0.001-aug_medium2-wd_0.03-do_0.0-sd_0.0--imagenet2012-steps_20k-lr_0.03-res_224",
+    "vit_b32": "B_32-i21k-300ep-lr_0.001-aug_medium1-wd_0.03-do_0.0-sd_0.0--imagenet2012-steps_20k-lr_0.03-res_224",
+    "vit_l16": "L_16-i21k-300ep-lr_0.001-aug_medium1-wd_0.1-do_0.1-sd_0.1--imagenet2012-steps_20k-lr_0.01-res_224",
+}
+
+
+def is_offline() -> bool:
+    """Whether nothing may be fetched: `--offline`, or `HF_HUB_OFFLINE` as Hugging Face has it."""
+    yes = ("1", "on", "true", "yes")
+    return any(os.environ.get(name, "").lower() in yes for name in (OFFLINE, "HF_HUB_OFFLINE"))
+
+
+def go_offline() -> None:
+    """Forbids every download in this process."""
+    os.environ[OFFLINE] = os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+def address_of_npz(preset: str) -> str | None:
+    """The https address that a preset stands for, or `None`: `gs://`, `https://...npz`, a handle of TF Hub.
+
+    Raises:
+        UserError: a handle of TF Hub without a checkpoint that can be loaded.
+    """
+    if preset.startswith("gs://"):
+        return _BUCKET + preset.removeprefix("gs://")
+    handle = re.match(
+        r"https://(?:tfhub\.dev|www\.kaggle\.com/models)/sayakpaul/(\w+?)_(?:fe|classification)\b", preset
+    )
+    if handle:
+        if handle[1] not in _TF_HUB:
+            raise Wanted(preset).error(
+                f"no plain ViT behind it (R+ViT hybrids cannot be loaded); known are {', '.join(_TF_HUB)}"
+            )
+        return f"{_BUCKET}vit_models/augreg/{_TF_HUB[handle[1]]}.npz"
+    return preset if preset.startswith("https://") and preset.endswith(".npz") else None
+
+
+def fetch_npz(wanted: Wanted, address: str) -> Path:
+    """The file at `address`, from the cache or the network; whole and checked, or not there.
+
+    Raises:
+        UserError: offline and not in the cache, no network, or the file is not what the server says it is.
+    """
+    import pooch
+
+    cache = Path(os.environ.get("KERAS_DOGS_CACHE") or pooch.os_cache("keras_dogs")) / "npz"
+    name = re.sub(r"[^\w.,=+-]", "_", address.removeprefix(_BUCKET).removeprefix("https://"))
+    if (cache / name).is_file():  # pooch moves a file here only once it is whole
+        return cache / name
+    if is_offline():
+        raise wanted.error(f"offline, and {address} is not in {cache}")
+    try:
+        return Path(pooch.retrieve(address, _checksum(address), name, cache, progressbar=_has_tqdm()))
+    except Exception as error:  # requests, urllib3 and pooch each raise their own kinds
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise wanted.error(f"{address} could not be fetched: {reason}") from error
+
+
+def _checksum(address: str) -> str | None:
+    """`md5:...` as Google's storage states it in `x-goog-hash`; `None` from a server that states none."""
+    import base64
+
+    request = urllib.request.Request(address, method="HEAD")
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            hashes = ",".join(answer.headers.get_all("x-goog-hash") or [])
+    except urllib.error.HTTPError as error:
+        error.close()
+        raise
+    found = re.search(r"md5=([A-Za-z0-9+/=]+)", hashes)
+    return f"md5:{base64.b64decode(found[1]).hex()}" if found else None
+
+
+def _has_tqdm() -> bool:
+    import importlib.util
+
+    return importlib.util.find_spec("tqdm") is not None
+
+
+def fetch_hugging_face(wanted: Wanted, repository: str) -> Path:
+    """The folder of a Hugging Face repository, from its cache or the network; configs and safetensors alone.
+
+    Raises:
+        UserError: huggingface_hub is not installed; offline and not in the cache; no such repository; no network.
+    """
+    try:
+        import huggingface_hub
+    except ImportError as error:
+        raise wanted.error("needs huggingface_hub: pip install 'keras-dogs[hugging-face]'") from error
+    name, _, revision = repository.partition("@")
+    try:
+        return Path(
+            huggingface_hub.snapshot_download(
+                name,
+                revision=revision or None,
+                allow_patterns=["*.json", "*.safetensors", "*.weights.h5"],
+                local_files_only=is_offline(),
+            )
+        )
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise wanted.error(f"could not be fetched from Hugging Face: {reason}") from error

@@ -1,0 +1,205 @@
+"""timm checkpoints: ViT, DeiT and ResNet (v1.5 and v2), a folder or a bare file; torchvision's ResNets have the same
+names.
+
+The layouts are those of `timm/models/{vision_transformer,deit,resnet,resnetv2}.py`. The architecture is read off the
+tensors; `config.json` says how pictures were converted.
+"""
+
+from pathlib import Path
+
+from keras_dogs.presets import CONVERSIONS
+from keras_dogs.weights import resnets
+from keras_dogs.weights import vits
+from keras_dogs.weights.checkpoint import Checkpoint
+from keras_dogs.weights.checkpoint import open_checkpoint
+from keras_dogs.weights.hugging_face import mean_head
+from keras_dogs.weights.loaded import Head
+from keras_dogs.weights.loaded import Loaded
+from keras_dogs.weights.loaded import Wanted
+from keras_dogs.weights.loaded import conversion_of
+from keras_dogs.weights.transfer import From
+from keras_dogs.weights.transfer import batch_norm
+from keras_dogs.weights.transfer import convolution
+from keras_dogs.weights.transfer import linear
+from keras_dogs.weights.transfer import norm
+from keras_dogs.weights.transfer import transfer
+from keras_dogs.weights.transfer import zeros
+
+_NUM_HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16}  # the other widths have heads of 64
+_IGNORED = ("head.*", "head_dist.*", "fc.*", "pre_logits.*", "fc_norm.*", "*.num_batches_tracked")
+
+
+def load(wanted: Wanted, path: Path, config: dict) -> Loaded:
+    """Loads a folder whose `config.json` is `config`, or a bare file with an empty one."""
+    if not wanted.load_weights:
+        raise wanted.error("load_weights=False needs a name of the table of presets; this is a file of weights")
+    with open_checkpoint(wanted.preset, path) as checkpoint:
+        return _with_conversion(_load(wanted, checkpoint, config), config)
+
+
+def _load(wanted: Wanted, checkpoint: Checkpoint, config: dict) -> Loaded:
+    if "patch_embed.proj.weight" in checkpoint:
+        return _load_vit(wanted, checkpoint, config)
+    if "conv1.weight" in checkpoint or "stem.conv.weight" in checkpoint:
+        return _load_resnet(wanted, checkpoint, config)
+    raise checkpoint.error(
+        "neither a ViT nor a ResNet of timm or torchvision; looked for patch_embed.proj.weight, conv1.weight or "
+        f"stem.conv.weight, found {', '.join(list(checkpoint.shapes)[:3]) or 'no tensor'}"
+    )
+
+
+def _load_vit(wanted: Wanted, checkpoint: Checkpoint, config: dict) -> Loaded:
+    width, _, patch, _ = checkpoint.shapes["patch_embed.proj.weight"]
+    depth = sum(name.startswith("blocks.") and name.endswith(".norm1.weight") for name in checkpoint.shapes)
+    is_distilled, has_token = "dist_token" in checkpoint, "cls_token" in checkpoint
+    family, num_prefix = ("deit", 2) if is_distilled else ("vit", int(has_token))
+    num_positions = checkpoint.shapes["pos_embed"][1]
+    side = int((num_positions - num_prefix) ** 0.5 + 0.5) if num_positions != int(num_positions**0.5) ** 2 else 0
+    own = (side or int(num_positions**0.5)) * patch
+    size = wanted.image_size or (own, own)
+    mlp_dim = checkpoint.shapes["blocks.0.mlp.fc1.weight"][0]
+    architecture = dict(
+        patch_size=patch, num_layers=depth, num_heads=_NUM_HEADS.get(width, width // 64), hidden_dim=width
+    )
+    has_fc_norm = "fc_norm.weight" in checkpoint
+    if family == "deit":
+        architecture |= dict(intermediate_dim=mlp_dim)
+    else:
+        architecture |= dict(mlp_dim=mlp_dim, use_class_token=has_token, final_norm=not has_fc_norm)
+    backbone = vits.build(family, size, wanted.dtype, **architecture)
+    sources = _vit_sources(checkpoint, family, backbone, num_prefix, wanted.positions)
+    ignored = transfer(checkpoint, vits.weights(family, backbone), sources, _IGNORED)
+    pooling = "token" if has_token and config.get("global_pool", "token") == "token" else "average_of_patches"
+    fc_norm = None
+    if has_fc_norm:
+        pooling = "average_of_patches"
+        fc_norm = (checkpoint.read("fc_norm.weight"), checkpoint.read("fc_norm.bias"))
+        ignored = [name for name in ignored if not name.startswith("fc_norm.")]
+    conversion = CONVERSIONS["imagenet" if is_distilled else "inception"]
+    loaded = Loaded(backbone, family, size, *conversion, pooling, None, "bicubic", num_prefix, fc_norm, tuple(ignored))
+    return _with_head(loaded, checkpoint, "head", "head_dist") if wanted.with_head else loaded
+
+
+def _vit_sources(checkpoint, family, backbone, num_prefix, positions) -> dict[str, From]:
+    sources = {
+        **convolution("patch", "patch_embed.proj"),
+        "patch.bias": From("patch_embed.proj.bias"),
+        **vits.position_sources("pos_embed", family, backbone, num_prefix, positions),
+        **norm("norm", "norm"),
+    }
+    if "fc_norm.weight" in checkpoint:  # there is no norm before the pooling
+        sources["norm.gamma"], sources["norm.beta"] = (_constant(value, backbone.hidden_dim) for value in (1.0, 0.0))
+    if num_prefix:
+        sources["class_token"] = From("cls_token")
+    if family == "deit":
+        sources["distillation_token"] = From("dist_token")
+    for number in range(backbone.num_layers):
+        parts = _vit_block(checkpoint, f"blocks.{number}", backbone.hidden_dim)
+        sources |= {f"{number}.{name}": source for name, source in parts.items()}
+    return sources
+
+
+def _constant(value: float, size: int) -> From:
+    return From("", lambda _: value + zeros(size).change(None))
+
+
+def _vit_block(checkpoint, block: str, width: int) -> dict[str, From]:
+    fused = f"{block}.attn.qkv"
+    sources = {
+        **norm("norm1", f"{block}.norm1"),
+        **linear("out", f"{block}.attn.proj"),
+        **norm("norm2", f"{block}.norm2"),
+        **linear("fc1", f"{block}.mlp.fc1"),
+        **linear("fc2", f"{block}.mlp.fc2"),
+    }
+    has_bias = f"{fused}.bias" in checkpoint
+    for third, name in enumerate(("query", "key", "value")):
+        rows = slice(third * width, (third + 1) * width)
+        sources[f"{name}.kernel"] = From(f"{fused}.weight", lambda matrix, rows=rows: matrix[rows].T)
+        bias = From(f"{fused}.bias", lambda vector, rows=rows: vector[rows]) if has_bias else zeros(width)
+        sources[f"{name}.bias"] = bias
+    return sources
+
+
+def _load_resnet(wanted: Wanted, checkpoint: Checkpoint, config: dict) -> Loaded:
+    is_v2 = "stem.conv.weight" in checkpoint
+    if is_v2 and "norm.running_mean" not in checkpoint:
+        raise checkpoint.error("a BiT (group norm, standardised weights), which KerasHub's ResNet cannot hold")
+    block = "stages.{}.blocks.{}" if is_v2 else "layer{}.{}"
+    counts = []
+    for stage in range(4):
+        first = stage if is_v2 else stage + 1
+        count = 0
+        while f"{block.format(first, count)}.conv1.weight" in checkpoint:
+            count += 1
+        counts.append(count)
+    is_bottleneck = f"{block.format(0 if is_v2 else 1, 0)}.conv3.weight" in checkpoint
+    if 0 in counts:
+        raise checkpoint.error("a stage has no blocks; not a ResNet of four stages")
+    backbone = resnets.build(counts, is_bottleneck, is_v2, wanted.dtype)
+    sources = (_v2_sources if is_v2 else _v1_sources)(backbone)
+    ignored = tuple(transfer(checkpoint, resnets.weights(backbone), sources, _IGNORED))
+    size = wanted.image_size or tuple(config.get("pretrained_cfg", {}).get("input_size", (3, 224, 224))[1:])
+    conversion = CONVERSIONS["imagenet"]
+    loaded = Loaded(backbone, "resnet", size, *conversion, "average", None, "bicubic", 0, None, ignored)
+    return _with_head(loaded, checkpoint, "head.fc" if is_v2 else "fc") if wanted.with_head else loaded
+
+
+def _v1_sources(backbone) -> dict[str, From]:
+    sources = convolution("stem.conv", "conv1") | batch_norm("stem.norm", "bn1")
+    for stage, block, has_shortcut in resnets.blocks_of(backbone):
+        ours, theirs = f"{stage}.{block}", f"layer{stage + 1}.{block}"
+        if has_shortcut:
+            sources |= convolution(f"{ours}.shortcut", f"{theirs}.downsample.0")
+            sources |= batch_norm(f"{ours}.shortcut.norm", f"{theirs}.downsample.1")
+        for number in range(1, _num_convolutions(backbone) + 1):
+            sources |= convolution(f"{ours}.conv{number}", f"{theirs}.conv{number}")
+            sources |= batch_norm(f"{ours}.norm{number}", f"{theirs}.bn{number}")
+    return sources
+
+
+def _v2_sources(backbone) -> dict[str, From]:
+    sources = convolution("stem.conv", "stem.conv") | batch_norm("norm", "norm")
+    for stage, block, has_shortcut in resnets.blocks_of(backbone):
+        ours, theirs = f"{stage}.{block}", f"stages.{stage}.blocks.{block}"
+        if has_shortcut:
+            sources |= convolution(f"{ours}.shortcut", f"{theirs}.downsample.conv")
+        for number in range(1, _num_convolutions(backbone) + 1):
+            sources |= convolution(f"{ours}.conv{number}", f"{theirs}.conv{number}")
+            sources |= batch_norm(f"{ours}.norm{number}", f"{theirs}.norm{number}")
+    return sources
+
+
+def _num_convolutions(backbone) -> int:
+    return 3 if backbone.block_type == "bottleneck_block" else 2
+
+
+def _with_head(loaded: Loaded, checkpoint: Checkpoint, *names: str) -> Loaded:
+    """The checkpoint's classifier; of a distilled DeiT both heads' mean, as one head on both tokens."""
+    found = [name for name in names if f"{name}.weight" in checkpoint]
+    if not found:
+        raise checkpoint.error("has no classifier of its own; give num_classes")
+    heads = []
+    for name in found:
+        kernel = checkpoint.read(f"{name}.weight")
+        heads.append((kernel.reshape(len(kernel), -1).T, checkpoint.read(f"{name}.bias")))
+    pre_logits = None
+    if "pre_logits.fc.weight" in checkpoint:
+        pre_logits = (checkpoint.read("pre_logits.fc.weight").T, checkpoint.read("pre_logits.fc.bias"))
+    head: Head = mean_head(heads)._replace(pre_logits=pre_logits)
+    used = (*(f"{name}." for name in found), "pre_logits.")
+    ignored = tuple(name for name in loaded.ignored if not name.startswith(used))
+    pooling = "two_tokens" if len(heads) == 2 else loaded.pooling
+    return loaded._replace(head=head, pooling=pooling, ignored=ignored)
+
+
+def _with_conversion(loaded: Loaded, config: dict) -> Loaded:
+    """The checkpoint's own mean, deviation and resampling."""
+    values = config.get("pretrained_cfg") or config
+    if "mean" not in values:
+        known = {CONVERSIONS["inception"]: "0.5 and 0.5", CONVERSIONS["imagenet"]: "ImageNet's"}
+        note = f"no config.json, so mean and deviation of pixels are taken to be {known[loaded.scale, loaded.offset]}"
+        return loaded._replace(notes=(note,))
+    scale, offset = conversion_of(values["mean"], values["std"])
+    interpolation = "bicubic" if values.get("interpolation") == "bicubic" else "bilinear"
+    return loaded._replace(scale=scale, offset=offset, interpolation=interpolation)

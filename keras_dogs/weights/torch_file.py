@@ -1,0 +1,113 @@
+"""Tensors of a PyTorch file (`.pth`, `.pt`, `.bin`) without PyTorch, and without running what is in it.
+
+Such a file is a zip archive: `data.pkl`, a pickle, says which tensors there are, and `data/<key>` holds their numbers.
+A pickle can call any function; this one may name only the few that rebuild a tensor, and they are replaced by our own.
+"""
+
+import collections
+import io
+import pickle
+import zipfile
+from typing import NamedTuple
+
+import numpy as np
+
+_DTYPES = {
+    "FloatStorage": "<f4",
+    "DoubleStorage": "<f8",
+    "HalfStorage": "<f2",
+    "LongStorage": "<i8",
+    "IntStorage": "<i4",
+    "ShortStorage": "<i2",
+    "CharStorage": "i1",
+    "ByteStorage": "u1",
+    "BoolStorage": "?",
+    "BFloat16Storage": "bfloat16",
+}
+
+
+class _Stored(NamedTuple):
+    """Where a tensor lies: a part of the archive, its number type, and the view of it."""
+
+    key: str
+    dtype: str
+    offset: int
+    shape: tuple
+    strides: tuple
+
+
+class TorchFile:
+    """A state dict, read one tensor at a time.
+
+    Raises:
+        ValueError: the file is no zip archive of PyTorch, or its pickle names anything but tensors.
+    """
+
+    def __init__(self, path):
+        try:
+            self._archive = zipfile.ZipFile(path)
+        except zipfile.BadZipFile as error:
+            raise ValueError(
+                "not a zip archive of PyTorch (files from before PyTorch 1.6 are plain pickles; save it again)"
+            ) from error
+        member = next((name for name in self._archive.namelist() if name.endswith("data.pkl")), None)
+        if member is None:
+            raise ValueError("a zip archive without data.pkl; not a file of torch.save")
+        self._folder = member.removesuffix("data.pkl")
+        self._stored = _find_tensors(_Unpickler(io.BytesIO(self._archive.read(member))).load())
+
+    def close(self) -> None:
+        """No tensor can be read afterwards."""
+        self._archive.close()
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of each tensor."""
+        return {name: stored.shape for name, stored in self._stored.items()}
+
+    def read(self, name: str) -> np.ndarray:
+        """One tensor."""
+        stored = self._stored[name]
+        content = self._archive.read(f"{self._folder}data/{stored.key}")
+        dtype = np.dtype("<u2" if stored.dtype == "bfloat16" else stored.dtype)
+        flat = np.frombuffer(content, dtype)[stored.offset :]
+        strides = [step * dtype.itemsize for step in stored.strides]
+        values = np.lib.stride_tricks.as_strided(flat, stored.shape, strides, writeable=False)
+        return from_bfloat16(values) if stored.dtype == "bfloat16" else values
+
+
+def from_bfloat16(bits: np.ndarray) -> np.ndarray:
+    """The upper halves of float32 numbers, as uint16, to float32."""
+    return (bits.astype(np.uint32) << 16).view(np.float32)
+
+
+def _find_tensors(content) -> dict[str, _Stored]:
+    """The tensors of a state dict, which may lie under `state_dict` or `model`."""
+    for key in ("state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict):
+        raise ValueError("no dict of tensors; save model.state_dict(), not the model")
+    return {name: value for name, value in content.items() if isinstance(value, _Stored)}
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module, name):
+        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
+            return _rebuild_tensor
+        if (module, name) == ("torch._utils", "_rebuild_parameter"):
+            return lambda tensor, *rest: tensor
+        if (module, name) == ("collections", "OrderedDict"):
+            return collections.OrderedDict
+        if module == "torch" and name in _DTYPES:
+            return name
+        raise ValueError(f"its pickle asks for {module}.{name}, which no file of tensors needs; refused")
+
+    def persistent_load(self, saved):
+        kind, storage, key, *_ = saved
+        if kind != "storage" or storage not in _DTYPES:
+            raise ValueError(f"an unknown kind of storage: {kind} {storage}")
+        return key, _DTYPES[storage]
+
+
+def _rebuild_tensor(storage, offset, shape, strides, *rest) -> _Stored:
+    return _Stored(*storage, offset, tuple(shape), tuple(strides))
