@@ -195,3 +195,13 @@ class DrawConfig:
     def __post_init__(self):
         _require(self.train_pictures > 0, "--train-pictures", self.train_pictures, "positive")
         _require(self.test_pictures > 0, "--test-pictures", self.test_pictures, "positive")
+
+
+@dataclasses.dataclass(frozen=True)
+class DescribeConfig:
+    """List the presets that are known by name, or describe one."""
+
+    preset: Annotated[str | None, tyro.conf.Positional] = None
+    """A name of the list, or anything that --preset takes; that is loaded to be described."""
+    json: bool = False
+    """Print JSON: an object a preset, one a line."""

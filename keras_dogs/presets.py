@@ -192,6 +192,68 @@ PRESETS: dict[str, Preset] = {
 }
 
 
+class Published(NamedTuple):
+    """What is known of published weights.
+
+    Attributes:
+        pretraining: str. The pictures and labels that they have seen.
+        licence: str.
+        top1_accuracy: float or `None`. On ImageNet's 50,000 validation pictures, %, as the source measured it.
+        source: str. Where the figure is from.
+    """
+
+    pretraining: str
+    licence: str = "Apache-2.0"
+    top1_accuracy: float | None = None
+    source: str = ""
+
+
+# huggingface/pytorch-image-models, results/results-imagenet.csv at commit 0173a139: weights that KerasHub converted.
+_TIMM = "timm results-imagenet.csv, {}"
+_IN1K = "ImageNet-1k (1.28 M pictures, 1,000 labels)"
+_IN21K = "ImageNet-21k (14 M pictures, 21,843 labels)"
+_DISTILLED = f"{_IN1K}, distilled from a RegNetY-16GF"
+PUBLISHED: dict[str, Published] = {
+    "vit_nano": Published("24 breeds of drawn dogs and their traits (scripts/train_nano_presets.py)"),
+    "resnet_nano": Published("24 breeds of drawn dogs and their traits (scripts/train_nano_presets.py)"),
+    **{f"vit_{name}": Published(_IN21K) for name in _KERAS_HUB_VITS if name.endswith("21k")},
+    **{f"vit_{name}": Published(f"{_IN21K}, then {_IN1K}") for name in _KERAS_HUB_VITS if not name.endswith("21k")},
+    **{
+        name: Published(f"{_IN21K}, then {_IN1K}", top1_accuracy=accuracy, source=_TIMM.format(timm_name))
+        for name, accuracy, timm_name in (
+            ("vit_base_patch16_224_imagenet", 81.786, "vit_base_patch16_224.orig_in21k_ft_in1k"),
+            ("vit_base_patch16_384_imagenet", 84.200, "vit_base_patch16_384.orig_in21k_ft_in1k"),
+            ("vit_large_patch32_384_imagenet", 81.510, "vit_large_patch32_384.orig_in21k_ft_in1k"),
+        )
+    },
+    **{
+        f"deit_{size}_distilled_patch16_{image_size}_imagenet": Published(
+            _DISTILLED,
+            top1_accuracy=accuracy,
+            source=_TIMM.format(f"deit_{size}_distilled_patch16_{image_size}.fb_in1k"),
+        )
+        for size, image_size, accuracy in (
+            ("tiny", 224, 74.500),
+            ("small", 224, 81.218),
+            ("base", 224, 83.386),
+            ("base", 384, 85.426),
+        )
+    },
+    **{f"{name}_imagenet": Published(_IN1K) for name in _KERAS_HUB_RESNETS},
+    **{
+        f"{name}_imagenet": Published(_IN1K, top1_accuracy=accuracy, source=_TIMM.format(f"{timm_name}, at 288"))
+        for name, accuracy, timm_name in (
+            ("resnet_18", 73.158, "resnet18.a1_in1k"),
+            ("resnet_50", 81.214, "resnet50.a1_in1k"),
+            ("resnet_101", 82.322, "resnet101.a1_in1k"),
+            ("resnet_152", 82.732, "resnet152.a1_in1k"),
+            ("resnet_v2_50", 81.398, "resnetv2_50.a1h_in1k"),
+            ("resnet_v2_101", 83.002, "resnetv2_101.a1h_in1k"),
+        )
+    },
+}
+
+
 def default_settings(preset: str, family: str, linear_probe: bool) -> Settings:
     """The settings that a fine-tuning of `preset` starts from."""
     if linear_probe:
@@ -212,5 +274,5 @@ def unknown_preset(preset: str) -> UserError:
     near = difflib.get_close_matches(preset, PRESETS, n=3, cutoff=0.5)
     if any(mark in preset for mark in ("/", "\\")) or preset.startswith("."):
         return UserError(f"--preset {preset}: no such folder or file")
-    suggestion = f"did you mean {' or '.join(near)}?" if near else "see keras_dogs/presets.py for the names"
+    suggestion = f"did you mean {' or '.join(near)}?" if near else "python -m keras_dogs.describe lists the names"
     return UserError(f"--preset {preset}: unknown preset; {suggestion} (or give a local preset folder)")

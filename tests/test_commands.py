@@ -6,10 +6,13 @@ from conftest import BACKEND
 from conftest import files_below
 from PIL import Image
 
+from keras_dogs.costs import count_parameters
 from keras_dogs.datasets.drawn_dogs import load_drawn_dogs
+from keras_dogs.presets import PRESETS
+from keras_dogs.weights import load_backbone
 
 
-@pytest.mark.parametrize("name", ["train", "evaluate", "predict", "draw"])
+@pytest.mark.parametrize("name", ["train", "evaluate", "predict", "describe", "draw"])
 def test_help_loads_no_framework(child, name):
     """What makes `--help` answer in a fraction of a second."""
     code = (
@@ -94,3 +97,31 @@ def test_draw_writes_the_dogs_that_train_draws(command, tmp_path):
     status, _, err = command(*arguments)
     assert status == 2 and "exists" in err
     assert files_below(tmp_path)[0] == "dogs"
+
+
+def test_describe_lists_the_presets(command):
+    status, out, _ = command("describe", "--json")
+    rows = {row["preset"]: row for row in map(json.loads, out.splitlines())}
+    assert status == 0 and set(rows) == set(PRESETS)
+    # timm's model cards: 17.6 and 4.1 billion multiply-adds.
+    assert rows["vit_base_patch16_224"]["gflops"] == pytest.approx(2 * 17.58, rel=0.01)
+    assert rows["resnet_50_imagenet"]["gflops"] == pytest.approx(2 * 4.11, rel=0.01)
+    assert rows["resnet_50_imagenet"]["imagenet_top1_accuracy"] == 81.214
+    status, out, _ = command("describe")
+    assert len(out.splitlines()) == len(PRESETS) and all(len(line) < 200 for line in out.splitlines())
+    status, out, _ = command("describe", "resnet_18_imagenet")
+    assert "11,186,112" in out and "Apache-2.0" in out and "results-imagenet.csv" in out
+
+
+@pytest.mark.parametrize("name", [name for name, row in PRESETS.items() if count_parameters(row) < 12e6])
+def test_costs_are_counted_right(name):
+    """By building it; the large ones take long, and their rows are made by the same arithmetic."""
+    backbone = load_backbone(name, load_weights=False).backbone
+    assert backbone.count_params() == count_parameters(PRESETS[name])
+
+
+def test_describe_loads_what_has_no_name(command, run_folder):
+    status, out, _ = command("describe", run_folder, "--json")
+    assert status == 0 and json.loads(out)["family"] == "resnet" and json.loads(out)["parameters"] > 300_000
+    status, _, err = command("describe", "resnet_5_imagenet")
+    assert status == 2 and "did you mean" in err

@@ -61,6 +61,13 @@ def test_own_pictures(child, tmp_path, monkeypatch):
     assert {"dogs", "runs", "runs/mine/record.json"} <= set(files_below(tmp_path))
 
 
+def test_describe(command):
+    block = next(block for block in blocks("bash") if "keras_dogs.describe" in block)
+    for line in block.strip().splitlines():
+        status, out, _ = command(*shlex.split(line.removeprefix("python -m keras_dogs.")))
+        assert status == 0 and "resnet_50_imagenet" in out
+
+
 @pytest.mark.parametrize("code", blocks("python"))
 def test_code(child, tmp_path, monkeypatch, code):
     monkeypatch.chdir(tmp_path)

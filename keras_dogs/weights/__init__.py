@@ -10,7 +10,6 @@
 | a name of the table, `kaggle://...`, a folder that KerasHub saved | `keras_hub_presets.py` |
 """
 
-import contextlib
 import json
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from keras_dogs.weights import keras_applications
 from keras_dogs.weights import keras_hub_presets
 from keras_dogs.weights import own_models
 from keras_dogs.weights import timm
+from keras_dogs.weights.initialization import no_initializers
 from keras_dogs.weights.initialization import seeded_initializers
 from keras_dogs.weights.loaded import Head
 from keras_dogs.weights.loaded import Loaded
@@ -59,7 +59,7 @@ def load_backbone(
     """
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
     wanted = Wanted(str(preset), tuple(size) if size else None, load_weights, dtype, with_head, positions)
-    with contextlib.nullcontext() if load_weights else seeded_initializers(seed):
+    with no_initializers() if load_weights else seeded_initializers(seed):
         return _load(wanted)
 
 

@@ -1,4 +1,4 @@
-"""Random weights that are the same on every backend."""
+"""What weights start from: random numbers, the same on every backend, or nothing where a file will fill them."""
 
 import contextlib
 from unittest import mock
@@ -22,6 +22,18 @@ def seeded_initializers(seed: int):
         uniform=numpy_draws.uniform,
         truncated_normal=numpy_draws.truncated_normal,
     ):
+        yield
+
+
+@contextlib.contextmanager
+def no_initializers():
+    """Within it, weights that would be random are zeros: to draw 86 million numbers for nothing takes a second."""
+
+    def zeros(shape, *args, dtype=None, **kwargs):
+        return keras.ops.zeros(shape, dtype or keras.config.floatx())
+
+    names = ("normal", "uniform", "truncated_normal")
+    with mock.patch.multiple(random_initializers.random, **dict.fromkeys(names, zeros)):
         yield
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import keras
 import keras_hub
 import numpy as np
+from keras_hub.src.utils import preset_utils
 
 from keras_dogs.presets import CONVERSIONS
 from keras_dogs.presets import EMBEDDED_FOLDER
@@ -63,12 +64,13 @@ def _build_from_table(wanted: Wanted, row: Preset) -> Loaded:
 
 
 def _load_preset(wanted: Wanted, handle: str) -> Loaded:
-    skeleton = keras_hub.models.Backbone.from_preset(handle, load_weights=False)
-    family = _FAMILY_OF_CLASS.get(type(skeleton).__name__)
+    saved = preset_utils.load_json(handle, "config.json")  # to build it only to look at it would take seconds
+    class_name, config = saved["registered_name"].partition(">")[2] or saved["class_name"], saved["config"]
+    family = _FAMILY_OF_CLASS.get(class_name)
     if family is None:
-        raise wanted.error(f"neither a ViT nor a ResNet but a {type(skeleton).__name__}")
-    own = tuple(skeleton.image_shape[:2])
-    size = _image_size(wanted, family, own, skeleton)
+        raise wanted.error(f"neither a ViT nor a ResNet but a {class_name}")
+    own = tuple(config["image_shape"][:2])
+    size = _image_size(wanted, family, own, config)
     is_resampled = family in ("vit", "deit") and size != own and wanted.load_weights
     backbone = keras_hub.models.Backbone.from_preset(
         handle,
@@ -84,11 +86,11 @@ def _load_preset(wanted: Wanted, handle: str) -> Loaded:
     return Loaded(backbone, family, size, *conversion, pooling, head, num_prefix=num_prefix)
 
 
-def _image_size(wanted: Wanted, family: str, own: tuple, skeleton) -> tuple[int, int]:
+def _image_size(wanted: Wanted, family: str, own: tuple, config: dict) -> tuple[int, int]:
     if family in VIT_FAMILIES:
         # DINOv2 and DINOv3 were trained at larger sizes and are used at any, as a rule at 224.
         size = wanted.image_size or (own if family in ("vit", "deit") else (224, 224))
-        patch = skeleton.patch_size
+        patch = config["patch_size"]
         vits.check_patch_size(size, patch[0] if isinstance(patch, (tuple, list)) else patch)
         return size
     return wanted.image_size or tuple(side or 224 for side in own)

@@ -1,5 +1,4 @@
-"""timm checkpoints: ViT, DeiT and ResNet (v1.5 and v2), a folder or a bare file; torchvision's ResNets have the same
-names.
+"""timm checkpoints of ViT, DeiT and ResNet (v1.5 and v2), and torchvision's of ResNets, which have the same names.
 
 The layouts are those of `timm/models/{vision_transformer,deit,resnet,resnetv2}.py`. The architecture is read off the
 tensors; `config.json` says how pictures were converted.

@@ -1,0 +1,88 @@
+"""List the presets, or describe one: `python -m keras_dogs.describe [PRESET]`."""
+
+import json
+import sys
+
+from keras_dogs import commands
+from keras_dogs.config import DescribeConfig
+from keras_dogs.costs import count_gflops
+from keras_dogs.costs import count_parameters
+from keras_dogs.presets import PRESETS
+from keras_dogs.presets import PUBLISHED
+
+
+def main() -> int:
+    """The command."""
+    return commands.run("describe", DescribeConfig, _describe)
+
+
+def _describe(config: DescribeConfig) -> None:
+    if config.preset is None:
+        rows = [describe_preset(name) for name in PRESETS]
+    elif config.preset in PRESETS:
+        rows = [describe_preset(config.preset)]
+    else:
+        rows = [_describe_loaded(config.preset)]
+    if config.json:
+        print("\n".join(json.dumps(row) for row in rows))
+    elif config.preset is None:
+        print("\n".join(_in_a_line(row) for row in rows))
+    else:
+        print("\n".join(f"{name.replace('_', ' '):<22}{_in_words(value)}" for name, value in rows[0].items()))
+
+
+def describe_preset(name: str) -> dict:
+    """What is known of a preset of the table, without loading it."""
+    row, published = PRESETS[name], PUBLISHED.get(name)
+    return {
+        "preset": name,
+        "family": row.family,
+        "source": row.source or "an architecture without published weights",
+        "image_size": row.image_size,
+        "parameters": count_parameters(row),
+        "gflops": round(count_gflops(row), 2),
+        "pretraining": published.pretraining if published else None,
+        "licence": published.licence if published else None,
+        "imagenet_top1_accuracy": published.top1_accuracy if published else None,
+        "imagenet_source": published.source or None if published else None,
+        **row.architecture,
+    }
+
+
+def _describe_loaded(preset: str) -> dict:
+    """What a preset of any other kind turns out to be when it is loaded."""
+    from keras_dogs import backend
+
+    backend.select()
+    from keras_dogs.weights import load_backbone
+
+    loaded = load_backbone(preset)
+    return {
+        "preset": preset,
+        "family": loaded.family,
+        "image_size": list(loaded.image_size),
+        "parameters": loaded.backbone.count_params(),
+        "scale": list(loaded.scale),
+        "offset": list(loaded.offset),
+        "pooling": loaded.pooling,
+        "interpolation": loaded.interpolation,
+        "tensors_without_use": list(loaded.ignored),
+    }
+
+
+def _in_a_line(row: dict) -> str:
+    accuracy = f"{row['imagenet_top1_accuracy']:.1f} %" if row["imagenet_top1_accuracy"] else ""
+    return (
+        f"{row['preset']:<46}{row['parameters'] / 1e6:7.1f} M {row['gflops']:8.1f} GFLOPs  {row['image_size']:>3} px  "
+        f"{accuracy:>7}  {row['pretraining'] or row['source']}"
+    )
+
+
+def _in_words(value) -> str:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return ", ".join(map(str, value)) if isinstance(value, list) else str("unknown" if value is None else value)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
