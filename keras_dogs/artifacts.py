@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_dogs.errors import NO_SPACE
 from keras_dogs.errors import UserError
 from keras_dogs.errors import write_error
 
@@ -51,7 +52,9 @@ def run_folder(output: Path):
         yield partial
         _replace(partial, output)
     except OSError as error:
-        raise write_error(output, error) from error
+        if error.errno in NO_SPACE or error.filename is None or str(error.filename).startswith(str(partial)):
+            raise write_error(output, error) from error
+        raise UserError(f"{error.filename}: {error.strerror or error}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

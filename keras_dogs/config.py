@@ -85,8 +85,8 @@ class TrainConfig:
     """Gradients are scaled down to this global norm; 0 for never."""
     image_size: int | None = None
     """Side of the square that the backbone sees, in pixels; default: the preset's. A ViT's positions are resampled."""
-    position_resampling: PositionResampling = "bicubic"
-    """How: bicubic (antialiased), bicubic_plain, or linear as in the ViT paper."""
+    position_resampling: PositionResampling | None = None
+    """How: bicubic (antialiased), bicubic_plain, or linear as in the ViT paper; default: bicubic, DINOv2's own way."""
     head: HeadStart = "zero"
     """What the head starts from: zero, or the rows of the preset's ImageNet head that stand for the breeds."""
     offline: bool = False
@@ -127,6 +127,10 @@ class TrainConfig:
         _require(self.erasing is None or 0 <= self.erasing <= 1, "--erasing", self.erasing, "between 0 and 1")
         _require(0 <= self.dropout < 1, "--dropout", self.dropout, "at least 0 and below 1")
         _require(0 <= self.drop_path < 1, "--drop-path", self.drop_path, "at least 0 and below 1")
+        if self.drop_path and self.linear_probe:
+            raise UserError(
+                f"--drop-path {self.drop_path}: has no effect with --linear-probe, which leaves the blocks alone"
+            )
         if self.strict and self.dtype_policy != "float32":
             raise UserError(f"--strict: is for float32, not --dtype-policy {self.dtype_policy}")
         _require(0 <= self.seed < 2**31, "--seed", self.seed, "between 0 and 2147483647")
@@ -156,6 +160,11 @@ class EvaluateConfig:
     """Fetch nothing; what is not in a cache is an error."""
     json: bool = False
     """Print the scores as one JSON object."""
+
+    def __post_init__(self):
+        _require(self.batch_size > 0, "--batch-size", self.batch_size, "positive")
+        _require(self.image_size is None or self.image_size > 0, "--image-size", self.image_size, "positive")
+        _require(0 <= self.max_unreadable <= 1, "--max-unreadable", self.max_unreadable, "between 0 and 1")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -67,6 +67,7 @@ def _describe_loaded(preset: str) -> dict:
         "pooling": loaded.pooling,
         "interpolation": loaded.interpolation,
         "tensors_without_use": list(loaded.ignored),
+        "notes": list(loaded.notes),
     }
 
 

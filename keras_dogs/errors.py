@@ -9,6 +9,11 @@ class UserError(Exception):
     """Something the user can put right. Its text is one line that names the thing and what to do."""
 
 
+def first_line(error: BaseException) -> str:
+    """What an exception says, as one line; its type where it says nothing."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
 def write_error(path, error: OSError) -> UserError:
     """Turns a failed write into a `UserError` that names `path` and what to do about it."""
     reason = error.strerror or str(error)

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from keras_dogs import artifacts
+from keras_dogs import network
 from keras_dogs import progress
 from keras_dogs.config import DataConfig
 from keras_dogs.config import EvaluateConfig
@@ -25,7 +26,7 @@ from keras_dogs.records import RunRecord
 from keras_dogs.records import Scores
 from keras_dogs.scoring import score_logits
 from keras_dogs.weights import checkpoint
-from keras_dogs.weights import downloads
+from keras_dogs.weights import own_models
 
 
 class Evaluation(NamedTuple):
@@ -66,8 +67,10 @@ def evaluate_run(config: EvaluateConfig) -> Scores:
         UserError: there is no such run, preset or dataset, or the dataset has other classes.
     """
     if config.offline:
-        downloads.go_offline()
+        network.go_offline()
     run, is_preset = Path(config.run), _is_preset(config.run)
+    if config.image_size and not is_preset:
+        raise UserError(f"--image-size {config.image_size}: a trained classifier has its own; for presets only")
     model_file = None if is_preset else artifacts.find_model(run)
     data, seed = _data_of_run(config, run)
     dataset = load_dataset(data.dataset, seed, data.validation_fraction, data.data_dir)
@@ -89,6 +92,8 @@ def evaluate_run(config: EvaluateConfig) -> Scores:
 
 def _is_preset(run: str) -> bool:
     """Whether it names weights that were not trained here: a known name, an address, or a file or folder of others."""
+    if own_models.find(run):
+        return False
     path = Path(run)
     is_file = path.suffix in checkpoint.SUFFIXES and path.is_file()
     return run in PRESETS or ":" in run or is_file or (path / "config.json").is_file()

@@ -9,6 +9,7 @@ from keras_dogs import layers
 from keras_dogs import progress
 from keras_dogs.classifier import Classifier
 from keras_dogs.errors import UserError
+from keras_dogs.errors import first_line
 from keras_dogs.presets import VIT_FAMILIES
 from keras_dogs.weights import Loaded
 from keras_dogs.weights import load_backbone
@@ -106,7 +107,7 @@ def build_classifier(
     fit="squash",
     families=None,
     head="zero",
-    positions="bicubic",
+    positions=None,
 ):
     """Builds a classifier from raw pictures to logits: augmentation, conversion, backbone, pooling, head.
 
@@ -135,8 +136,8 @@ def build_classifier(
         families: sequence of str or `None`. Refuse a preset of any other family.
         head: str. `"zero"`, or `"imagenet"` to keep the rows of the preset's ImageNet head that stand for
             `class_names`, breeds of Stanford Dogs.
-        positions: str. How positions are resampled: `"bicubic"` (antialiased), `"bicubic_plain"` or `"linear"` (the ViT
-            paper's).
+        positions: str or `None`. How positions are resampled: `"bicubic"` (antialiased), `"bicubic_plain"`, `"linear"`
+            (the ViT paper's), or the source's own way.
 
     Returns:
         `keras.Model` from uint8 or float RGB in [0, 255], `(batch, height, width, 3)`, to float32 logits
@@ -146,7 +147,13 @@ def build_classifier(
         UserError: the preset is unknown or cannot be loaded, or does not fit the other arguments.
     """
     policy = _find_policy(augmentation)
+    if head not in ("zero", "imagenet"):
+        raise UserError(f"head {head!r}: choose 'zero' or 'imagenet'")
+    if head == "imagenet" and len(class_names or ()) != num_classes:
+        raise UserError(f"head 'imagenet': needs class_names, one for each of {num_classes} classes")
     with_head = num_classes is None or head == "imagenet"
+    if with_head and not load_weights:
+        raise UserError(f"preset {preset}: load_weights=False has no head to keep; give num_classes and head='zero'")
     loaded = load_backbone(preset, image_size, load_weights, dtype, with_head, seed, positions)
     _say_what_was_loaded(preset, loaded)
     if families and loaded.family not in families:
@@ -208,7 +215,7 @@ def _say_what_was_loaded(preset: str, loaded: Loaded) -> None:
 def _choose_head(loaded_head, class_names, head: str):
     """Kernel, bias and class names: the whole head, or the rows that stand for `class_names`."""
     kernel, bias = loaded_head.kernel, loaded_head.bias
-    if head == "imagenet" and class_names is not None:
+    if head == "imagenet":
         places = imagenet.places_in_head(class_names, len(bias))
         return kernel[:, places], bias[places], class_names
     return kernel, bias, class_names or loaded_head.class_names
@@ -302,6 +309,5 @@ def load_classifier(path) -> keras.Model:
         classifier = keras.saving.load_model(path, compile=False)
         classifier.get_layer("crop"), classifier.get_layer("head")
     except Exception as error:  # zipfile, h5py, json and Keras each raise their own kinds
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path}: not a classifier that keras_dogs saved: {reason}") from error
+        raise UserError(f"{path}: not a classifier that keras_dogs saved: {first_line(error)}") from error
     return classifier

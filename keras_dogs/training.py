@@ -1,6 +1,7 @@
 """Fine-tuning from a config to a finished run folder: the procedure of `train`."""
 
 import dataclasses
+import re
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +13,8 @@ from keras_dogs import artifacts
 from keras_dogs import backend
 from keras_dogs import layers
 from keras_dogs import models
+from keras_dogs import network
+from keras_dogs import presets
 from keras_dogs import progress
 from keras_dogs.callbacks import StepLog
 from keras_dogs.callbacks import TrainingProgress
@@ -28,16 +31,15 @@ from keras_dogs.loaders.canvases import Canvases
 from keras_dogs.loaders.canvases import decode_split
 from keras_dogs.loaders.canvases import refuse_unreadable
 from keras_dogs.presets import Settings
-from keras_dogs.presets import default_augmentation
-from keras_dogs.presets import default_settings
 from keras_dogs.records import DatasetRecord
 from keras_dogs.records import RunRecord
 from keras_dogs.records import Throughput
 from keras_dogs.records import Timings
-from keras_dogs.weights import downloads
+from keras_dogs.weights.own_models import family_of
 
-# Weight decay pulls weights to zero, where these do not belong; timm and DeiT leave them out too.
-_NOT_DECAYED = ["bias", "gamma", "beta", "class_token", "cls_token", "distillation_token", "position_embedding"]
+# Weight decay pulls weights to zero, where these do not belong; timm and DeiT leave them out too. Parts of a path:
+# biases, norms, tokens, positions, and the scales of DINOv2's branches.
+_NOT_DECAYED = ("bias", "gamma", "beta", "token", "position", "lambda")
 
 
 class Run(NamedTuple):
@@ -85,7 +87,7 @@ def fine_tune(config: TrainConfig, started: float | None = None) -> Run:
     if config.strict:
         backend.make_strict()
     if config.offline:
-        downloads.go_offline()
+        network.go_offline()
     output = artifacts.choose_output(config.output, _default_name(config), config.overwrite)
     dataset = load_dataset(config.data.dataset, config.seed, config.data.validation_fraction, config.data.data_dir)
     with artifacts.run_folder(output) as folder:
@@ -139,14 +141,20 @@ def fine_tune(config: TrainConfig, started: float | None = None) -> Run:
 
 
 def _default_name(config: TrainConfig) -> str:
-    dataset, preset = (
-        Path(name.split(":")[0 if "://" not in name else 1]).name for name in (config.data.dataset, config.preset)
-    )
-    return f"{dataset}-{preset}-{backend.name()}"
+    return f"{Path(config.data.dataset).name}-{_short_name(config.preset)}-{backend.name()}"
+
+
+def _short_name(preset: str) -> str:
+    """Fit for a folder: the last part of an address that is not a version, the model of `applications:`."""
+    parts = [
+        part for part in preset.removeprefix("applications:").partition(":")[0 if "://" not in preset else 2].split("/")
+    ]
+    name = next((part for part in reversed(parts) if part and not part.isdigit()), "preset")
+    return re.sub(r"[^\w.=,+-]", "_", name.removesuffix(".npz").removesuffix(".keras"))[:80]
 
 
 def _augmentation(config: TrainConfig) -> str:
-    return config.augmentation or default_augmentation(config.preset, config.linear_probe)
+    return config.augmentation or presets.default_augmentation(config.preset, config.linear_probe)
 
 
 def _policy(config: TrainConfig) -> layers.Augmentation:
@@ -179,7 +187,9 @@ def _build(config: TrainConfig, dataset: Dataset) -> keras.Model:
         head=config.head,
         positions=config.position_resampling,
     )
-    models.backbone_of(classifier).trainable = not config.linear_probe
+    if config.linear_probe:
+        for layer in classifier.layers:
+            layer.trainable = layer.name == "head"
     return classifier
 
 
@@ -202,12 +212,12 @@ def _decode(config: TrainConfig, dataset: Dataset, classifier: keras.Model) -> P
 
 
 def _family(classifier: keras.Model) -> str:
-    return "resnet" if "resnet" in models.backbone_of(classifier).name else "vit"
+    return family_of(models.backbone_of(classifier))
 
 
 def _settle(config: TrainConfig, classifier: keras.Model) -> Settings:
     """The preset's settings, overridden by the flags that were given."""
-    settings = default_settings(config.preset, _family(classifier), config.linear_probe)
+    settings = presets.default_settings(config.preset, _family(classifier), config.linear_probe)
     told = {field: getattr(config, field) for field in Settings._fields if getattr(config, field) is not None}
     return settings._replace(**told)
 
@@ -284,7 +294,7 @@ def _fit(config, settings, model, train: Canvases, validating: tuple) -> Fitted:
     steps = len(batches) * settings.epochs
     schedule = _schedule(settings.learning_rate, steps, config.warmup_fraction)
     model.compile(
-        optimizer=_optimizer(config, settings, schedule),
+        optimizer=_optimizer(config, settings, schedule, model),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=[keras.metrics.SparseCategoricalAccuracy("accuracy"), StepLoss()],
     )
@@ -311,12 +321,18 @@ def _schedule(learning_rate: float, steps: int, warmup_fraction: float):
     )
 
 
-def _optimizer(config: TrainConfig, settings: Settings, schedule):
+def _optimizer(config: TrainConfig, settings: Settings, schedule, model: keras.Model):
     optimizer = keras.optimizers.AdamW(
         schedule, weight_decay=settings.weight_decay, global_clipnorm=config.global_clipnorm or None
     )
-    optimizer.exclude_from_weight_decay(var_names=_NOT_DECAYED)
+    # By the path, as the positions of KerasHub's ViT are called `position_embedding/embeddings`.
+    optimizer.exclude_from_weight_decay([weight for weight in model.trainable_variables if _is_not_decayed(weight)])
     return keras.optimizers.LossScaleOptimizer(optimizer) if config.dtype_policy == "mixed_float16" else optimizer
+
+
+def _is_not_decayed(weight) -> bool:
+    last = "/".join(weight.path.split("/")[-2:])
+    return any(part in last for part in _NOT_DECAYED)
 
 
 def _describe_dataset(dataset: Dataset, pictures: Pictures) -> DatasetRecord:

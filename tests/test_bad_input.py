@@ -239,6 +239,8 @@ def test_predict_on_nothing(command, work, run_folder):
         ("--dropout", "1"),
         ("--validation-fraction", "1"),
         ("--seed", "-1"),
+        ("--erasing", "2"),
+        ("--mixup", "-1"),
     ],
 )
 def test_values_out_of_range(command, work, flag, value):
@@ -251,6 +253,22 @@ def test_unknown_flag_and_choice(command, work):
         status, _, err = command("train", *arguments)
         assert status == 2 and arguments[0] in err and "Traceback" not in err
     assert files_below(work) == []
+
+
+def test_flags_that_do_not_go_together(command, work, run_folder):
+    refused(command("train", "--linear-probe", "--drop-path", "0.1", "--output", "run"), "--drop-path", "no effect")
+    refused(command("train", "--strict", "--dtype-policy", "mixed_float16", "--output", "run"), "--strict", "float32")
+    refused(command("evaluate", run_folder, "--batch-size", "0"), "--batch-size 0", "positive", name="evaluate")
+    refused(command("evaluate", run_folder, "--image-size", "96"), "--image-size 96", "presets only", name="evaluate")
+    assert files_below(work) == []
+
+
+def test_offline_without_the_dataset(command, work, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(work))
+    monkeypatch.setenv("KERAS_DOGS_OFFLINE", "0")  # put back after the test: the flag sets it
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    result = command("train", "--dataset", "stanford_dogs", "--data-dir", work, "--offline", "--output", "run")
+    refused(result, "offline, and not prepared", "images.tar")
 
 
 def test_interrupt_leaves_nothing(command, work, dogs, monkeypatch):

@@ -168,6 +168,13 @@ def test_hugging_face_folder(tmp_path):
     features = keras.ops.convert_to_numpy(loaded.backbone(images))[:, 0]
     np.testing.assert_allclose(features, vit_class_token(tensors, images), atol=1e-4)
 
+    (tmp_path / "preprocessor_config.json").write_text('{"do_normalize": false, "resample": 2}')
+    loaded = load_backbone(str(tmp_path))
+    assert loaded.scale == (1 / 255,) * 3 and not any(loaded.offset) and loaded.interpolation == "bilinear"
+    (tmp_path / "preprocessor_config.json").write_text("{")
+    with pytest.raises(UserError, match="cannot be loaded"):
+        load_backbone(str(tmp_path))
+
 
 def vit_class_token(tensors, images):
     """The forward pass of a one-layer ViT in NumPy, as the paper has it."""
@@ -261,6 +268,18 @@ def test_drop_path_leaves_whole_branches_out_of_some_pictures(tmp_path, preset):
     assert np.abs(features(classifier, True) - dropped).max() > 1e-3, "every step draws anew"
 
 
+def test_drop_path_keeps_the_type():
+    from keras_dogs.layers import DrawKeys
+    from keras_dogs.layers import DropPath
+
+    counter = DrawKeys(1)
+    counter.build(None)
+    branch = keras.ops.ones((4, 3), "bfloat16")
+    for training in (True, False):
+        kept = DropPath(0.5, counter.peek, 0, dtype="mixed_bfloat16")(branch, training=training)
+        assert keras.backend.standardize_dtype(kept.dtype) == "bfloat16"
+
+
 def test_drop_path_keeps_the_expected_branch():
     from keras_dogs.layers import DrawKeys
     from keras_dogs.layers import DropPath
@@ -312,6 +331,13 @@ def test_mixed_precision_keeps_pixels_and_logits_in_float32():
         (lambda: keras_dogs.build_vit("vit_nano", image_size=100), "nearest are 96 or 104"),
         (lambda: keras_dogs.build_vit("vit_nano", image_size=60, load_weights=False), "nearest are 56 or 64"),
         (lambda: keras_dogs.build_vit("vit_nano", augmentation="much"), "choose one of none, light"),
+        (lambda: keras_dogs.build_vit("vit_nano", head="imagnet"), "choose 'zero' or 'imagenet'"),
+        (lambda: keras_dogs.build_vit("vit_nano", 7, head="imagenet"), "needs class_names, one for each of 7"),
+        (lambda: keras_dogs.build_vit("vit_nano", None, load_weights=False), "has no head to keep"),
+        (
+            lambda: keras_dogs.build_resnet("applications:resnet50", image_size=24, load_weights=False),
+            "cannot be loaded",
+        ),
         (lambda: keras_dogs.build_resnet("applications:resnet51"), "applications:resnet50"),
         (lambda: keras_dogs.build_resnet("applications:resnet50:nowhere.h5"), "no such weights file"),
     ],

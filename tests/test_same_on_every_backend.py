@@ -175,21 +175,18 @@ def fit(classifier, first, last):
     return classifier
 
 whole = fit(build(), 0, 2)
-again = fit(build(), 0, 2)
 fit(build(), 0, 1).save(file)
-halves = fit(keras.saving.load_model(file), 1, 2)
-assert len(losses) == 90 and len(set(losses)) == 30, len(set(losses))
-assert losses[:30] == losses[30:60] == losses[60:]
-for one, two, three in zip(whole.variables, again.variables, halves.variables, strict=True):
+again = fit(keras.saving.load_model(file), 1, 2)
+assert len(losses) == 60 and losses[:30] == losses[30:] and len(set(losses)) == 30
+for one, other in zip(whole.variables, again.variables, strict=True):
     if "seed_generator" not in one.path:
-        assert np.array_equal(one.numpy(), two.numpy()), one.path
-        assert np.array_equal(one.numpy(), three.numpy()), one.path
+        assert np.array_equal(one.numpy(), other.numpy()), one.path
 """
 
 
 @pytest.mark.parametrize("preset", ["vit_nano", "resnet_nano"])
 def test_strict_repeats_to_the_last_bit_and_goes_on_from_a_file(child, tmp_path, preset):
-    """30 steps twice, and 15 steps, a saved and loaded model, and 15 more: the same losses and weights."""
+    """30 steps; and again, with the model saved and loaded in between: the same losses and weights, to the last bit."""
     finished = child(["-c", TRAINED_IN_PIECES, preset, tmp_path / "model.keras"])
     assert finished.returncode == 0, finished.stderr
 

@@ -48,7 +48,7 @@ def test_a_run_folder_holds_what_the_contract_says(run_folder):
 def test_the_record(run_folder, dogs):
     record = RunRecord.load(run_folder / "record.json")
     assert record.backend == BACKEND and record.versions["keras"] == keras.__version__
-    assert record.jit_compile is (BACKEND == "jax")
+    assert record.jit_compile is (BACKEND == "jax") and record.family == "resnet"
     assert (record.dataset.num_train, record.dataset.num_validation, record.dataset.num_test) == (15, 3, 9)
     assert record.dataset.num_classes == 3 and record.dataset.num_unreadable == 0
     assert record.config["data"]["dataset"] == str(dogs)
@@ -184,6 +184,42 @@ def test_a_layer_that_turns_compilation_off_is_refused(dogs, tmp_path, monkeypat
     with pytest.raises(UserError, match="crop turn compilation off"):
         fine_tune(config_for(dogs, tmp_path / "run"))
     assert files_below(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("preset", "family"),
+    [("resnet_nano", "resnet"), ("vit_nano", "vit"), ("deit_tiny_distilled_patch16_224_imagenet", "deit")],
+)
+def test_settings_are_the_familys(monkeypatch, preset, family):
+    """Of a preset without settings of its own; Keras calls the backbone of a ResNet `res_net_backbone`."""
+    monkeypatch.setattr(training.presets, "NANO_FINE_TUNE_SETTINGS", {})
+    small = keras_dogs.build_classifier(preset, 2, load_weights=False, image_size=64)
+    settings = training._settle(TrainConfig(preset=preset), small)
+    assert settings == training.presets.FINE_TUNE_SETTINGS[family]
+
+
+def test_weight_decay_leaves_norms_biases_tokens_and_positions_alone():
+    classifier = keras_dogs.build_vit("vit_nano", num_classes=3)
+    config = TrainConfig(preset="vit_nano")
+    optimizer = training._optimizer(config, training._settle(config, classifier), 1e-3, classifier)
+    optimizer.build(classifier.trainable_variables)
+    decayed = [weight.path for weight in classifier.trainable_variables if optimizer._use_weight_decay(weight)]
+    assert len(decayed) == 2 + 4 * 6 and all(path.endswith("kernel") for path in decayed), decayed
+
+
+@pytest.mark.parametrize(
+    ("preset", "name"),
+    [
+        ("resnet_nano", "resnet_nano"),
+        ("applications:resnet50:/some/where/file.weights.h5", "resnet50"),
+        ("https://tfhub.dev/sayakpaul/vit_s16_fe/1", "vit_s16_fe"),
+        ("gs://vit_models/augreg/S_16-lr_0.03.npz", "S_16-lr_0.03"),
+        ("hf://google/vit-base-patch16-224", "vit-base-patch16-224"),
+        ("weights/model.keras", "model"),
+    ],
+)
+def test_a_run_is_named_after_its_preset(preset, name):
+    assert training._default_name(TrainConfig(preset=preset)) == f"drawn_dogs-{name}-{BACKEND}"
 
 
 def test_config_is_plain_data(dogs, tmp_path):

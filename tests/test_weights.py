@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import pickle
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -223,6 +224,62 @@ def test_a_keras_hub_preset_at_another_size(tmp_path, family):
         np.testing.assert_allclose(keras.ops.convert_to_numpy(weight), before, atol=1e-6)
 
 
+def test_a_keras_hub_head_with_pre_logits(tmp_path):
+    backbone = vits.build("vit", (32, 32), None, patch_size=8, num_layers=1, num_heads=2, hidden_dim=16, mlp_dim=32)
+    task = keras_hub.models.ViTImageClassifier(backbone, 5, intermediate_dim=12, preprocessor=None)
+    for weight in task.weights:
+        weight.assign(np.random.default_rng(len(weight.path)).normal(0, 0.3, weight.shape))
+    task.save_to_preset(str(tmp_path))
+    classifier = keras_dogs.build_vit(str(tmp_path), num_classes=None, augmentation="none")
+    images = pictures(32)
+    expected = keras.ops.convert_to_numpy(task(images / np.float32(127.5) - 1))
+    np.testing.assert_allclose(classifier.predict_on_batch(images), expected, atol=1e-5)
+
+
+def test_what_dinov2_learns_of_positions_is_in_its_file(tmp_path):
+    """KerasHub's own saves a table of another size, from which they are made anew."""
+    small = dict(patch_size=8, num_layers=1, hidden_dim=16, num_heads=2, intermediate_dim=32)
+    backbone = keras_hub.models.DINOV2Backbone(image_shape=(32, 32, 3), position_embedding_shape=(48, 48), **small)
+    backbone.save_to_preset(str(tmp_path / "preset"))
+    classifier = keras_dogs.build_vit(str(tmp_path / "preset"), num_classes=2, image_size=32)
+    weights = vits.weights("dinov2", backbone_of(classifier))
+    table = keras.ops.convert_to_numpy(weights["position"])[0]
+    resampled = resample_positions(table, (4, 4), 1, "bicubic_plain")
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(weights["position.resampled"])[0], resampled, atol=1e-6)
+    learned = np.random.default_rng(0).normal(0, 1, weights["position.resampled"].shape)
+    weights["position.resampled"].assign(learned - learned.mean())  # their sum is what KerasHub looks at
+    extractor = feature_extractor(classifier)
+    keras_dogs.save_classifier(classifier, tmp_path / "model.keras")
+    again = feature_extractor(keras_dogs.load_classifier(tmp_path / "model.keras"))
+    one, other = (keras.ops.convert_to_numpy(model(pictures(32))) for model in (extractor, again))
+    np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+# timm's networks that have the tensors of others.
+
+
+@pytest.mark.parametrize(
+    ("config", "tensors", "message"),
+    [
+        ({"architecture": "resnetaa50"}, {}, "resnetaa50 of timm is not supported"),
+        ({"architecture": "vit_so400m_patch14_siglip_gap_224"}, {}, "is not supported; plain ViTs"),
+        ({"architecture": "vit_tiny_patch16_224", "global_pool": "max"}, {}, "global_pool max"),
+        ({}, {"patch_embed.proj.weight": (96, 3, 4, 4)}, "no plain ViT: it has no pos_embed and no blocks.0"),
+        (
+            {},
+            {"patch_embed.proj.weight": (100, 3, 4, 4), "pos_embed": (1, 5, 100), "blocks.0.mlp.fc1.weight": (8, 8)},
+            "width 100, whose number of heads is not known",
+        ),
+        ({}, {"stem.conv.weight": (64, 3, 7, 7), "norm.weight": (64,)}, "a BiT"),
+    ],
+)
+def test_what_timm_has_and_we_have_not(tmp_path, config, tensors, message):
+    save_file({name: np.zeros(shape, "float32") for name, shape in tensors.items()}, tmp_path / "model.safetensors")
+    if config:
+        (tmp_path / "config.json").write_text(json.dumps(config))
+    refused(tmp_path if config else tmp_path / "model.safetensors", message)
+
+
 # PyTorch files, without PyTorch.
 
 
@@ -243,6 +300,20 @@ def test_a_pickle_that_runs_something_is_refused(tmp_path, capsys):
     (tmp_path / "old.pth").write_bytes(pickle.dumps(Runs()))
     refused(tmp_path / "old.pth", "not a zip archive of PyTorch")
     assert "run!" not in capsys.readouterr().out
+
+
+def test_a_view_beyond_the_file_is_refused(tmp_path):
+    torch = pytest.importorskip("torch", reason="PyTorch writes the file; reading it needs none")
+    torch.save({"conv1.weight": torch.zeros(10)}, tmp_path / "model.pth")
+    with zipfile.ZipFile(tmp_path / "model.pth") as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    data = next(name for name in parts if name.endswith("data/0"))
+    parts[data] = parts[data][:8]
+    with zipfile.ZipFile(tmp_path / "model.pth", "w") as archive:
+        for name, content in parts.items():
+            archive.writestr(name, content)
+    with pytest.raises(ValueError, match="does not lie in its 2 numbers"):
+        TorchFile(tmp_path / "model.pth").read("conv1.weight")
 
 
 def test_a_state_dict_is_read(tmp_path):
@@ -288,6 +359,20 @@ def test_a_run_is_a_preset(run_folder):
     for one, other in zip(backbone_of(trained).weights, backbone_of(further).weights):
         np.testing.assert_allclose(one.numpy(), other.numpy())
     assert not further.predict_on_batch(pictures(73)).any()
+    larger = keras_dogs.build_resnet(str(run_folder), num_classes=5, image_size=96)
+    assert larger.predict_on_batch(pictures(110)).shape == (2, 5)
+
+
+def test_a_vit_run_at_another_size(tmp_path):
+    classifier = keras_dogs.build_vit("vit_nano", num_classes=2)
+    backbone_of(classifier).trainable = False
+    keras_dogs.save_classifier(classifier, tmp_path / "model.keras")
+    larger = keras_dogs.build_vit(str(tmp_path / "model.keras"), num_classes=2, image_size=96)
+    assert len(backbone_of(larger).trainable_variables) > 10
+    before, after = (vits.weights("vit", backbone_of(model)) for model in (classifier, larger))
+    expected = resample_positions(keras.ops.convert_to_numpy(before["position"]), (12, 12), 1)
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(after["position"]), expected, atol=1e-6)
+    assert np.array_equal(before["3.fc2.kernel"].numpy(), after["3.fc2.kernel"].numpy())
 
 
 # The ImageNet head.
@@ -404,7 +489,7 @@ def test_offline_presets(monkeypatch, tmp_path):
     monkeypatch.setenv("KERAS_DOGS_OFFLINE", "1")
     monkeypatch.setenv("KAGGLEHUB_CACHE", str(tmp_path))
     refused("resnet_50_imagenet", "offline, and it is not in Kaggle's cache")
-    refused("applications:resnet50", "offline; give its weights file")
+    refused("applications:resnet50", "offline, and", "give its weights file")
     keras_dogs.build_vit("vit_nano", num_classes=3)
 
 
@@ -428,3 +513,48 @@ def test_features_of_a_saved_variant_survive(tmp_path):
     again = keras_dogs.load_classifier(tmp_path / "model.keras")
     one, other = (keras.ops.convert_to_numpy(feature_extractor(model)(pictures(64))) for model in (classifier, again))
     np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+# Presets in the commands.
+
+
+@pytest.fixture
+def breeds(tmp_path, dogs):
+    """The pictures of `dogs` under names of Stanford Dogs."""
+    names = {
+        "amberwick": "n02085620-Chihuahua",
+        "birchhound": "n02085782-Japanese_spaniel",
+        "cloverjack": "n02085936-Maltese_dog",
+    }
+    for part in ("train", "test"):
+        for drawn, name in names.items():
+            shutil.copytree(dogs / part / drawn, tmp_path / "breeds" / part / name)
+    return tmp_path / "breeds"
+
+
+def test_evaluate_takes_a_preset_as_it_comes(command, tmp_path, breeds, dogs):
+    file = small_npz(tmp_path, num_classes=1000)
+    status, out, err = command("evaluate", file, "--dataset", breeds, "--json")
+    assert status == 0 and json.loads(out)["num_pictures"] == 9, err
+    assert "1.0986" not in out  # ln 3: what a head of zeros would lose
+    for arguments, message in (
+        ((file,), "does not say what it was trained on; give --dataset"),
+        ((file, "--dataset", dogs), "class amberwick is no breed of Stanford Dogs"),
+        (("vit_nano", "--dataset", breeds), "the preset's head has 24 classes"),
+        (("vit_small_patch16_224", "--dataset", breeds), "without published weights"),
+    ):
+        status, _, err = command("evaluate", *arguments)
+        assert status == 2 and message in err, err
+
+
+def test_train_from_an_imagenet_head_at_another_size(command, tmp_path, breeds):
+    """A probe with a learning rate of next to nothing ends where the untouched head is."""
+    file = small_npz(tmp_path, num_classes=1000)
+    arguments = ["--preset", file, "--dataset", breeds, "--head", "imagenet", "--image-size", "96", "--linear-probe"]
+    arguments += ["--epochs", "1", "--learning-rate", "1e-12", "--weight-decay", "0", "--output", tmp_path / "run"]
+    status, _, err = command("train", *arguments, "--position-resampling", "linear")
+    assert status == 0, err
+    whole = keras_dogs.build_vit(str(file), num_classes=None, image_size=96, positions="linear")
+    trained = keras_dogs.load_classifier(tmp_path / "run" / "model.keras")
+    expected = whole.predict_on_batch(pictures(110))[:, [151, 152, 153]]
+    np.testing.assert_allclose(trained.predict_on_batch(pictures(110)), expected, rtol=1e-3, atol=1e-3)

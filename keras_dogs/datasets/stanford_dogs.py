@@ -16,6 +16,7 @@ from keras_dogs.datasets.pictures import open_picture
 from keras_dogs.datasets.splits import Dataset
 from keras_dogs.datasets.splits import Split
 from keras_dogs.errors import UserError
+from keras_dogs.network import is_offline
 
 ARCHIVES = ("images.tar", "annotation.tar", "lists.tar")
 _PIP_LINE = "pip install 'keras-dogs[stanford-dogs]'"
@@ -39,6 +40,11 @@ def load_stanford_dogs(data_dir: Path | None = None) -> Dataset:
         raise UserError(f"--data-dir {data_dir}: no such folder")
     # Preparing imports TensorFlow, which must not share this process with another backend.
     if not is_prepared(data_dir):
+        if is_offline() and not (data_dir and all((data_dir / name).is_file() for name in ARCHIVES)):
+            raise UserError(
+                f"--dataset stanford_dogs: offline, and not prepared; put {', '.join(ARCHIVES)} into a folder and "
+                "give it as --data-dir"
+            )
         _prepare_in_child(data_dir)
     return read_prepared(data_dir)
 

@@ -85,7 +85,7 @@ def drop_paths(backbone: keras.Model, rate: float, counter: DrawKeys) -> None:
         for number, end in enumerate(ends):
             end = getattr(end, "dropout", end) if type(end).__name__ == "DeiTOutput" else end
             block_rate = rate * depth / max(len(branches) - 1, 1)
-            _follow(end, DropPath(block_rate, counter.peek, 2 * depth + number))
+            _follow(end, DropPath(block_rate, counter.peek, 2 * depth + number, dtype=end.dtype_policy))
 
 
 def _follow(layer: keras.layers.Layer, then: keras.layers.Layer) -> None:

@@ -81,5 +81,7 @@ def refuse_unreadable(decoded: list[Canvases], limit: float, num_classes: int) -
             f"{len(bad)} of {total} pictures cannot be read ({listed}), more than the {limit:.0%} that are tolerated: "
             "repair or remove them, or give --skip-unreadable to leave them out"
         )
+    if any(not len(canvases) for canvases in decoded):
+        raise UserError("a split has no readable picture left: repair its pictures, or choose another dataset")
     if bad and len(np.unique(decoded[0].labels)) < num_classes:
         raise UserError("a class has no readable picture left to train on: repair its pictures or remove the class")

@@ -14,6 +14,7 @@ import json
 from pathlib import Path
 
 from keras_dogs import backend
+from keras_dogs.errors import first_line
 from keras_dogs.presets import PRESETS
 from keras_dogs.presets import unknown_preset
 from keras_dogs.weights import checkpoint
@@ -29,7 +30,6 @@ from keras_dogs.weights.initialization import seeded_initializers
 from keras_dogs.weights.loaded import Head
 from keras_dogs.weights.loaded import Loaded
 from keras_dogs.weights.loaded import Wanted
-from keras_dogs.weights.positions import METHODS
 
 backend.keep_tensorflow_off_accelerators()  # KerasHub has imported it by now, if it could
 
@@ -41,7 +41,7 @@ def load_backbone(
     dtype=None,
     with_head: bool = False,
     seed: int = 0,
-    positions: str = METHODS[0],
+    positions: str | None = None,
 ) -> Loaded:
     """Loads a backbone with what its weights expect around it.
 
@@ -52,7 +52,8 @@ def load_backbone(
         dtype: str or `keras.DTypePolicy` or `None`. The backbone's dtype policy.
         with_head: bool. Also load the source's own classifier.
         seed: int. Decides random weights, on every backend in the same way.
-        positions: str. How the positions of a ViT are brought to another size; see `resample_positions`.
+        positions: str or `None`. How the positions of a ViT are brought to another size, a method of
+            `resample_positions`; `None` is bicubic with antialiasing, and without for DINOv2, as in its own code.
 
     Raises:
         UserError: nothing is known by that name, or what is there cannot be loaded.
@@ -60,7 +61,10 @@ def load_backbone(
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
     wanted = Wanted(str(preset), tuple(size) if size else None, load_weights, dtype, with_head, positions)
     with no_initializers() if load_weights else seeded_initializers(seed):
-        return _load(wanted)
+        try:
+            return _load(wanted)
+        except (KeyError, ValueError, TypeError) as error:  # what no source has foreseen is still the file's fault
+            raise wanted.error(f"cannot be loaded: {type(error).__name__}: {first_line(error)}") from error
 
 
 def _load(wanted: Wanted) -> Loaded:

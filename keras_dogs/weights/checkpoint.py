@@ -8,6 +8,7 @@ import numpy as np
 import safetensors
 
 from keras_dogs.errors import UserError
+from keras_dogs.errors import first_line
 from keras_dogs.weights.torch_file import TorchFile
 from keras_dogs.weights.torch_file import from_bfloat16
 
@@ -71,8 +72,7 @@ def open_checkpoint(preset: str, path: Path) -> Checkpoint:
         try:
             parts.append(_open(file))
         except Exception as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise UserError(f"--preset {preset}: {file.name} cannot be read: {reason}") from error
+            raise UserError(f"--preset {preset}: {file.name} cannot be read: {first_line(error)}") from error
     return Checkpoint(preset, parts)
 
 

@@ -6,9 +6,10 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+from keras_dogs.errors import first_line
+from keras_dogs.network import is_offline
 from keras_dogs.weights.loaded import Wanted
 
-OFFLINE = "KERAS_DOGS_OFFLINE"
 _BUCKET = "https://storage.googleapis.com/"
 
 # The checkpoints behind TF Hub's ViTs, all of gs://vit_models/augreg (sayakpaul/ViT-jax2tf, model-selector.ipynb). Its
@@ -20,17 +21,6 @@ _TF_HUB = {
     "vit_b32": "B_32-i21k-300ep-lr_0.001-aug_medium1-wd_0.03-do_0.0-sd_0.0--imagenet2012-steps_20k-lr_0.03-res_224",
     "vit_l16": "L_16-i21k-300ep-lr_0.001-aug_medium1-wd_0.1-do_0.1-sd_0.1--imagenet2012-steps_20k-lr_0.01-res_224",
 }
-
-
-def is_offline() -> bool:
-    """Whether nothing may be fetched: `--offline`, or `HF_HUB_OFFLINE` as Hugging Face has it."""
-    yes = ("1", "on", "true", "yes")
-    return any(os.environ.get(name, "").lower() in yes for name in (OFFLINE, "HF_HUB_OFFLINE"))
-
-
-def go_offline() -> None:
-    """Forbids every download in this process."""
-    os.environ[OFFLINE] = os.environ["HF_HUB_OFFLINE"] = "1"
 
 
 def address_of_npz(preset: str) -> str | None:
@@ -70,8 +60,7 @@ def fetch_npz(wanted: Wanted, address: str) -> Path:
     try:
         return Path(pooch.retrieve(address, _checksum(address), name, cache, progressbar=_has_tqdm()))
     except Exception as error:  # requests, urllib3 and pooch each raise their own kinds
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise wanted.error(f"{address} could not be fetched: {reason}") from error
+        raise wanted.error(f"{address} could not be fetched: {first_line(error)}") from error
 
 
 def _checksum(address: str) -> str | None:
@@ -116,5 +105,4 @@ def fetch_hugging_face(wanted: Wanted, repository: str) -> Path:
             )
         )
     except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise wanted.error(f"could not be fetched from Hugging Face: {reason}") from error
+        raise wanted.error(f"could not be fetched from Hugging Face: {first_line(error)}") from error

@@ -73,7 +73,7 @@ def _load(wanted: Wanted, checkpoint: Checkpoint) -> Loaded:
     )
     sources = {
         **_dense("patch", f"{prefix}embedding"),
-        **vits.position_sources(positions, "vit", backbone, int(has_token), wanted.positions),
+        **vits.position_sources(positions, "vit", backbone, int(has_token), wanted.positions or "bicubic"),
         **_norm("norm", f"{prefix}Transformer/encoder_norm"),
     }
     if has_token:

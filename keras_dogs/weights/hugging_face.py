@@ -65,10 +65,10 @@ def _load_vit(wanted: Wanted, folder: Path, config: dict) -> Loaded:
 def _fill_vit(wanted: Wanted, loaded: Loaded, checkpoint: Checkpoint, config: dict) -> Loaded:
     family, backbone = loaded.family, loaded.backbone
     base = _base(checkpoint, "embeddings.cls_token")
-    # DINOv2's own code resamples without antialiasing.
-    plain = family == "dinov2" and wanted.positions == "bicubic" and config["model_type"] == "dinov2"
+    # DINOv2's own code resamples without antialiasing, with registers with it.
+    own_method = "bicubic_plain" if config["model_type"] == "dinov2" else "bicubic"
     num_prefix = 2 if family == "deit" else 1  # registers have no positions
-    method = "bicubic_plain" if plain else wanted.positions
+    method = wanted.positions or own_method
     table = f"{base}embeddings.position_embeddings"
     sources = vits.position_sources(table, family, backbone, num_prefix, method)
     sources |= _vit_sources(base, family, config)
@@ -83,7 +83,7 @@ def _architecture(wanted: Wanted, family: str, own: tuple[int, int], config: dic
     activation = config.get("hidden_act", "gelu")
     if activation not in _GELUS:
         raise wanted.error(f"activation {activation} is not supported")
-    patch = _pair(config["patch_size"])[0]
+    patch = vits.patch_size_of(config)
     common = dict(
         patch_size=patch,
         num_layers=config["num_hidden_layers"],
@@ -234,8 +234,11 @@ def _conversion(folder: Path, family: str):
     if not file.is_file():
         return scale, offset, "bilinear"
     values = json.loads(file.read_text())
-    if values.get("do_normalize", True) and "image_mean" in values:
-        scale, offset = conversion_of(values["image_mean"], values["image_std"], values.get("rescale_factor", 1 / 255))
+    rescale = values.get("rescale_factor", 1 / 255)
+    if not values.get("do_normalize", True):
+        scale, offset = conversion_of([0.0] * 3, [1.0] * 3, rescale)
+    elif "image_mean" in values:
+        scale, offset = conversion_of(values["image_mean"], values["image_std"], rescale)
     return scale, offset, "bicubic" if values.get("resample") == _BICUBIC else "bilinear"
 
 

@@ -4,11 +4,13 @@ Its stride sits on the first 1x1 convolution of a stage, which KerasHub's ResNet
 """
 
 import contextlib
+import os
 from pathlib import Path
 
 import keras
 
-from keras_dogs.weights.downloads import is_offline
+from keras_dogs.errors import first_line
+from keras_dogs.network import is_offline
 from keras_dogs.weights.loaded import Head
 from keras_dogs.weights.loaded import Loaded
 from keras_dogs.weights.loaded import Wanted
@@ -26,8 +28,10 @@ def load(wanted: Wanted) -> Loaded:
         raise wanted.error(f"unknown model; choose one of {', '.join(_PREFIX + known for known in _CLASSES)}")
     if file and not Path(file).is_file():
         raise wanted.error(f"no such weights file: {file}")
-    if not file and wanted.load_weights and is_offline():
-        raise wanted.error("offline; give its weights file, applications:NAME:FILE")
+    home = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras"))
+    cached = home / "models" / f"{name}_weights_tf_dim_ordering_tf_kernels.h5"
+    if not file and wanted.load_weights and is_offline() and not cached.is_file():
+        raise wanted.error(f"offline, and {cached} is not there; give its weights file, applications:{name}:FILE")
     size = wanted.image_size or (224, 224)
     build = getattr(keras.applications, _CLASSES[name])
     with _global_policy(wanted.dtype):
@@ -47,9 +51,8 @@ def _load_classifier(wanted: Wanted, build, file: str) -> keras.Model:
     try:
         return build(weights=file or "imagenet")
     except Exception as error:  # h5py, Keras and urllib each raise their own kinds
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         what = f"{file} does not hold its weights" if file else "its weights could not be downloaded"
-        raise wanted.error(f"{what}: {reason}") from error
+        raise wanted.error(f"{what}: {first_line(error)}") from error
 
 
 def _take_rgb(convolution) -> None:

@@ -7,13 +7,14 @@ import keras_hub
 import numpy as np
 from keras_hub.src.utils import preset_utils
 
+from keras_dogs.errors import first_line
+from keras_dogs.network import is_offline
 from keras_dogs.presets import CONVERSIONS
 from keras_dogs.presets import EMBEDDED_FOLDER
 from keras_dogs.presets import FAMILY_CONVERSIONS
 from keras_dogs.presets import PRESETS
 from keras_dogs.presets import VIT_FAMILIES
 from keras_dogs.presets import Preset
-from keras_dogs.weights import downloads
 from keras_dogs.weights import vits
 from keras_dogs.weights.loaded import Head
 from keras_dogs.weights.loaded import Loaded
@@ -44,13 +45,12 @@ def load(wanted: Wanted, handle: str) -> Loaded:
         handle = str(EMBEDDED_FOLDER / handle)
     if Path(handle).is_dir() and not any(Path(handle).glob("*.weights.h5")):
         raise wanted.error("config.json without weights; looked for model.weights.h5 or model.safetensors")
-    if downloads.is_offline() and not Path(handle).is_dir():
+    if is_offline() and not Path(handle).is_dir():
         _refuse_download(wanted, handle)
     try:
         return _load_preset(wanted, handle)
     except (ValueError, TypeError, KeyError, OSError, ImportError, AttributeError) as error:
-        reason = next(line for line in [*str(error).splitlines(), type(error).__name__] if line.strip())
-        raise wanted.error(f"KerasHub cannot load it: {reason}") from error
+        raise wanted.error(f"KerasHub cannot load it: {first_line(error)}") from error
 
 
 def _build_from_table(wanted: Wanted, row: Preset) -> Loaded:
@@ -72,44 +72,43 @@ def _load_preset(wanted: Wanted, handle: str) -> Loaded:
     own = tuple(config["image_shape"][:2])
     size = _image_size(wanted, family, own, config)
     is_resampled = family in ("vit", "deit") and size != own and wanted.load_weights
+    num_prefix = int(config.get("use_class_token", True)) if family == "vit" else _NUM_PREFIX[family]
     backbone = keras_hub.models.Backbone.from_preset(
         handle,
         load_weights=wanted.load_weights,
         dtype=wanted.dtype,
         image_shape=(*(own if is_resampled else size), 3),
     )
-    num_prefix = _NUM_PREFIX[family] + getattr(backbone, "num_register_tokens", 0)
     if is_resampled:
-        backbone = _resized(backbone, family, size, num_prefix, wanted.positions)
-    pooling, head = _load_head(wanted, handle) if wanted.with_head else (_pooling(family), None)
-    conversion = _load_conversion(handle, family)
-    return Loaded(backbone, family, size, *conversion, pooling, head, num_prefix=num_prefix)
+        backbone = vits.resized(backbone, family, size, num_prefix, wanted.positions or "bicubic")
+    if family == "dinov2":
+        backbone = _with_own_positions(backbone, wanted)
+    pooling = "average_of_patches" if family == "vit" and not num_prefix else _pooling(family)
+    pooling, head = _load_head(wanted, handle) if wanted.with_head else (pooling, None)
+    *conversion, interpolation = _load_conversion(handle, family)
+    num_prefix += getattr(backbone, "num_register_tokens", 0)
+    return Loaded(backbone, family, size, *conversion, pooling, head, interpolation, num_prefix)
+
+
+def _with_own_positions(backbone: keras.Model, wanted: Wanted) -> keras.Model:
+    """A DINOv2 that keeps what it learns of positions, resampled in NumPy: the same on every backend."""
+    again = vits.DINOV2Variant.from_config(backbone.get_config())
+    before, after = (vits.weights("dinov2", model) for model in (backbone, again))
+    for name, weight in after.items():
+        weight.assign(before[name])
+    table = keras.ops.convert_to_numpy(after["position"])[0]
+    method = wanted.positions or ("bicubic" if backbone.embeddings.antialias_in_interpolation else "bicubic_plain")
+    after["position.resampled"].assign(resample_positions(table, vits.grid_of(again), 1, method)[None])
+    return again
 
 
 def _image_size(wanted: Wanted, family: str, own: tuple, config: dict) -> tuple[int, int]:
     if family in VIT_FAMILIES:
         # DINOv2 and DINOv3 were trained at larger sizes and are used at any, as a rule at 224.
         size = wanted.image_size or (own if family in ("vit", "deit") else (224, 224))
-        patch = config["patch_size"]
-        vits.check_patch_size(size, patch[0] if isinstance(patch, (tuple, list)) else patch)
+        vits.check_patch_size(size, vits.patch_size_of(config))
         return size
     return wanted.image_size or tuple(side or 224 for side in own)
-
-
-def _resized(backbone: keras.Model, family: str, size: tuple[int, int], num_prefix: int, method: str) -> keras.Model:
-    """The same backbone for another size: all weights alike, but the positions resampled."""
-    config = backbone.get_config()
-    again = type(backbone).from_config({**config, "image_shape": (*size, 3)})
-    old, new = (vits.weights(family, model) for model in (backbone, again))
-    patch = again.patch_size[0] if isinstance(again.patch_size, (tuple, list)) else again.patch_size
-    grid = tuple(side // patch for side in size)
-    for name, weight in new.items():
-        value = keras.ops.convert_to_numpy(old[name])
-        if name == "position":
-            table = value.reshape(-1, value.shape[-1])
-            value = np.reshape(resample_positions(table, grid, num_prefix, method), weight.shape)
-        weight.assign(value)
-    return again
 
 
 def _pooling(family: str) -> str:
@@ -117,14 +116,15 @@ def _pooling(family: str) -> str:
 
 
 def _load_conversion(handle: str, family: str):
-    """The preset's own scale and offset; the family's where it brings none."""
+    """The preset's own scale, offset and interpolation; the family's where it brings none."""
     try:
         converter = keras_hub.layers.ImageConverter.from_preset(handle)
     except (ValueError, FileNotFoundError):
         converter = None
     if converter is None:
-        return CONVERSIONS[FAMILY_CONVERSIONS[family]]
-    return _three(converter.scale, 1.0), _three(converter.offset, 0.0)
+        return *CONVERSIONS[FAMILY_CONVERSIONS[family]], "bilinear"
+    interpolation = "bicubic" if converter.interpolation == "bicubic" else "bilinear"
+    return _three(converter.scale, 1.0), _three(converter.offset, 0.0), interpolation
 
 
 def _three(value, default: float) -> tuple[float, ...]:
@@ -139,10 +139,14 @@ def _load_head(wanted: Wanted, handle: str):
         kernel, bias = (keras.ops.convert_to_numpy(weight) for weight in task.output_dense.weights)
     except (ValueError, FileNotFoundError, AttributeError) as error:
         raise wanted.error("has no classifier of its own; give num_classes") from error
+    if not np.any(kernel):
+        raise wanted.error("its classifier is all zeros; give num_classes")
+    layer = getattr(task, "intermediate_layer", None)
+    pre_logits = tuple(layer.get_weights()) if layer is not None else None
     # KerasHub's average of a ViT counts every token, the class token too.
     is_vit = _FAMILY_OF_CLASS[type(task.backbone).__name__] in VIT_FAMILIES
     pooling = {"token": "token", "gap": "average_of_tokens" if is_vit else "average", "avg": "average"}[task.pooling]
-    return pooling, Head(kernel, bias)
+    return pooling, Head(kernel, bias, None, pre_logits)
 
 
 def _refuse_download(wanted: Wanted, handle: str) -> None:

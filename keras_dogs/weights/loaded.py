@@ -6,7 +6,6 @@ import keras
 import numpy as np
 
 from keras_dogs.errors import UserError
-from keras_dogs.weights.positions import METHODS
 
 
 class Wanted(NamedTuple):
@@ -18,7 +17,7 @@ class Wanted(NamedTuple):
         load_weights: bool. `False` for the architecture alone, at random.
         dtype: str or `keras.DTypePolicy` or `None`. The backbone's policy.
         with_head: bool. The source's own classifier is wanted too.
-        positions: str. A method of `resample_positions`.
+        positions: str or `None`. A method of `resample_positions`; `None` is the source's own.
     """
 
     preset: str
@@ -26,7 +25,7 @@ class Wanted(NamedTuple):
     load_weights: bool = True
     dtype: object = None
     with_head: bool = False
-    positions: str = METHODS[0]
+    positions: str | None = None
 
     def error(self, what: str) -> UserError:
         """A `UserError` about this preset."""

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import keras
 
+from keras_dogs.errors import first_line
+from keras_dogs.weights import vits
 from keras_dogs.weights.loaded import Head
 from keras_dogs.weights.loaded import Loaded
 from keras_dogs.weights.loaded import Wanted
@@ -27,27 +29,22 @@ def load(wanted: Wanted, file: Path) -> Loaded:
             classifier.get_layer(name) for name in ("crop", "conversion", "pooling", "head")
         )
     except Exception as error:  # zipfile, h5py, json and Keras each raise their own kinds
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise wanted.error(f"not a classifier that keras_dogs saved: {reason}") from error
+        raise wanted.error(f"not a classifier that keras_dogs saved: {first_line(error)}") from error
     backbone = next(layer for layer in classifier.layers if isinstance(layer, keras.Model))
-    size = (crop.height, crop.width)
-    family = family_of(backbone)
-    if wanted.image_size not in (None, size) and family != "resnet":
-        raise wanted.error(
-            f"its positions are for {size[0]} x {size[1]}; give that --image-size, or train from its preset"
-        )
+    backbone.trainable = True  # a linear probe saved it frozen
+    family, size = family_of(backbone), (crop.height, crop.width)
+    num_prefix = getattr(pooling, "num_prefix", 0)
     names = [layer.name for layer in classifier.layers]
-    fc_norm = tuple(classifier.get_layer("fc_norm").get_weights()) if "fc_norm" in names else None
     loaded = Loaded(
-        _with_policy(backbone, wanted),
+        _as_wanted(wanted, backbone, family, num_prefix, size),
         family,
         wanted.image_size or size,
         tuple(conversion.scale),
         tuple(conversion.offset),
         getattr(pooling, "kind", "average"),
         interpolation=crop.interpolation,
-        num_prefix=getattr(pooling, "num_prefix", 0),
-        fc_norm=fc_norm,
+        num_prefix=num_prefix,
+        fc_norm=tuple(classifier.get_layer("fc_norm").get_weights()) if "fc_norm" in names else None,
     )
     if not wanted.with_head:
         return loaded
@@ -61,15 +58,29 @@ def family_of(backbone: keras.Model) -> str:
     return next((family for family in ("deit", "dinov2", "dinov3", "vit") if family in name), "resnet")
 
 
-def _with_policy(backbone: keras.Model, wanted: Wanted) -> keras.Model:
-    """The backbone in the dtype policy that is asked for, and at random where no weights are."""
-    policy = keras.dtype_policies.get(wanted.dtype or keras.config.dtype_policy())
-    if backbone.dtype_policy.name == policy.name and wanted.load_weights:
+def _as_wanted(wanted: Wanted, backbone: keras.Model, family: str, num_prefix: int, size) -> keras.Model:
+    """The backbone at the size and in the dtype policy that are asked for, and at random where no weights are."""
+    policy = keras.dtype_policies.get(wanted.dtype or keras.config.dtype_policy()).name
+    is_same_size = wanted.image_size in (None, size)
+    if is_same_size and backbone.dtype_policy.name == policy and wanted.load_weights:
         return backbone
     config = backbone.get_config()
-    if "dtype" not in config:  # a plain functional model, of keras.applications
+    if "image_shape" not in config:
+        raise wanted.error(
+            "a run from applications: keeps its size and precision; train from its preset again for others"
+        )
+    if backbone.dtype_policy.name != policy or not wanted.load_weights:
+        again = type(backbone).from_config({**config, "dtype": policy})
+        if wanted.load_weights:
+            again.set_weights(backbone.get_weights())
+        backbone = again
+    if is_same_size:
         return backbone
-    again = type(backbone).from_config({**config, "dtype": policy.name})
-    if wanted.load_weights:
+    if family == "resnet":
+        again = type(backbone).from_config({**backbone.get_config(), "image_shape": (*wanted.image_size, 3)})
         again.set_weights(backbone.get_weights())
-    return again
+        return again
+    if family == "dinov3":
+        raise wanted.error("a run of DINOv3 keeps its size; train from its preset again for another")
+    with_positions = 1 if family == "dinov2" else num_prefix
+    return vits.resized(backbone, family, wanted.image_size, with_positions, wanted.positions or "bicubic")

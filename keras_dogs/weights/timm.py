@@ -4,6 +4,8 @@ The layouts are those of `timm/models/{vision_transformer,deit,resnet,resnetv2}.
 tensors; `config.json` says how pictures were converted.
 """
 
+import math
+import re
 from pathlib import Path
 
 from keras_dogs.presets import CONVERSIONS
@@ -24,7 +26,13 @@ from keras_dogs.weights.transfer import norm
 from keras_dogs.weights.transfer import transfer
 from keras_dogs.weights.transfer import zeros
 
-_NUM_HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16}  # the other widths have heads of 64
+# Architectures whose tensors tell everything: others have the same tensors and compute something else with them
+# (resnetaa50 pools, so400m has other heads and another GELU).
+_ARCHITECTURES = (
+    r"(vit|deit)_(tiny|small|base|large|huge)_(distilled_)?patch\d+(_gap)?_\d+(_miil)?"
+    r"|resnet(18|26|34|50|101|152)|resnetv2_(18|34|50|101|152)"
+)
+_NUM_HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16}
 _IGNORED = ("head.*", "head_dist.*", "fc.*", "pre_logits.*", "fc_norm.*", "*.num_batches_tracked")
 
 
@@ -32,6 +40,14 @@ def load(wanted: Wanted, path: Path, config: dict) -> Loaded:
     """Loads a folder whose `config.json` is `config`, or a bare file with an empty one."""
     if not wanted.load_weights:
         raise wanted.error("load_weights=False needs a name of the table of presets; this is a file of weights")
+    architecture = config.get("architecture")
+    if architecture and not re.fullmatch(_ARCHITECTURES, architecture):
+        raise wanted.error(
+            f"{architecture} of timm is not supported; plain ViTs and DeiTs (vit_base_patch16_224, "
+            "deit_small_distilled_patch16_224), resnet50 and resnetv2_50 and their like are"
+        )
+    if config.get("global_pool", "token") not in ("token", "avg"):
+        raise wanted.error(f"global_pool {config['global_pool']} of timm is not supported")
     with open_checkpoint(wanted.preset, path) as checkpoint:
         return _with_conversion(_load(wanted, checkpoint, config), config)
 
@@ -48,25 +64,26 @@ def _load(wanted: Wanted, checkpoint: Checkpoint, config: dict) -> Loaded:
 
 
 def _load_vit(wanted: Wanted, checkpoint: Checkpoint, config: dict) -> Loaded:
+    missing = [name for name in ("pos_embed", "blocks.0.mlp.fc1.weight") if name not in checkpoint]
+    if missing:
+        raise checkpoint.error(f"no plain ViT: it has no {' and no '.join(missing)}")
     width, _, patch, _ = checkpoint.shapes["patch_embed.proj.weight"]
+    if width not in _NUM_HEADS:
+        raise checkpoint.error(f"a ViT of width {width}, whose number of heads is not known")
     depth = sum(name.startswith("blocks.") and name.endswith(".norm1.weight") for name in checkpoint.shapes)
     is_distilled, has_token = "dist_token" in checkpoint, "cls_token" in checkpoint
     family, num_prefix = ("deit", 2) if is_distilled else ("vit", int(has_token))
-    num_positions = checkpoint.shapes["pos_embed"][1]
-    side = int((num_positions - num_prefix) ** 0.5 + 0.5) if num_positions != int(num_positions**0.5) ** 2 else 0
-    own = (side or int(num_positions**0.5)) * patch
+    own = math.isqrt(checkpoint.shapes["pos_embed"][1]) * patch  # with tokens too: 198 -> 14
     size = wanted.image_size or (own, own)
     mlp_dim = checkpoint.shapes["blocks.0.mlp.fc1.weight"][0]
-    architecture = dict(
-        patch_size=patch, num_layers=depth, num_heads=_NUM_HEADS.get(width, width // 64), hidden_dim=width
-    )
+    architecture = dict(patch_size=patch, num_layers=depth, num_heads=_NUM_HEADS[width], hidden_dim=width)
     has_fc_norm = "fc_norm.weight" in checkpoint
     if family == "deit":
         architecture |= dict(intermediate_dim=mlp_dim)
     else:
         architecture |= dict(mlp_dim=mlp_dim, use_class_token=has_token, final_norm=not has_fc_norm)
     backbone = vits.build(family, size, wanted.dtype, **architecture)
-    sources = _vit_sources(checkpoint, family, backbone, num_prefix, wanted.positions)
+    sources = _vit_sources(checkpoint, family, backbone, num_prefix, wanted.positions or "bicubic")
     ignored = transfer(checkpoint, vits.weights(family, backbone), sources, _IGNORED)
     pooling = "token" if has_token and config.get("global_pool", "token") == "token" else "average_of_patches"
     fc_norm = None

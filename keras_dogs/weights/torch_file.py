@@ -70,6 +70,9 @@ class TorchFile:
         content = self._archive.read(f"{self._folder}data/{stored.key}")
         dtype = np.dtype("<u2" if stored.dtype == "bfloat16" else stored.dtype)
         flat = np.frombuffer(content, dtype)[stored.offset :]
+        last = sum((size - 1) * step for size, step in zip(stored.shape, stored.strides))
+        if min((0, *stored.shape, *stored.strides)) < 0 or (0 not in stored.shape and last >= len(flat)):
+            raise ValueError(f"a view of {stored.shape} that does not lie in its {len(flat)} numbers")
         strides = [step * dtype.itemsize for step in stored.strides]
         values = np.lib.stride_tricks.as_strided(flat, stored.shape, strides, writeable=False)
         return from_bfloat16(values) if stored.dtype == "bfloat16" else values

@@ -5,8 +5,11 @@ The names: `patch.kernel`, `patch.bias`, `class_token`, `distillation_token`, `p
 (DINOv2: `0.scale1`, `0.scale2`), and `norm`. Every source of weights gives a source for each of them.
 """
 
+import functools
+
 import keras
 import keras_hub
+import numpy as np
 
 from keras_dogs.errors import UserError
 from keras_dogs.weights.positions import resample_positions
@@ -41,6 +44,20 @@ class ViTVariant(keras_hub.models.ViTBackbone):
             "approximate_gelu": self.approximate_gelu,
             "final_norm": self.final_norm,
         }
+
+
+@keras.saving.register_keras_serializable(package="keras_dogs")
+class DINOV2Variant(keras_hub.models.DINOV2Backbone):
+    """KerasHub's DINOv2, whose file holds the positions that were trained.
+
+    KerasHub trains a table resampled to the picture's size, but saves the one it came from: what was learned is lost.
+    """
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        for name in ("save_own_variables", "load_own_variables"):
+            plain = getattr(keras.layers.Layer, name)
+            setattr(self.embeddings, name, functools.partial(plain, self.embeddings))
 
 
 def _gelu_tanh(x):
@@ -78,7 +95,7 @@ def build(family: str, image_size: tuple[int, int], dtype, **architecture) -> ke
     backbone_class = {
         "vit": ViTVariant if is_variant else keras_hub.models.ViTBackbone,
         "deit": keras_hub.models.DeiTBackbone,
-        "dinov2": keras_hub.models.DINOV2Backbone,
+        "dinov2": DINOV2Variant,
     }[family]
     return backbone_class(image_shape=(*image_size, 3), dtype=dtype, **architecture)
 
@@ -156,13 +173,44 @@ def _norm(name, layer):
     return {f"{name}.gamma": layer.gamma, f"{name}.beta": layer.beta}
 
 
+def patch_size_of(architecture) -> int:
+    """The side of a patch, pixels: KerasHub keeps an int or a pair, in a config or on a backbone."""
+    patch = architecture["patch_size"] if isinstance(architecture, dict) else architecture.patch_size
+    return patch[0] if isinstance(patch, (tuple, list)) else patch
+
+
+def grid_of(backbone: keras.Model) -> tuple[int, int]:
+    """Rows and columns of patches."""
+    return tuple(side // patch_size_of(backbone) for side in backbone.image_shape[:2])
+
+
+def resized(backbone: keras.Model, family: str, size: tuple[int, int], num_prefix: int, method: str) -> keras.Model:
+    """The same backbone for another size: all weights alike, but the positions resampled.
+
+    Args:
+        backbone: `keras.Model` with weights.
+        family: str. `"vit"`, `"deit"` or `"dinov2"`.
+        size: pair of ints. Rows and columns of pixels.
+        num_prefix: int. Tokens that have positions and stand before the patches.
+        method: str. A method of `resample_positions`.
+    """
+    check_patch_size(size, patch_size_of(backbone))
+    again = type(backbone).from_config({**backbone.get_config(), "image_shape": (*size, 3)})
+    before = weights(family, backbone)
+    for name, weight in weights(family, again).items():
+        value = keras.ops.convert_to_numpy(before[name])
+        if name.startswith("position") and value.shape != tuple(weight.shape):
+            table = value.reshape(-1, value.shape[-1])
+            value = np.reshape(resample_positions(table, grid_of(again), num_prefix, method), weight.shape)
+        weight.assign(value)
+    return again
+
+
 def position_sources(name: str, family: str, backbone: keras.Model, num_prefix: int, method: str) -> dict[str, From]:
     """Where the positions come from: a table `(1, positions, hidden)`, brought to the grid of the backbone."""
-    patch = backbone.patch_size[0] if isinstance(backbone.patch_size, (tuple, list)) else backbone.patch_size
-    grid = tuple(side // patch for side in backbone.image_shape[:2])
 
     def resampled(table):
-        return resample_positions(table.reshape(-1, table.shape[-1]), grid, num_prefix, method)
+        return resample_positions(table.reshape(-1, table.shape[-1]), grid_of(backbone), num_prefix, method)
 
     if family != "dinov2":
         return {"position": From(name, resampled)}
