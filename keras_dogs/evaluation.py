@@ -82,6 +82,9 @@ def evaluate_run(config: EvaluateConfig) -> Scores:
         classifier = build_classifier(
             config.run, len(names), config.image_size, "none", class_names=names, head="imagenet"
         )
+        # Nothing is cropped out of the canvas, so that pictures need be resized only once.
+        crop = classifier.get_layer("crop")
+        crop.canvas_size = max(crop.height, crop.width)
     else:
         classifier = load_classifier(model_file)
     check_classes(classifier, dataset, data.dataset)
