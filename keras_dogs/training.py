@@ -146,9 +146,8 @@ def _default_name(config: TrainConfig) -> str:
 
 def _short_name(preset: str) -> str:
     """Fit for a folder: the last part of an address that is not a version, the model of `applications:`."""
-    parts = [
-        part for part in preset.removeprefix("applications:").partition(":")[0 if "://" not in preset else 2].split("/")
-    ]
+    is_address = "://" in preset
+    parts = preset.removeprefix("applications:").partition(":")[2 if is_address else 0].split("/")
     name = next((part for part in reversed(parts) if part and not part.isdigit()), "preset")
     return re.sub(r"[^\w.=,+-]", "_", name.removesuffix(".npz").removesuffix(".keras"))[:80]
 

@@ -186,13 +186,12 @@ def _load_resnet(wanted: Wanted, folder: Path, config: dict) -> Loaded:
 def _resnet_sources(base: str, backbone) -> dict[str, From]:
     stem = f"{base}embedder.embedder"
     sources = convolution("stem.conv", f"{stem}.convolution") | batch_norm("stem.norm", f"{stem}.normalization")
-    num_convolutions = 3 if backbone.block_type == "bottleneck_block" else 2
     for stage, block, has_shortcut in resnets.blocks_of(backbone):
         ours, theirs = f"{stage}.{block}", f"{base}encoder.stages.{stage}.layers.{block}"
         if has_shortcut:
             sources |= convolution(f"{ours}.shortcut", f"{theirs}.shortcut.convolution")
             sources |= batch_norm(f"{ours}.shortcut.norm", f"{theirs}.shortcut.normalization")
-        for number in range(num_convolutions):
+        for number in range(resnets.num_convolutions(backbone)):
             sources |= convolution(f"{ours}.conv{number + 1}", f"{theirs}.layer.{number}.convolution")
             sources |= batch_norm(f"{ours}.norm{number + 1}", f"{theirs}.layer.{number}.normalization")
     return sources

@@ -38,9 +38,8 @@ def weights(backbone: keras.Model) -> dict:
             found |= _convolution(f"{ours}.shortcut", backbone, f"{theirs}_0_conv")
             if not is_v2:
                 found |= _norm(f"{ours}.shortcut.norm", backbone, f"{theirs}_0_bn")
-        num_convolutions = 3 if backbone.block_type == "bottleneck_block" else 2
         norms = ["pre_activation_bn", "1_bn", "2_bn"] if is_v2 else ["1_bn", "2_bn", "3_bn"]
-        for number in range(1, num_convolutions + 1):
+        for number in range(1, num_convolutions(backbone) + 1):
             found |= _convolution(f"{ours}.conv{number}", backbone, f"{theirs}_{number}_conv")
             found |= _norm(f"{ours}.norm{number}", backbone, f"{theirs}_{norms[number - 1]}")
     return found | (_norm("norm", backbone, "post_bn") if is_v2 else {})
@@ -51,6 +50,11 @@ def blocks_of(backbone: keras.Model):
     for stage, count in enumerate(backbone.stackwise_num_blocks):
         for block in range(count):
             yield stage, block, block == 0 and (backbone.block_type == "bottleneck_block" or stage > 0)
+
+
+def num_convolutions(backbone: keras.Model) -> int:
+    """How many convolutions a block has: 3 in a bottleneck, else 2."""
+    return 3 if backbone.block_type == "bottleneck_block" else 2
 
 
 def _convolution(name, backbone, layer):

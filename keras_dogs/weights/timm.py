@@ -168,7 +168,7 @@ def _v1_sources(backbone) -> dict[str, From]:
         if has_shortcut:
             sources |= convolution(f"{ours}.shortcut", f"{theirs}.downsample.0")
             sources |= batch_norm(f"{ours}.shortcut.norm", f"{theirs}.downsample.1")
-        for number in range(1, _num_convolutions(backbone) + 1):
+        for number in range(1, resnets.num_convolutions(backbone) + 1):
             sources |= convolution(f"{ours}.conv{number}", f"{theirs}.conv{number}")
             sources |= batch_norm(f"{ours}.norm{number}", f"{theirs}.bn{number}")
     return sources
@@ -180,14 +180,10 @@ def _v2_sources(backbone) -> dict[str, From]:
         ours, theirs = f"{stage}.{block}", f"stages.{stage}.blocks.{block}"
         if has_shortcut:
             sources |= convolution(f"{ours}.shortcut", f"{theirs}.downsample.conv")
-        for number in range(1, _num_convolutions(backbone) + 1):
+        for number in range(1, resnets.num_convolutions(backbone) + 1):
             sources |= convolution(f"{ours}.conv{number}", f"{theirs}.conv{number}")
             sources |= batch_norm(f"{ours}.norm{number}", f"{theirs}.norm{number}")
     return sources
-
-
-def _num_convolutions(backbone) -> int:
-    return 3 if backbone.block_type == "bottleneck_block" else 2
 
 
 def _with_head(loaded: Loaded, checkpoint: Checkpoint, *names: str) -> Loaded:
