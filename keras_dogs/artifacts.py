@@ -1,98 +1,202 @@
-"""Run folders: written beside their place and moved there whole, so that no half-written one is ever left."""
+"""Run folders: what is in them, who may write there, and that nothing in them is ever half written."""
 
 import contextlib
 import csv
+import io
+import json
 import os
+import shlex
 import shutil
 from pathlib import Path
 
+import filelock
 import numpy as np
 
 from keras_dogs.errors import NO_SPACE
+from keras_dogs.errors import Interrupted
 from keras_dogs.errors import UserError
 from keras_dogs.errors import write_error
 
 RECORD, MODEL, HISTORY, STEPS, PREDICTIONS = "record.json", "model.keras", "history.csv", "steps.csv", "predictions.npz"
-CHECKPOINTS = "checkpoints"
+CHECKPOINTS, SWEEP = "checkpoints", "sweep"
+# There while the run is not finished: what it was told, for `--resume`.
+CONFIG = "config.json"
+_LOCK, _TEMPORARY = ".lock", ".tmp-"
 
 
-def choose_output(output: Path | None, default_name: str, overwrite: bool) -> Path:
+def choose_output(output: Path | None, default_name: str, overwrite: bool, resume: bool = False) -> Path:
     """Decides where a run goes, before anything long is begun.
 
     Args:
-        output: Path or `None`. What the user asked for; `None` takes the first free `runs/<default_name>[-N]`.
+        output: Path or `None`. What the user asked for; `None` takes the first free `runs/<default_name>[-N]`, or, to
+            resume, the unfinished one of the greatest number.
         default_name: str.
         overwrite: bool. Whether a run that is there may be replaced.
+        resume: bool. Whether a run that is there is to go on.
 
     Raises:
-        UserError: there is something at `output` already.
+        UserError: there is something at `output` already, or nothing to resume.
     """
     if output is None:
-        names = (f"{default_name}-{number}" if number > 1 else default_name for number in range(1, 10_000))
-        return next(path for path in (Path("runs") / name for name in names) if not path.exists())
-    if output.is_dir() and not any(output.iterdir()):
+        names = [default_name, *(f"{default_name}-{number}" for number in range(2, 10_000))]
+        paths = [Path("runs") / name for name in names]
+        if not resume:
+            return next(path for path in paths if not path.exists())
+        unfinished = [path for path in paths if is_unfinished(path)]
+        if not unfinished:
+            raise UserError(f"--resume: no unfinished run {paths[0]}; say which with --output")
+        return unfinished[-1]
+    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
         return output
-    if output.exists() and not (output / RECORD).is_file():
+    if not (is_finished(output) or is_unfinished(output)):
         raise UserError(f"--output {output}: exists and is not a run folder; choose another --output")
-    if output.exists() and not overwrite:
+    if overwrite or resume:
+        return output
+    if is_finished(output):
         raise UserError(f"--output {output}: holds a finished run; give --overwrite to replace it, or another --output")
-    return output
+    raise UserError(
+        f"--output {output}: holds an unfinished run; give --resume to go on with it, or --overwrite to start again"
+    )
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a run ended there."""
+    return (folder / RECORD).is_file()
+
+
+def is_unfinished(folder: Path) -> bool:
+    """Whether a run was begun there and has not ended."""
+    return (folder / CONFIG).is_file() and not is_finished(folder)
 
 
 @contextlib.contextmanager
-def run_folder(output: Path):
-    """Gives a hidden folder beside `output` to write in, which becomes `output` if the block ends well, else goes.
+def run_folder(output: Path, config: dict, resume: bool):
+    """Gives `output` to write in, alone. If the block fails, what can be resumed stays, and anything else goes.
+
+    A run that was there before is replaced, unless it is to be resumed; it comes back if the new one leaves nothing.
+
+    Args:
+        output: Path.
+        config: dict. What is written to `config.json`.
+        resume: bool.
 
     Raises:
-        UserError: the disk refuses, at any point inside.
+        UserError: another process writes there, or the disk refuses, at any point inside.
     """
-    partial = output.parent / f".{output.name}.{os.getpid()}.partial"
+    retired = output.with_name(f".{output.name}.retired")
     try:
-        (partial / CHECKPOINTS).mkdir(parents=True)
-        yield partial
-        _replace(partial, output)
+        if not resume and output.exists():
+            with _locked(output):
+                shutil.rmtree(retired, ignore_errors=True)
+            output.rename(retired)
+        (output / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
+        with _locked(output), _nothing_useless_left(output):
+            for stale in output.rglob(f"{_TEMPORARY}*"):
+                stale.unlink()
+            if not (output / CONFIG).exists():
+                write_bytes(output / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
+            yield output
+            (output / CONFIG).unlink()
+        shutil.rmtree(retired, ignore_errors=True)
     except OSError as error:
-        if error.errno in NO_SPACE or error.filename is None or str(error.filename).startswith(str(partial)):
+        if error.errno in NO_SPACE or error.filename is None or str(error.filename).startswith(str(output)):
             raise write_error(output, error) from error
         raise UserError(f"{error.filename}: {error.strerror or error}") from error
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def _replace(partial: Path, output: Path) -> None:
-    """Moves `partial` to `output`; an older run there goes only once the new one is in its place."""
-    retired = partial.with_suffix(".retired")
-    if output.exists():
-        output.rename(retired)
-    try:
-        partial.rename(output)
-    except OSError:
-        if retired.exists():
+        if retired.exists() and not output.exists():
             retired.rename(output)
+
+
+@contextlib.contextmanager
+def _nothing_useless_left(folder: Path):
+    """Takes a run's folder away if the run ended before there was anything to go on from; else says how to go on."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit) as stop:
+        if _is_useful(folder):
+            status = stop.code if isinstance(stop, SystemExit) else 130
+            raise Interrupted(f"interrupted; {how_to_go_on(folder)}", status) from stop
         raise
-    shutil.rmtree(retired, ignore_errors=True)
+    finally:
+        if not _is_useful(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_useful(folder: Path) -> bool:
+    return is_finished(folder) or any(folder.rglob("step-*")) or any(folder.rglob(RECORD))
+
+
+def how_to_go_on(folder: Path) -> str:
+    """What to type after an interruption."""
+    return f"go on with: python -m keras_dogs.train --resume --output {shlex.quote(str(folder))}"
+
+
+@contextlib.contextmanager
+def _locked(folder: Path):
+    """The lock goes with the process that holds it, however that ends."""
+    lock = filelock.FileLock(folder / _LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout as error:
+        raise UserError(f"--output {folder}: another process writes there; wait for it, or choose another") from error
+    try:
+        yield
+    finally:
+        lock.release()
+        (folder / _LOCK).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def written_whole(path: Path):
+    """Gives a path beside `path` to write to; what is there at the end of the block becomes `path`, at once."""
+    temporary = path.with_name(f"{_TEMPORARY}{path.name}")
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a file so that it is there whole, or as it was before."""
+    with written_whole(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def write_table(path: Path, rows: list[dict]) -> None:
     """Writes rows of equal keys as CSV, header first."""
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else [])
-        writer.writeheader()
-        writer.writerows(rows)
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else [])
+    writer.writeheader()
+    writer.writerows(rows)
+    write_bytes(path, text.getvalue().encode())
 
 
-def write_predictions(path: Path, names, labels, logits, class_names) -> None:
+def write_predictions(path: Path, names, labels, logits, class_names, validation=None) -> None:
     """Writes what scores are computed from, so that nothing needs the model again.
 
-    Holds `names` (str), `labels` (int32), `logits` (float32, `(num_pictures, num_classes)`) and `class_names` (str).
+    Holds `names` (str), `labels` (int32) and `logits` (float32, `(num_pictures, num_classes)`) of the test split, the
+    same of the validation split, where there is one, as `validation_names` and so on, and `class_names` (str).
+
+    Args:
+        path: Path.
+        names: sequence of str. Of the test split, as the next two.
+        labels: int array.
+        logits: float array.
+        class_names: sequence of str.
+        validation: `(names, labels, logits)` or `None`.
     """
-    np.savez_compressed(
-        path,
-        names=np.asarray(names, dtype=str),
-        labels=np.asarray(labels, np.int32),
-        logits=np.asarray(logits, np.float32),
-        class_names=np.asarray(class_names, dtype=str),
-    )
+    arrays = {"class_names": np.asarray(class_names, dtype=str)}
+    for prefix, split in (("", (names, labels, logits)), ("validation_", validation)):
+        if split is not None:
+            arrays[f"{prefix}names"] = np.asarray(split[0], dtype=str)
+            arrays[f"{prefix}labels"] = np.asarray(split[1], np.int32)
+            arrays[f"{prefix}logits"] = np.asarray(split[2], np.float32)
+    file = io.BytesIO()
+    np.savez_compressed(file, **arrays)
+    write_bytes(path, file.getvalue())
 
 
 def find_model(run: Path) -> Path:

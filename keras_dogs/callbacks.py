@@ -1,5 +1,6 @@
 """What happens beside the steps of `fit`: measuring, validating, keeping the best weights, showing progress."""
 
+import dataclasses
 import math
 import time
 from collections.abc import Callable
@@ -10,11 +11,17 @@ import numpy as np
 from keras import ops
 from rich.progress import TextColumn
 
+from keras_dogs import artifacts
 from keras_dogs import progress
+from keras_dogs.checkpoints import Checkpoints
+from keras_dogs.checkpoints import restore
+from keras_dogs.errors import Interrupted
 from keras_dogs.errors import UserError
 from keras_dogs.models import save_classifier
+from keras_dogs.optimizers import averaged
 from keras_dogs.records import Scores
 from keras_dogs.scoring import score_logits
+from keras_dogs.stopping import StopRequest
 
 
 class StepLog(keras.callbacks.Callback):
@@ -22,12 +29,13 @@ class StepLog(keras.callbacks.Callback):
 
     Args:
         schedule: function of the step, from 0, to the learning rate.
+        rows: list of dict. The rows of an earlier part of the training.
     """
 
-    def __init__(self, schedule: Callable[[int], float]):
+    def __init__(self, schedule: Callable[[int], float], rows=()):
         super().__init__()
         self.schedule = schedule
-        self.rows: list[dict] = []
+        self.rows: list[dict] = list(rows)
         self.step_seconds: list[float] = []
         self._epoch = 0
 
@@ -41,69 +49,171 @@ class StepLog(keras.callbacks.Callback):
         loss, step = float(logs["step_loss"]), len(self.rows)
         self.step_seconds.append(time.perf_counter() - self._began)
         learning_rate = float(ops.convert_to_numpy(self.schedule(step)))
-        if not math.isfinite(loss):
-            raise _diverged(step + 1, learning_rate)
         self.rows.append({"step": step + 1, "epoch": self._epoch, "loss": loss, "learning_rate": learning_rate})
 
     def steady_step_seconds(self) -> float:
-        """The median step, compilation left out."""
-        return float(np.median(self.step_seconds[1:] or self.step_seconds))
+        """The median step, compilation left out; 0 where no step was taken in this process."""
+        return float(np.median(self.step_seconds[1:] or self.step_seconds or [0.0]))
 
     def steady_steps_per_second(self) -> float:
-        """Steps a second over all steps but the first."""
+        """Steps a second over all steps but the first; 0 where there were none in this process."""
         steady = self.step_seconds[1:] or self.step_seconds
-        return len(steady) / sum(steady)
+        return len(steady) / sum(steady) if steady else 0.0
 
 
 class Validation(keras.callbacks.Callback):
     """Scores the validation split after each epoch, keeps a row for `history.csv`, and saves the best model.
 
     Best is the greatest top-1 accuracy; of equal ones, the least loss. Without a validation split the last epoch is.
+    Where the optimizer keeps averages of the weights, these are scored and saved.
 
     Args:
         predict: function of no argument to logits `(num_pictures, num_classes)`, or `None` without a validation split.
         labels: int array, or `None`.
-        best_file: Path. Where the best model goes, `.keras`.
-        last_file: Path or `None`. Where the model goes after each epoch.
+        best_file: function of the epoch, from 1, to the path to which it is saved when it is the best.
         step_log: `StepLog`, which runs before this one.
+        patience: int. Epochs without a better score after which training stops; 0 for never.
     """
 
-    def __init__(self, predict, labels, best_file: Path, last_file: Path | None, step_log: StepLog):
+    def __init__(self, predict, labels, best_file: Callable[[int], Path], step_log: StepLog, patience: int = 0):
         super().__init__()
         self.predict, self.labels = predict, labels
-        self.best_file, self.last_file = best_file, last_file
+        self.best_file, self.patience = best_file, patience
         self.step_log = step_log
         self.rows: list[dict] = []
         self.best_epoch = 0
         self.best_scores: Scores | None = None
 
     def on_epoch_end(self, epoch, logs=None):
-        logits = self.predict() if self.predict else None
-        if logits is not None and not np.isfinite(logits).all():
-            last = self.step_log.rows[-1]
-            raise _diverged(last["step"], last["learning_rate"])
-        scores = score_logits(logits, self.labels) if logits is not None else None
+        with averaged(self.model):
+            scores = self._score()
+            is_best = scores is None or self.best_scores is None or _rank(scores) > _rank(self.best_scores)
+            if is_best:
+                self.best_epoch, self.best_scores = epoch + 1, scores
+                with artifacts.written_whole(self.best_file(epoch + 1)) as path:
+                    save_classifier(self.model, path)
         losses = [row["loss"] for row in self.step_log.rows if row["epoch"] == epoch + 1]
         row = {"epoch": epoch + 1, "train_loss": float(np.mean(losses)), "train_accuracy": float(logs["accuracy"])}
         if scores:
             row |= {"validation_loss": scores.loss, "validation_top1_accuracy": scores.top1_accuracy}
         self.rows.append(row)
-        if self.last_file:
-            save_classifier(self.model, self.last_file)
-        if scores is None or self.best_scores is None or _rank(scores) > _rank(self.best_scores):
-            self.best_epoch, self.best_scores = epoch + 1, scores
-            save_classifier(self.model, self.best_file)
+        if self.is_patience_over():
+            self.model.stop_training = True
+
+    def is_patience_over(self) -> bool:
+        """Whether the last epochs brought nothing better."""
+        return bool(self.patience and self.rows and self.rows[-1]["epoch"] - self.best_epoch >= self.patience)
+
+    def _score(self) -> Scores | None:
+        if self.predict is None:
+            return None
+        logits = self.predict()
+        if not np.isfinite(logits).all():
+            raise _diverged(self.step_log.rows[-1], None)
+        return score_logits(logits, self.labels)
 
 
-def _diverged(step: int, learning_rate: float) -> UserError:
+def _diverged(row: dict, checkpoint: Path | None) -> UserError:
+    left = f"the last good checkpoint is {checkpoint}" if checkpoint else "nothing was written"
     return UserError(
-        f"the loss is not finite at step {step} (learning rate {learning_rate:.3g}); nothing was written: "
+        f"the loss is not finite at step {row['step']} (learning rate {row['learning_rate']:.3g}); {left}: "
         "lower --learning-rate, or use --dtype-policy float32"
     )
 
 
 def _rank(scores: Scores):
     return scores.top1_accuracy, -scores.loss
+
+
+class Checkpointing(keras.callbacks.Callback):
+    """Saves all that the next step depends on, and puts it back when a training goes on; stops when it is asked to.
+
+    Runs after `StepLog` and `Validation`, whose logs it keeps.
+
+    Args:
+        checkpoints: `Checkpoints` or `None` for a training that is too short for any.
+        every: int. Steps from one to the next; there is one after each epoch, too.
+        step_log: `StepLog`.
+        validation: `Validation`.
+        stop: `StopRequest`.
+        how_to_go_on: str. Said when training is stopped.
+        steps_per_epoch: int.
+    """
+
+    def __init__(self, checkpoints, every, step_log, validation, stop, how_to_go_on, steps_per_epoch):
+        super().__init__()
+        self.checkpoints: Checkpoints | None = checkpoints
+        self.stop: StopRequest = stop
+        self.every, self.how_to_go_on = every, how_to_go_on
+        self.step_log, self.validation, self.steps_per_epoch = step_log, validation, steps_per_epoch
+        self._arrays = None
+        self._seconds_before = 0.0
+        self._began = time.perf_counter()
+
+    def load(self) -> int:
+        """Reads the newest checkpoint; the model has it when the first epoch begins. Gives the steps that are done."""
+        found = self.checkpoints.load() if self.checkpoints else None
+        if found is None:
+            return 0
+        self._arrays, state = found
+        self.step_log.rows[:] = state["steps"]
+        self.validation.rows[:] = state["history"]
+        self.validation.best_epoch = state["best_epoch"]
+        self.validation.best_scores = Scores(**state["best_scores"]) if state["best_scores"] else None
+        self._seconds_before = state["train_s"]
+        return state["step"]
+
+    def train_s(self) -> float:
+        """Seconds in all parts of the training."""
+        return self._seconds_before + time.perf_counter() - self._began
+
+    def on_epoch_begin(self, epoch, logs=None):
+        # Not before: Keras makes the metrics late, and resets them just now. At an epoch's end they are those of the last.
+        self.put_back(self.model, with_metrics=len(self.step_log.rows) % self.steps_per_epoch > 0)
+
+    def put_back(self, model: keras.Model, with_metrics: bool) -> None:
+        """Gives the model what `load` read."""
+        if self._arrays is not None:
+            restore(model, self._arrays, with_metrics)
+            self._arrays = None
+
+    def on_train_batch_end(self, batch, logs=None):
+        row = self.step_log.rows[-1]
+        if not math.isfinite(row["loss"]):
+            raise _diverged(row, self._last_checkpoint())
+        if row["step"] % self.steps_per_epoch == 0:
+            return  # the epoch's end is next, and its checkpoint
+        if self.stop.status or row["step"] % self.every == 0:
+            self._save()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._save()
+
+    def _last_checkpoint(self) -> Path | None:
+        files = self.checkpoints.files() if self.checkpoints else []
+        return files[-1] if files else None
+
+    def _save(self):
+        if self.checkpoints is None:
+            if self.stop.status:
+                raise KeyboardInterrupt
+            return
+        best = self.validation.best_scores
+        state = {
+            "step": len(self.step_log.rows),
+            "best_epoch": self.validation.best_epoch,
+            "best_scores": dataclasses.asdict(best) if best else None,
+            "steps": self.step_log.rows,
+            "history": self.validation.rows,
+            "train_s": self.train_s(),
+        }
+        try:
+            self.checkpoints.save(self.model, state)
+        except FloatingPointError as error:
+            raise _diverged(self.step_log.rows[-1], self._last_checkpoint()) from error
+        if self.stop.status:
+            step = f"step {state['step']:,}"
+            raise Interrupted(f"stopped after {step}, which is saved; {self.how_to_go_on}", self.stop.status)
 
 
 class TrainingProgress(keras.callbacks.Callback):
@@ -118,21 +228,21 @@ class TrainingProgress(keras.callbacks.Callback):
     def __init__(self, steps: int, batch_size: int, validation: Validation):
         super().__init__()
         self.steps, self.batch_size, self.validation = steps, batch_size, validation
-        self.step_seconds = validation.step_log.step_seconds
+        self.step_log = validation.step_log
         self.console = progress.open_console()
         self.bar = progress.open_bar(self.console, TextColumn("{task.fields[status]}"))
 
     def on_train_begin(self, logs=None):
         self._last_line = time.perf_counter()
-        if self.console.is_terminal:
+        if self.console.is_terminal and not self.bar.live.is_started:
             self.bar.start()
             self._task = self.bar.add_task("Training", total=self.steps, status="compiling")
 
     def on_epoch_begin(self, epoch, logs=None):
-        self._epoch, self._first_step = epoch + 1, len(self.step_seconds)
+        self._epoch, self._first_step = epoch + 1, len(self.step_log.step_seconds)
 
     def on_train_batch_end(self, batch, logs=None):
-        done, now = len(self.step_seconds), time.perf_counter()
+        done, now = len(self.step_log.rows), time.perf_counter()
         epoch = f"{self._epoch}/{self.params['epochs']}"
         status = f"loss {float(logs['loss']):.3f}  {self._rate():.0f} images/s"
         if self.console.is_terminal:
@@ -153,7 +263,7 @@ class TrainingProgress(keras.callbacks.Callback):
 
     def _rate(self) -> float:
         """Pictures a second in the steps of this epoch so far."""
-        seconds = self.step_seconds[self._first_step :]
+        seconds = self.step_log.step_seconds[self._first_step :]
         return len(seconds) * self.batch_size / sum(seconds)
 
     def stop(self):

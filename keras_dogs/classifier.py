@@ -1,4 +1,4 @@
-"""The class of our models: a `keras.Model` whose loss knows of mix-up, and that keeps the loss of the last step."""
+"""The class of our models, whose loss knows of mix-up, and what it is trained on."""
 
 import keras
 from keras import ops
@@ -51,3 +51,30 @@ class StepLoss(keras.metrics.Metric):
     def result(self):
         """The loss of the last batch, nats."""
         return ops.convert_to_tensor(self.value)
+
+
+@keras.saving.register_keras_serializable(package="keras_dogs")
+class SmoothedCrossentropy(keras.losses.Loss):
+    """Cross-entropy of int labels `(batch,)` and logits `(batch, num_classes)`, nats.
+
+    Args:
+        label_smoothing: float in [0, 1). Share of the target that is spread evenly over all classes, the label's
+            included (Szegedy et al., arXiv 1512.00567, section 7). Keras has it for one-hot labels alone.
+    """
+
+    def __init__(self, label_smoothing=0.0, name="crossentropy", **kwargs):
+        super().__init__(name=name, **kwargs)
+        self.label_smoothing = label_smoothing
+
+    def call(self, y_true, y_pred):
+        """The loss of each picture, `(batch,)`."""
+        labels = ops.reshape(y_true, (-1,))
+        if not self.label_smoothing:
+            return ops.sparse_categorical_crossentropy(labels, y_pred, from_logits=True)
+        targets = ops.one_hot(labels, y_pred.shape[-1], dtype=y_pred.dtype)
+        targets = targets * (1 - self.label_smoothing) + self.label_smoothing / y_pred.shape[-1]
+        return ops.categorical_crossentropy(targets, y_pred, from_logits=True)
+
+    def get_config(self):
+        """See `keras.losses.Loss`."""
+        return {**super().get_config(), "label_smoothing": self.label_smoothing}

@@ -7,6 +7,7 @@ import warnings
 
 import tyro
 
+from keras_dogs.errors import Interrupted
 from keras_dogs.errors import UserError
 
 STARTED = time.perf_counter()
@@ -32,6 +33,9 @@ def run(name: str, config_type, procedure) -> int:
     except UserError as error:
         print(f"keras_dogs.{name}: error: {error}", file=sys.stderr)
         return 2
+    except Interrupted as stop:
+        print(f"keras_dogs.{name}: {stop}", file=sys.stderr)
+        return stop.status
     except KeyboardInterrupt:
         print(f"keras_dogs.{name}: interrupted; nothing was written", file=sys.stderr)
         return 130

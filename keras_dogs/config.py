@@ -7,11 +7,14 @@ from typing import Literal
 
 import tyro
 
+from keras_dogs import recipes
 from keras_dogs.errors import UserError
 
 Augmentation = Literal["none", "light", "standard", "strong", "keras"]
 DtypePolicy = Literal["float32", "mixed_bfloat16", "mixed_float16"]
 Fit = Literal["squash", "crop", "pad"]
+Optimizer = Literal["adamw", "sgd"]
+RecipeName = Literal[tuple(recipes.RECIPES)]
 HeadStart = Literal["zero", "imagenet"]
 PositionResampling = Literal["bicubic", "bicubic_plain", "linear"]
 SplitName = Literal["train", "validation", "test"]
@@ -58,6 +61,23 @@ class DataConfig:
         return 1.0 if self.skip_unreadable else self.max_unreadable
 
 
+_POSITIVE = (lambda value: value > 0, "positive")
+_NOT_NEGATIVE = (lambda value: value >= 0, "at least 0")
+_SHARE = (lambda value: 0 <= value <= 1, "between 0 and 1")
+_BELOW_1 = (lambda value: 0 <= value < 1, "at least 0 and below 1")
+# What the flags of `train` may be.
+_RANGES = {
+    **dict.fromkeys(("epochs", "batch_size", "accumulate", "learning_rate", "image_size", "views"), _POSITIVE),
+    **dict.fromkeys(("checkpoint_every", "keep_checkpoints"), _POSITIVE),
+    **dict.fromkeys(("weight_decay", "global_clipnorm", "mixup", "cutmix"), _NOT_NEGATIVE),
+    **dict.fromkeys(("unfreeze_every", "patience"), _NOT_NEGATIVE),
+    **dict.fromkeys(("warmup_fraction", "erasing"), _SHARE),
+    **dict.fromkeys(("dropout", "drop_path", "label_smoothing", "ema"), _BELOW_1),
+    "layer_decay": (lambda value: 0 < value <= 1, "above 0 and at most 1"),
+    "seed": (lambda value: 0 <= value < 2**31, "between 0 and 2147483647"),
+}
+
+
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
     """Fine-tune a ViT or ResNet classifier; with no flags, an embedded one on drawn dogs, in about two minutes."""
@@ -71,18 +91,48 @@ class TrainConfig:
     """The run folder; default runs/<dataset>-<preset>-<backend>, numbered if that exists."""
     overwrite: bool = False
     """Replace a finished run in --output."""
+    resume: bool = False
+    """Go on with the unfinished run in --output, as if it had not been interrupted; other flags are taken from it."""
+    recipe: RecipeName | None = None
+    """How to fine-tune (keras_dogs/recipes.py): each flag below that is given overrides a field of it; default: adamw,
+    or linear_probe with --linear-probe."""
+    optimizer: Optimizer | None = None
+    """adamw, or sgd with momentum 0.9; default: the recipe's."""
     epochs: int | None = None
-    """Passes over the train split; default: the preset's."""
+    """Passes over the train split; default: the recipe's, or the preset's."""
     batch_size: int | None = None
-    """Pictures a step; default: the preset's."""
-    learning_rate: float | None = None
-    """Peak of the schedule (linear warm-up, then cosine to 0); default: the preset's."""
+    """Pictures an update of the weights; default: the recipe's, or the preset's."""
+    accumulate: int | None = None
+    """Steps into which a batch is split when it does not fit in memory; default: the recipe's."""
+    learning_rate: float | Literal["sweep"] | None = None
+    """Peak of the schedule (linear warm-up, then cosine to 0), or sweep: a third, once and three times the default,
+    the best on validation; default: the recipe's, or the preset's."""
     weight_decay: float | None = None
-    """AdamW's decoupled decay, not applied to biases, norms, tokens and position embeddings; default: the preset's."""
-    warmup_fraction: float = 0.1
-    """Share of all steps in which the learning rate rises."""
-    global_clipnorm: float = 1.0
-    """Gradients are scaled down to this global norm; 0 for never."""
+    """Decoupled decay, not applied to biases, norms, tokens and position embeddings; default: the recipe's."""
+    layer_decay: float | None = None
+    """What the learning rate is multiplied by from each block to the one below, such as 0.75; default: the recipe's."""
+    warmup_fraction: float | None = None
+    """Share of all updates in which the learning rate rises; default: the recipe's, mostly 0.1."""
+    global_clipnorm: float | None = None
+    """Gradients are scaled down to this global norm; 0 for never; default: the recipe's, 1."""
+    label_smoothing: float | None = None
+    """Share of the target that is spread over all classes, such as 0.1; default: the recipe's."""
+    ema: float | None = None
+    """Momentum of a running mean of the weights, which is then scored and kept, such as 0.999; default: the recipe's,
+    mostly 0 for none."""
+    freeze_batch_norm: bool | None = None
+    """Keep statistics, scales and offsets of batch norms as they are; default: the recipe's."""
+    probe_first: bool | None = None
+    """Train the head alone first, on features that are computed once; default: the recipe's."""
+    unfreeze_every: float | None = None
+    """Epochs after which the next block from the top begins to learn; 0 for all from the start; default: the
+    recipe's."""
+    patience: int | None = None
+    """Epochs without a better validation score after which training stops; 0 for never; default: the recipe's."""
+    remat: bool = False
+    """Compute each block's activations again for its gradient instead of keeping them (ViTs): less memory, slower."""
+    balanced: bool = False
+    """Draw training pictures so that each class is as frequent as any other."""
     image_size: int | None = None
     """Side of the square that the backbone sees, in pixels; default: the preset's. A ViT's positions are resampled."""
     position_resampling: PositionResampling | None = None
@@ -100,40 +150,78 @@ class TrainConfig:
     """Cut-mix's Beta parameter, such as 1.0; 0 for none; default: the augmentation's."""
     erasing: float | None = None
     """Share of pictures with a random box erased, such as 0.25; default: the augmentation's."""
-    dropout: float = 0.0
-    """Dropout before the head."""
-    drop_path: float = 0.0
+    dropout: float | None = None
+    """Dropout before the head; default: the recipe's."""
+    drop_path: float | None = None
     """Share of pictures that skip the last block's branches (ViTs only); it rises from 0 with the depth."""
     linear_probe: bool = False
-    """Train the head alone; without augmentation the features are computed once."""
+    """Train the head alone; the features are computed once."""
+    views: int = 4
+    """With a linear probe and an augmentation: how many views of each picture the features are computed of."""
     dtype_policy: DtypePolicy = "float32"
     """Precision of the backbone."""
     strict: bool = False
     """Slower, and the same to the last bit when run again: full float32 precision and deterministic kernels."""
+    checkpoint_every: int = 500
+    """Steps from a checkpoint to the next, beside those after each epoch: what a kill can cost."""
+    keep_checkpoints: int = 2
+    """How many of the newest are kept until the run is done."""
+    tensorboard: bool = False
+    """Write events for TensorBoard to the run folder (needs tensorboardX)."""
+    wandb: str | None = None
+    """A project of Weights & Biases to log to (needs wandb)."""
     seed: int = 0
     """Decides the validation split, the order of the batches, the crops, and random weights."""
 
     def __post_init__(self):
-        for flag in ("epochs", "batch_size", "learning_rate", "image_size"):
+        for flag, (holds, what) in _RANGES.items():
             value = getattr(self, flag)
-            _require(value is None or value > 0, f"--{flag.replace('_', '-')}", value, "positive")
-        _require(self.weight_decay is None or self.weight_decay >= 0, "--weight-decay", self.weight_decay, "at least 0")
-        _require(0 <= self.warmup_fraction <= 1, "--warmup-fraction", self.warmup_fraction, "between 0 and 1")
-        _require(self.global_clipnorm >= 0, "--global-clipnorm", self.global_clipnorm, "at least 0")
-        for flag in ("mixup", "cutmix"):
-            _require(
-                getattr(self, flag) is None or getattr(self, flag) >= 0, f"--{flag}", getattr(self, flag), "at least 0"
-            )
-        _require(self.erasing is None or 0 <= self.erasing <= 1, "--erasing", self.erasing, "between 0 and 1")
-        _require(0 <= self.dropout < 1, "--dropout", self.dropout, "at least 0 and below 1")
-        _require(0 <= self.drop_path < 1, "--drop-path", self.drop_path, "at least 0 and below 1")
-        if self.drop_path and self.linear_probe:
+            _require(value in (None, "sweep") or holds(value), f"--{flag.replace('_', '-')}", value, what)
+        if self.drop_path and recipes.choose(self).linear_probe:
             raise UserError(
-                f"--drop-path {self.drop_path}: has no effect with --linear-probe, which leaves the blocks alone"
+                f"--drop-path {self.drop_path}: has no effect with a linear probe, which leaves the blocks alone"
             )
         if self.strict and self.dtype_policy != "float32":
             raise UserError(f"--strict: is for float32, not --dtype-policy {self.dtype_policy}")
-        _require(0 <= self.seed < 2**31, "--seed", self.seed, "between 0 and 2147483647")
+        if self.resume and self.overwrite:
+            raise UserError("--resume: goes on with a run, --overwrite begins it again; give one of them")
+
+    def to_plain(self) -> dict:
+        """The fields as what JSON can hold."""
+        return _plain(dataclasses.asdict(self))
+
+    @classmethod
+    def from_plain(cls, values: dict) -> "TrainConfig":
+        """The config of what `to_plain` gave; fields that a later version added are passed over."""
+        known = {name: value for name, value in values.items() if name in cls.__dataclass_fields__}
+        data = dict(known["data"])
+        data["data_dir"] = Path(data["data_dir"]) if data["data_dir"] else None
+        output = Path(known["output"]) if known["output"] else None
+        return cls(**{**known, "data": DataConfig(**data), "output": output})
+
+    def resumed_from(self, values: dict) -> "TrainConfig":
+        """The config of an unfinished run, which flags that are given now must not contradict.
+
+        Raises:
+            UserError: one does.
+        """
+        before = TrainConfig.from_plain(values)
+        about_where = ("output", "resume", "overwrite", "offline", "data")
+        pairs = [(name, self, before, TrainConfig()) for name in TrainConfig.__dataclass_fields__]
+        pairs += [(name, self.data, before.data, DataConfig()) for name in DataConfig.__dataclass_fields__]
+        for name, now, then, default in pairs:
+            told, kept = getattr(now, name), getattr(then, name)
+            if name not in about_where and told not in (getattr(default, name), kept):
+                flag = f"--{name.replace('_', '-')}"
+                raise UserError(f"--resume: the run was begun with {flag} {kept}, not {told}; leave {flag} out")
+        return dataclasses.replace(before, output=self.output, resume=True, offline=self.offline)
+
+
+def _plain(value):
+    """Paths to text, deep."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return str(value) if isinstance(value, Path) else value
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,3 +19,16 @@ def write_error(path, error: OSError) -> UserError:
     reason = error.strerror or str(error)
     remedy = "free some space or choose another --output" if error.errno in NO_SPACE else "choose another --output"
     return UserError(f"cannot write {path}: {reason}; {remedy}")
+
+
+class Interrupted(Exception):
+    """A signal stopped the work at a place from which it can go on. Its text is one line.
+
+    Args:
+        text: str.
+        status: int. The exit status: 130 of Ctrl-C, 143 of SIGTERM.
+    """
+
+    def __init__(self, text: str, status: int):
+        super().__init__(text)
+        self.status = status

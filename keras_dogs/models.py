@@ -108,6 +108,7 @@ def build_classifier(
     families=None,
     head="zero",
     positions=None,
+    remat=False,
 ):
     """Builds a classifier from raw pictures to logits: augmentation, conversion, backbone, pooling, head.
 
@@ -138,6 +139,7 @@ def build_classifier(
             `class_names`, breeds of Stanford Dogs.
         positions: str or `None`. How positions are resampled: `"bicubic"` (antialiased), `"bicubic_plain"`, `"linear"`
             (the ViT paper's), or the source's own way.
+        remat: bool. Compute each block's activations again for its gradient instead of keeping them. ViTs only.
 
     Returns:
         `keras.Model` from uint8 or float RGB in [0, 255], `(batch, height, width, 3)`, to float32 logits
@@ -162,6 +164,8 @@ def build_classifier(
     if drop_path and loaded.family not in layers.DROP_PATH_FAMILIES:
         those = ", ".join(layers.DROP_PATH_FAMILIES)
         raise UserError(f"--drop-path {drop_path}: only {those} have it; {preset} is a {loaded.family}")
+    if remat and loaded.family not in layers.DROP_PATH_FAMILIES:
+        raise UserError(f"--remat: for ViTs alone; {preset} is a {loaded.family}")
 
     # Inputs, augmentation, conversion
     images = keras.Input((None, None, 3), name="images")
@@ -185,6 +189,8 @@ def build_classifier(
     # Backbone, pooling
     if drop_path:
         layers.drop_paths(loaded.backbone, drop_path, counter)
+    if remat:
+        layers.rematerialise(loaded.backbone)
     inputs = {"images": features} if isinstance(loaded.backbone.input, dict) else features  # a dict in DINOv2
     features = _pool(loaded, loaded.backbone(inputs))
     if dropout:
@@ -275,6 +281,26 @@ def backbone_of(classifier: keras.Model) -> keras.Model:
 def feature_extractor(classifier: keras.Model) -> keras.Model:
     """The part of a classifier before its head: pictures -> features `(batch, hidden)`; layers are shared."""
     return keras.Model(classifier.input, classifier.get_layer("head").input, name="feature_extractor")
+
+
+def view_extractor(classifier: keras.Model) -> keras.Model:
+    """Pictures -> features of an augmented view of each, with other draws at each call; layers are shared.
+
+    The backbone is as at inference: batch norms use, and keep, their statistics.
+    """
+    pipeline = image_pipeline(classifier)
+    names = [layer.name for layer in classifier.layers]
+    features = classifier.get_layer("dropout").input[0] if "dropout" in names else classifier.get_layer("head").input
+    return _ViewExtractor(pipeline, keras.Model(pipeline.output, features))
+
+
+class _ViewExtractor(keras.Model):
+    def __init__(self, pipeline, rest):
+        super().__init__(name="view_extractor")
+        self.pipeline, self.rest = pipeline, rest
+
+    def call(self, images):
+        return self.rest(self.pipeline(images, training=True), training=False)
 
 
 def image_pipeline(classifier: keras.Model) -> keras.Model:

@@ -1,45 +1,42 @@
 """Fine-tuning from a config to a finished run folder: the procedure of `train`."""
 
 import dataclasses
+import json
 import re
+import shutil
 import time
 from pathlib import Path
 from typing import NamedTuple
 
 import keras
-import numpy as np
 
 from keras_dogs import artifacts
 from keras_dogs import backend
+from keras_dogs import fitting
 from keras_dogs import layers
+from keras_dogs import loggers
 from keras_dogs import models
 from keras_dogs import network
-from keras_dogs import presets
 from keras_dogs import progress
-from keras_dogs.callbacks import StepLog
-from keras_dogs.callbacks import TrainingProgress
-from keras_dogs.callbacks import Validation
-from keras_dogs.classifier import Classifier
-from keras_dogs.classifier import StepLoss
+from keras_dogs import recipes
+from keras_dogs.checkpoints import Checkpoints
 from keras_dogs.config import TrainConfig
 from keras_dogs.datasets import Dataset
 from keras_dogs.datasets import load_dataset
+from keras_dogs.errors import UserError
 from keras_dogs.evaluation import evaluate_classifier
-from keras_dogs.loaders.batches import TrainingBatches
-from keras_dogs.loaders.batches import predict_in_batches
-from keras_dogs.loaders.canvases import Canvases
+from keras_dogs.fitting import Fitted
+from keras_dogs.fitting import Pictures
+from keras_dogs.fitting import Plan
 from keras_dogs.loaders.canvases import decode_split
 from keras_dogs.loaders.canvases import refuse_unreadable
-from keras_dogs.presets import Settings
+from keras_dogs.recipes import Recipe
 from keras_dogs.records import DatasetRecord
 from keras_dogs.records import RunRecord
 from keras_dogs.records import Throughput
 from keras_dogs.records import Timings
+from keras_dogs.stopping import StopRequest
 from keras_dogs.weights.own_models import family_of
-
-# Weight decay pulls weights to zero, where these do not belong; timm and DeiT leave them out too. Parts of a path:
-# biases, norms, tokens, positions, and the scales of DINOv2's branches.
-_NOT_DECAYED = ("bias", "gamma", "beta", "token", "position", "lambda")
 
 
 class Run(NamedTuple):
@@ -47,29 +44,6 @@ class Run(NamedTuple):
 
     folder: Path
     record: RunRecord
-
-
-class Pictures(NamedTuple):
-    """The decoded dataset. `validation` is `None` where there is no such split."""
-
-    train: Canvases
-    validation: Canvases | None
-    test: Canvases
-
-    @property
-    def unreadable(self) -> list[str]:
-        """`"name: reason"` of every picture that was left out."""
-        decoded = (canvases for canvases in self if canvases is not None)
-        return [f"{name}: {reason}" for canvases in decoded for name, reason in canvases.unreadable]
-
-
-class Fitted(NamedTuple):
-    """What a training leaves beside the weights."""
-
-    step_log: StepLog
-    validation: Validation
-    first_step_s: float
-    train_s: float
 
 
 def fine_tune(config: TrainConfig, started: float | None = None) -> Run:
@@ -80,33 +54,44 @@ def fine_tune(config: TrainConfig, started: float | None = None) -> Run:
         started: float or `None`. `time.perf_counter()` when the command began, so that the record counts the imports.
 
     Raises:
-        UserError: something in `config` does not hold, or the disk refuses; nothing is left behind.
+        UserError: something in `config` does not hold, or the disk refuses; nothing is left behind but checkpoints.
+        Interrupted: Ctrl-C or SIGTERM came while it trained; `--resume` goes on.
     """
     began = time.perf_counter()
     started = began if started is None else started
+    output = artifacts.choose_output(config.output, _default_name(config), config.overwrite, config.resume)
+    if config.resume and artifacts.is_finished(output):
+        progress.open_console().print(f"{output}: finished before; nothing to do")
+        return Run(output, RunRecord.load(output / artifacts.RECORD))
+    if config.resume and artifacts.is_unfinished(output):
+        config = config.resumed_from(_read_config(output))
+    config = dataclasses.replace(config, output=output)
+    if config.learning_rate == "sweep":
+        return _sweep(config)
     if config.strict:
         backend.make_strict()
     if config.offline:
         network.go_offline()
-    output = artifacts.choose_output(config.output, _default_name(config), config.overwrite)
+    loggers.check_loggers(config)
     dataset = load_dataset(config.data.dataset, config.seed, config.data.validation_fraction, config.data.data_dir)
-    with artifacts.run_folder(output) as folder:
+    told = {**config.to_plain(), "fingerprint": dataset.fingerprint}
+    with artifacts.run_folder(output, told, config.resume) as folder:
+        _check_same_pictures(folder, dataset)
         keras.utils.set_random_seed(config.seed)
-        classifier = _build(config, dataset)
+        recipe = recipes.choose(config)
+        classifier = _build(config, recipe, dataset)
+        recipe = recipes.complete(recipe, config.preset, _family(classifier))
         built = time.perf_counter()
         pictures = _decode(config, dataset, classifier)
         decoded = time.perf_counter()
-        settings = _settle(config, classifier)
-        _announce(config, settings, dataset, pictures, classifier)
-        train = _train_head_on_features if _features_can_be_cached(config) else _train_classifier
-        fitted = train(config, settings, classifier, pictures, folder)
+        _announce(config, recipe, dataset, pictures, classifier)
+        fitted = _train(config, recipe, folder, classifier, pictures)
 
-        batch_size = min(settings.batch_size, 64)
+        batch_size = min(recipe.batch_size, 64)
         test = evaluate_classifier(classifier, pictures.test.images, pictures.test.labels, batch_size, "Scoring test")
-        steady = fitted.step_log.steady_steps_per_second()
         record = RunRecord(
             command="train",
-            config=_plain({**dataclasses.asdict(config), **settings._asdict(), "augmentation": _augmentation(config)}),
+            config={**config.to_plain(), **recipe._asdict(), "recipe": recipes.name_of(config)},
             preset=config.preset,
             family=_family(classifier),
             num_parameters=classifier.count_params(),
@@ -116,8 +101,8 @@ def fine_tune(config: TrainConfig, started: float | None = None) -> Run:
             versions=backend.versions(),
             device=backend.describe_device(),
             dtype_policy=config.dtype_policy,
-            jit_compile=bool(fitted.validation.model.jit_compile),
-            execution=backend.describe_execution(fitted.validation.model),
+            jit_compile=bool(fitted.model.jit_compile),
+            execution=backend.describe_execution(fitted.model),
             best_epoch=fitted.validation.best_epoch,
             timings=Timings(
                 import_s=began - started,
@@ -128,7 +113,7 @@ def fine_tune(config: TrainConfig, started: float | None = None) -> Run:
                 total_s=time.perf_counter() - started,
             ),
             throughput=Throughput(
-                train_images_per_second=steady * min(settings.batch_size, len(pictures.train)),
+                train_images_per_second=fitted.step_log.steady_steps_per_second() * fitted.step_size,
                 step_time_ms=1000 * fitted.step_log.steady_step_seconds(),
                 predict_images_per_second=test.images_per_second,
             ),
@@ -136,8 +121,73 @@ def fine_tune(config: TrainConfig, started: float | None = None) -> Run:
             validation=fitted.validation.best_scores,
             test=test.scores,
         )
-        _write(folder, record, fitted, pictures.test, test.logits, dataset.class_names)
+        _write(folder, record, fitted, pictures, classifier, test.logits)
     return Run(output, record)
+
+
+def _read_config(folder: Path) -> dict:
+    try:
+        return json.loads((folder / artifacts.CONFIG).read_text())
+    except ValueError as error:
+        raise UserError(f"{folder / artifacts.CONFIG}: damaged; give --overwrite to start again") from error
+
+
+def _check_same_pictures(folder: Path, dataset: Dataset) -> None:
+    if _read_config(folder)["fingerprint"] != dataset.fingerprint:
+        raise UserError(
+            f"--resume: the pictures of {dataset.name} are not those that {folder} was begun with; put them back, or "
+            "give --overwrite to start again"
+        )
+
+
+def _sweep(config: TrainConfig) -> Run:
+    """A run a learning rate, all kept under `sweep/`; the best on validation becomes the run."""
+    if not config.data.validation_fraction:
+        raise UserError("--learning-rate sweep: chooses on the validation split; give --validation-fraction")
+    rates = _rates_to_try(config)
+    # An unfinished run is a folder with a config; this one has it until the best is chosen.
+    with artifacts.run_folder(config.output, {**config.to_plain(), "fingerprint": None}, config.resume) as folder:
+        runs = {}
+        for rate in rates:
+            progress.open_console().print(f"learning rate {rate:g}, one of {', '.join(f'{rate:g}' for rate in rates)}")
+            part = folder / artifacts.SWEEP / f"{rate:g}"
+            part.parent.mkdir(exist_ok=True)
+            runs[rate] = fine_tune(dataclasses.replace(config, learning_rate=rate, output=part, resume=True))
+        best = max(runs, key=lambda rate: _rank(runs[rate].record))
+        for rate, run in runs.items():
+            chosen = "  chosen" if rate == best else ""
+            score = run.record.validation.top1_accuracy
+            progress.open_console().print(f"learning rate {rate:g}: validation top-1 {score:.1%}{chosen}")
+        for file in sorted(runs[best].folder.rglob("*"), key=lambda file: file.name == artifacts.RECORD):
+            if file.is_file():
+                target = folder / file.relative_to(runs[best].folder)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with artifacts.written_whole(target) as temporary:
+                    shutil.copyfile(file, temporary)
+    return Run(config.output, runs[best].record)
+
+
+def _rank(record: RunRecord):
+    return record.validation.top1_accuracy, -record.validation.loss
+
+
+def _rates_to_try(config: TrainConfig) -> list[float]:
+    """A third, once and three times what the recipe has; the family is known from the table, or is a ViT's."""
+    recipe = recipes.choose(dataclasses.replace(config, learning_rate=None))
+    middle = recipes.complete(recipe, config.preset, recipes.likely_family(config.preset)).learning_rate
+    return [float(f"{middle * factor:.2g}") for factor in (1 / 3, 1, 3)]
+
+
+def _train(config: TrainConfig, recipe: Recipe, folder: Path, classifier: keras.Model, pictures: Pictures) -> Fitted:
+    """The whole classifier from canvases, or its head on features where those need be computed only once."""
+    checkpoints = Checkpoints(folder / artifacts.CHECKPOINTS, config.keep_checkpoints)
+    policy = _policy(config, recipe)
+    views = config.views if policy.draws else 0
+    with StopRequest() as stop:
+        plan = Plan(config, recipe, folder, stop, checkpoints)
+        if recipe.linear_probe and not policy.mixing and (views or not policy.draws):
+            return fitting.train_head_on_features(plan, classifier, pictures, views)
+        return fitting.train_classifier(plan, classifier, pictures)
 
 
 def _default_name(config: TrainConfig) -> str:
@@ -152,32 +202,24 @@ def _short_name(preset: str) -> str:
     return re.sub(r"[^\w.=,+-]", "_", name.removesuffix(".npz").removesuffix(".keras"))[:80]
 
 
-def _augmentation(config: TrainConfig) -> str:
-    return config.augmentation or presets.default_augmentation(config.preset, config.linear_probe)
-
-
-def _policy(config: TrainConfig) -> layers.Augmentation:
+def _policy(config: TrainConfig, recipe: Recipe) -> layers.Augmentation:
     """The augmentation with what the flags say of single layers."""
-    policy = layers.AUGMENTATIONS[_augmentation(config)]
+    policy = layers.AUGMENTATIONS[recipe.augmentation]
     told = {name: getattr(config, name) for name in ("mixup", "cutmix") if getattr(config, name) is not None}
     mixing = {name: value for name, value in {**policy.mixing, **told}.items() if value}
     erasing = policy.erasing if config.erasing is None else {"probability": config.erasing} if config.erasing else {}
     return policy._replace(mixing=mixing, erasing=erasing)
 
 
-def _features_can_be_cached(config: TrainConfig) -> bool:
-    """With a frozen backbone and no augmentation, a picture's features are the same in every epoch."""
-    return config.linear_probe and not _policy(config).draws
-
-
-def _build(config: TrainConfig, dataset: Dataset) -> keras.Model:
+def _build(config: TrainConfig, recipe: Recipe, dataset: Dataset) -> keras.Model:
     classifier = models.build_classifier(
         config.preset,
         num_classes=len(dataset.class_names),
         image_size=config.image_size,
-        augmentation=_policy(config),
-        dropout=config.dropout,
-        drop_path=config.drop_path,
+        augmentation=_policy(config, recipe),
+        dropout=recipe.dropout,
+        drop_path=recipe.drop_path,
+        load_weights=recipe.load_weights,
         dtype=config.dtype_policy,
         seed=config.seed,
         class_names=dataset.class_names,
@@ -185,10 +227,13 @@ def _build(config: TrainConfig, dataset: Dataset) -> keras.Model:
         fit=config.data.fit,
         head=config.head,
         positions=config.position_resampling,
+        remat=config.remat,
     )
-    if config.linear_probe:
-        for layer in classifier.layers:
-            layer.trainable = layer.name == "head"
+    for layer in classifier.layers if recipe.linear_probe else ():
+        layer.trainable = layer.name == "head"
+    for layer in models.backbone_of(classifier)._flatten_layers() if recipe.freeze_batch_norm else ():
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.trainable = False
     return classifier
 
 
@@ -214,124 +259,21 @@ def _family(classifier: keras.Model) -> str:
     return family_of(models.backbone_of(classifier))
 
 
-def _settle(config: TrainConfig, classifier: keras.Model) -> Settings:
-    """The preset's settings, overridden by the flags that were given."""
-    settings = presets.default_settings(config.preset, _family(classifier), config.linear_probe)
-    told = {field: getattr(config, field) for field in Settings._fields if getattr(config, field) is not None}
-    return settings._replace(**told)
-
-
-def _announce(config, settings, dataset, pictures, classifier) -> None:
+def _announce(config, recipe, dataset, pictures, classifier) -> None:
     console = progress.open_console()
     num_validation = len(pictures.validation) if pictures.validation else 0
-    what = "linear probe" if config.linear_probe else "full fine-tuning"
+    what = "linear probe" if recipe.linear_probe else "full fine-tuning"
     console.print(
         f"{config.preset} ({classifier.count_params():,} parameters), {what} on {dataset.name}: "
         f"{len(dataset.class_names)} classes, "
         f"{len(pictures.train):,} train / {num_validation:,} validation / {len(pictures.test):,} test pictures"
     )
+    optimizer = {"adamw": "AdamW", "sgd": "SGD"}[recipe.optimizer]
     console.print(
-        f"{backend.PROSE[backend.name()]} on {backend.describe_device()}; {settings.epochs} epochs of batch "
-        f"{settings.batch_size}, AdamW {settings.learning_rate:g}, augmentation {_augmentation(config)}"
+        f"{backend.PROSE[backend.name()]} on {backend.describe_device()}; recipe {recipes.name_of(config)}: "
+        f"{recipe.epochs} epochs of batch {recipe.batch_size}, {optimizer} {recipe.learning_rate:g}, augmentation "
+        f"{recipe.augmentation}"
     )
-
-
-def _train_classifier(config, settings, classifier, pictures: Pictures, folder: Path) -> Fitted:
-    """Trains what is trainable of the whole classifier, from canvases."""
-    validation = pictures.validation
-    batch_size = min(settings.batch_size, 64)
-    predict = (lambda: predict_in_batches(classifier, validation.images, batch_size)[0]) if validation else None
-    labels = validation.labels if validation else None
-    best_file, last_file = folder / artifacts.MODEL, folder / artifacts.CHECKPOINTS / "last.keras"
-    fitted = _fit(config, settings, classifier, pictures.train, (predict, labels, best_file, last_file))
-    models.load_weights(classifier, best_file)
-    return fitted
-
-
-def _train_head_on_features(config, settings, classifier, pictures: Pictures, folder: Path) -> Fitted:
-    """Trains the head on features that are computed once; the same model comes out as from the epoch-wise way.
-
-    Features are centred and brought to unit mean square, so that one learning rate fits every backbone; mean and scale
-    are folded into the head's weights afterwards, exactly.
-    """
-    extractor = models.feature_extractor(classifier)
-    features = _extract(extractor, pictures.train.images, "train")
-    mean = features.mean(axis=0)
-    scale = 1.0 / max(float(np.sqrt(np.mean((features - mean) ** 2))), 1e-12)
-    train = dataclasses.replace(pictures.train, images=(features - mean) * scale)
-    predict, labels = None, None
-    if pictures.validation:
-        standardised = (_extract(extractor, pictures.validation.images, "validation") - mean) * scale
-        predict, labels = lambda: predict_in_batches(probe, standardised, 256)[0], pictures.validation.labels
-
-    head = classifier.get_layer("head")
-    inputs = keras.Input(train.images.shape[1:])
-    dropped = layers.CountedDropout(config.dropout, seed=config.seed)(inputs)
-    probe = Classifier(inputs, layers.ClassifierHead(head.units, name="head")(dropped), name="probe")
-    kernel, bias = head.get_weights()
-    probe.get_layer("head").set_weights([kernel / scale, bias + mean @ kernel])
-    best_file = folder / artifacts.CHECKPOINTS / "head.keras"
-    fitted = _fit(config, settings, probe, train, (predict, labels, best_file, None))
-
-    models.load_weights(probe, best_file)
-    best_file.unlink()
-    kernel, bias = probe.get_layer("head").get_weights()
-    head.set_weights([kernel * scale, bias - mean @ kernel * scale])
-    models.save_classifier(classifier, folder / artifacts.MODEL)
-    return fitted
-
-
-def _extract(extractor: keras.Model, images, split: str) -> np.ndarray:
-    batch_size = 32
-    with progress.counting(f"Features of {split} (batches)", -(-len(images) // batch_size)) as on_batch:
-        return predict_in_batches(extractor, images, batch_size, on_batch)[0]
-
-
-def _fit(config, settings, model, train: Canvases, validating: tuple) -> Fitted:
-    """Compiles `model` and runs `fit` with everything that watches it; `validating` is what `Validation` is told."""
-    batches = TrainingBatches(train.images, train.labels, settings.batch_size, config.seed)
-    steps = len(batches) * settings.epochs
-    schedule = _schedule(settings.learning_rate, steps, config.warmup_fraction)
-    model.compile(
-        optimizer=_optimizer(config, settings, schedule, model),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=[keras.metrics.SparseCategoricalAccuracy("accuracy"), StepLoss()],
-    )
-    backend.check_compilable(model, expected=_augmentation(config) != "keras")
-    step_log = StepLog(schedule)
-    validation = Validation(*validating, step_log)
-    shown = TrainingProgress(steps, batches.batch_size, validation)
-    began = time.perf_counter()
-    try:
-        model.fit(batches, epochs=settings.epochs, shuffle=False, verbose=0, callbacks=[step_log, validation, shown])
-    finally:
-        shown.stop()
-    return Fitted(step_log, validation, step_log.step_seconds[0], time.perf_counter() - began)
-
-
-def _schedule(learning_rate: float, steps: int, warmup_fraction: float):
-    """Linear from 0 to `learning_rate`, then a cosine to 0."""
-    warmup_steps = round(steps * warmup_fraction)
-    return keras.optimizers.schedules.CosineDecay(
-        initial_learning_rate=0.0 if warmup_steps else learning_rate,
-        decay_steps=max(steps - warmup_steps, 1),
-        warmup_target=learning_rate if warmup_steps else None,
-        warmup_steps=warmup_steps,
-    )
-
-
-def _optimizer(config: TrainConfig, settings: Settings, schedule, model: keras.Model):
-    optimizer = keras.optimizers.AdamW(
-        schedule, weight_decay=settings.weight_decay, global_clipnorm=config.global_clipnorm or None
-    )
-    # By the path, as the positions of KerasHub's ViT are called `position_embedding/embeddings`.
-    optimizer.exclude_from_weight_decay([weight for weight in model.trainable_variables if _is_not_decayed(weight)])
-    return keras.optimizers.LossScaleOptimizer(optimizer) if config.dtype_policy == "mixed_float16" else optimizer
-
-
-def _is_not_decayed(weight) -> bool:
-    last = "/".join(weight.path.split("/")[-2:])
-    return any(part in last for part in _NOT_DECAYED)
 
 
 def _describe_dataset(dataset: Dataset, pictures: Pictures) -> DatasetRecord:
@@ -347,15 +289,16 @@ def _describe_dataset(dataset: Dataset, pictures: Pictures) -> DatasetRecord:
     )
 
 
-def _plain(value):
-    """Paths to text, deep, so that the config can be JSON."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return str(value) if isinstance(value, Path) else value
-
-
-def _write(folder: Path, record: RunRecord, fitted: Fitted, test: Canvases, logits, class_names) -> None:
+def _write(folder: Path, record: RunRecord, fitted: Fitted, pictures: Pictures, classifier, test_logits) -> None:
+    """The record last: with it, the run is finished."""
     artifacts.write_table(folder / artifacts.HISTORY, fitted.validation.rows)
     artifacts.write_table(folder / artifacts.STEPS, fitted.step_log.rows)
-    artifacts.write_predictions(folder / artifacts.PREDICTIONS, test.names, test.labels, logits, class_names)
-    (folder / artifacts.RECORD).write_text(record.to_json())
+    test, validation = pictures.test, pictures.validation
+    of_validation = (validation.names, validation.labels, fitted.validation.predict()) if validation else None
+    class_names = classifier.get_layer("head").class_names
+    predictions = (test.names, test.labels, test_logits, class_names, of_validation)
+    artifacts.write_predictions(folder / artifacts.PREDICTIONS, *predictions)
+    artifacts.write_bytes(folder / artifacts.RECORD, record.to_json().encode())
+    for file in (folder / artifacts.CHECKPOINTS).iterdir():
+        if file.name != "last.keras":
+            file.unlink()

@@ -32,6 +32,7 @@ from keras_dogs.datasets.drawn_breeds import PRETRAINING_BREEDS
 from keras_dogs.datasets.drawn_breeds import TRAITS
 from keras_dogs.datasets.drawn_dogs import load_drawn_dogs
 from keras_dogs.evaluation import evaluate_classifier
+from keras_dogs.loaders.batches import EpochOrder
 from keras_dogs.loaders.batches import TrainingBatches
 from keras_dogs.loaders.canvases import decode_split
 
@@ -111,7 +112,7 @@ def pretrain(name: str, train, epochs: int, learning_rate: float) -> keras.Model
         0.0, steps - steps // 20, warmup_target=learning_rate, warmup_steps=steps // 20
     )
     both.compile(keras.optimizers.AdamW(schedule, weight_decay=0.05, global_clipnorm=1.0), loss, metrics=[accuracy])
-    both.fit(batches, epochs=epochs, shuffle=False, verbose=2)
+    both.fit(batches, epochs=epochs, shuffle=False, verbose=2, callbacks=[EpochOrder(batches)])
     return classifier
 
 

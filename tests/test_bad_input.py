@@ -271,15 +271,32 @@ def test_offline_without_the_dataset(command, work, monkeypatch):
     refused(result, "offline, and not prepared", "images.tar")
 
 
-def test_interrupt_leaves_nothing(command, work, dogs, monkeypatch):
+def test_interrupt_leaves_nothing_or_what_can_go_on(command, work, dogs, monkeypatch):
     from keras_dogs import training
 
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(training, "evaluate_classifier", interrupt)
-    status, _, err = command("train", "--dataset", dogs, "--output", "run", *QUICK)
+    with monkeypatch.context() as patched:
+        patched.setattr(training, "_decode", interrupt)
+        status, _, err = command("train", "--dataset", dogs, "--output", "run", *QUICK)
     assert status == 130 and "nothing was written" in err and files_below(work) == []
+
+    with monkeypatch.context() as patched:
+        patched.setattr(training, "evaluate_classifier", interrupt)
+        status, _, err = command("train", "--dataset", dogs, "--output", "run", *QUICK)
+    assert status == 130 and "--resume --output run" in err and not (work / "run" / "record.json").exists()
+    refused(command("train", "--dataset", dogs, "--output", "run", *QUICK), "unfinished run", "--resume", "--overwrite")
+    refused(command("train", "--resume", "--output", "run", "--epochs", "7"), "--epochs", "leave --epochs out")
+    status, out, _ = command("train", "--resume", "--output", "run")
+    assert status == 0 and "test: top-1" in out and (work / "run" / "record.json").exists()
+    status, _, err = command("train", "--resume", "--output", "run")
+    assert status == 0 and "finished before" in err
+
+
+def test_resume_without_a_run(command, work):
+    refused(command("train", "--resume"), "no unfinished run", "--output")
+    refused(command("train", "--resume", "--overwrite", "--output", "run"), "--resume", "--overwrite")
 
 
 def test_a_mistake_in_a_weights_file(command, work, dogs):

@@ -273,10 +273,10 @@ def test_drop_path_keeps_the_type():
     from keras_dogs.layers import DropPath
 
     counter = DrawKeys(1)
-    counter.build(None)
+    counter(np.zeros((4, 3), "float32"))
     branch = keras.ops.ones((4, 3), "bfloat16")
     for training in (True, False):
-        kept = DropPath(0.5, counter.peek, 0, dtype="mixed_bfloat16")(branch, training=training)
+        kept = DropPath(0.5, counter.latest, 0, dtype="mixed_bfloat16")(branch, training=training)
         assert keras.backend.standardize_dtype(kept.dtype) == "bfloat16"
 
 
@@ -285,8 +285,10 @@ def test_drop_path_keeps_the_expected_branch():
     from keras_dogs.layers import DropPath
 
     counter = DrawKeys(1)
-    counter.build(None)
-    dropped = keras.ops.convert_to_numpy(DropPath(0.25, counter.peek, 0)(np.ones((4000, 3), "float32"), training=True))
+    counter(np.zeros((4000, 3), "float32"))
+    dropped = keras.ops.convert_to_numpy(
+        DropPath(0.25, counter.latest, 0)(np.ones((4000, 3), "float32"), training=True)
+    )
     assert set(np.unique(dropped)) == {0.0, np.float32(1 / 0.75)}
     assert abs((dropped == 0).mean() - 0.25) < 0.03 and (dropped == dropped[:, :1]).all()
 

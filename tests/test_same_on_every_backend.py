@@ -151,7 +151,7 @@ import keras_dogs
 from keras_dogs.datasets.drawn_breeds import BREEDS
 from keras_dogs.datasets.drawn_dogs import load_drawn_dogs
 from keras_dogs.layers import AUGMENTATIONS
-from keras_dogs.loaders.batches import TrainingBatches
+from keras_dogs.loaders.batches import EpochOrder, TrainingBatches
 from keras_dogs.loaders.canvases import decode_split
 
 preset, file = sys.argv[1:]
@@ -170,8 +170,9 @@ def build():
     return classifier
 
 def fit(classifier, first, last):
-    batches = TrainingBatches(train.images, train.labels, 4, seed=0, epoch=first)
-    classifier.fit(batches, initial_epoch=first, epochs=last, shuffle=False, verbose=0, callbacks=[Log()])
+    batches = TrainingBatches(train.images, train.labels, 4, seed=0)
+    callbacks = [EpochOrder(batches), Log()]
+    classifier.fit(batches, initial_epoch=first, epochs=last, shuffle=False, verbose=0, callbacks=callbacks)
     return classifier
 
 whole = fit(build(), 0, 2)

@@ -187,27 +187,6 @@ def test_a_layer_that_turns_compilation_off_is_refused(dogs, tmp_path, monkeypat
 
 
 @pytest.mark.parametrize(
-    ("preset", "family"),
-    [("resnet_nano", "resnet"), ("vit_nano", "vit"), ("deit_tiny_distilled_patch16_224_imagenet", "deit")],
-)
-def test_settings_are_the_familys(monkeypatch, preset, family):
-    """Of a preset without settings of its own; Keras calls the backbone of a ResNet `res_net_backbone`."""
-    monkeypatch.setattr(training.presets, "NANO_FINE_TUNE_SETTINGS", {})
-    small = keras_dogs.build_classifier(preset, 2, load_weights=False, image_size=64)
-    settings = training._settle(TrainConfig(preset=preset), small)
-    assert settings == training.presets.FINE_TUNE_SETTINGS[family]
-
-
-def test_weight_decay_leaves_norms_biases_tokens_and_positions_alone():
-    classifier = keras_dogs.build_vit("vit_nano", num_classes=3)
-    config = TrainConfig(preset="vit_nano")
-    optimizer = training._optimizer(config, training._settle(config, classifier), 1e-3, classifier)
-    optimizer.build(classifier.trainable_variables)
-    decayed = [weight.path for weight in classifier.trainable_variables if optimizer._use_weight_decay(weight)]
-    assert len(decayed) == 2 + 4 * 6 and all(path.endswith("kernel") for path in decayed), decayed
-
-
-@pytest.mark.parametrize(
     ("preset", "name"),
     [
         ("resnet_nano", "resnet_nano"),

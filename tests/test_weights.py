@@ -342,7 +342,8 @@ def test_bfloat16_in_safetensors(tmp_path):
 
     values = torch.randn(3, 5).bfloat16()
     save_torch_file({"values": values, "before": torch.zeros(7)}, tmp_path / "model.safetensors")
-    read = open_checkpoint("", tmp_path / "model.safetensors").read("values")
+    with open_checkpoint("", tmp_path / "model.safetensors") as checkpoint:
+        read = checkpoint.read("values")
     assert np.array_equal(read, values.float().numpy())
 
 
@@ -445,9 +446,22 @@ def server(tmp_path):
     class Handler(http.server.SimpleHTTPRequestHandler):
         asked = []
         lie = False
+        breaks_off = False
 
         def __init__(self, *args):
             super().__init__(*args, directory=str(folder))
+
+        def do_GET(self):
+            """As of a server that knows ranges, or whose connection breaks after half of the file."""
+            content = (folder / self.path.lstrip("/")).read_bytes() if "missing" not in self.path else None
+            if content is None:
+                return super().do_GET()
+            begin = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").rstrip("-"))
+            self.asked.append(begin)
+            self.send_response(206 if begin else 200)
+            self.send_header("Content-Length", str(len(content) - begin))
+            self.end_headers()
+            self.wfile.write(content[begin : len(content) // 2] if self.breaks_off else content[begin:])
 
         def end_headers(self):
             file = folder / self.path.lstrip("/")
@@ -477,12 +491,26 @@ def test_a_download_is_checked_kept_and_not_repeated(tmp_path, server, monkeypat
     keras_dogs.build_vit("gs://small.npz", num_classes=3)
     handler.asked.clear()
     keras_dogs.build_vit("gs://small.npz", num_classes=3)
-    assert handler.asked == []
+    assert not handler.asked
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     keras_dogs.build_vit("gs://small.npz", num_classes=3)
     refused("gs://other.npz", "offline, and", "is not in")
     monkeypatch.delenv("HF_HUB_OFFLINE")
     refused("gs://missing.npz", "missing.npz could not be fetched", "404")
+
+
+def test_a_download_goes_on_where_it_broke_off(tmp_path, server, monkeypatch):
+    folder, address, handler = server
+    monkeypatch.setattr(downloads, "_BUCKET", f"{address}/")
+    monkeypatch.setenv("KERAS_DOGS_CACHE", str(tmp_path / "cache"))
+    size = small_npz(folder).stat().st_size
+    handler.breaks_off = True
+    refused("gs://small.npz", "could not be fetched", "broke off at", "try again")
+    handler.breaks_off = False
+    handler.asked.clear()
+    keras_dogs.build_vit("gs://small.npz", num_classes=3)
+    assert size // 2 in handler.asked
+    assert [file.name for file in (tmp_path / "cache" / "npz").iterdir()] == ["small.npz"]
 
 
 def test_offline_presets(monkeypatch, tmp_path):

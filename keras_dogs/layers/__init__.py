@@ -17,6 +17,7 @@ from keras_dogs.layers.rand_augment import RandAugment
 from keras_dogs.layers.random_affine import RandomAffine
 from keras_dogs.layers.random_erasing import RandomErasing
 from keras_dogs.layers.random_resized_crop import RandomResizedCrop
+from keras_dogs.layers.remat import rematerialise
 from keras_dogs.layers.token_pooling import TokenPooling
 
 _RATIO = (3 / 4, 4 / 3)
@@ -98,4 +99,5 @@ __all__ = [
     "RandomResizedCrop",
     "TokenPooling",
     "drop_paths",
+    "rematerialise",
 ]

@@ -30,15 +30,16 @@ class DrawKeys(keras.layers.Layer):
         )
 
     def call(self, images, training=False):
-        keys = self.peek(ops.shape(images)[0])
+        positions = ops.arange(ops.shape(images)[0], dtype="int32")
+        keys = draws.make_keys(self.seed, ops.cast(self.step, "int32"), positions)
         if training:
             self.step.assign(self.step + 1)  # after the draw: PyTorch assigns in place, and `step` may be a view
+        self._latest = keys
         return keys
 
-    def peek(self, batch_size):
-        """The keys that come next, without counting a step: int32 `(batch_size, 2)`."""
-        positions = ops.arange(batch_size, dtype="int32")
-        return draws.make_keys(self.seed, ops.cast(self.step, "int32"), positions)
+    def latest(self):
+        """The keys of the batch that is on its way through the model, for layers that the graph does not reach."""
+        return self._latest
 
     def compute_output_spec(self, images, training=False):
         return keras.KerasTensor((images.shape[0], 2), dtype="int32")

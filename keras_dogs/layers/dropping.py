@@ -46,20 +46,20 @@ class DropPath(keras.layers.Layer):
 
     Args:
         rate: float in [0, 1). The share of pictures.
-        peek: function of the batch size to keys: `DrawKeys.peek` of the model's counter.
+        keys: function of no argument to the keys of the batch: `DrawKeys.latest` of the model's counter.
         stream: int. Which branch of the backbone this is.
 
     Input: float `(batch, ...)`. Output: the same shape and type.
     """
 
-    def __init__(self, rate, peek, stream, **kwargs):
+    def __init__(self, rate, keys, stream, **kwargs):
         super().__init__(**kwargs)
-        self.rate, self.peek, self.stream = rate, peek, stream
+        self.rate, self.keys, self.stream = rate, keys, stream
 
     def call(self, branch, training=False):
         if not training:
             return branch
-        kept = draws.bernoulli(self.peek(ops.shape(branch)[0]), _DROP_PATH_STREAMS + self.stream, 1 - self.rate)
+        kept = draws.bernoulli(self.keys(), _DROP_PATH_STREAMS + self.stream, 1 - self.rate)
         factor = ops.where(kept, np.float32(1 / (1 - self.rate)), np.float32(0))
         return branch * ops.cast(ops.reshape(factor, (-1,) + (1,) * (len(branch.shape) - 1)), branch.dtype)
 
@@ -75,9 +75,9 @@ def drop_paths(backbone: keras.Model, rate: float, counter: DrawKeys) -> None:
         ValueError: the backbone has no such blocks.
     """
     branches = [
-        [getattr(block, name) for name in _BRANCH_ENDS[type(block).__name__]]
+        [getattr(block, name) for name in BRANCH_ENDS[type(block).__name__]]
         for block in backbone._flatten_layers()
-        if type(block).__name__ in _BRANCH_ENDS
+        if type(block).__name__ in BRANCH_ENDS
     ]
     if not branches:
         raise ValueError(f"{backbone.name} has no residual branches that drop-path knows")
@@ -85,7 +85,7 @@ def drop_paths(backbone: keras.Model, rate: float, counter: DrawKeys) -> None:
         for number, end in enumerate(ends):
             end = getattr(end, "dropout", end) if type(end).__name__ == "DeiTOutput" else end
             block_rate = rate * depth / max(len(branches) - 1, 1)
-            _follow(end, DropPath(block_rate, counter.peek, 2 * depth + number, dtype=end.dtype_policy))
+            _follow(end, DropPath(block_rate, counter.latest, 2 * depth + number, dtype=end.dtype_policy))
 
 
 def _follow(layer: keras.layers.Layer, then: keras.layers.Layer) -> None:
@@ -97,7 +97,7 @@ def _follow(layer: keras.layers.Layer, then: keras.layers.Layer) -> None:
 DROP_PATH_FAMILIES = ("vit", "deit", "dinov2")
 
 # The layers with which the two residual branches of a block end, by the class of KerasHub's block.
-_BRANCH_ENDS = {
+BRANCH_ENDS = {
     "ViTEncoderBlock": ("dropout", "mlp"),
     "DeiTEncoderBlock": ("mha", "output_layer"),
     "DINOV2Layer": ("layer_scale1", "layer_scale2"),

@@ -9,36 +9,71 @@ import numpy as np
 class TrainingBatches(keras.utils.PyDataset):
     """Shuffled full batches of canvases; the remainder of an epoch is left out, others fall out in the next.
 
+    `EpochOrder` must be among the callbacks of `fit`, or each epoch has the order of the first. (Keras tells a dataset of
+    the end of an epoch once more than there are, as it looks at a batch before the first.)
+
     Args:
         images: array of shape `(num_pictures, ...)`: uint8 canvases, or features of a frozen backbone.
         labels: int32 array of shape `(num_pictures,)`.
         batch_size: int. At most `num_pictures` is used.
         seed: int.
+        balanced: bool. Each class as often as any other in an epoch: of large ones some pictures are left out, in
+            turns; those of small ones come more than once.
         epoch: int. The epoch to begin with, from 0: a training that goes on has the order that it would have had.
     """
 
-    def __init__(self, images, labels, batch_size: int, seed: int, epoch: int = 0):
+    def __init__(self, images, labels, batch_size: int, seed: int, balanced: bool = False, epoch: int = 0):
         super().__init__()
         self.images, self.labels = images, labels
         self.batch_size = min(batch_size, len(labels))
-        self.seed = seed
-        self.epoch = epoch
+        self.seed, self.balanced = seed, balanced
+        self.start(epoch)
+
+    def start(self, epoch: int, batch: int = 0) -> None:
+        """Goes to a batch of an epoch, both from 0; the batches before it are passed over in this epoch alone."""
+        self.epoch, self._first = epoch, batch
         self._order = self._shuffle()
 
     def __len__(self):
-        return len(self.labels) // self.batch_size
+        return len(self.labels) // self.batch_size - self._first
 
     def __getitem__(self, index):
+        index += self._first
         places = self._order[index * self.batch_size : (index + 1) * self.batch_size]
         return self.images[places], self.labels[places]
 
-    def on_epoch_end(self):
-        """Keras calls this after each epoch."""
-        self.epoch += 1
-        self._order = self._shuffle()
-
     def _shuffle(self):
-        return np.random.default_rng([self.seed, self.epoch]).permutation(len(self.labels))
+        generator = np.random.default_rng([self.seed, self.epoch])
+        return self._balanced_order(generator) if self.balanced else generator.permutation(len(self.labels))
+
+    def _balanced_order(self, generator):
+        classes = [np.flatnonzero(self.labels == label) for label in np.unique(self.labels)]
+        share, rest = divmod(len(self.labels), len(classes))
+        # The classes that get one more change from epoch to epoch, too.
+        more = np.isin(np.arange(len(classes)), generator.permutation(len(classes))[:rest])
+        drawn = []
+        for members, count in zip(classes, share + more):
+            rounds = [generator.permutation(members) for _ in range(-(-count // len(members)))]
+            drawn.append(np.concatenate(rounds)[:count])
+        return generator.permutation(np.concatenate(drawn))
+
+
+class EpochOrder(keras.callbacks.Callback):
+    """Gives each epoch its own order.
+
+    Args:
+        batches: `TrainingBatches`.
+        first: int. The batch, from 0, with which the first epoch begins.
+    """
+
+    def __init__(self, batches: TrainingBatches, first: int = 0):
+        super().__init__()
+        self.batches, self.first = batches, first
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Keras' own hook."""
+        self.batches.start(epoch, self.first)
+        self.first = 0
 
 
 def padded_batches(images, batch_size: int):

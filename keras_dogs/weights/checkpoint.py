@@ -14,6 +14,7 @@ from keras_dogs.weights.torch_file import from_bfloat16
 
 SUFFIXES = (".safetensors", ".npz", ".pth", ".pt", ".bin")
 _INDEX = "model.safetensors.index.json"
+_SAFETENSORS_DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4", "U8": "u1"}
 
 
 class Checkpoint:
@@ -103,29 +104,32 @@ def _open(file: Path):
 
 
 class _SafetensorsFile:
+    """Reads a tensor's bytes where the header says; safetensors maps the file, and every page counts as memory."""
+
     def __init__(self, file: Path):
-        self._file = safetensors.safe_open(file, framework="np")
-        self._path = file
+        with safetensors.safe_open(file, framework="np"):
+            pass  # header and size of the file are sound
+        self._file = file.open("rb")
+        header_size = int.from_bytes(self._file.read(8), "little")
+        self._tensors = json.loads(self._file.read(header_size))
+        self._tensors.pop("__metadata__", None)
+        self._begin = 8 + header_size
 
     def close(self):
-        self._file = None
+        self._file.close()
 
     def shapes(self):
-        return {name: tuple(self._file.get_slice(name).get_shape()) for name in self._file.keys()}
+        return {name: tuple(tensor["shape"]) for name, tensor in self._tensors.items()}
 
     def read(self, name):
-        if self._file.get_slice(name).get_dtype() == "BF16":
-            return self._read_bfloat16(name)
-        return self._file.get_tensor(name)
-
-    def _read_bfloat16(self, name):
-        """NumPy has no bfloat16, so safetensors gives none."""
-        with self._path.open("rb") as file:
-            header_size = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(header_size))[name]
-            start, end = header["data_offsets"]
-            file.seek(8 + header_size + start)
-            return from_bfloat16(np.frombuffer(file.read(end - start), "<u2").reshape(header["shape"]))
+        tensor = self._tensors[name]
+        if tensor["dtype"] not in _SAFETENSORS_DTYPES:
+            raise ValueError(f"numbers of type {tensor['dtype']} are not supported")
+        begin, end = tensor["data_offsets"]
+        dtype = np.dtype(_SAFETENSORS_DTYPES[tensor["dtype"]])
+        self._file.seek(self._begin + begin)
+        numbers = np.fromfile(self._file, dtype, (end - begin) // dtype.itemsize).reshape(tensor["shape"])
+        return from_bfloat16(numbers) if tensor["dtype"] == "BF16" else numbers
 
 
 class _NpzFile:

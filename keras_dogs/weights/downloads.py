@@ -1,11 +1,14 @@
 """Fetches weights by address, each once: `hf://` repositories and `.npz` files of google-research."""
 
+import math
 import os
 import re
+import shutil
 import urllib.error
 import urllib.request
 from pathlib import Path
 
+from keras_dogs import progress
 from keras_dogs.errors import first_line
 from keras_dogs.network import is_offline
 from keras_dogs.weights.loaded import Wanted
@@ -58,13 +61,45 @@ def fetch_npz(wanted: Wanted, address: str) -> Path:
     if is_offline():
         raise wanted.error(f"offline, and {address} is not in {cache}")
     try:
-        return Path(pooch.retrieve(address, _checksum(address), name, cache, progressbar=_has_tqdm()))
-    except Exception as error:  # requests, urllib3 and pooch each raise their own kinds
+        md5 = _md5(address)
+        part = cache / f"{name}.{md5 or os.getpid()}.part"
+        return Path(pooch.retrieve(address, md5 and f"md5:{md5}", name, cache, downloader=_Downloader(part)))
+    except Exception as error:  # urllib, http.client and pooch each raise their own kinds
         raise wanted.error(f"{address} could not be fetched: {first_line(error)}") from error
 
 
-def _checksum(address: str) -> str | None:
-    """`md5:...` as Google's storage states it in `x-goog-hash`; `None` from a server that states none."""
+class _Downloader:
+    """For pooch: goes on where an interrupted download stopped, which pooch's own do not.
+
+    Args:
+        part: Path. What is there so far; named after the checksum, so that it is of the file that the server has now.
+    """
+
+    def __init__(self, part: Path):
+        self.part = part
+
+    def __call__(self, address, output_file, pooch):
+        have = self.part.stat().st_size if self.part.exists() else 0
+        request = urllib.request.Request(address, headers={"Range": f"bytes={have}-"} if have else {})
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            goes_on = answer.status == 206
+            size = int(answer.headers["Content-Length"]) + (have if goes_on else 0)
+            with self.part.open("ab" if goes_on else "wb") as file:
+                self._copy(answer, file, size)
+        if self.part.stat().st_size < size:
+            raise OSError(f"the connection broke off at {self.part.stat().st_size:,} of {size:,} bytes; try again")
+        shutil.move(self.part, output_file)
+
+    def _copy(self, answer, file, size: int) -> None:
+        mebibytes = math.ceil((size - file.tell()) / 2**20)
+        with progress.counting(f"Fetching {self.part.name.rsplit('.', 2)[0]} (MiB)", mebibytes) as on_mebibyte:
+            while chunk := answer.read(2**20):
+                file.write(chunk)
+                on_mebibyte()
+
+
+def _md5(address: str) -> str | None:
+    """As Google's storage states it in `x-goog-hash`; `None` from a server that states none."""
     import base64
 
     request = urllib.request.Request(address, method="HEAD")
@@ -75,13 +110,7 @@ def _checksum(address: str) -> str | None:
         error.close()
         raise
     found = re.search(r"md5=([A-Za-z0-9+/=]+)", hashes)
-    return f"md5:{base64.b64decode(found[1]).hex()}" if found else None
-
-
-def _has_tqdm() -> bool:
-    import importlib.util
-
-    return importlib.util.find_spec("tqdm") is not None
+    return base64.b64decode(found[1]).hex() if found else None
 
 
 def fetch_hugging_face(wanted: Wanted, repository: str) -> Path:

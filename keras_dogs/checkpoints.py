@@ -1,0 +1,113 @@
+"""Checkpoints of a training: all that its next step depends on, in one file that is there whole or not at all."""
+
+import json
+import re
+from pathlib import Path
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_dogs import artifacts
+from keras_dogs import progress
+from keras_dogs.errors import first_line
+
+
+class Checkpoints:
+    """The files `step-<step>-best-<epoch>.npz` of a folder, and the best weights `best-<epoch>.keras` beside them.
+
+    A file holds the arrays of a model (weights, statistics, draw counter), its optimizer (moments, averages, gradients
+    not yet used) and its metrics, and as JSON what Python knows: how far, the logs, the best so far.
+
+    Args:
+        folder: Path.
+        keep: int. How many of the newest are kept.
+    """
+
+    def __init__(self, folder: Path, keep: int = 2):
+        self.folder, self.keep = folder, keep
+
+    def files(self) -> list[Path]:
+        """Oldest first."""
+        return sorted(self.folder.glob("step-*-best-*.npz"))
+
+    def best_file(self, epoch: int) -> Path:
+        """Where the model of an epoch goes when it is the best."""
+        return self.folder / f"best-{epoch:04d}.keras"
+
+    def save(self, model: keras.Model, state: dict) -> Path:
+        """Writes a checkpoint, and takes away what no checkpoint that is kept needs.
+
+        Args:
+            model: `keras.Model`, compiled and trained for a step at least.
+            state: dict of what JSON can hold, with `step` and `best_epoch`.
+
+        Raises:
+            FloatingPointError: a weight is not finite; nothing was written.
+        """
+        arrays = {name: ops.convert_to_numpy(variable.value) for name, variable in _variables(model)}
+        if not all(np.isfinite(array).all() for name, array in arrays.items() if name.startswith("model/")):
+            raise FloatingPointError("a weight is not finite")
+        path = self.folder / f"step-{state['step']:08d}-best-{state['best_epoch']:04d}.npz"
+        with artifacts.written_whole(path) as temporary:
+            np.savez(temporary, **arrays, state=np.frombuffer(json.dumps(state).encode(), np.uint8))
+        for old in self.files()[: -self.keep]:
+            old.unlink()
+        needed = {self.best_file(_best_epoch(kept)) for kept in self.files()}
+        for best in self.folder.glob("best-*.keras"):
+            if best not in needed:
+                best.unlink()
+        return path
+
+    def load(self) -> tuple[dict, dict] | None:
+        """The newest checkpoint that is sound: arrays by name, and the state; `None` where there is none.
+
+        A damaged one is named and taken away.
+        """
+        for path in reversed(self.files()):
+            try:
+                with np.load(path, allow_pickle=False) as saved:
+                    arrays = {name: saved[name] for name in saved.files}
+                state = json.loads(arrays.pop("state").tobytes())
+                if state["best_epoch"] and not self.best_file(state["best_epoch"]).is_file():
+                    raise FileNotFoundError(self.best_file(state["best_epoch"]).name)
+                return arrays, state
+            except Exception as error:  # zipfile, zlib, json and NumPy each raise their own kinds
+                progress.open_console().print(f"{path.name} is damaged ({first_line(error)}); going back one")
+                path.unlink()
+        return None
+
+
+def restore(model: keras.Model, arrays: dict, with_metrics: bool = True) -> None:
+    """Puts the arrays of a checkpoint into a model that is built and compiled the same.
+
+    Args:
+        model: `keras.Model`.
+        arrays: dict of str to array, of `Checkpoints.load`.
+        with_metrics: bool. `False` where training is over; Keras makes the metrics' variables with its first step.
+
+    Raises:
+        ValueError: it is not the same.
+    """
+    model.optimizer.build(model.trainable_variables)
+    variables = dict(_variables(model))
+    if not with_metrics:
+        variables, arrays = (
+            {name: value for name, value in named.items() if not name.startswith("metrics/")}
+            for named in (variables, arrays)
+        )
+    if variables.keys() != arrays.keys():
+        raise ValueError(f"the checkpoint is of another model: {sorted(variables.keys() ^ arrays.keys())[:3]}")
+    for name, variable in variables.items():
+        variable.assign(arrays[name])
+
+
+def _variables(model: keras.Model):
+    parts = {"model": model.variables, "optimizer": model.optimizer.variables, "metrics": model.metrics_variables}
+    for part, variables in parts.items():
+        for number, variable in enumerate(variables):
+            yield f"{part}/{number}", variable
+
+
+def _best_epoch(path: Path) -> int:
+    return int(re.search(r"-best-(\d+)", path.name)[1])

@@ -1,0 +1,247 @@
+"""The training itself: a compiled model, batches, and what watches them; of the whole classifier, or of its head."""
+
+import dataclasses
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+import keras
+import numpy as np
+
+from keras_dogs import artifacts
+from keras_dogs import backend
+from keras_dogs import layers
+from keras_dogs import models
+from keras_dogs import progress
+from keras_dogs.callbacks import Checkpointing
+from keras_dogs.callbacks import StepLog
+from keras_dogs.callbacks import TrainingProgress
+from keras_dogs.callbacks import Validation
+from keras_dogs.checkpoints import Checkpoints
+from keras_dogs.classifier import Classifier
+from keras_dogs.classifier import SmoothedCrossentropy
+from keras_dogs.classifier import StepLoss
+from keras_dogs.config import TrainConfig
+from keras_dogs.errors import UserError
+from keras_dogs.loaders.batches import EpochOrder
+from keras_dogs.loaders.batches import TrainingBatches
+from keras_dogs.loaders.batches import predict_in_batches
+from keras_dogs.loaders.canvases import Canvases
+from keras_dogs.loggers import open_loggers
+from keras_dogs.optimizers import WarmupCosine
+from keras_dogs.optimizers import build_optimizer
+from keras_dogs.recipes import RECIPES
+from keras_dogs.recipes import Recipe
+from keras_dogs.recipes import complete
+from keras_dogs.stopping import StopRequest
+
+
+class Pictures(NamedTuple):
+    """The decoded dataset. `validation` is `None` where there is no such split."""
+
+    train: Canvases
+    validation: Canvases | None
+    test: Canvases
+
+    @property
+    def unreadable(self) -> list[str]:
+        """`"name: reason"` of every picture that was left out."""
+        decoded = (canvases for canvases in self if canvases is not None)
+        return [f"{name}: {reason}" for canvases in decoded for name, reason in canvases.unreadable]
+
+
+class Plan(NamedTuple):
+    """What a training is told.
+
+    Attributes:
+        config: `TrainConfig`.
+        recipe: `Recipe`, complete.
+        folder: Path. The run's.
+        stop: `StopRequest`.
+        checkpoints: `Checkpoints` or `None` for what is begun again when it is interrupted.
+    """
+
+    config: TrainConfig
+    recipe: Recipe
+    folder: Path
+    stop: StopRequest
+    checkpoints: Checkpoints | None
+
+
+class Fitted(NamedTuple):
+    """What a training leaves beside the weights."""
+
+    model: keras.Model
+    step_log: StepLog
+    validation: Validation
+    first_step_s: float
+    train_s: float
+    step_size: int
+
+
+class Task(NamedTuple):
+    """What is trained, on what, and how it is validated.
+
+    Attributes:
+        model: `keras.Model`.
+        train: `Canvases`, or features in their place.
+        predict: function of no argument to the logits of the validation split, or `None`.
+        labels: int array or `None`. Of the validation split.
+    """
+
+    model: keras.Model
+    train: Canvases
+    predict: object
+    labels: np.ndarray | None
+
+
+def train_classifier(plan: Plan, classifier: keras.Model, pictures: Pictures) -> Fitted:
+    """Trains what is trainable of the whole classifier, from canvases; it has the best weights afterwards."""
+    if plan.recipe.probe_first and not plan.checkpoints.files():
+        _train_head_first(plan, classifier, pictures)
+    validation = pictures.validation
+    batch_size = min(plan.recipe.batch_size, 64)
+    predict = (lambda: predict_in_batches(classifier, validation.images, batch_size)[0]) if validation else None
+    fitted = _fit(plan, Task(classifier, pictures.train, predict, validation.labels if validation else None))
+    last = plan.folder / artifacts.CHECKPOINTS / "last.keras"
+    with artifacts.written_whole(last) as path:
+        models.save_classifier(classifier, path)
+    best_file = plan.checkpoints.best_file(fitted.validation.best_epoch)
+    models.load_weights(classifier, best_file)
+    with artifacts.written_whole(plan.folder / artifacts.MODEL) as path:
+        shutil.copyfile(best_file, path)
+    return fitted
+
+
+def _train_head_first(plan: Plan, classifier: keras.Model, pictures: Pictures) -> None:
+    """A linear probe that nothing is kept of but the head."""
+    progress.open_console().print("the head alone first, on features that are computed once")
+    recipe = complete(RECIPES["linear_probe"], plan.config.preset, "")
+    recipe = recipe._replace(augmentation="none", dropout=plan.recipe.dropout)
+    probe_plan = plan._replace(recipe=recipe, checkpoints=Checkpoints(plan.folder / artifacts.CHECKPOINTS / "head"))
+    probe_plan.checkpoints.folder.mkdir(exist_ok=True)
+    _train_head(probe_plan, classifier, pictures, views=0)
+    shutil.rmtree(probe_plan.checkpoints.folder)
+
+
+def train_head_on_features(plan: Plan, classifier: keras.Model, pictures: Pictures, views: int) -> Fitted:
+    """Trains the head on features that are computed once; the same model comes out as from the epoch-wise way.
+
+    Args:
+        plan: `Plan`.
+        classifier: `keras.Model` with a frozen backbone; it has the best head afterwards.
+        pictures: `Pictures`.
+        views: int. How many augmented views of each picture features are computed of; 0 for the picture as it is.
+    """
+    fitted = _train_head(plan, classifier, pictures, views)
+    with artifacts.written_whole(plan.folder / artifacts.MODEL) as path:
+        models.save_classifier(classifier, path)
+    return fitted
+
+
+def _train_head(plan: Plan, classifier: keras.Model, pictures: Pictures, views: int) -> Fitted:
+    """Trains on features that are centred and brought to unit mean square, so that one rate fits every backbone.
+
+    Mean and scale are folded into the head's weights afterwards, exactly.
+    """
+    extractor = models.feature_extractor(classifier)
+    features = _extract_train(classifier, pictures.train.images, views)
+    mean = features.mean(axis=0)
+    scale = 1.0 / max(float(np.sqrt(np.mean((features - mean) ** 2))), 1e-12)
+    labels = np.tile(pictures.train.labels, max(views, 1))
+    names = pictures.train.names * max(views, 1)
+    train = dataclasses.replace(pictures.train, images=(features - mean) * scale, labels=labels, names=names)
+    predict, labels = None, None
+    if pictures.validation:
+        standardised = (_extract(extractor, pictures.validation.images, "validation") - mean) * scale
+        predict, labels = lambda: predict_in_batches(probe, standardised, 256)[0], pictures.validation.labels
+
+    head = classifier.get_layer("head")
+    inputs = keras.Input(train.images.shape[1:])
+    dropped = layers.CountedDropout(plan.recipe.dropout, seed=plan.config.seed)(inputs)
+    probe = Classifier(inputs, layers.ClassifierHead(head.units, name="head")(dropped), name="probe")
+    kernel, bias = head.get_weights()
+    probe.get_layer("head").set_weights([kernel / scale, bias + mean @ kernel])
+    fitted = _fit(plan, Task(probe, train, predict, labels))
+
+    models.load_weights(probe, plan.checkpoints.best_file(fitted.validation.best_epoch))
+    kernel, bias = probe.get_layer("head").get_weights()
+    head.set_weights([kernel * scale, bias - mean @ kernel * scale])
+    return fitted
+
+
+def _extract_train(classifier: keras.Model, images, views: int) -> np.ndarray:
+    if not views:
+        return _extract(models.feature_extractor(classifier), images, "train")
+    extractor = models.view_extractor(classifier)
+    return np.concatenate(
+        [_extract(extractor, images, f"view {view + 1} of {views} of train") for view in range(views)]
+    )
+
+
+def _extract(extractor: keras.Model, images, what: str) -> np.ndarray:
+    batch_size = 32
+    with progress.counting(f"Features of {what} (batches)", -(-len(images) // batch_size)) as on_batch:
+        return predict_in_batches(extractor, images, batch_size, on_batch)[0]
+
+
+def _fit(plan: Plan, task: Task) -> Fitted:
+    """Compiles the model and runs `fit` with everything that watches it, from where an earlier one stopped."""
+    config, recipe, model = plan.config, plan.recipe, task.model
+    batches = TrainingBatches(
+        task.train.images, task.train.labels, _step_size(recipe, len(task.train)), config.seed, config.balanced
+    )
+    total = len(batches) * recipe.epochs
+    schedule = WarmupCosine(recipe.learning_rate, total // recipe.accumulate, recipe.warmup_fraction, recipe.accumulate)
+    model.compile(
+        optimizer=build_optimizer(recipe, schedule, model, len(batches), config.dtype_policy),
+        loss=SmoothedCrossentropy(recipe.label_smoothing),
+        metrics=[keras.metrics.SparseCategoricalAccuracy("accuracy"), StepLoss()],
+    )
+    _make_metrics(model, task.train.labels)
+    backend.check_compilable(model, expected=recipe.augmentation != "keras")
+    step_log = StepLog(schedule)
+    validation = Validation(task.predict, task.labels, plan.checkpoints.best_file, step_log, recipe.patience)
+    go_on = artifacts.how_to_go_on(plan.folder)
+    checkpointing = Checkpointing(
+        plan.checkpoints, config.checkpoint_every, step_log, validation, plan.stop, go_on, len(batches)
+    )
+    done = checkpointing.load()
+    if done:
+        progress.open_console().print(f"going on after step {done:,} of {total:,}")
+    shown = TrainingProgress(total, batches.batch_size, validation)
+    loggers = open_loggers(config, plan.folder, step_log, validation)
+    try:
+        _run(model, batches, done, recipe.epochs, [step_log, validation, checkpointing, shown, *loggers])
+    finally:
+        shown.stop()
+    first_step_s = step_log.step_seconds[0] if step_log.step_seconds else 0.0
+    return Fitted(model, step_log, validation, first_step_s, checkpointing.train_s(), batches.batch_size)
+
+
+def _make_metrics(model: keras.Model, labels) -> None:
+    """Keras makes their variables in the first step, too late to put values back, or for the first loss to be kept."""
+    model.compute_metrics(None, labels[:1], np.zeros((1, model.output.shape[-1]), "float32"))
+    model.reset_metrics()
+
+
+def _step_size(recipe: Recipe, num_pictures: int) -> int:
+    """Pictures a step: a batch, or its part."""
+    batch_size = min(recipe.batch_size, num_pictures // recipe.accumulate * recipe.accumulate)
+    if not batch_size or batch_size % recipe.accumulate:
+        raise UserError(f"--accumulate {recipe.accumulate}: does not divide --batch-size {batch_size}")
+    return batch_size // recipe.accumulate
+
+
+def _run(model, batches: TrainingBatches, done: int, epochs: int, callbacks: list) -> None:
+    """`fit` after `done` steps: first what is left of an epoch, then whole ones."""
+    epoch, first = divmod(done, len(batches))
+    _, validation, checkpointing, *_ = callbacks
+    for last in (epoch + 1, epochs) if first else (epochs,):
+        if epoch == epochs or validation.is_patience_over():
+            break
+        batches.start(epoch, first)  # Keras asks for the number of batches before the epoch begins
+        order = EpochOrder(batches, first)
+        model.fit(batches, initial_epoch=epoch, epochs=last, shuffle=False, verbose=0, callbacks=[order, *callbacks])
+        epoch, first = last, 0
+    checkpointing.put_back(model, with_metrics=False)  # where no epoch was left

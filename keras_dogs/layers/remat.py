@@ -1,0 +1,39 @@
+"""Gradient checkpointing (Chen et al., arXiv 1604.06174) for KerasHub's ViTs: memory for time."""
+
+import functools
+
+import keras
+from keras.src.backend.common import global_state
+
+from keras_dogs.layers.dropping import BRANCH_ENDS
+
+_CONTEXT = "current_call_ctx"  # where Keras keeps, among others, whether this is training
+
+
+def rematerialise(backbone: keras.Model) -> None:
+    """Makes a ViT's blocks compute their activations again for the gradient instead of keeping them, from outside.
+
+    Nothing is added to what a file holds. After `drop_paths`, so that a branch that fell out falls out again.
+    """
+    for block in backbone._flatten_layers():
+        if type(block).__name__ in BRANCH_ENDS:
+            block.call = _again(block.call)
+
+
+def _again(call):
+    @functools.wraps(call)
+    def rematerialised(*args, **kwargs):
+        context = global_state.get_global_attribute(_CONTEXT)
+
+        def in_context(*args):  # PyTorch computes again when the model's call, and its context, are over
+            current = global_state.get_global_attribute(_CONTEXT)
+            global_state.set_global_attribute(_CONTEXT, context)
+            try:
+                return call(*args, **kwargs)
+            finally:
+                global_state.set_global_attribute(_CONTEXT, current)
+
+        # A function that JAX has not seen, or it would take its trace of another call, perhaps without training.
+        return keras.remat(in_context)(*args)
+
+    return rematerialised

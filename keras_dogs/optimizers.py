@@ -1,0 +1,189 @@
+"""From a recipe to an optimizer: schedule, groups of weights with rates and decay of their own, averaged weights."""
+
+import contextlib
+import re
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_dogs.recipes import Recipe
+
+# Weight decay pulls weights to zero, where these do not belong; timm and DeiT leave them out too. Parts of a path:
+# biases, norms, tokens, positions, and the scales of DINOv2's branches.
+_NOT_DECAYED = ("bias", "gamma", "beta", "token", "position", "lambda")
+
+# How paths of weights name blocks, and what makes the first one 1: ViT and DeiT, DINOv2, ResNet, keras.applications.
+_BLOCKS = ((r"transformer_block_(\d+)/", 0), (r"layers?[._](\d+)/", 1), (r"stack(\d+)_", 1), (r"conv([2-5])_block", -1))
+_STEM = ("embedding", "token", "conv1_")
+
+
+@keras.saving.register_keras_serializable(package="keras_dogs")
+class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
+    """A linear rise from 0 to `peak`, then a cosine to 0.
+
+    Args:
+        peak: float.
+        updates: int. Updates of the weights in the whole training.
+        warmup_fraction: float. Share of them in which the rate rises.
+        accumulate: int. Steps an update: Keras counts steps, and would run through the schedule that many times faster.
+    """
+
+    def __init__(self, peak: float, updates: int, warmup_fraction: float = 0.1, accumulate: int = 1):
+        super().__init__()
+        self.peak, self.updates, self.warmup_fraction, self.accumulate = peak, updates, warmup_fraction, accumulate
+        warmup = round(updates * warmup_fraction)
+        self._cosine = keras.optimizers.schedules.CosineDecay(
+            initial_learning_rate=0.0 if warmup else peak,
+            decay_steps=max(updates - warmup, 1),
+            warmup_target=peak if warmup else None,
+            warmup_steps=warmup,
+        )
+
+    def __call__(self, step):
+        """The rate of a step, from 0."""
+        return self._cosine(step // self.accumulate)
+
+    def get_config(self):
+        """See `keras.optimizers.schedules.LearningRateSchedule`."""
+        return {
+            "peak": self.peak,
+            "updates": self.updates,
+            "warmup_fraction": self.warmup_fraction,
+            "accumulate": self.accumulate,
+        }
+
+
+def build_optimizer(recipe: Recipe, schedule, model: keras.Model, steps_per_epoch: int, dtype_policy="float32"):
+    """The optimizer of a recipe for the weights of a model.
+
+    Args:
+        recipe: `Recipe`, complete.
+        schedule: `WarmupCosine` or float.
+        model: `keras.Model`.
+        steps_per_epoch: int. Steps, not updates.
+        dtype_policy: str. `"mixed_float16"` wants its loss scaled.
+    """
+    common = dict(
+        weight_decay=recipe.weight_decay if recipe.weight_decay or recipe.optimizer == "adamw" else None,
+        global_clipnorm=recipe.global_clipnorm or None,
+        gradient_accumulation_steps=recipe.accumulate if recipe.accumulate > 1 else None,
+        use_ema=recipe.ema > 0,
+        ema_momentum=recipe.ema or 0.99,
+    )
+    base = keras.optimizers.AdamW if recipe.optimizer == "adamw" else keras.optimizers.SGD
+    own = {} if recipe.optimizer == "adamw" else {"momentum": 0.9}
+    # The class that Keras gives on this backend: on PyTorch one that updates all weights in a few calls.
+    grouped = type(f"Grouped{base.__name__}", (_Groups, type(base())), {})
+    optimizer = grouped(schedule, **own, **common)
+    # By the path, as the positions of KerasHub's ViT are called `position_embedding/embeddings`.
+    optimizer.exclude_from_weight_decay([weight for weight in model.trainable_variables if _is_not_decayed(weight)])
+    optimizer.groups = _groups(recipe, model, steps_per_epoch // recipe.accumulate)
+    return keras.optimizers.LossScaleOptimizer(optimizer) if dtype_policy == "mixed_float16" else optimizer
+
+
+def _is_not_decayed(weight) -> bool:
+    last = "/".join(weight.path.split("/")[-2:])
+    return any(part in last for part in _NOT_DECAYED)
+
+
+def _groups(recipe: Recipe, model: keras.Model, updates_per_epoch: int) -> list[tuple[float, int]]:
+    """For each trainable weight: what its rate is multiplied by, and the update from which on it learns."""
+    depths = depths_below_head(model)
+    every = round(recipe.unfreeze_every * updates_per_epoch)
+    return [(recipe.layer_decay**depth, every * depth) for depth in depths]
+
+
+def depths_below_head(model: keras.Model) -> list[int]:
+    """How many blocks lie above each trainable weight: 0 for head and final norm, the most for the embedding.
+
+    A ViT's blocks count, or a ResNet's stages; the stem and the embeddings are one more.
+    """
+    levels = [_level(weight.path) for weight in model.trainable_variables]
+    top = max((level for level in levels if level is not None), default=0) + 1
+    return [0 if level is None else top - level for level in levels]
+
+
+def _level(path: str) -> int | None:
+    """0 for what comes before the blocks, 1 for the first block, ..., `None` for what comes after the last."""
+    for pattern, offset in _BLOCKS:
+        if found := re.search(pattern, path):
+            return int(found[1]) + offset
+    return 0 if any(part in path for part in _STEM) else None
+
+
+class _Groups:
+    """What our optimizers do beyond Keras' own, which are the other base.
+
+    Attributes:
+        groups: list of `(multiplier, first_update)`, one for each weight in the order of `build`.
+    """
+
+    groups: list = []
+
+    def _rate(self, group, learning_rate):
+        multiplier, first = group
+        rate = learning_rate * multiplier if multiplier != 1 else learning_rate
+        return rate * ops.cast(self.iterations >= first, "float32") if first else rate
+
+    def _by_group(self, variables):
+        """Lists of places in `variables` that have the same rate."""
+        places = {}
+        for place, variable in enumerate(variables):
+            group = self.groups[self._get_variable_index(variable)] if self.groups else (1.0, 0)
+            places.setdefault(group, []).append(place)
+        return places
+
+    def _backend_update_step(self, grads, trainable_variables, learning_rate):
+        for group, places in self._by_group(trainable_variables).items():
+            super()._backend_update_step(
+                [grads[place] for place in places],
+                [trainable_variables[place] for place in places],
+                self._rate(group, learning_rate),
+            )
+
+    def _apply_weight_decay(self, variables):
+        if not self.weight_decay:
+            return
+        for group, places in self._by_group(variables).items():
+            factor = 1 - self.weight_decay * self._rate(group, self.learning_rate)
+            for variable in (variables[place] for place in places):
+                if self._use_weight_decay(variable):
+                    self.assign(variable, variable * ops.cast(factor, variable.dtype))
+
+    def _update_model_variables_moving_average(self, trainable_variables):
+        """Once an update, where Keras counts steps; it begins as the weights after the first update.
+
+        With a warm-up like that of `tf.train.ExponentialMovingAverage`: the mean of n updates has momentum n / (n + 9)
+        at the most, or a short training would keep its start.
+        """
+        steps = self.gradient_accumulation_steps or 1
+        updates = ops.cast((self._iterations + 1) // steps - 1, "float32")
+        momentum = ops.minimum(self.ema_momentum, updates / (updates + 9.0))
+        momentum = ops.where((self._iterations + 1) % steps == 0, momentum, 1.0)
+        for variable, average in zip(trainable_variables, self._model_variables_moving_average):
+            if average is not None:
+                average.assign(momentum * average + (1 - momentum) * variable)
+
+    def finalize_variable_values(self, var_list):
+        """Keras puts the averages in place at the end of each `fit`; see `averaged`."""
+
+
+@contextlib.contextmanager
+def averaged(model: keras.Model):
+    """Within it, the model has the running means of its weights, where its optimizer keeps such."""
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    if not optimizer.use_ema:
+        yield
+        return
+    weights = optimizer._trainable_variables
+    means = optimizer._model_variables_moving_average
+    # Copies: on JAX a prediction takes the weights' memory over, and would the means', too.
+    kept, means = ([np.array(ops.convert_to_numpy(each.value)) for each in several] for several in (weights, means))
+    for weight, mean in zip(weights, means):
+        weight.assign(mean)
+    try:
+        yield
+    finally:
+        for weight, value in zip(weights, kept):
+            weight.assign(value)

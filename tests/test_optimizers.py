@@ -1,0 +1,167 @@
+"""What a recipe does to the weights, each effect seen in the numbers."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+import keras_dogs
+from keras_dogs.classifier import SmoothedCrossentropy
+from keras_dogs.layers import Mixing
+from keras_dogs.optimizers import WarmupCosine
+from keras_dogs.optimizers import averaged
+from keras_dogs.optimizers import build_optimizer
+from keras_dogs.optimizers import depths_below_head
+from keras_dogs.recipes import RECIPES
+
+PLAIN = RECIPES["adamw"]._replace(epochs=1, batch_size=8, learning_rate=1e-2, weight_decay=0.0, global_clipnorm=0.0)
+SGD = PLAIN._replace(optimizer="sgd")
+RNG = np.random.default_rng(0)
+PICTURES = RNG.integers(0, 256, (8, 64, 64, 3), dtype="uint8")
+LABELS = np.arange(8) % 3
+
+
+def small_vit(recipe, rate=None, steps_per_epoch=4, **arguments):
+    classifier = keras_dogs.build_vit("vit_nano", 3, augmentation="none", seed=1, **arguments)
+    head = classifier.get_layer("head")
+    head.set_weights([np.random.default_rng(1).normal(0, 0.1, weight.shape) for weight in head.get_weights()])
+    rate = recipe.learning_rate if rate is None else rate
+    optimizer = build_optimizer(recipe, rate, classifier, steps_per_epoch)
+    classifier.compile(optimizer, SmoothedCrossentropy(recipe.label_smoothing))
+    return classifier
+
+
+def values(classifier):
+    return [ops.convert_to_numpy(weight.value).copy() for weight in classifier.trainable_variables]
+
+
+def changes(classifier, steps=1, pictures=PICTURES, labels=LABELS):
+    before = values(classifier)
+    for _ in range(steps):
+        classifier.train_on_batch(pictures, labels)
+    return [after - weight for after, weight in zip(values(classifier), before)]
+
+
+def test_layer_decay_scales_the_update_of_each_block():
+    """SGD's first update is the rate times the gradient, so the ratio of two is that of the rates."""
+    plain, decayed = changes(small_vit(SGD)), changes(model := small_vit(SGD._replace(layer_decay=0.5)))
+    depths = depths_below_head(model)
+    assert sorted(set(depths)) == [0, 1, 2, 3, 4, 5]
+    for one, other, depth in zip(plain, decayed, depths):
+        np.testing.assert_allclose(other, one * 0.5**depth, atol=2e-7)
+
+
+@pytest.mark.parametrize("preset", ["resnet_nano", "deit_tiny_distilled_patch16_224_imagenet", "resnet_50"])
+def test_depths_fall_from_the_stem_to_the_head(preset):
+    classifier = keras_dogs.build_classifier(preset, 3, load_weights=False, image_size=64)
+    depths = depths_below_head(classifier)
+    assert depths[-2:] == [0, 0] and depths[0] == max(depths) == len(set(depths)) - 1
+    assert depths == sorted(depths, reverse=True)
+
+
+def test_weight_decay_leaves_norms_biases_tokens_and_positions_alone():
+    classifier = small_vit(PLAIN._replace(weight_decay=0.5))
+    classifier.optimizer.build(classifier.trainable_variables)
+    use = classifier.optimizer._use_weight_decay
+    decayed = [weight.path for weight in classifier.trainable_variables if use(weight)]
+    assert len(decayed) == 2 + 4 * 6 and all(path.endswith("kernel") for path in decayed), decayed
+
+
+def test_weight_decay_is_that_of_the_group():
+    """With a gradient of nothing, only decay moves a weight: by rate x decay x layer decay."""
+    recipe = SGD._replace(weight_decay=0.1, layer_decay=0.5)
+    classifier = small_vit(recipe)
+    before = values(classifier)
+    classifier.optimizer.apply([ops.zeros(weight.shape) for weight in before], classifier.trainable_variables)
+    rows = zip(classifier.trainable_variables, before, values(classifier), depths_below_head(classifier))
+    for weight, old, new, depth in rows:
+        share = 1 - 0.1 * 1e-2 * 0.5**depth if weight.path.endswith("kernel") else 1
+        np.testing.assert_allclose(new, old * share, rtol=1e-6, atol=1e-9)
+
+
+def test_accumulation_equals_the_big_batch():
+    # Adam divides by the gradient's size: where that is rounding alone, so is the direction. SGD has no such places.
+    whole, parts = small_vit(SGD), small_vit(SGD._replace(accumulate=4))
+    for _ in range(2):
+        whole.train_on_batch(PICTURES, LABELS)
+        for start in range(0, 8, 2):
+            parts.train_on_batch(PICTURES[start : start + 2], LABELS[start : start + 2])
+    for one, other in zip(values(whole), values(parts)):
+        np.testing.assert_allclose(other, one, atol=1e-5)
+    assert max(np.abs(change).max() for change in changes(whole)) > 1e-3
+
+
+def test_the_schedule_counts_updates():
+    schedule = WarmupCosine(1.0, updates=10, warmup_fraction=0.2, accumulate=3)
+    rates = [float(ops.convert_to_numpy(schedule(step))) for step in range(30)]
+    assert rates[0] == rates[2] == 0 and rates[3] == rates[5] == pytest.approx(0.5) and rates[6] == pytest.approx(1.0)
+    assert all(rates[3 * update] == rates[3 * update + 2] for update in range(10))
+    cosine = [0.5 * (1 + np.cos(np.pi * step / 8)) for step in range(8)]
+    np.testing.assert_allclose(rates[6::3], cosine, atol=1e-6)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_ema_is_the_running_mean_of_the_updates(accumulate):
+    recipe = SGD._replace(ema=0.9, accumulate=accumulate)
+    classifier = small_vit(recipe)
+    mean, updates = values(classifier), 0
+    for step in range(4 * accumulate):
+        classifier.train_on_batch(PICTURES, LABELS)
+        if (step + 1) % accumulate == 0:
+            momentum = min(0.9, updates / (updates + 9))
+            updates += 1
+            mean = [momentum * old + (1 - momentum) * new for old, new in zip(mean, values(classifier))]
+    raw = values(classifier)
+    with averaged(classifier):
+        for found, expected in zip(values(classifier), mean):
+            np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert all(np.array_equal(one, other) for one, other in zip(raw, values(classifier)))
+    assert max(np.abs(one - other).max() for one, other in zip(raw, mean)) > 1e-4
+
+
+def test_gradients_are_clipped_by_their_global_norm():
+    """SGD's first update is the rate times the clipped gradient."""
+    free, clipped = changes(small_vit(SGD)), changes(small_vit(SGD._replace(global_clipnorm=0.1)))
+    free, clipped = (np.concatenate([change.ravel() for change in found]) for found in (free, clipped))
+    assert np.linalg.norm(free) > 2e-3 and np.linalg.norm(clipped) == pytest.approx(1e-2 * 0.1, rel=1e-3)
+    assert free @ clipped == pytest.approx(np.linalg.norm(free) * np.linalg.norm(clipped), rel=1e-4)
+
+
+def test_gradual_unfreezing_begins_at_the_top():
+    """Two updates an epoch, a block an epoch: head at once, the last block in the second epoch, ..."""
+    classifier = small_vit(SGD._replace(unfreeze_every=1.0), steps_per_epoch=2)
+    depths = np.array(depths_below_head(classifier))
+    for epoch in range(3):
+        for _ in range(2):
+            moved = [np.abs(change).max() > 0 for change in changes(classifier)]
+            learning = {depth for depth in set(depths.tolist()) if np.array(moved)[depths == depth].all()}
+            frozen = {depth for depth in set(depths.tolist()) if not np.array(moved)[depths == depth].any()}
+            assert learning == set(range(epoch + 1)) and frozen == set(range(epoch + 1, 6))
+
+
+def test_label_smoothing_is_keras_on_one_hot_labels():
+    logits = RNG.normal(size=(8, 3)).astype("float32")
+    for smoothing in (0.0, 0.1):
+        there = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=smoothing)
+        expected = float(there(np.eye(3, dtype="float32")[LABELS], logits))
+        assert float(SmoothedCrossentropy(smoothing)(LABELS, logits)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_smoothing_goes_with_mixing():
+    """The soft targets of a mixed batch, smoothed, are what the loss is of."""
+    policy = keras_dogs.layers.AUGMENTATIONS["none"]._replace(mixing=dict(mixup=0.8))
+    classifier = keras_dogs.build_vit("vit_nano", 3, augmentation=policy)
+    classifier.compile(keras.optimizers.SGD(0.0), SmoothedCrossentropy(0.1))
+    logits = ops.convert_to_tensor(RNG.normal(size=(8, 3)).astype("float32"))
+    classifier(PICTURES, training=True)
+    mixing = next(layer for layer in classifier.layers if isinstance(layer, Mixing))
+    targets = ops.convert_to_numpy(mixing.soft_targets(ops.convert_to_tensor(LABELS), 3)) * 0.9 + 0.1 / 3
+    expected = float(keras.losses.CategoricalCrossentropy(from_logits=True)(targets, logits))
+    found = classifier.compute_loss(None, ops.convert_to_tensor(LABELS), logits)
+    assert float(ops.convert_to_numpy(found)) == pytest.approx(expected, rel=1e-4)
+
+
+def test_rematerialised_blocks_give_the_same_update():
+    plain, again = small_vit(SGD, drop_path=0.5), small_vit(SGD, drop_path=0.5, remat=True)
+    for one, other in zip(changes(plain, 2), changes(again, 2)):
+        np.testing.assert_allclose(other, one, atol=1e-6)

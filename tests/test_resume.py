@@ -1,0 +1,167 @@
+"""A run that is stopped, killed or damaged, and goes on as if nothing had happened."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from conftest import BACKEND
+from conftest import files_below
+
+import keras_dogs
+from keras_dogs import checkpoints
+from keras_dogs.config import DataConfig
+from keras_dogs.config import TrainConfig
+from keras_dogs.errors import UserError
+from keras_dogs.training import fine_tune
+
+# Everything that has a state: draws in the graph, averages, gradients not yet used, statistics of batch norms.
+TOLD = dict(epochs=4, batch_size=4, ema=0.9, accumulate=2, dropout=0.1, mixup=0.2, strict=True, checkpoint_every=3)
+
+
+class Killed(BaseException):
+    """In place of SIGKILL, in this process."""
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory, dogs):
+    return fine_tune(config_for(dogs, tmp_path_factory.mktemp("unbroken") / "run")).folder
+
+
+def config_for(dogs, output, **changes):
+    return TrainConfig(**{**TOLD, "data": DataConfig(dataset=str(dogs)), "output": output, **changes})
+
+
+def killed_at(monkeypatch, dogs, output, save_number, when, **changes):
+    """Begins a run that is killed at its n-th checkpoint: before, amid or after writing it."""
+    save, count = checkpoints.Checkpoints.save, [0]
+
+    def counted(self, model, state):
+        count[0] += 1
+        if count[0] < save_number:
+            return save(self, model, state)
+        if when == "after":
+            save(self, model, state)
+        elif when == "amid":
+            (self.folder / ".tmp-step-00000099-best-0001.npz").write_bytes(b"half")
+        raise Killed
+
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(checkpoints.Checkpoints, "save", counted)
+        # What a kill leaves behind no `finally` has cleaned.
+        patched.setattr(shutil, "rmtree", lambda *args, **kwargs: None)
+        fine_tune(config_for(dogs, output, **changes))
+
+
+def same(one, other):
+    """Whether two run folders hold the same curves, weights and predictions, to the last bit."""
+    assert files_below(one) == files_below(other)
+    for name in ("steps.csv", "history.csv"):
+        assert (one / name).read_text() == (other / name).read_text()
+    for name in (name for name in files_below(one) if name.endswith(".keras")):
+        models = [keras_dogs.load_classifier(folder / name) for folder in (one, other)]
+        for weight, again in zip(*(model.weights for model in models)):
+            assert np.array_equal(weight, again), weight.path
+    with np.load(one / "predictions.npz") as first, np.load(other / "predictions.npz") as second:
+        assert all(np.array_equal(first[name], second[name]) for name in first.files)
+
+
+@pytest.mark.parametrize(("save_number", "when"), [(1, "after"), (2, "before"), (3, "amid"), (4, "after")])
+def test_a_killed_run_ends_as_the_unbroken_one(monkeypatch, tmp_path, dogs, unbroken, save_number, when):
+    killed_at(monkeypatch, dogs, tmp_path / "run", save_number, when)
+    assert not (tmp_path / "run" / "record.json").exists()
+    run = fine_tune(TrainConfig(output=tmp_path / "run", resume=True))
+    assert run.record.config["ema"] == 0.9
+    same(run.folder, unbroken)
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(monkeypatch, capsys, tmp_path, dogs, unbroken):
+    killed_at(monkeypatch, dogs, tmp_path / "run", 4, "after")
+    newest = sorted((tmp_path / "run" / "checkpoints").glob("step-*"))[-1]
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 255
+    newest.write_bytes(content)
+    run = fine_tune(TrainConfig(output=tmp_path / "run", resume=True))
+    assert f"{newest.name} is damaged" in capsys.readouterr().err
+    same(run.folder, unbroken)
+
+
+def test_all_checkpoints_damaged_starts_again(monkeypatch, capsys, tmp_path, dogs, unbroken):
+    killed_at(monkeypatch, dogs, tmp_path / "run", 3, "after")
+    for file in (tmp_path / "run" / "checkpoints").glob("step-*"):
+        file.write_bytes(b"")
+    same(fine_tune(TrainConfig(output=tmp_path / "run", resume=True)).folder, unbroken)
+
+
+def test_the_last_checkpoints_are_kept_and_no_more(monkeypatch, tmp_path, dogs):
+    killed_at(monkeypatch, dogs, tmp_path / "run", 5, "after")
+    names = [name for name in files_below(tmp_path / "run" / "checkpoints") if not name.startswith(".")]
+    assert len([name for name in names if name.startswith("step-")]) == 2
+    assert 1 <= len([name for name in names if name.startswith("best-")]) <= 2
+
+
+@pytest.mark.parametrize("changes", [dict(linear_probe=True, mixup=0.0), dict(probe_first=True)])
+def test_a_head_on_features_goes_on_too(monkeypatch, tmp_path, dogs, changes):
+    """Killed while the head learns: a probe's goes on, one that is only the beginning is trained again."""
+    whole = fine_tune(config_for(dogs, tmp_path / "whole", epochs=2, **changes)).folder
+    killed_at(monkeypatch, dogs, tmp_path / "broken", 2, "after", epochs=2, **changes)
+    same(fine_tune(TrainConfig(output=tmp_path / "broken", resume=True)).folder, whole)
+
+
+def test_other_pictures_are_noticed(monkeypatch, tmp_path, dogs):
+    pictures = tmp_path / "dogs"
+    shutil.copytree(dogs, pictures)
+    killed_at(monkeypatch, pictures, tmp_path / "run", 1, "after")
+    next((pictures / "train" / "amberwick").iterdir()).unlink()
+    before = files_below(tmp_path / "run")
+    with pytest.raises(UserError, match="--resume: the pictures of .* are not those"):
+        fine_tune(TrainConfig(output=tmp_path / "run", resume=True))
+    assert files_below(tmp_path / "run") == before
+
+
+def test_the_last_good_checkpoint_is_named(tmp_path, dogs, monkeypatch):
+    """A loss that is not finite in the second epoch: what the first left can be used."""
+    from keras_dogs import callbacks
+
+    note = callbacks.StepLog.on_train_batch_end
+
+    def diverging(self, batch, logs=None):
+        note(self, batch, logs)
+        if len(self.rows) == 8:
+            self.rows[-1]["loss"] = float("nan")
+
+    monkeypatch.setattr(callbacks.StepLog, "on_train_batch_end", diverging)
+    with pytest.raises(UserError, match="not finite at step 8 .*the last good checkpoint is .*step-00000007"):
+        fine_tune(config_for(dogs, tmp_path / "run"))
+    assert (tmp_path / "run" / "config.json").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_finishes_the_step_and_says_how_to_go_on(tmp_path, dogs, number):
+    command = [sys.executable, "-m", "keras_dogs.train", "--dataset", dogs, "--output", tmp_path / "run"]
+    command += ["--epochs", "2000", "--batch-size", "4", "--checkpoint-every", "7"]
+    environment = {**os.environ, "KERAS_BACKEND": BACKEND}
+    process = subprocess.Popen([*map(str, command)], env=environment, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "run").glob("checkpoints/step-*")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 128 + number and "Traceback" not in err
+    assert "which is saved; go on with: python -m keras_dogs.train --resume --output" in err
+    assert not (tmp_path / "run" / "record.json").exists() and not (tmp_path / "run" / ".lock").exists()
+
+
+def test_two_processes_do_not_share_a_folder(tmp_path, dogs, monkeypatch):
+    import filelock
+
+    killed_at(monkeypatch, dogs, tmp_path / "run", 1, "after")
+    with filelock.FileLock(tmp_path / "run" / ".lock"):
+        for how in ("resume", "overwrite"):
+            with pytest.raises(UserError, match="another process writes there"):
+                fine_tune(config_for(dogs, tmp_path / "run", **{how: True}))
+    assert list((tmp_path / "run" / "checkpoints").glob("step-*"))
