@@ -1,8 +1,8 @@
 """Thirty steps of the same fine-tuning on each backend: `python benchmarks/same_curve.py --sample FOLDER`.
 
 ViT-Ti/16 and ResNet-18 at 224 from one weights file each, batch 16, `standard` augmentation, with mix-up and without,
-`--strict`, AdamW at the rate that fits the model. Writes the losses of every step, how far the backends are apart, and a figure of the curves. Each backend
-runs the ViT with mix-up twice, to see whether the weights come out bit-identical.
+`--strict`, AdamW at the rate that fits the model. Writes the losses of every step, how far the backends are apart, and
+a figure of the curves. Each backend runs the ViT with mix-up twice, to see whether the weights come out the same.
 """
 
 import argparse

@@ -10,7 +10,6 @@ import shutil
 from pathlib import Path
 
 import filelock
-import numpy as np
 
 from keras_dogs.errors import NO_SPACE
 from keras_dogs.errors import Interrupted
@@ -172,31 +171,6 @@ def write_table(path: Path, rows: list[dict]) -> None:
     writer.writeheader()
     writer.writerows(rows)
     write_bytes(path, text.getvalue().encode())
-
-
-def write_predictions(path: Path, names, labels, logits, class_names, validation=None) -> None:
-    """Writes what scores are computed from, so that nothing needs the model again.
-
-    Holds `names` (str), `labels` (int32) and `logits` (float32, `(num_pictures, num_classes)`) of the test split, the
-    same of the validation split, where there is one, as `validation_names` and so on, and `class_names` (str).
-
-    Args:
-        path: Path.
-        names: sequence of str. Of the test split, as the next two.
-        labels: int array.
-        logits: float array.
-        class_names: sequence of str.
-        validation: `(names, labels, logits)` or `None`.
-    """
-    arrays = {"class_names": np.asarray(class_names, dtype=str)}
-    for prefix, split in (("", (names, labels, logits)), ("validation_", validation)):
-        if split is not None:
-            arrays[f"{prefix}names"] = np.asarray(split[0], dtype=str)
-            arrays[f"{prefix}labels"] = np.asarray(split[1], np.int32)
-            arrays[f"{prefix}logits"] = np.asarray(split[2], np.float32)
-    file = io.BytesIO()
-    np.savez_compressed(file, **arrays)
-    write_bytes(path, file.getvalue())
 
 
 def find_model(run: Path) -> Path:

@@ -168,7 +168,7 @@ class Checkpointing(keras.callbacks.Callback):
         return self._seconds_before + time.perf_counter() - self._began
 
     def on_epoch_begin(self, epoch, logs=None):
-        # Not before: Keras makes the metrics late, and resets them just now. At an epoch's end they are those of the last.
+        # Not before: Keras resets the metrics just now. After an epoch's last step they are those of that epoch.
         self.put_back(self.model, with_metrics=len(self.step_log.rows) % self.steps_per_epoch > 0)
 
     def put_back(self, model: keras.Model, with_metrics: bool) -> None:

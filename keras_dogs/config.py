@@ -37,7 +37,8 @@ class DataConfig:
     validation_fraction: float = 0.1
     """Share of each class of the train split that validates; 0 for none. A folder with validation/ keeps its own."""
     canvas_size: int | None = None
-    """Side in pixels to which each picture is resized once; default 8/7 of the image size (256 for 224)."""
+    """Side in pixels to which each picture is resized once; default 8/7 of the image size (256 for 224), or the image
+    size where nothing is drawn."""
     fit: Fit = "squash"
     """How a picture becomes square: squash the whole, crop the centre, or pad with black."""
     max_unreadable: float = 0.01
@@ -246,10 +247,24 @@ class EvaluateConfig:
     """Of a preset: side of the square that the backbone sees, in pixels; default: the preset's."""
     offline: bool = False
     """Fetch nothing; what is not in a cache is an error."""
+    saved: bool = False
+    """Score the predictions that the run left in predictions.npz, without the model."""
+    output: Path | None = None
+    """Write a page there: report.md, report.html, figures, scores and predictions."""
+    against: tuple[Path, ...] = ()
+    """Runs or evaluations (their --output) of the same pictures that the page compares: the preset's own head, a linear
+    probe."""
+    overlap_list: Path | None = None
+    """A list of files that the pretraining used, a name a line: the page splits the score into these and the rest."""
     json: bool = False
     """Print the scores as one JSON object."""
 
     def __post_init__(self):
+        for flag in ("against", "overlap_list"):
+            if getattr(self, flag) and not self.output:
+                raise UserError(f"--{flag.replace('_', '-')}: is for the page; give --output, too")
+        if self.output and self.output.exists() and any(self.output.iterdir()):
+            raise UserError(f"--output {self.output}: exists; choose another --output")
         _require(self.batch_size > 0, "--batch-size", self.batch_size, "positive")
         _require(self.image_size is None or self.image_size > 0, "--image-size", self.image_size, "positive")
         _require(0 <= self.max_unreadable <= 1, "--max-unreadable", self.max_unreadable, "between 0 and 1")

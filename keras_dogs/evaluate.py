@@ -26,6 +26,8 @@ def _evaluate(config: EvaluateConfig) -> None:
     for name, value in scores.items():
         plain = name.replace("_", " ").replace("top1", "top-1").replace("top5", "top-5")
         print(f"{plain:<28}" + (f"{value:.1%}" if name.endswith("accuracy") else f"{value:.4g}"))
+    if config.output:
+        print(f"page: {config.output / 'report.html'}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Score a classifier: every picture once, metrics in NumPy from the logits."""
 
 import math
+import shlex
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,13 +15,17 @@ from keras_dogs.config import DataConfig
 from keras_dogs.config import EvaluateConfig
 from keras_dogs.datasets import Dataset
 from keras_dogs.datasets import load_dataset
+from keras_dogs.datasets.splits import Split
 from keras_dogs.errors import UserError
+from keras_dogs.evaluation_page import Subject
+from keras_dogs.evaluation_page import write_page
 from keras_dogs.loaders.batches import predict_in_batches
 from keras_dogs.loaders.canvases import Canvases
 from keras_dogs.loaders.canvases import decode_split
 from keras_dogs.loaders.canvases import refuse_unreadable
 from keras_dogs.models import build_classifier
 from keras_dogs.models import load_classifier
+from keras_dogs.predictions import Predictions
 from keras_dogs.presets import PRESETS
 from keras_dogs.records import RunRecord
 from keras_dogs.records import Scores
@@ -61,36 +66,109 @@ def evaluate_classifier(
 
 
 def evaluate_run(config: EvaluateConfig) -> Scores:
-    """Scores a classifier on a split of a dataset: the procedure of `evaluate`.
+    """Scores a classifier on a split of a dataset, and writes the page where one is asked for: `evaluate`'s procedure.
 
     Raises:
         UserError: there is no such run, preset or dataset, or the dataset has other classes.
     """
     if config.offline:
         network.go_offline()
-    run, is_preset = Path(config.run), _is_preset(config.run)
+    is_preset = _is_preset(config.run)
     if config.image_size and not is_preset:
         raise UserError(f"--image-size {config.image_size}: a trained classifier has its own; for presets only")
-    model_file = None if is_preset else artifacts.find_model(run)
-    data, seed = _data_of_run(config, run)
+    against = {_name_of(path): Predictions.load(path) for path in config.against}
+    split, predictions = (_saved if config.saved else _predict)(config, is_preset)
+    if config.output:
+        _write_page(config, predictions, against, split)
+    return score_logits(predictions.logits, predictions.labels)
+
+
+def _saved(config: EvaluateConfig, is_preset: bool) -> tuple[Split | None, Predictions]:
+    """What training left; the pictures only if they are at hand, as the page alone shows any."""
+    if is_preset or config.split != "test" or config.dataset:
+        raise UserError("--saved: a run keeps the predictions of its own test split; leave --split and --dataset out")
+    predictions = Predictions.load(Path(config.run))
+    if not config.output:
+        return None, predictions
+    try:
+        return _load_split(config)[1], predictions
+    except UserError as error:
+        progress.open_console().print(f"no pictures on the page: {error}")
+        return None, predictions
+
+
+def _load_split(config: EvaluateConfig) -> tuple[Dataset, Split, DataConfig]:
+    data, seed = _data_of_run(config, Path(config.run))
     dataset = load_dataset(data.dataset, seed, data.validation_fraction, data.data_dir)
     split = getattr(dataset, config.split)
     if split is None:
         raise UserError(f"--split {config.split}: {data.dataset} has no such split")
+    return dataset, split, data
+
+
+def _predict(config: EvaluateConfig, is_preset: bool) -> tuple[Split, Predictions]:
+    model_file = None if is_preset else artifacts.find_model(Path(config.run))
+    dataset, split, data = _load_split(config)
     if is_preset:
         names = dataset.class_names
         classifier = build_classifier(
             config.run, len(names), config.image_size, "none", class_names=names, head="imagenet"
         )
-        # Nothing is cropped out of the canvas, so that pictures need be resized only once.
-        crop = classifier.get_layer("crop")
-        crop.canvas_size = max(crop.height, crop.width)
     else:
         classifier = load_classifier(model_file)
     check_classes(classifier, dataset, data.dataset)
     canvases = decode_for(classifier, split, data.unreadable_limit)
     batch_size = min(config.batch_size, len(canvases))
-    return evaluate_classifier(classifier, canvases.images, canvases.labels, batch_size).scores
+    logits = evaluate_classifier(classifier, canvases.images, canvases.labels, batch_size).logits
+    class_names = classifier.get_layer("head").class_names or dataset.class_names
+    predictions = Predictions(
+        np.array(canvases.names), np.array(canvases.labels), logits, np.array(class_names), _validation_of(config)
+    )
+    return split, predictions
+
+
+def _validation_of(config: EvaluateConfig) -> Predictions | None:
+    """What a run kept of its validation split, for a temperature."""
+    saved = Path(config.run) / artifacts.PREDICTIONS
+    return Predictions.load(Path(config.run)).validation if config.output and saved.is_file() else None
+
+
+def _name_of(path: Path) -> str:
+    return path.resolve().name
+
+
+def _command(config: EvaluateConfig) -> str:
+    """What makes the page again."""
+    words = ["python", "-m", "keras_dogs.evaluate", config.run, "--split", config.split]
+    for flag in ("dataset", "data_dir", "image_size", "overlap_list", "output"):
+        if getattr(config, flag):
+            words += [f"--{flag.replace('_', '-')}", str(getattr(config, flag))]
+    words += ["--saved"] if config.saved else []
+    words += ["--against", *map(str, config.against)] if config.against else []
+    return shlex.join(words)
+
+
+def _write_page(config: EvaluateConfig, predictions: Predictions, against: dict, split: Split | None) -> None:
+    record_file = Path(config.run) / artifacts.RECORD
+    record = RunRecord.load(record_file) if record_file.is_file() else None
+    name = _name_of(Path(config.run)) if record else config.run
+    facts = [("split", f"{config.split} of {record.dataset.name if record else config.dataset}")]
+    if record:
+        recipe, validation = record.config, record.dataset.num_validation
+        facts += [
+            ("preset", f"`{record.preset}`, {record.num_parameters:,} parameters, {record.family}"),
+            ("recipe", f"{recipe['recipe']}: {recipe['epochs']} epochs of batch {recipe['batch_size']}, "
+             f"{recipe['optimizer']} {recipe['learning_rate']:g}, augmentation {recipe['augmentation']}"),
+            ("chosen", f"epoch {record.best_epoch}, on {validation:,} validation pictures"),
+            ("trained on", f"{record.dataset.num_train:,} pictures, {record.backend}, {record.device}"),
+            ("seed", str(record.seed)),
+        ]  # fmt: skip
+    facts.append(("made with", f"`{_command(config)}`"))
+    places = {picture: index for index, picture in enumerate(split.names)} if split else {}
+    read = (lambda picture: split.read(places[picture])) if split else None
+    preset = record.preset if record else config.run
+    subject = Subject(name, facts, preset, predictions, read)
+    write_page(config.output, subject, against, config.overlap_list)
 
 
 def _is_preset(run: str) -> bool:

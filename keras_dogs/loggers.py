@@ -51,7 +51,7 @@ def check_loggers(config: TrainConfig) -> None:
 
     for flag, package in (("tensorboard", "tensorboardX"), ("wandb", "wandb")):
         if getattr(config, flag) and not importlib.util.find_spec(package):
-            raise UserError(f"--{flag}: needs {package}: pip install {package}")
+            raise UserError(f"--{flag}: needs {package}: pip install 'keras-dogs[{flag}]'")
 
 
 def _tensorboard(folder: Path):

@@ -133,6 +133,7 @@ def build_classifier(
         seed: int. The draws of augmentation, dropout and drop-path depend on it, the step, and the place in the batch.
         class_names: sequence of str or `None`. Kept in the head and saved with the model.
         canvas_size: int or `None`. How large raw pictures are made before they reach the model; kept for `predict`.
+            `None` is 8/7 of `image_size`, or `image_size` where nothing is drawn.
         fit: str. How they are made so: `"squash"`, `"crop"` or `"pad"`; kept for `predict`.
         families: sequence of str or `None`. Refuse a preset of any other family.
         head: str. `"zero"`, or `"imagenet"` to keep the rows of the preset's ImageNet head that stand for
@@ -175,7 +176,7 @@ def build_classifier(
         *loaded.image_size,
         **policy.crop,
         interpolation=loaded.interpolation,
-        canvas_size=canvas_size or default_canvas_size(max(loaded.image_size)),
+        canvas_size=canvas_size or default_canvas_size(max(loaded.image_size), policy),
         fit=fit,
         name="crop",
     )
@@ -268,9 +269,9 @@ def _pool(loaded: Loaded, features):
     return features
 
 
-def default_canvas_size(image_size: int) -> int:
-    """The canvas that goes with a model's input size: 224 -> 256."""
-    return round(image_size * _CANVAS_RATIO)
+def default_canvas_size(image_size: int, policy: layers.Augmentation) -> int:
+    """What goes with a model's input size: 224 -> 256, room for crops; where nothing is drawn, 224: resized once."""
+    return round(image_size * _CANVAS_RATIO) if policy.draws else image_size
 
 
 def backbone_of(classifier: keras.Model) -> keras.Model:

@@ -30,6 +30,7 @@ from keras_dogs.fitting import Pictures
 from keras_dogs.fitting import Plan
 from keras_dogs.loaders.canvases import decode_split
 from keras_dogs.loaders.canvases import refuse_unreadable
+from keras_dogs.predictions import Predictions
 from keras_dogs.recipes import Recipe
 from keras_dogs.records import DatasetRecord
 from keras_dogs.records import RunRecord
@@ -294,10 +295,12 @@ def _write(folder: Path, record: RunRecord, fitted: Fitted, pictures: Pictures, 
     artifacts.write_table(folder / artifacts.HISTORY, fitted.validation.rows)
     artifacts.write_table(folder / artifacts.STEPS, fitted.step_log.rows)
     test, validation = pictures.test, pictures.validation
-    of_validation = (validation.names, validation.labels, fitted.validation.predict()) if validation else None
     class_names = classifier.get_layer("head").class_names
-    predictions = (test.names, test.labels, test_logits, class_names, of_validation)
-    artifacts.write_predictions(folder / artifacts.PREDICTIONS, *predictions)
+    of_validation = None
+    if validation:
+        of_validation = Predictions(validation.names, validation.labels, fitted.validation.predict(), class_names)
+    predictions = Predictions(test.names, test.labels, test_logits, class_names, of_validation)
+    predictions.save(folder / artifacts.PREDICTIONS)
     artifacts.write_bytes(folder / artifacts.RECORD, record.to_json().encode())
     for file in (folder / artifacts.CHECKPOINTS).iterdir():
         if file.name != "last.keras":

@@ -71,7 +71,7 @@ def main():
         return
 
     dataset = load_drawn_dogs(0, PRETRAINING_BREEDS, {"train": TRAIN_A_BREED, "test": TEST_A_BREED})
-    size = models.default_canvas_size(presets.PRESETS["vit_nano"].image_size)
+    size = models.default_canvas_size(presets.PRESETS["vit_nano"].image_size, AUGMENTATIONS["light"])
     train, test = decode_split(dataset.train, size), decode_split(dataset.test, size)
     for name in flags.presets:
         classifier = pretrain(name, train, flags.epochs or EPOCHS[name], flags.learning_rate)
@@ -137,7 +137,7 @@ def save_preset(name: str, classifier: keras.Model, folder: Path):
 def write_logits():
     """Writes down what the presets say of eight dogs, to six digits; the tests hold every backend to it."""
     test = load_drawn_dogs().test
-    images = decode_split(test.select(range(0, len(test), 75)), models.default_canvas_size(64)).images
+    images = decode_split(test.select(range(0, len(test), 75)), models.default_canvas_size(64, AUGMENTATIONS["light"])).images
     logits = {
         name: models.build_classifier(name, num_classes=None).predict_on_batch(images).astype(float).round(6).tolist()
         for name in TASKS

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from keras_dogs import scoring
 from keras_dogs.scoring import score_logits
 
 
@@ -41,3 +42,43 @@ def test_agrees_with_argmax_and_argsort():
 def test_what_is_not_finite_has_no_score():
     with pytest.raises(ValueError, match="not finite"):
         score_logits(np.array([[np.nan, 1.0]]), [0])
+
+
+def random_logits(num=700, num_classes=20):
+    rng = np.random.default_rng(1)
+    labels = rng.integers(0, num_classes, num)
+    return rng.normal(size=(num, num_classes)) + 2.5 * np.eye(num_classes)[labels], labels
+
+
+def test_agrees_with_scikit_learn():
+    metrics = pytest.importorskip("sklearn.metrics", reason="scikit-learn is not installed")
+    logits, labels = random_logits()
+    scores, taken = score_logits(logits, labels), logits.argmax(axis=1)
+    assert scores.top1_accuracy == metrics.accuracy_score(labels, taken)
+    assert scores.top5_accuracy == metrics.top_k_accuracy_score(labels, logits, k=5)
+    assert scores.mean_per_class_accuracy == pytest.approx(metrics.balanced_accuracy_score(labels, taken))
+    assert scores.loss == pytest.approx(metrics.log_loss(labels, np.exp(scoring.log_softmax(logits))))
+    assert np.array_equal(scoring.confusion_matrix(logits, labels), metrics.confusion_matrix(labels, taken))
+
+
+def test_calibration_error_is_that_of_its_authors():
+    """`_ECELoss` of gpleiss/temperature_scaling, in NumPy: bins open below, closed above."""
+    logits, labels = random_logits()
+    probabilities = np.exp(scoring.log_softmax(logits))
+    confidences, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    boundaries = np.linspace(0, 1, 16)
+    expected = 0.0
+    for lower, upper in zip(boundaries[:-1], boundaries[1:]):
+        inside = (confidences > lower) & (confidences <= upper)
+        if inside.any():
+            expected += abs(confidences[inside].mean() - correct[inside].mean()) * inside.mean()
+    assert scoring.expected_calibration_error(logits, labels) == pytest.approx(expected)
+    assert sum(each.share for each in scoring.reliability(logits, labels)) == pytest.approx(1)
+
+
+def test_the_temperature_is_found_again():
+    """Labels drawn from the probabilities are calibrated; times 3, they are so at temperature 3."""
+    rng = np.random.default_rng(0)
+    logits = 2 * rng.normal(size=(20_000, 5))
+    labels = np.array([rng.choice(5, p=np.exp(row)) for row in scoring.log_softmax(logits)])
+    assert scoring.fit_temperature(3 * logits, labels) == pytest.approx(3, rel=0.03)

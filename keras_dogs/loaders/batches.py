@@ -9,8 +9,8 @@ import numpy as np
 class TrainingBatches(keras.utils.PyDataset):
     """Shuffled full batches of canvases; the remainder of an epoch is left out, others fall out in the next.
 
-    `EpochOrder` must be among the callbacks of `fit`, or each epoch has the order of the first. (Keras tells a dataset of
-    the end of an epoch once more than there are, as it looks at a batch before the first.)
+    `EpochOrder` must be among the callbacks of `fit`, or each epoch has the order of the first. (Keras tells a dataset
+    of the end of an epoch once more than there are, as it looks at a batch before the first.)
 
     Args:
         images: array of shape `(num_pictures, ...)`: uint8 canvases, or features of a frozen backbone.

@@ -1,0 +1,90 @@
+import numpy as np
+import pytest
+import scipy.stats
+
+from keras_dogs import comparison
+from keras_dogs import scoring
+from keras_dogs.errors import UserError
+from keras_dogs.predictions import Predictions
+
+RNG = np.random.default_rng(0)
+
+
+def predictions(names, labels, right, class_names=("a", "b", "c")):
+    """Logits that name the label where `right`, the next class elsewhere."""
+    taken = np.where(right, labels, (labels + 1) % len(class_names))
+    return Predictions(np.array(names), labels, np.eye(len(class_names))[taken] * 2, np.array(class_names))
+
+
+def test_mcnemar_is_the_binomial_test():
+    assert comparison.mcnemar(0, 0) == 1.0
+    # By hand: 2 x (1 + 9 + 36) / 2**9.
+    assert comparison.mcnemar(2, 7) == comparison.mcnemar(7, 2) == pytest.approx(2 * (1 + 9 + 36) / 512)
+    statsmodels = pytest.importorskip("statsmodels.stats.contingency_tables", reason="statsmodels is not installed")
+    for table in ([[50, 3], [11, 36]], [[10, 25], [31, 9]]):
+        found = comparison.mcnemar(table[0][1], table[1][0])
+        assert found == pytest.approx(statsmodels.mcnemar(table, exact=True).pvalue)
+
+
+def test_bootstrap_is_scipys():
+    values = RNG.random(400) < 0.7
+    low, high = scoring.bootstrap_interval(values)
+    there = scipy.stats.bootstrap(
+        (values.astype(float),), np.mean, n_resamples=10_000, method="percentile", rng=np.random.default_rng(1)
+    ).confidence_interval
+    assert (low, high) == pytest.approx((there.low, there.high), abs=0.004)
+    assert scoring.bootstrap_interval(values) == (low, high), "the same seed, the same interval"
+
+
+def test_two_classifiers_on_the_same_pictures():
+    labels = np.arange(300) % 3
+    names = [f"n{index}.jpg" for index in range(300)]
+    good, bad = RNG.random(300) < 0.9, RNG.random(300) < 0.6
+    order = RNG.permutation(300)
+    first = predictions(names, labels, good)
+    second = predictions(np.array(names)[order], labels[order], bad[order])
+    found = comparison.compare(first, second)
+    assert found.accuracy == (good.mean(), bad.mean()) and found.difference == pytest.approx(good.mean() - bad.mean())
+    assert (found.only_first, found.only_second) == ((good & ~bad).sum(), (bad & ~good).sum())
+    assert found.p_value == scipy.stats.binomtest(found.only_first, found.only_first + found.only_second).pvalue
+    assert found.is_significant and "first is better than second" in found.in_words("first", "second")
+    assert "first is better" in comparison.compare(second, first).in_words("second", "first")
+
+
+def test_no_better_without_evidence():
+    labels = np.arange(30) % 3
+    right = np.ones(30, bool)
+    other = right.copy()
+    other[:2] = False
+    names = [str(index) for index in range(30)]
+    found = comparison.compare(predictions(names, labels, right), predictions(names, labels, other))
+    assert found.difference > 0 and not found.is_significant
+    assert "cannot be told apart" in found.in_words("first", "second")
+
+
+def test_other_pictures_are_not_compared():
+    labels = np.arange(3)
+    one, other = predictions(list("abc"), labels, True), predictions(list("abd"), labels, True)
+    with pytest.raises(UserError, match="not scored on the same pictures"):
+        comparison.compare(one, other)
+    with pytest.raises(UserError, match="the same pictures the same classes"):
+        comparison.compare(one, predictions(list("abc"), labels[::-1].copy(), True))
+
+
+def test_summary_over_seeds():
+    found = comparison.summarise([0.8, 0.9, 0.85])
+    assert (found.num_runs, found.low, found.high) == (3, 0.8, 0.9) and found.mean == pytest.approx(0.85)
+    assert found.standard_error == pytest.approx(scipy.stats.sem([0.8, 0.9, 0.85]))
+    assert np.isnan(comparison.summarise([0.8]).standard_error)
+
+
+def test_overlap_is_by_the_files_name(tmp_path):
+    (tmp_path / "list.txt").write_text("train/n02085620/n02085620_7.JPEG 151\n\nn02085620_9.JPEG\n")
+    found = comparison.split_by_overlap(
+        ["n02085620-Chihuahua/n02085620_7.jpg", "n02085620_70.jpg"], tmp_path / "list.txt"
+    )
+    assert found.tolist() == [True, False]
+    (tmp_path / "empty.txt").write_text("\n")
+    for name in ("empty.txt", "missing.txt"):
+        with pytest.raises(UserError, match="--overlap-list"):
+            comparison.split_by_overlap(["a"], tmp_path / name)

@@ -1,0 +1,86 @@
+"""The page of an evaluation, from a real run."""
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+from conftest import files_below
+
+from keras_dogs import scoring
+from keras_dogs.predictions import Predictions
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory, run_folder):
+    """Of the run's saved predictions, against another's, split by a list."""
+    from keras_dogs.config import EvaluateConfig
+    from keras_dogs.evaluation import evaluate_run
+
+    folder = tmp_path_factory.mktemp("pages")
+    other = folder / "probe"
+    other.mkdir()
+    found = Predictions.load(run_folder)
+    found._replace(logits=np.roll(found.logits, 1, axis=1)).save(other / "predictions.npz")
+    names = [str(name) for name in found.names[:4]]
+    (folder / "list.txt").write_text("\n".join(name.split("/")[-1] for name in names))
+    evaluate_run(
+        EvaluateConfig(
+            str(run_folder), saved=True, output=folder / "page", against=(other,), overlap_list=folder / "list.txt"
+        )
+    )
+    return folder / "page"
+
+
+def test_the_page_is_complete_on_its_own(page, run_folder):
+    text, html = (page / "report.md").read_text(), (page / "report.html").read_text()
+    record = json.loads((run_folder / "record.json").read_text())
+    assert f"| top-1 accuracy | {100 * record['test']['top1_accuracy']:.1f} % |" in text
+    for words in ("Calibration", "Confusions", "Classes", "probe", "amberwick", "list.txt", "the rest", "resnet_nano"):
+        assert words in text and words in html
+    shown = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", text)
+    assert {"reliability.png", "confusion.png", "per_class.png"} <= set(shown)
+    assert all((page / name).is_file() for name in shown)
+    assert len(re.findall('src="data:image', html)) == len(shown) and 'src="r' not in html
+
+
+def test_scores_are_those_of_the_predictions(page):
+    found, scores = Predictions.load(page), json.loads((page / "scores.json").read_text())
+    again = scoring.score_logits(found.logits, found.labels)
+    assert all(scores[name] == value for name, value in vars(again).items())
+    assert scores["intervals"]["top1_accuracy"] == list(
+        scoring.bootstrap_interval(scoring.is_correct(found.logits, found.labels))
+    )
+    assert scores["temperature"] == scoring.fit_temperature(found.validation.logits, found.validation.labels)
+
+
+def test_saved_predictions_are_the_models(command, run_folder):
+    """With the model and without, at another batch size: the same metrics."""
+    results = []
+    for flags in (["--saved"], [], ["--batch-size", "2"]):
+        status, out, _ = command("evaluate", run_folder, "--json", *flags)
+        assert status == 0
+        results.append(json.loads(out.splitlines()[-1]))
+    for one in results[1:]:
+        assert one["top1_accuracy"] == results[0]["top1_accuracy"]
+        assert one["loss"] == pytest.approx(results[0]["loss"], rel=1e-5)
+
+
+def test_what_is_wrong_is_one_line_and_nothing_is_written(command, run_folder, tmp_path):
+    shutil.copytree(run_folder, tmp_path / "run")
+    (tmp_path / "list.txt").write_text("")
+    (tmp_path / "run" / "predictions.npz").write_bytes(b"damaged")
+    before = files_below(tmp_path)
+    page = ("--output", tmp_path / "page")
+    for arguments, words in (
+        ((run_folder, "--against", run_folder), "--against: is for the page; give --output"),
+        ((run_folder, "--output", tmp_path / "run"), "exists; choose another --output"),
+        ((tmp_path / "run", "--saved"), "damaged"),
+        ((run_folder, "--against", tmp_path, *page), "no predictions.npz there"),
+        ((run_folder, "--overlap-list", tmp_path / "list.txt", *page), "names no file"),
+        ((run_folder, "--saved", "--split", "train"), "--saved"),
+    ):
+        status, _, err = command("evaluate", *arguments)
+        assert status == 2 and words in err and "Traceback" not in err, err
+    assert files_below(tmp_path) == before

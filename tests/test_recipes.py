@@ -1,0 +1,156 @@
+"""The table of recipes, how flags override it, and each row trained for real on a small model."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from conftest import files_below
+
+import keras_dogs
+from keras_dogs import presets
+from keras_dogs import recipes
+from keras_dogs.config import DataConfig
+from keras_dogs.config import TrainConfig
+from keras_dogs.errors import UserError
+from keras_dogs.loaders.batches import TrainingBatches
+from keras_dogs.recipes import RECIPES
+from keras_dogs.records import RunRecord
+from keras_dogs.training import fine_tune
+
+
+def config_for(dogs, output, **changes):
+    return TrainConfig(**{"data": DataConfig(dataset=str(dogs)), "output": output, "batch_size": 6, **changes})
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_trains(dogs, tmp_path, name):
+    """The record keeps the resolved recipe: what the row says, what the preset fills in, what a flag overrides."""
+    row = RECIPES[name]
+    accumulate = 2 if row.accumulate > 1 else None
+    preset = "vit_nano" if row.drop_path or row.layer_decay < 1 else "resnet_nano"
+    run = fine_tune(config_for(dogs, tmp_path / "run", recipe=name, preset=preset, epochs=1, accumulate=accumulate))
+    config = run.record.config
+    assert config["recipe"] == name and config["epochs"] == 1 and config["batch_size"] == 6
+    assert config["optimizer"] == row.optimizer and config["label_smoothing"] == row.label_smoothing
+    assert config["learning_rate"] > 0 and config["weight_decay"] is not None and config["augmentation"]
+    assert np.isfinite(run.record.test.loss)
+
+
+def test_rows_say_where_they_are_from():
+    for name, row in RECIPES.items():
+        assert row.source and row.expected, name
+
+
+def test_flags_override_and_presets_fill_in():
+    recipe = recipes.choose(TrainConfig(recipe="vit_adamw", preset="vit_nano", layer_decay=0.5, label_smoothing=0.0))
+    assert (recipe.layer_decay, recipe.label_smoothing, recipe.drop_path) == (0.5, 0.0, 0.1)
+    assert recipes.choose(TrainConfig(recipe="vit_adamw", preset="resnet_50_imagenet")).drop_path == 0
+    assert recipes.choose(TrainConfig(linear_probe=True)).linear_probe
+    assert recipes.name_of(TrainConfig()) == "adamw"
+
+
+@pytest.mark.parametrize(
+    ("preset", "family"),
+    [("resnet_18", "resnet"), ("vit_tiny_patch16_224", "vit"), ("deit_tiny_distilled_patch16_224_imagenet", "deit")],
+)
+def test_settings_are_the_familys(preset, family):
+    assert recipes.likely_family(preset) == family
+    recipe = recipes.complete(recipes.choose(TrainConfig(preset=preset)), preset, family)
+    wanted = presets.FINE_TUNE_SETTINGS[family]
+    assert (recipe.epochs, recipe.batch_size, recipe.learning_rate, recipe.weight_decay) == wanted
+
+
+def test_a_sweep_keeps_all_runs_and_takes_the_best_on_validation(dogs, tmp_path):
+    run = fine_tune(config_for(dogs, tmp_path / "run", learning_rate="sweep", epochs=2))
+    parts = {part.name: RunRecord.load(part / "record.json") for part in (tmp_path / "run" / "sweep").iterdir()}
+    assert sorted(map(float, parts)) == [0.00033, 0.001, 0.003]
+    best = max(parts.values(), key=lambda record: (record.validation.top1_accuracy, -record.validation.loss))
+    assert RunRecord.load(tmp_path / "run" / "record.json") == best == run.record
+    assert keras_dogs.load_classifier(tmp_path / "run" / "model.keras") and not files_below(tmp_path)[0].startswith(".")
+    with pytest.raises(UserError, match="sweep: chooses on the validation split"):
+        data = DataConfig(dataset=str(dogs), validation_fraction=0)
+        fine_tune(config_for(dogs, tmp_path / "other", learning_rate="sweep", data=data))
+
+
+def test_early_stopping(dogs, tmp_path):
+    """A rate too small to change anything never gets better than the first epoch."""
+    told = dict(preset="vit_nano", learning_rate=1e-30, epochs=9, patience=2)
+    run = fine_tune(config_for(dogs, tmp_path / "run", **told))
+    with (tmp_path / "run" / "history.csv").open() as file:
+        epochs = len(list(csv.DictReader(file)))
+    assert epochs == run.record.best_epoch + 2 < 9
+
+
+def test_head_first_begins_where_the_probe_ends(dogs, tmp_path):
+    """The first loss of the whole is below that of a head of zeros, ln 3."""
+    fine_tune(config_for(dogs, tmp_path / "run", probe_first=True, epochs=1, augmentation="none"))
+    with (tmp_path / "run" / "steps.csv").open() as file:
+        assert float(next(csv.DictReader(file))["loss"]) < np.log(3) - 0.02
+    assert files_below(tmp_path / "run" / "checkpoints") == ["last.keras"]
+
+
+def test_frozen_batch_norms_keep_everything(dogs, tmp_path):
+    start = keras_dogs.build_resnet("resnet_nano", 3).get_layer("res_net_backbone")
+    for frozen in (True, False):
+        run = fine_tune(config_for(dogs, tmp_path / str(frozen), freeze_batch_norm=frozen, epochs=1))
+        trained = keras_dogs.load_classifier(run.folder / "model.keras").get_layer("res_net_backbone")
+        pairs = [(a, b) for a, b in zip(start.weights, trained.weights) if "_bn/" in a.path]
+        assert all(np.array_equal(a, b) for a, b in pairs) is frozen and len(pairs) > 10
+
+
+def test_views_are_drawn_and_computed_once(dogs, tmp_path, capsys):
+    run = fine_tune(config_for(dogs, tmp_path / "run", linear_probe=True, augmentation="light", views=3, epochs=2))
+    assert "view 3 of 3" in capsys.readouterr().err
+    with (run.folder / "steps.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 2 * (3 * 15 // 6)
+    start = keras_dogs.build_resnet("resnet_nano", 3).get_layer("res_net_backbone")
+    trained = keras_dogs.load_classifier(run.folder / "model.keras").get_layer("res_net_backbone")
+    assert all(np.array_equal(a, b) for a, b in zip(start.weights, trained.weights))
+
+
+def test_balanced_batches():
+    labels = np.array([0] * 60 + [1] * 6 + [2] * 24, "int32")
+    batches = TrainingBatches(np.arange(90), labels, 9, seed=0, balanced=True)
+    seen = []
+    for epoch in range(3):
+        batches.start(epoch)
+        drawn = np.concatenate([batches[index][0] for index in range(len(batches))])
+        assert np.bincount(labels[drawn]).tolist() == [30, 30, 30]
+        assert set(drawn[labels[drawn] == 1]) == set(range(60, 66)), "a small class is repeated whole"
+        assert len(set(drawn[labels[drawn] == 0])) == 30, "a large one is not"
+        seen.append(tuple(drawn))
+    assert len(set(seen)) == 3
+
+
+def test_balanced_training(dogs, tmp_path):
+    assert fine_tune(config_for(dogs, tmp_path / "run", balanced=True, epochs=1)).record.config["balanced"]
+
+
+def test_a_batch_that_cannot_be_split(dogs, tmp_path):
+    with pytest.raises(UserError, match="--accumulate 4: does not divide --batch-size 6"):
+        fine_tune(config_for(dogs, tmp_path / "run", accumulate=4))
+    assert files_below(tmp_path) == []
+
+
+def test_tensorboard_events(dogs, tmp_path):
+    pytest.importorskip("tensorboardX", reason="tensorboardX is not installed")
+    fine_tune(config_for(dogs, tmp_path / "run", tensorboard=True, epochs=1))
+    assert any((tmp_path / "run" / "tensorboard").iterdir())
+
+
+def test_a_logger_that_is_missing_is_named_before_anything(dogs, tmp_path, monkeypatch):
+    import importlib.util
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    for flag, value in (("tensorboard", True), ("wandb", "dogs")):
+        with pytest.raises(UserError, match=f"--{flag}: needs .*pip install"):
+            fine_tune(config_for(dogs, tmp_path / "run", **{flag: value}))
+    assert files_below(tmp_path) == []
+
+
+def test_a_config_survives_json(tmp_path):
+    config = TrainConfig(
+        data=DataConfig(data_dir=tmp_path), output=tmp_path / "run", learning_rate=0.1, recipe="augreg"
+    )
+    assert TrainConfig.from_plain(json.loads(json.dumps(config.to_plain()))) == config
