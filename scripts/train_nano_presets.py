@@ -32,6 +32,7 @@ from keras_dogs.datasets.drawn_breeds import PRETRAINING_BREEDS
 from keras_dogs.datasets.drawn_breeds import TRAITS
 from keras_dogs.datasets.drawn_dogs import load_drawn_dogs
 from keras_dogs.evaluation import evaluate_classifier
+from keras_dogs.layers import AUGMENTATIONS
 from keras_dogs.loaders.batches import EpochOrder
 from keras_dogs.loaders.batches import TrainingBatches
 from keras_dogs.loaders.canvases import decode_split
@@ -137,7 +138,8 @@ def save_preset(name: str, classifier: keras.Model, folder: Path):
 def write_logits():
     """Writes down what the presets say of eight dogs, to six digits; the tests hold every backend to it."""
     test = load_drawn_dogs().test
-    images = decode_split(test.select(range(0, len(test), 75)), models.default_canvas_size(64, AUGMENTATIONS["light"])).images
+    size = models.default_canvas_size(64, AUGMENTATIONS["light"])
+    images = decode_split(test.select(range(0, len(test), 75)), size).images
     logits = {
         name: models.build_classifier(name, num_classes=None).predict_on_batch(images).astype(float).round(6).tolist()
         for name in TASKS
