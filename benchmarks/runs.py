@@ -51,7 +51,7 @@ def in_words(row: dict) -> str:
     return f"top-1 {row['test_top1_accuracy']:.1%} in {row['total_s']:.0f} s"
 
 
-def write(name: str, rows: list[dict], summary: dict | None = None, line=in_words) -> Path:
+def write(name: str, rows: list[dict], summary: dict | None = None, line=in_words, key=()) -> Path:
     """Writes `results/<name>-<machine>.json` and prints a line a row.
 
     Args:
@@ -59,8 +59,15 @@ def write(name: str, rows: list[dict], summary: dict | None = None, line=in_word
         rows: list of dict.
         summary: dict or `None`. What follows from the rows together; goes before them.
         line: function of a row to the text that is printed of it.
+        key: tuple of str. If given, rows of an earlier result with another key stay; each row has its own commit then.
     """
     machine = describe_machine()
+    file = RESULTS / f"{name}-{machine['name']}.json"
+    if key:
+        rows = [{**row, "commit": _commit()} for row in rows]
+        measured = {tuple(row[part] for part in key) for row in rows}
+        before = json.loads(file.read_text())["rows"] if file.exists() else []
+        rows = [row for row in before if tuple(row.get(part) for part in key) not in measured] + rows
     versions = {key: value for row in rows for key, value in row.pop("versions", {}).items()}
     result = {
         "machine": machine,
@@ -70,7 +77,6 @@ def write(name: str, rows: list[dict], summary: dict | None = None, line=in_word
         **(summary or {}),
         "rows": rows,
     }
-    file = RESULTS / f"{name}-{machine['name']}.json"
     file.parent.mkdir(exist_ok=True)
     file.write_text(json.dumps(result, indent=2) + "\n")
     for row in rows:

@@ -36,6 +36,10 @@ from keras_dogs.recipes import complete
 from keras_dogs.stopping import StopRequest
 
 
+# Of features: that of the 2,048 of a ResNet-50, had each unit variance. A step of SGD changes logits by its square.
+_NORM = 2048**0.5
+
+
 class Pictures(NamedTuple):
     """The decoded dataset. `validation` is `None` where there is no such split."""
 
@@ -140,14 +144,14 @@ def train_head_on_features(plan: Plan, classifier: keras.Model, pictures: Pictur
 
 
 def _train_head(plan: Plan, classifier: keras.Model, pictures: Pictures, views: int) -> Fitted:
-    """Trains on features that are centred and brought to unit mean square, so that one rate fits every backbone.
+    """Trains on features that are centred and brought to one mean norm, so that one rate fits every backbone.
 
     Mean and scale are folded into the head's weights afterwards, exactly.
     """
     extractor = models.feature_extractor(classifier)
     features = _extract_train(classifier, pictures.train.images, views)
     mean = features.mean(axis=0)
-    scale = 1.0 / max(float(np.sqrt(np.mean((features - mean) ** 2))), 1e-12)
+    scale = _NORM / max(float(np.sqrt(np.mean(((features - mean) ** 2).sum(axis=1)))), 1e-12)
     labels = np.tile(pictures.train.labels, max(views, 1))
     names = pictures.train.names * max(views, 1)
     train = dataclasses.replace(pictures.train, images=(features - mean) * scale, labels=labels, names=names)

@@ -64,9 +64,9 @@ NANO_FINE_TUNE_SETTINGS = {
     "vit_nano": Settings(epochs=20, batch_size=32, learning_rate=1e-3, weight_decay=0.05),
     "resnet_nano": Settings(epochs=10, batch_size=32, learning_rate=1e-3, weight_decay=0.05),
 }
-# The head alone, on features that are centred and scaled to unit mean square. Chosen on the validation part of 3,600
-# cropped pictures of Stanford Dogs with a ResNet-50 (grid of 1e-4 to 3e-3).
-LINEAR_PROBE_SETTINGS = Settings(epochs=40, batch_size=128, learning_rate=1e-4, weight_decay=0.5)
+# The head alone, by SGD on features that are centred and brought to one mean norm. Chosen on the validation part of
+# 3,600 cropped pictures of Stanford Dogs with a ResNet-50, by the loss: 0.79 nats; AdamW at its best rate 0.90.
+LINEAR_PROBE_SETTINGS = Settings(epochs=40, batch_size=128, learning_rate=0.01, weight_decay=0.0)
 
 
 class Preset(NamedTuple):

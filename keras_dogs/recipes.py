@@ -112,6 +112,7 @@ RECIPES: dict[str, Recipe] = {
     "linear_probe": Recipe(
         source="A Simple Framework for Contrastive Learning, arXiv 2002.05709, B.8; rates ours (keras_dogs/presets.py)",
         expected="ViT-B/16 of ImageNet-21k 86 %, more for weights that saw the pictures with their labels",
+        optimizer="sgd",
         linear_probe=True,
     ),
     "probe_then_finetune": Recipe(
