@@ -63,12 +63,13 @@ def write(name: str, rows: list[dict], summary: dict | None = None, line=in_word
     """
     machine = describe_machine()
     file = RESULTS / f"{name}-{machine['name']}.json"
-    if key:
-        rows = [{**row, "commit": _commit()} for row in rows]
+    versions = {package: version for row in rows for package, version in row.pop("versions", {}).items()}
+    if key and file.exists():
+        before = json.loads(file.read_text())
+        versions = {**before["versions"], **versions}
         measured = {tuple(row[part] for part in key) for row in rows}
-        before = json.loads(file.read_text())["rows"] if file.exists() else []
-        rows = [row for row in before if tuple(row.get(part) for part in key) not in measured] + rows
-    versions = {key: value for row in rows for key, value in row.pop("versions", {}).items()}
+        kept = [row for row in before["rows"] if tuple(row[part] for part in key) not in measured]
+        rows = kept + [{**row, "commit": _commit()} for row in rows]
     result = {
         "machine": machine,
         "versions": versions,

@@ -35,7 +35,6 @@ from keras_dogs.recipes import Recipe
 from keras_dogs.recipes import complete
 from keras_dogs.stopping import StopRequest
 
-
 # Of features: that of the 2,048 of a ResNet-50, had each unit variance. A step of SGD changes logits by its square.
 _NORM = 2048**0.5
 
