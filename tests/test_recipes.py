@@ -84,7 +84,8 @@ def test_early_stopping(dogs, tmp_path):
 
 def test_head_first_begins_where_the_probe_ends(dogs, tmp_path):
     """The first loss of the whole is below that of a head of zeros, ln 3."""
-    fine_tune(config_for(dogs, tmp_path / "run", probe_first=True, epochs=1, augmentation="none"))
+    told = dict(preset="vit_nano", probe_first=True, epochs=1, augmentation="none")
+    fine_tune(config_for(dogs, tmp_path / "run", **told))
     with (tmp_path / "run" / "steps.csv").open() as file:
         assert float(next(csv.DictReader(file))["loss"]) < np.log(3) - 0.02
     assert files_below(tmp_path / "run" / "checkpoints") == ["last.keras"]
