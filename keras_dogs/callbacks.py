@@ -131,7 +131,7 @@ class Checkpointing(keras.callbacks.Callback):
     Runs after `StepLog` and `Validation`, whose logs it keeps.
 
     Args:
-        checkpoints: `Checkpoints` or `None` for a training that is too short for any.
+        checkpoints: `Checkpoints`.
         every: int. Steps from one to the next; there is one after each epoch, too.
         step_log: `StepLog`.
         validation: `Validation`.
@@ -142,7 +142,7 @@ class Checkpointing(keras.callbacks.Callback):
 
     def __init__(self, checkpoints, every, step_log, validation, stop, how_to_go_on, steps_per_epoch):
         super().__init__()
-        self.checkpoints: Checkpoints | None = checkpoints
+        self.checkpoints: Checkpoints = checkpoints
         self.stop: StopRequest = stop
         self.every, self.how_to_go_on = every, how_to_go_on
         self.step_log, self.validation, self.steps_per_epoch = step_log, validation, steps_per_epoch
@@ -152,7 +152,7 @@ class Checkpointing(keras.callbacks.Callback):
 
     def load(self) -> int:
         """Reads the newest checkpoint; the model has it when the first epoch begins. Gives the steps that are done."""
-        found = self.checkpoints.load() if self.checkpoints else None
+        found = self.checkpoints.load()
         if found is None:
             return 0
         self._arrays, state = found
@@ -190,14 +190,9 @@ class Checkpointing(keras.callbacks.Callback):
         self._save()
 
     def _last_checkpoint(self) -> Path | None:
-        files = self.checkpoints.files() if self.checkpoints else []
-        return files[-1] if files else None
+        return next(reversed(self.checkpoints.files()), None)
 
     def _save(self):
-        if self.checkpoints is None:
-            if self.stop.status:
-                raise KeyboardInterrupt
-            return
         best = self.validation.best_scores
         state = {
             "step": len(self.step_log.rows),

@@ -10,6 +10,7 @@ import numpy as np
 
 from keras_dogs import artifacts
 from keras_dogs import network
+from keras_dogs import presets
 from keras_dogs import progress
 from keras_dogs.config import DataConfig
 from keras_dogs.config import EvaluateConfig
@@ -26,7 +27,6 @@ from keras_dogs.loaders.canvases import refuse_unreadable
 from keras_dogs.models import build_classifier
 from keras_dogs.models import load_classifier
 from keras_dogs.predictions import Predictions
-from keras_dogs.presets import PRESETS
 from keras_dogs.records import RunRecord
 from keras_dogs.records import Scores
 from keras_dogs.scoring import score_logits
@@ -167,7 +167,8 @@ def _write_page(config: EvaluateConfig, predictions: Predictions, against: dict,
     places = {picture: index for index, picture in enumerate(split.names)} if split else {}
     read = (lambda picture: split.read(places[picture])) if split else None
     preset = record.preset if record else config.run
-    subject = Subject(name, facts, preset, predictions, read)
+    pretraining = record.pretraining if record else presets.pretraining_of(preset)
+    subject = Subject(name, facts, preset, pretraining, predictions, read)
     write_page(config.output, subject, against, config.overlap_list)
 
 
@@ -177,7 +178,7 @@ def _is_preset(run: str) -> bool:
         return False
     path = Path(run)
     is_file = path.suffix in checkpoint.SUFFIXES and path.is_file()
-    return run in PRESETS or ":" in run or is_file or (path / "config.json").is_file()
+    return run in presets.PRESETS or ":" in run or is_file or (path / "config.json").is_file()
 
 
 def decode_for(classifier: keras.Model, split, unreadable_limit: float) -> Canvases:

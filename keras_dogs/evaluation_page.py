@@ -12,7 +12,6 @@ import numpy as np
 from keras_dogs import artifacts
 from keras_dogs import comparison
 from keras_dogs import figures
-from keras_dogs import presets
 from keras_dogs import scoring
 from keras_dogs.predictions import Predictions
 
@@ -26,6 +25,7 @@ class Subject(NamedTuple):
         name: str. The run or preset.
         facts: list of `(what, value)` for the page's head.
         preset: str. From which its weights came.
+        pretraining: str. What they had seen, in words.
         predictions: `Predictions` of the split, with those of validation where there are.
         read: function of a picture's name to a `PIL.Image`, or `None` where the pictures are not at hand.
     """
@@ -33,6 +33,7 @@ class Subject(NamedTuple):
     name: str
     facts: list[tuple[str, str]]
     preset: str
+    pretraining: str
     predictions: Predictions
     read: object = None
 
@@ -133,11 +134,9 @@ def _score_table(found: Predictions, scores: dict) -> str:
 
 def _seen_before(subject: Subject, against: dict, overlap_list: Path | None) -> str:
     text = "\n## What the weights had seen\n\n"
-    published = presets.PUBLISHED.get(subject.preset)
-    seen = published.pretraining if published else "not known to keras_dogs"
-    text += f"The weights come from `{subject.preset}`, trained on: {seen}.\n\n"
+    text += f"The weights come from `{subject.preset}`, trained on: {subject.pretraining}.\n\n"
     is_of_imagenet = all(re.match(r"n\d{8}-", str(name)) for name in subject.predictions.class_names)
-    if is_of_imagenet and (not published or "ImageNet" in published.pretraining):
+    if is_of_imagenet and subject.pretraining != "none: random weights":
         text += (
             "These classes are those of Stanford Dogs, which is a part of ImageNet. Weights that were trained on "
             "ImageNet have most likely seen these pictures, test pictures included, with these labels: the score "

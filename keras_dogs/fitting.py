@@ -61,14 +61,14 @@ class Plan(NamedTuple):
         recipe: `Recipe`, complete.
         folder: Path. The run's.
         stop: `StopRequest`.
-        checkpoints: `Checkpoints` or `None` for what is begun again when it is interrupted.
+        checkpoints: `Checkpoints`.
     """
 
     config: TrainConfig
     recipe: Recipe
     folder: Path
     stop: StopRequest
-    checkpoints: Checkpoints | None
+    checkpoints: Checkpoints
 
 
 class Fitted(NamedTuple):

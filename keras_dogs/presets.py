@@ -261,6 +261,18 @@ def default_settings(preset: str, family: str, linear_probe: bool) -> Settings:
     return NANO_FINE_TUNE_SETTINGS.get(preset, FINE_TUNE_SETTINGS[family])
 
 
+def pretraining_of(preset: str) -> str:
+    """The pictures and labels that a preset's weights have seen, in words; for files, what their names say."""
+    if preset in PUBLISHED:
+        return PUBLISHED[preset].pretraining
+    name = preset.lower().rpartition("/")[2]
+    if any(mark in name for mark in ("in21k", "in22k", "imagenet21k")):
+        return f"{_IN21K}, by the name of the file"
+    if any(mark in preset.lower() for mark in ("imagenet", "in1k", "applications:")):
+        return f"{_IN1K}, by the name of the file"
+    return "not known to keras_dogs"
+
+
 def default_augmentation(preset: str, linear_probe: bool) -> str:
     """The augmentation policy that a fine-tuning of `preset` starts from."""
     if linear_probe:

@@ -70,6 +70,7 @@ class RunRecord:
     """Everything that one run was and found.
 
     Attributes:
+        pretraining: str. The pictures and labels that the weights had seen before, in words.
         jit_compile: bool. Whether XLA (or `torch.compile`) compiled the step.
         execution: str. How the step ran, in words, with the reason where it was not compiled.
         best_epoch: int. The epoch, from 1, whose weights were kept; chosen on validation.
@@ -96,6 +97,7 @@ class RunRecord:
     peak_memory_gib: float
     validation: Scores | None
     test: Scores
+    pretraining: str = "unknown"
     schema_version: int = SCHEMA_VERSION
 
     def to_json(self) -> str:

@@ -17,6 +17,7 @@ from keras_dogs import layers
 from keras_dogs import loggers
 from keras_dogs import models
 from keras_dogs import network
+from keras_dogs import presets
 from keras_dogs import progress
 from keras_dogs import recipes
 from keras_dogs.checkpoints import Checkpoints
@@ -66,6 +67,8 @@ def fine_tune(config: TrainConfig, started: float | None = None) -> Run:
         return Run(output, RunRecord.load(output / artifacts.RECORD))
     if config.resume and artifacts.is_unfinished(output):
         config = config.resumed_from(_read_config(output))
+    elif config.resume:
+        progress.open_console().print(f"{output}: nothing to resume; a new run")
     config = dataclasses.replace(config, output=output)
     if config.learning_rate == "sweep":
         return _sweep(config)
@@ -94,6 +97,7 @@ def fine_tune(config: TrainConfig, started: float | None = None) -> Run:
             command="train",
             config={**config.to_plain(), **recipe._asdict(), "recipe": recipes.name_of(config)},
             preset=config.preset,
+            pretraining=presets.pretraining_of(config.preset) if recipe.load_weights else "none: random weights",
             family=_family(classifier),
             num_parameters=classifier.count_params(),
             seed=config.seed,
@@ -148,12 +152,12 @@ def _sweep(config: TrainConfig) -> Run:
     rates = _rates_to_try(config)
     # An unfinished run is a folder with a config; this one has it until the best is chosen.
     with artifacts.run_folder(config.output, {**config.to_plain(), "fingerprint": None}, config.resume) as folder:
-        runs = {}
+        runs, one = {}, dataclasses.replace(config, overwrite=False, resume=True)
         for rate in rates:
             progress.open_console().print(f"learning rate {rate:g}, one of {', '.join(f'{rate:g}' for rate in rates)}")
             part = folder / artifacts.SWEEP / f"{rate:g}"
             part.parent.mkdir(exist_ok=True)
-            runs[rate] = fine_tune(dataclasses.replace(config, learning_rate=rate, output=part, resume=True))
+            runs[rate] = fine_tune(dataclasses.replace(one, learning_rate=rate, output=part))
         best = max(runs, key=lambda rate: _rank(runs[rate].record))
         for rate, run in runs.items():
             chosen = "  chosen" if rate == best else ""

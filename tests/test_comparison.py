@@ -64,7 +64,7 @@ def test_no_better_without_evidence():
 
 def test_other_pictures_are_not_compared():
     labels = np.arange(3)
-    one, other = predictions(list("abc"), labels, True), predictions(list("abd"), labels, True)
+    one, other = predictions(list("abc"), labels, True), predictions(list("abx"), labels, True)
     with pytest.raises(UserError, match="not scored on the same pictures"):
         comparison.compare(one, other)
     with pytest.raises(UserError, match="the same pictures the same classes"):

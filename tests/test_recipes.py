@@ -68,6 +68,8 @@ def test_a_sweep_keeps_all_runs_and_takes_the_best_on_validation(dogs, tmp_path)
     best = max(parts.values(), key=lambda record: (record.validation.top1_accuracy, -record.validation.loss))
     assert RunRecord.load(tmp_path / "run" / "record.json") == best == run.record
     assert keras_dogs.load_classifier(tmp_path / "run" / "model.keras") and not files_below(tmp_path)[0].startswith(".")
+    again = config_for(dogs, tmp_path / "run", learning_rate="sweep", epochs=1, overwrite=True)
+    assert fine_tune(again).record.config["epochs"] == 1
     with pytest.raises(UserError, match="sweep: chooses on the validation split"):
         data = DataConfig(dataset=str(dogs), validation_fraction=0)
         fine_tune(config_for(dogs, tmp_path / "other", learning_rate="sweep", data=data))
