@@ -17,7 +17,7 @@ from keras_dogs.errors import UserError
 from keras_dogs.errors import write_error
 
 RECORD, MODEL, HISTORY, STEPS, PREDICTIONS = "record.json", "model.keras", "history.csv", "steps.csv", "predictions.npz"
-CHECKPOINTS, SWEEP = "checkpoints", "sweep"
+CHECKPOINTS, LAST, SWEEP = "checkpoints", "last.keras", "sweep"
 # There while the run is not finished: what it was told, for `--resume`.
 CONFIG = "config.json"
 _LOCK, _TEMPORARY = ".lock", ".tmp-"
@@ -95,7 +95,7 @@ def run_folder(output: Path, config: dict, resume: bool):
             if not (output / CONFIG).exists():
                 write_bytes(output / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
             yield output
-            (output / CONFIG).unlink()
+            tidy(output)
         shutil.rmtree(retired, ignore_errors=True)
     except OSError as error:
         if error.errno in NO_SPACE or error.filename is None or str(error.filename).startswith(str(output)):
@@ -104,6 +104,15 @@ def run_folder(output: Path, config: dict, resume: bool):
     finally:
         if retired.exists() and not output.exists():
             retired.rename(output)
+
+
+def tidy(folder: Path) -> None:
+    """Takes away what a finished run no longer needs, its config last; a kill may have come before."""
+    for file in (folder / CHECKPOINTS).iterdir():
+        if file.name != LAST:
+            file.unlink()
+    for file in (*folder.rglob(f"{_TEMPORARY}*"), folder / CONFIG):
+        file.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

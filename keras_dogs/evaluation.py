@@ -12,6 +12,7 @@ from keras_dogs import artifacts
 from keras_dogs import network
 from keras_dogs import presets
 from keras_dogs import progress
+from keras_dogs import recipes
 from keras_dogs.config import DataConfig
 from keras_dogs.config import EvaluateConfig
 from keras_dogs.datasets import Dataset
@@ -154,15 +155,13 @@ def _write_page(config: EvaluateConfig, predictions: Predictions, against: dict,
     name = _name_of(Path(config.run)) if record else config.run
     facts = [("split", f"{config.split} of {record.dataset.name if record else config.dataset}")]
     if record:
-        recipe, validation = record.config, record.dataset.num_validation
         facts += [
             ("preset", f"`{record.preset}`, {record.num_parameters:,} parameters, {record.family}"),
-            ("recipe", f"{recipe['recipe']}: {recipe['epochs']} epochs of batch {recipe['batch_size']}, "
-             f"{recipe['optimizer']} {recipe['learning_rate']:g}, augmentation {recipe['augmentation']}"),
-            ("chosen", f"epoch {record.best_epoch}, on {validation:,} validation pictures"),
+            ("recipe", recipes.in_words(record.config)),
+            ("chosen", f"epoch {record.best_epoch}, on {record.dataset.num_validation:,} validation pictures"),
             ("trained on", f"{record.dataset.num_train:,} pictures, {record.backend}, {record.device}"),
             ("seed", str(record.seed)),
-        ]  # fmt: skip
+        ]
     facts.append(("made with", f"`{_command(config)}`"))
     places = {picture: index for index, picture in enumerate(split.names)} if split else {}
     read = (lambda picture: split.read(places[picture])) if split else None

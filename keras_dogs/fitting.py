@@ -106,7 +106,7 @@ def train_classifier(plan: Plan, classifier: keras.Model, pictures: Pictures) ->
     batch_size = min(plan.recipe.batch_size, 64)
     predict = (lambda: predict_in_batches(classifier, validation.images, batch_size)[0]) if validation else None
     fitted = _fit(plan, Task(classifier, pictures.train, predict, validation.labels if validation else None))
-    last = plan.folder / artifacts.CHECKPOINTS / "last.keras"
+    last = plan.folder / artifacts.CHECKPOINTS / artifacts.LAST
     with artifacts.written_whole(last) as path:
         models.save_classifier(classifier, path)
     best_file = plan.checkpoints.best_file(fitted.validation.best_epoch)

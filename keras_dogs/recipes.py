@@ -133,6 +133,7 @@ RECIPES: dict[str, Recipe] = {
         load_weights=False,
     ),
 }
+_PROSE = {"adamw": "AdamW", "sgd": "SGD"}
 FIELDS = tuple(name for name in Recipe._fields if name not in ("source", "expected"))
 
 
@@ -166,3 +167,11 @@ def likely_family(preset: str) -> str:
     if preset in presets.PRESETS:
         return presets.PRESETS[preset].family
     return next((family for family in ("resnet", "deit", "dinov3", "dinov2") if family in preset.lower()), "vit")
+
+
+def in_words(config: dict) -> str:
+    """The chief of a resolved recipe, of the `config` of a record."""
+    return (
+        f"{config['recipe']}: {config['epochs']} epochs of batch {config['batch_size']}, "
+        f"{_PROSE[config['optimizer']]} {config['learning_rate']:g}, augmentation {config['augmentation']}"
+    )

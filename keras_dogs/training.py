@@ -63,6 +63,7 @@ def fine_tune(config: TrainConfig, started: float | None = None) -> Run:
     started = began if started is None else started
     output = artifacts.choose_output(config.output, _default_name(config), config.overwrite, config.resume)
     if config.resume and artifacts.is_finished(output):
+        artifacts.tidy(output)
         progress.open_console().print(f"{output}: finished before; nothing to do")
         return Run(output, RunRecord.load(output / artifacts.RECORD))
     if config.resume and artifacts.is_unfinished(output):
@@ -273,11 +274,9 @@ def _announce(config, recipe, dataset, pictures, classifier) -> None:
         f"{len(dataset.class_names)} classes, "
         f"{len(pictures.train):,} train / {num_validation:,} validation / {len(pictures.test):,} test pictures"
     )
-    optimizer = {"adamw": "AdamW", "sgd": "SGD"}[recipe.optimizer]
     console.print(
-        f"{backend.PROSE[backend.name()]} on {backend.describe_device()}; recipe {recipes.name_of(config)}: "
-        f"{recipe.epochs} epochs of batch {recipe.batch_size}, {optimizer} {recipe.learning_rate:g}, augmentation "
-        f"{recipe.augmentation}"
+        f"{backend.PROSE[backend.name()]} on {backend.describe_device()}; recipe "
+        + recipes.in_words({**recipe._asdict(), "recipe": recipes.name_of(config)})
     )
 
 
@@ -306,6 +305,3 @@ def _write(folder: Path, record: RunRecord, fitted: Fitted, pictures: Pictures, 
     predictions = Predictions(test.names, test.labels, test_logits, class_names, of_validation)
     predictions.save(folder / artifacts.PREDICTIONS)
     artifacts.write_bytes(folder / artifacts.RECORD, record.to_json().encode())
-    for file in (folder / artifacts.CHECKPOINTS).iterdir():
-        if file.name != "last.keras":
-            file.unlink()
