@@ -45,7 +45,7 @@ def choose_output(output: Path | None, default_name: str, overwrite: bool, resum
         if not unfinished:
             raise UserError(f"--resume: no unfinished run {paths[0]}; say which with --output")
         return unfinished[-1]
-    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
+    if not output.exists() or (output.is_dir() and all(_is_nothing(path) for path in output.iterdir())):
         return output
     if not (is_finished(output) or is_unfinished(output)):
         raise UserError(f"--output {output}: exists and is not a run folder; choose another --output")
@@ -64,8 +64,18 @@ def is_finished(folder: Path) -> bool:
 
 
 def is_unfinished(folder: Path) -> bool:
-    """Whether a run was begun there and has not ended."""
-    return (folder / CONFIG).is_file() and not is_finished(folder)
+    """Whether a run was begun there and has not ended. Presets of others have a `config.json`, too."""
+    try:
+        return not is_finished(folder) and {"data", "fingerprint"} <= json.loads((folder / CONFIG).read_text()).keys()
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def _is_nothing(path: Path) -> bool:
+    """What a run has that was killed before it wrote anything."""
+    return (
+        path.name == _LOCK or path.name.startswith(_TEMPORARY) or (path.name == CHECKPOINTS and not any(path.iterdir()))
+    )
 
 
 @contextlib.contextmanager
@@ -82,12 +92,14 @@ def run_folder(output: Path, config: dict, resume: bool):
     Raises:
         UserError: another process writes there, or the disk refuses, at any point inside.
     """
-    retired = output.with_name(f".{output.name}.retired")
+    retired = _retired(output)
     try:
         if not resume and output.exists():
             with _locked(output):
-                shutil.rmtree(retired, ignore_errors=True)
-            output.rename(retired)
+                # What was put aside by a run that came to nothing is still what there is to lose.
+                shutil.rmtree(retired if _is_useful(output) else output, ignore_errors=True)
+            if output.exists():
+                output.rename(retired)
         (output / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
         with _locked(output), _nothing_useless_left(output):
             for stale in output.rglob(f"{_TEMPORARY}*"):
@@ -96,7 +108,6 @@ def run_folder(output: Path, config: dict, resume: bool):
                 write_bytes(output / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
             yield output
             tidy(output)
-        shutil.rmtree(retired, ignore_errors=True)
     except OSError as error:
         if error.errno in NO_SPACE or error.filename is None or str(error.filename).startswith(str(output)):
             raise write_error(output, error) from error
@@ -108,11 +119,16 @@ def run_folder(output: Path, config: dict, resume: bool):
 
 def tidy(folder: Path) -> None:
     """Takes away what a finished run no longer needs, its config last; a kill may have come before."""
-    for file in (folder / CHECKPOINTS).iterdir():
-        if file.name != LAST:
-            file.unlink()
-    for file in (*folder.rglob(f"{_TEMPORARY}*"), folder / CONFIG):
+    unused = (file for file in folder.glob(f"{CHECKPOINTS}/*") if file.name != LAST)
+    for file in (*unused, *folder.rglob(f"{_TEMPORARY}*"), folder / CONFIG):
         file.unlink(missing_ok=True)
+    shutil.rmtree(_retired(folder), ignore_errors=True)
+
+
+def _retired(output: Path) -> Path:
+    """Where a run lies that another one replaces, until that has ended."""
+    output = output.resolve()  # `.` has no name
+    return output.with_name(f".{output.name}.retired")
 
 
 @contextlib.contextmanager

@@ -62,7 +62,7 @@ class Checkpoints:
     def load(self) -> tuple[dict, dict] | None:
         """The newest checkpoint that is sound: arrays by name, and the state; `None` where there is none.
 
-        A damaged one is named and taken away.
+        A damaged one is named and put aside.
         """
         for path in reversed(self.files()):
             try:
@@ -70,11 +70,13 @@ class Checkpoints:
                     arrays = {name: saved[name] for name in saved.files}
                 state = json.loads(arrays.pop("state").tobytes())
                 if state["best_epoch"] and not self.best_file(state["best_epoch"]).is_file():
-                    raise FileNotFoundError(self.best_file(state["best_epoch"]).name)
+                    raise ValueError(f"{self.best_file(state['best_epoch']).name} is missing")
                 return arrays, state
+            except (MemoryError, OSError):
+                raise  # says nothing of the file
             except Exception as error:  # zipfile, zlib, json and NumPy each raise their own kinds
                 progress.open_console().print(f"{path.name} is damaged ({first_line(error)}); going back one")
-                path.unlink()
+                path.rename(path.with_suffix(".damaged"))
         return None
 
 

@@ -215,7 +215,7 @@ class TrainConfig:
             if name not in about_where and told not in (getattr(default, name), kept):
                 flag = f"--{name.replace('_', '-')}"
                 raise UserError(f"--resume: the run was begun with {flag} {kept}, not {told}; leave {flag} out")
-        return dataclasses.replace(before, output=self.output, resume=True, offline=self.offline)
+        return dataclasses.replace(before, output=self.output, resume=True, overwrite=False, offline=self.offline)
 
 
 def _plain(value):
@@ -263,7 +263,7 @@ class EvaluateConfig:
         for flag in ("against", "overlap_list"):
             if getattr(self, flag) and not self.output:
                 raise UserError(f"--{flag.replace('_', '-')}: is for the page; give --output, too")
-        if self.output and self.output.exists() and any(self.output.iterdir()):
+        if self.output and self.output.exists() and not (self.output.is_dir() and not any(self.output.iterdir())):
             raise UserError(f"--output {self.output}: exists; choose another --output")
         _require(self.batch_size > 0, "--batch-size", self.batch_size, "positive")
         _require(self.image_size is None or self.image_size > 0, "--image-size", self.image_size, "positive")

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from keras_dogs import artifacts
+from keras_dogs import comparison
 from keras_dogs import network
 from keras_dogs import presets
 from keras_dogs import progress
@@ -77,11 +78,22 @@ def evaluate_run(config: EvaluateConfig) -> Scores:
     is_preset = _is_preset(config.run)
     if config.image_size and not is_preset:
         raise UserError(f"--image-size {config.image_size}: a trained classifier has its own; for presets only")
-    against = {_name_of(path): Predictions.load(path) for path in config.against}
+    against = _load_against(config)
+    if config.overlap_list:
+        comparison.split_by_overlap([], config.overlap_list)  # a mistake is said before anything long is begun
     split, predictions = (_saved if config.saved else _predict)(config, is_preset)
     if config.output:
         _write_page(config, predictions, against, split)
     return score_logits(predictions.logits, predictions.labels)
+
+
+def _load_against(config: EvaluateConfig) -> dict[str, Predictions]:
+    """By the folder's name, or by its path where another has that name."""
+    names = [_name_of(Path(config.run)), *map(_name_of, config.against)]
+    return {
+        name if names.count(name) == 1 else str(path): Predictions.load(path)
+        for path, name in zip(config.against, names[1:])
+    }
 
 
 def _saved(config: EvaluateConfig, is_preset: bool) -> tuple[Split | None, Predictions]:
@@ -164,7 +176,8 @@ def _write_page(config: EvaluateConfig, predictions: Predictions, against: dict,
         ]
     facts.append(("made with", f"`{_command(config)}`"))
     places = {picture: index for index, picture in enumerate(split.names)} if split else {}
-    read = (lambda picture: split.read(places[picture])) if split else None
+    # Of a picture that is gone the page has the name.
+    read = (lambda picture: split.read(places[picture]) if picture in places else None) if split else None
     preset = record.preset if record else config.run
     pretraining = record.pretraining if record else presets.pretraining_of(preset)
     subject = Subject(name, facts, preset, pretraining, predictions, read)

@@ -27,7 +27,7 @@ class Subject(NamedTuple):
         preset: str. From which its weights came.
         pretraining: str. What they had seen, in words.
         predictions: `Predictions` of the split, with those of validation where there are.
-        read: function of a picture's name to a `PIL.Image`, or `None` where the pictures are not at hand.
+        read: function of a picture's name to a `PIL.Image` or `None`; `None` where no picture is at hand.
     """
 
     name: str
@@ -47,6 +47,7 @@ def write_page(folder: Path, subject: Subject, against: dict[str, Predictions], 
         against: dict of name to `Predictions` of the same pictures by others: the untouched head, a linear probe.
         overlap_list: Path or `None`. A list of pretraining files.
     """
+    folder = folder.resolve()  # `.` has no name
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -211,9 +212,9 @@ def _confusions(subject: Subject, folder: Path) -> str:
 
 
 def _thumbnail(subject: Subject, name: str, file: Path, folder: Path) -> str:
-    if subject.read is None:
+    picture = subject.read(name) if subject.read else None
+    if picture is None:
         return f"`{name}`"
-    picture = subject.read(name)
     picture.thumbnail((_THUMBNAIL, _THUMBNAIL))
     file.parent.mkdir(exist_ok=True)
     picture.save(file, quality=85)

@@ -100,7 +100,7 @@ class Task(NamedTuple):
 
 def train_classifier(plan: Plan, classifier: keras.Model, pictures: Pictures) -> Fitted:
     """Trains what is trainable of the whole classifier, from canvases; it has the best weights afterwards."""
-    if plan.recipe.probe_first and not plan.checkpoints.files():
+    if plan.recipe.probe_first and plan.checkpoints.load() is None:
         _train_head_first(plan, classifier, pictures)
     validation = pictures.validation
     batch_size = min(plan.recipe.batch_size, 64)

@@ -141,6 +141,8 @@ def choose(config) -> Recipe:
     """The recipe that a `TrainConfig` names, overridden by its flags; fields that are the preset's own stay `None`."""
     recipe = RECIPES[name_of(config)]
     told = {name: getattr(config, name) for name in FIELDS if getattr(config, name, None) is not None}
+    if not config.linear_probe:  # a flag that is not given says nothing
+        del told["linear_probe"]
     recipe = recipe._replace(**told)
     if config.drop_path is None and likely_family(config.preset) in ("resnet", "dinov3"):
         recipe = recipe._replace(drop_path=0.0)  # they have none; the flag is refused

@@ -79,9 +79,9 @@ def fine_tune(config: TrainConfig, started: float | None = None) -> Run:
         network.go_offline()
     loggers.check_loggers(config)
     dataset = load_dataset(config.data.dataset, config.seed, config.data.validation_fraction, config.data.data_dir)
-    told = {**config.to_plain(), "fingerprint": dataset.fingerprint}
+    told = {**config.to_plain(), "fingerprint": dataset.fingerprint, "backend": backend.name()}
     with artifacts.run_folder(output, told, config.resume) as folder:
-        _check_same_pictures(folder, dataset)
+        _check_same(folder, dataset)
         keras.utils.set_random_seed(config.seed)
         recipe = recipes.choose(config)
         classifier = _build(config, recipe, dataset)
@@ -138,12 +138,16 @@ def _read_config(folder: Path) -> dict:
         raise UserError(f"{folder / artifacts.CONFIG}: damaged; give --overwrite to start again") from error
 
 
-def _check_same_pictures(folder: Path, dataset: Dataset) -> None:
-    if _read_config(folder)["fingerprint"] != dataset.fingerprint:
+def _check_same(folder: Path, dataset: Dataset) -> None:
+    """A run that goes on must have the pictures and the backend that it was begun with."""
+    begun = _read_config(folder)
+    if begun["fingerprint"] != dataset.fingerprint:
         raise UserError(
             f"--resume: the pictures of {dataset.name} are not those that {folder} was begun with; put them back, or "
             "give --overwrite to start again"
         )
+    if begun["backend"] != backend.name():
+        raise UserError(f"--resume: {folder} was begun with KERAS_BACKEND={begun['backend']}; go on with that")
 
 
 def _sweep(config: TrainConfig) -> Run:

@@ -34,7 +34,9 @@ def test_every_recipe_trains(dogs, tmp_path, name):
     assert config["recipe"] == name and config["epochs"] == 1 and config["batch_size"] == 6
     assert config["optimizer"] == row.optimizer and config["label_smoothing"] == row.label_smoothing
     assert config["learning_rate"] > 0 and config["weight_decay"] is not None and config["augmentation"]
-    assert np.isfinite(run.record.test.loss)
+    assert np.isfinite(run.record.test.loss) and config["linear_probe"] is row.linear_probe
+    is_probe = not (tmp_path / "run" / "checkpoints" / "last.keras").exists()
+    assert is_probe is row.linear_probe
 
 
 def test_rows_say_where_they_are_from():

@@ -15,6 +15,7 @@ from conftest import BACKEND
 from conftest import files_below
 
 import keras_dogs
+from keras_dogs import artifacts
 from keras_dogs import checkpoints
 from keras_dogs.config import DataConfig
 from keras_dogs.config import TrainConfig
@@ -124,6 +125,49 @@ def test_a_linear_probe_goes_on_too(monkeypatch, tmp_path, dogs):
     whole = fine_tune(config_for(dogs, tmp_path / "whole", **told)).folder
     killed_at(monkeypatch, dogs, tmp_path / "broken", 2, "after", **told)
     same(fine_tune(TrainConfig(output=tmp_path / "broken", resume=True)).folder, whole)
+
+
+def test_an_overwriting_run_that_came_to_nothing_loses_nothing(monkeypatch, tmp_path, dogs, unbroken):
+    """What a kill before the first checkpoint leaves: the old run put aside, a folder with a config in its place."""
+    from keras_dogs import training
+
+    shutil.copytree(unbroken, tmp_path / ".run.retired")
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    config = {**config_for(dogs, tmp_path / "run").to_plain(), "fingerprint": "", "backend": BACKEND}
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+
+    def fail(*args):
+        raise UserError("a mistake")
+
+    monkeypatch.setattr(training, "_decode", fail)
+    with pytest.raises(UserError, match="a mistake"):
+        fine_tune(config_for(dogs, tmp_path / "run", overwrite=True))
+    same(tmp_path / "run", unbroken)
+
+
+def test_a_run_that_overwrites_can_be_resumed(monkeypatch, tmp_path, dogs, unbroken):
+    shutil.copytree(unbroken, tmp_path / "run")
+    killed_at(monkeypatch, dogs, tmp_path / "run", 2, "after", overwrite=True)
+    same(fine_tune(TrainConfig(output=tmp_path / "run", resume=True)).folder, unbroken)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_what_is_no_run_of_ours_is_neither_resumed_nor_replaced(tmp_path, dogs):
+    (tmp_path / "preset").mkdir()
+    (tmp_path / "preset" / "config.json").write_text('{"model_type": "vit"}')
+    for how in ("resume", "overwrite"):
+        with pytest.raises(UserError, match="not a run folder"):
+            fine_tune(config_for(dogs, tmp_path / "preset", **{how: True}))
+    (tmp_path / "begun" / "checkpoints").mkdir(parents=True)  # killed before there was anything
+    (tmp_path / "begun" / ".lock").touch()
+    assert artifacts.choose_output(tmp_path / "begun", "", False) == tmp_path / "begun"
+
+
+def test_another_backend_is_noticed(broken):
+    config = json.loads((broken / "config.json").read_text())
+    (broken / "config.json").write_text(json.dumps({**config, "backend": "mxnet"}))
+    with pytest.raises(UserError, match="begun with KERAS_BACKEND=mxnet"):
+        fine_tune(TrainConfig(output=broken, resume=True))
 
 
 def test_other_pictures_are_noticed(tmp_path, dogs, broken):
