@@ -31,7 +31,7 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     flags = parser.parse_args()
     rows = [kill_runs(backend, flags.kills, random.Random(flags.seed)) for backend in flags.backends]
-    runs.write("kill_runs", rows, line=in_words)
+    runs.write("kill_runs", rows, line=in_words, key=("backend",))
     return 0 if all(row["equal"] == row["kills"] for row in rows) else 1
 
 
