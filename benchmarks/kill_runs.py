@@ -1,7 +1,7 @@
 """Runs that are killed at random instants and resumed: `python benchmarks/kill_runs.py`.
 
-On each backend: one unbroken run with `--strict`, then as many as asked that get SIGKILL between their first checkpoint
-and their end, each resumed until it ends. A checkpoint is written after every step, so that many are hit amid a save. What
+On each backend: one unbroken run with `--strict`, then as many as asked that get SIGKILL somewhere after their first
+checkpoint, each resumed until it ends. A checkpoint is written after every step, so that many are hit amid a save. What
 must hold: the same curves, predictions and weights as the unbroken run's, to the last bit.
 """
 

@@ -12,8 +12,7 @@ TITLES = {
     "default_run": "**Drawn dogs**, 24 breeds, full fine-tuning of the embedded presets (the default command)",
     "real_sample": (
         "**Real dogs**, 120 breeds, 3,600 + 1,200 cropped pictures, a real ResNet-50 (ImageNet-1k, so it knows these "
-        "breeds and has most likely seen these pictures) and a ViT-S/14 (DINOv2, trained on for saliency, so weak on "
-        "breeds)"
+        "breeds and has most likely seen these pictures)"
     ),
 }
 
