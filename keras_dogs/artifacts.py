@@ -37,14 +37,14 @@ def choose_output(output: Path | None, default_name: str, overwrite: bool, resum
         UserError: there is something at `output` already, or nothing to resume.
     """
     if output is None:
-        names = [default_name, *(f"{default_name}-{number}" for number in range(2, 10_000))]
-        paths = [Path("runs") / name for name in names]
+        first = Path("runs") / default_name
+        paths = [first, *(first.with_name(f"{default_name}-{number}") for number in range(2, 10_000))]
         if not resume:
             return next(path for path in paths if not path.exists())
-        unfinished = [path for path in paths if is_unfinished(path)]
-        if not unfinished:
-            raise UserError(f"--resume: no unfinished run {paths[0]}; say which with --output")
-        return unfinished[-1]
+        found = next((path for path in reversed(paths) if is_unfinished(path)), None)
+        if found is None:
+            raise UserError(f"--resume: no unfinished run {first}; say which with --output")
+        return found
     if not output.exists() or (output.is_dir() and all(_is_nothing(path) for path in output.iterdir())):
         return output
     if not (is_finished(output) or is_unfinished(output)):
@@ -64,11 +64,17 @@ def is_finished(folder: Path) -> bool:
 
 
 def is_unfinished(folder: Path) -> bool:
-    """Whether a run was begun there and has not ended. Presets of others have a `config.json`, too."""
+    """Whether a run was begun there and has not ended."""
+    return not is_finished(folder) and read_config(folder) is not None
+
+
+def read_config(folder: Path) -> dict | None:
+    """What an unfinished run was told; `None` where there is none. Presets of others have a `config.json`, too."""
     try:
-        return not is_finished(folder) and {"data", "fingerprint"} <= json.loads((folder / CONFIG).read_text()).keys()
+        config = json.loads((folder / CONFIG).read_text())
+        return config if {"data", "fingerprint"} <= config.keys() else None
     except (OSError, ValueError, AttributeError):
-        return False
+        return None
 
 
 def _is_nothing(path: Path) -> bool:
@@ -147,7 +153,7 @@ def _nothing_useless_left(folder: Path):
 
 
 def _is_useful(folder: Path) -> bool:
-    return is_finished(folder) or any(folder.rglob("step-*")) or any(folder.rglob(RECORD))
+    return any(folder.rglob("step-*")) or any(folder.rglob(RECORD))
 
 
 def how_to_go_on(folder: Path) -> str:

@@ -16,7 +16,6 @@ from keras_dogs import progress
 from keras_dogs.checkpoints import Checkpoints
 from keras_dogs.checkpoints import restore
 from keras_dogs.errors import Interrupted
-from keras_dogs.errors import UserError
 from keras_dogs.models import save_classifier
 from keras_dogs.optimizers import averaged
 from keras_dogs.records import Scores
@@ -29,13 +28,12 @@ class StepLog(keras.callbacks.Callback):
 
     Args:
         schedule: function of the step, from 0, to the learning rate.
-        rows: list of dict. The rows of an earlier part of the training.
     """
 
-    def __init__(self, schedule: Callable[[int], float], rows=()):
+    def __init__(self, schedule: Callable[[int], float]):
         super().__init__()
         self.schedule = schedule
-        self.rows: list[dict] = list(rows)
+        self.rows: list[dict] = []
         self.step_seconds: list[float] = []
         self._epoch = 0
 
@@ -50,6 +48,8 @@ class StepLog(keras.callbacks.Callback):
         self.step_seconds.append(time.perf_counter() - self._began)
         learning_rate = float(ops.convert_to_numpy(self.schedule(step)))
         self.rows.append({"step": step + 1, "epoch": self._epoch, "loss": loss, "learning_rate": learning_rate})
+        if not math.isfinite(loss):
+            raise FloatingPointError("the loss is not finite")
 
     def steady_step_seconds(self) -> float:
         """The median step, compilation left out; 0 where no step was taken in this process."""
@@ -87,7 +87,7 @@ class Validation(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         with averaged(self.model):
             scores = self._score()
-            is_best = scores is None or self.best_scores is None or _rank(scores) > _rank(self.best_scores)
+            is_best = scores is None or self.best_scores is None or scores.rank > self.best_scores.rank
             if is_best:
                 self.best_epoch, self.best_scores = epoch + 1, scores
                 with artifacts.written_whole(self.best_file(epoch + 1)) as path:
@@ -109,20 +109,8 @@ class Validation(keras.callbacks.Callback):
             return None
         logits = self.predict()
         if not np.isfinite(logits).all():
-            raise _diverged(self.step_log.rows[-1], None)
+            raise FloatingPointError("a validation logit is not finite")
         return score_logits(logits, self.labels)
-
-
-def _diverged(row: dict, checkpoint: Path | None) -> UserError:
-    left = f"the last good checkpoint is {checkpoint}" if checkpoint else "nothing was written"
-    return UserError(
-        f"the loss is not finite at step {row['step']} (learning rate {row['learning_rate']:.3g}); {left}: "
-        "lower --learning-rate, or use --dtype-policy float32"
-    )
-
-
-def _rank(scores: Scores):
-    return scores.top1_accuracy, -scores.loss
 
 
 class Checkpointing(keras.callbacks.Callback):
@@ -168,29 +156,24 @@ class Checkpointing(keras.callbacks.Callback):
         return self._seconds_before + time.perf_counter() - self._began
 
     def on_epoch_begin(self, epoch, logs=None):
-        # Not before: Keras resets the metrics just now. After an epoch's last step they are those of that epoch.
-        self.put_back(self.model, with_metrics=len(self.step_log.rows) % self.steps_per_epoch > 0)
+        self.put_back(self.model)  # not before: Keras resets the metrics just now
 
-    def put_back(self, model: keras.Model, with_metrics: bool) -> None:
+    def put_back(self, model: keras.Model) -> None:
         """Gives the model what `load` read."""
         if self._arrays is not None:
-            restore(model, self._arrays, with_metrics)
+            restore(model, self._arrays)
             self._arrays = None
 
     def on_train_batch_end(self, batch, logs=None):
         row = self.step_log.rows[-1]
-        if not math.isfinite(row["loss"]):
-            raise _diverged(row, self._last_checkpoint())
         if row["step"] % self.steps_per_epoch == 0:
             return  # the epoch's end is next, and its checkpoint
         if self.stop.status or row["step"] % self.every == 0:
             self._save()
 
     def on_epoch_end(self, epoch, logs=None):
+        self.model.reset_metrics()  # what comes next is another epoch
         self._save()
-
-    def _last_checkpoint(self) -> Path | None:
-        return next(reversed(self.checkpoints.files()), None)
 
     def _save(self):
         best = self.validation.best_scores
@@ -202,10 +185,7 @@ class Checkpointing(keras.callbacks.Callback):
             "history": self.validation.rows,
             "train_s": self.train_s(),
         }
-        try:
-            self.checkpoints.save(self.model, state)
-        except FloatingPointError as error:
-            raise _diverged(self.step_log.rows[-1], self._last_checkpoint()) from error
+        self.checkpoints.save(self.model, state)
         if self.stop.status:
             step = f"step {state['step']:,}"
             raise Interrupted(f"stopped after {step}, which is saved; {self.how_to_go_on}", self.stop.status)

@@ -80,24 +80,18 @@ class Checkpoints:
         return None
 
 
-def restore(model: keras.Model, arrays: dict, with_metrics: bool = True) -> None:
+def restore(model: keras.Model, arrays: dict) -> None:
     """Puts the arrays of a checkpoint into a model that is built and compiled the same.
 
     Args:
-        model: `keras.Model`.
+        model: `keras.Model`, with the variables of its metrics, which Keras makes late.
         arrays: dict of str to array, of `Checkpoints.load`.
-        with_metrics: bool. `False` where training is over; Keras makes the metrics' variables with its first step.
 
     Raises:
         ValueError: it is not the same.
     """
     model.optimizer.build(model.trainable_variables)
     variables = dict(_variables(model))
-    if not with_metrics:
-        variables, arrays = (
-            {name: value for name, value in named.items() if not name.startswith("metrics/")}
-            for named in (variables, arrays)
-        )
     if variables.keys() != arrays.keys():
         raise ValueError(f"the checkpoint is of another model: {sorted(variables.keys() ^ arrays.keys())[:3]}")
     for name, variable in variables.items():

@@ -155,28 +155,28 @@ def _seen_before(subject: Subject, against: dict, overlap_list: Path | None) -> 
 def _table_against(subject: Subject, against: dict) -> str:
     text = "| | top-1 | 95 % interval |\n|---|---|---|\n"
     for name, found in {subject.name: subject.predictions, **against}.items():
-        correct = scoring.is_correct(found.logits, found.labels)
-        low, high = scoring.bootstrap_interval(correct)
-        text += f"| {name} | {100 * correct.mean():.1f} % | {100 * low:.1f} to {100 * high:.1f} % |\n"
+        text += f"| {name} | {_accuracy_cells(scoring.is_correct(found.logits, found.labels))} |\n"
     text += "\n"
     for name, found in against.items():
         text += f"- {comparison.compare(subject.predictions, found).in_words(subject.name, name)}\n"
     return text + "\nThe test is McNemar's, exact; the interval a paired bootstrap over pictures.\n\n"
 
 
+def _accuracy_cells(correct) -> str:
+    """Accuracy and its interval, as two cells of a table."""
+    if not len(correct):
+        return "– | –"
+    low, high = scoring.bootstrap_interval(correct)
+    return f"{100 * correct.mean():.1f} % | {100 * low:.1f} to {100 * high:.1f} %"
+
+
 def _overlap(found: Predictions, overlap_list: Path) -> str:
     named = comparison.split_by_overlap(found.names, overlap_list)
     text = f"Split by `{overlap_list.name}`, a list of files that the pretraining used:\n\n"
     text += "| pictures | number | top-1 | 95 % interval |\n|---|---|---|---|\n"
+    correct = scoring.is_correct(found.logits, found.labels)
     for what, inside in (("named in the list", named), ("the rest", ~named)):
-        correct = scoring.is_correct(found.logits[inside], found.labels[inside]) if inside.any() else None
-        if correct is None:
-            text += f"| {what} | 0 | – | – |\n"
-            continue
-        low, high = scoring.bootstrap_interval(correct)
-        text += (
-            f"| {what} | {inside.sum():,} | {100 * correct.mean():.1f} % | {100 * low:.1f} to {100 * high:.1f} % |\n"
-        )
+        text += f"| {what} | {inside.sum():,} | {_accuracy_cells(correct[inside])} |\n"
     return text + "\n"
 
 

@@ -148,7 +148,8 @@ def _train_head(plan: Plan, classifier: keras.Model, pictures: Pictures, views: 
     Mean and scale are folded into the head's weights afterwards, exactly.
     """
     extractor = models.feature_extractor(classifier)
-    features = _extract_train(classifier, pictures.train.images, views)
+    train_images = pictures.train.images
+    features = _extract_views(classifier, train_images, views) if views else _extract(extractor, train_images, "train")
     mean = features.mean(axis=0)
     scale = _NORM / max(float(np.sqrt(np.mean(((features - mean) ** 2).sum(axis=1)))), 1e-12)
     labels = np.tile(pictures.train.labels, max(views, 1))
@@ -173,9 +174,7 @@ def _train_head(plan: Plan, classifier: keras.Model, pictures: Pictures, views: 
     return fitted
 
 
-def _extract_train(classifier: keras.Model, images, views: int) -> np.ndarray:
-    if not views:
-        return _extract(models.feature_extractor(classifier), images, "train")
+def _extract_views(classifier: keras.Model, images, views: int) -> np.ndarray:
     extractor = models.view_extractor(classifier)
     return np.concatenate(
         [_extract(extractor, images, f"view {view + 1} of {views} of train") for view in range(views)]
@@ -216,10 +215,20 @@ def _fit(plan: Plan, task: Task) -> Fitted:
     loggers = open_loggers(config, plan.folder, step_log, validation)
     try:
         _run(model, batches, done, recipe.epochs, [step_log, validation, checkpointing, shown, *loggers])
+    except FloatingPointError as error:
+        raise _diverged(step_log.rows[-1], plan.checkpoints.files()) from error
     finally:
         shown.stop()
     first_step_s = step_log.step_seconds[0] if step_log.step_seconds else 0.0
     return Fitted(model, step_log, validation, first_step_s, checkpointing.train_s(), batches.batch_size)
+
+
+def _diverged(row: dict, checkpoints: list[Path]) -> UserError:
+    left = f"the last good checkpoint is {checkpoints[-1]}" if checkpoints else "nothing was written"
+    return UserError(
+        f"the loss is not finite at step {row['step']} (learning rate {row['learning_rate']:.3g}); {left}: "
+        "lower --learning-rate, or use --dtype-policy float32"
+    )
 
 
 def _make_metrics(model: keras.Model, labels) -> None:
@@ -247,4 +256,4 @@ def _run(model, batches: TrainingBatches, done: int, epochs: int, callbacks: lis
         order = EpochOrder(batches, first)
         model.fit(batches, initial_epoch=epoch, epochs=last, shuffle=False, verbose=0, callbacks=[order, *callbacks])
         epoch, first = last, 0
-    checkpointing.put_back(model, with_metrics=False)  # where no epoch was left
+    checkpointing.put_back(model)  # where no epoch was left

@@ -119,18 +119,18 @@ class _Groups:
         groups: list of `(multiplier, first_update)`, one for each weight in the order of `build`.
     """
 
-    groups: list = []
+    groups: list[tuple[float, int]]
 
     def _rate(self, group, learning_rate):
         multiplier, first = group
-        rate = learning_rate * multiplier if multiplier != 1 else learning_rate
+        rate = learning_rate * multiplier
         return rate * ops.cast(self.iterations >= first, "float32") if first else rate
 
     def _by_group(self, variables):
         """Lists of places in `variables` that have the same rate."""
         places = {}
         for place, variable in enumerate(variables):
-            group = self.groups[self._get_variable_index(variable)] if self.groups else (1.0, 0)
+            group = self.groups[self._get_variable_index(variable)]
             places.setdefault(group, []).append(place)
         return places
 

@@ -68,7 +68,7 @@ RECIPES: dict[str, Recipe] = {
     ),
     "vit_paper": Recipe(
         source="An Image is Worth 16x16 Words, arXiv 2010.11929, B.1.1 and table 4; vit_jax/configs/common.py",
-        expected="no figure for dogs; ViT-B/16 on CIFAR-100 at 384 pixels (--image-size 384): 89.2 % after 500 updates (vit_jax)",
+        expected="not for dogs: ViT-B/16 at 384 pixels (--image-size 384), CIFAR-100 89.2 % in 500 updates",
         optimizer="sgd",
         epochs=24,  # 500 updates of Stanford Dogs' 10,800 pictures, as the paper has for sets of this size
         batch_size=512,
@@ -79,7 +79,7 @@ RECIPES: dict[str, Recipe] = {
     ),
     "augreg": Recipe(
         source="How to train your ViT, arXiv 2106.10270; vit_jax/configs/augreg.py",
-        expected="no figure for dogs; AugReg ViT-B/32 on Oxford Pets at 384 pixels (--image-size 384): 93.8 % (big_vision)",
+        expected="not for dogs: ViT-B/32 at 384 pixels (--image-size 384), Oxford Pets 93.8 % (big_vision)",
         optimizer="sgd",
         epochs=24,
         batch_size=512,

@@ -43,6 +43,11 @@ class Scores:
     expected_calibration_error: float
     loss: float
 
+    @property
+    def rank(self) -> tuple[float, float]:
+        """What choices go by: the greater is better. Top-1 accuracy; of equal ones, the least loss."""
+        return self.top1_accuracy, -self.loss
+
 
 @dataclasses.dataclass(frozen=True)
 class Timings:

@@ -1,7 +1,6 @@
 """Fine-tuning from a config to a finished run folder: the procedure of `train`."""
 
 import dataclasses
-import json
 import re
 import shutil
 import time
@@ -67,7 +66,7 @@ def fine_tune(config: TrainConfig, started: float | None = None) -> Run:
         progress.open_console().print(f"{output}: finished before; nothing to do")
         return Run(output, RunRecord.load(output / artifacts.RECORD))
     if config.resume and artifacts.is_unfinished(output):
-        config = config.resumed_from(_read_config(output))
+        config = config.resumed_from(artifacts.read_config(output))
     elif config.resume:
         progress.open_console().print(f"{output}: nothing to resume; a new run")
     config = dataclasses.replace(config, output=output)
@@ -131,16 +130,9 @@ def fine_tune(config: TrainConfig, started: float | None = None) -> Run:
     return Run(output, record)
 
 
-def _read_config(folder: Path) -> dict:
-    try:
-        return json.loads((folder / artifacts.CONFIG).read_text())
-    except ValueError as error:
-        raise UserError(f"{folder / artifacts.CONFIG}: damaged; give --overwrite to start again") from error
-
-
 def _check_same(folder: Path, dataset: Dataset) -> None:
     """A run that goes on must have the pictures and the backend that it was begun with."""
-    begun = _read_config(folder)
+    begun = artifacts.read_config(folder)
     if begun["fingerprint"] != dataset.fingerprint:
         raise UserError(
             f"--resume: the pictures of {dataset.name} are not those that {folder} was begun with; put them back, or "
@@ -163,7 +155,7 @@ def _sweep(config: TrainConfig) -> Run:
             part = folder / artifacts.SWEEP / f"{rate:g}"
             part.parent.mkdir(exist_ok=True)
             runs[rate] = fine_tune(dataclasses.replace(one, learning_rate=rate, output=part))
-        best = max(runs, key=lambda rate: _rank(runs[rate].record))
+        best = max(runs, key=lambda rate: runs[rate].record.validation.rank)
         for rate, run in runs.items():
             chosen = "  chosen" if rate == best else ""
             score = run.record.validation.top1_accuracy
@@ -175,10 +167,6 @@ def _sweep(config: TrainConfig) -> Run:
                 with artifacts.written_whole(target) as temporary:
                     shutil.copyfile(file, temporary)
     return Run(config.output, runs[best].record)
-
-
-def _rank(record: RunRecord):
-    return record.validation.top1_accuracy, -record.validation.loss
 
 
 def _rates_to_try(config: TrainConfig) -> list[float]:
