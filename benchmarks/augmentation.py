@@ -7,9 +7,6 @@ Keras' own layers, and the memory that the step needs more, from processes of th
 
 import argparse
 import json
-import os
-import subprocess
-import sys
 
 import runs
 
@@ -49,11 +46,8 @@ def main():
 
 def child(backend: str, task: dict) -> list[dict]:
     """Measures in a process of its own; a failure is a row."""
-    command = [sys.executable, __file__, "--child", json.dumps(task)]
-    done = subprocess.run(command, env={**os.environ, "KERAS_BACKEND": backend}, capture_output=True, text=True)
-    if done.returncode:
-        return [{"error": done.stderr.strip().splitlines()[-1]}]
-    return json.loads(done.stdout.splitlines()[-1])
+    rows = runs.measure(backend, __file__, "--child", json.dumps(task))
+    return rows if isinstance(rows, list) else [rows]
 
 
 def extra_memory(backend: str, task: dict) -> dict:

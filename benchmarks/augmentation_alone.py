@@ -7,9 +7,6 @@ draws and on pictures of 224 without any; the difference is held against a whole
 
 import argparse
 import json
-import os
-import subprocess
-import sys
 import time
 
 import runs
@@ -26,13 +23,11 @@ def main():
     if flags.child:
         print(json.dumps(measure()))
         return
-    rows = []
-    for backend in flags.backends:
-        environment = {**os.environ, "KERAS_BACKEND": backend}
-        done = subprocess.run([sys.executable, __file__, "--child"], env=environment, capture_output=True, text=True)
-        row = {"backend": backend, "model": "ViT-B/16", "batch_size": BATCH_SIZE, "policy": "standard"}
-        found = {"error": done.stderr.strip().splitlines()[-1]} if done.returncode else None
-        rows.append(row | (found or json.loads(done.stdout.splitlines()[-1])))
+    rows = [
+        {"backend": backend, "model": "ViT-B/16", "batch_size": BATCH_SIZE, "policy": "standard"}
+        | runs.measure(backend, __file__, "--child")
+        for backend in flags.backends
+    ]
     runs.write("augmentation_alone", rows, line=in_words, key=("backend",))
 
 

@@ -5,7 +5,6 @@ a process of its own, imports left out: seconds, and how much its memory grew at
 """
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -143,12 +142,7 @@ def compare(source: str, library: str, path: Path, backend: str) -> dict:
 
 def load(how: tuple[str, str], path: Path, backend: str) -> dict:
     """One load in a process of its own."""
-    code = LOADS.format(imports=how[0], load=how[1])
-    command = [sys.executable, "-c", code, str(path)]
-    done = subprocess.run(command, env={**os.environ, "KERAS_BACKEND": backend}, capture_output=True, text=True)
-    if done.returncode:
-        return {"error": done.stderr.strip().splitlines()[-1]}
-    return json.loads(done.stdout.splitlines()[-1])
+    return runs.measure(backend, "-c", LOADS.format(imports=how[0], load=how[1]), path)
 
 
 def in_words(row: dict) -> str:

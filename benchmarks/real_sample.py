@@ -6,10 +6,6 @@ the result file stays.
 """
 
 import argparse
-import json
-import os
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -54,12 +50,10 @@ def main():
 def evaluate(backend: str, preset: str, sample: Path) -> dict:
     """Scores the preset's own head on the test split; a row."""
     row = {"backend": backend, "preset": preset.rpartition("/")[2], "dataset": sample.name}
-    command = [sys.executable, "-m", "keras_dogs.evaluate", preset, "--dataset", str(sample), "--json"]
     began = time.perf_counter()
-    done = subprocess.run(command, env={**os.environ, "KERAS_BACKEND": backend}, stdout=subprocess.PIPE, text=True)
-    if done.returncode:
-        return {**row, "error": f"exit status {done.returncode}"}
-    scores = json.loads(done.stdout.splitlines()[-1])
+    scores = runs.measure(backend, "-m", "keras_dogs.evaluate", preset, "--dataset", sample, "--json")
+    if "error" in scores:
+        return row | scores
     names = {"test_top1_accuracy": "top1_accuracy", "test_top5_accuracy": "top5_accuracy", "test_loss": "loss"}
     found = {name: scores[there] for name, there in names.items()}
     return {**row, "num_test": scores["num_pictures"], **found, "total_s": time.perf_counter() - began}

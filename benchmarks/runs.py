@@ -46,6 +46,19 @@ def train(backend: str, output: Path, *flags) -> dict:
     }
 
 
+def measure(backend: str, *arguments):
+    """Runs Python with `arguments` on `backend`, in a process of its own, and gives the JSON that it printed last.
+
+    Returns:
+        What it printed, or `{"error": str}`, the last line that it said, where it failed.
+    """
+    command = [sys.executable, *map(str, arguments)]
+    done = subprocess.run(command, env={**os.environ, "KERAS_BACKEND": backend}, capture_output=True, text=True)
+    if done.returncode:
+        return {"error": done.stderr.strip().splitlines()[-1]}
+    return json.loads(done.stdout.splitlines()[-1])
+
+
 def in_words(row: dict) -> str:
     """What is printed of the row of a run."""
     return f"top-1 {row['test_top1_accuracy']:.1%} in {row['total_s']:.0f} s"
@@ -69,7 +82,7 @@ def write(name: str, rows: list[dict], summary: dict | None = None, line=in_word
         versions = {**before["versions"], **versions}
         measured = {tuple(row[part] for part in key) for row in rows}
         kept = [row for row in before["rows"] if tuple(row[part] for part in key) not in measured]
-        rows = kept + [{**row, "commit": _commit()} for row in rows]
+        rows = [{"commit": before["commit"], **row} for row in kept] + [{**row, "commit": _commit()} for row in rows]
     result = {
         "machine": machine,
         "versions": versions,
