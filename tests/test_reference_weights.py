@@ -1,5 +1,6 @@
 """Checkpoints that transformers and timm wrote, against what those libraries make of them, at real sizes."""
 
+import gc
 import json
 import os
 import shutil
@@ -109,7 +110,8 @@ def test_another_size(references, expected):
     embedding = classifier.layers[-3].get_layer("vit_patching_and_embedding").position_embedding.embeddings
     from keras_dogs.weights.checkpoint import open_checkpoint
 
-    table = open_checkpoint("", references / "vit_tiny_patch16_224").read("pos_embed")[0]
+    with open_checkpoint("", references / "vit_tiny_patch16_224") as checkpoint:
+        table = checkpoint.read("pos_embed")[0]
     np.testing.assert_allclose(keras.ops.convert_to_numpy(embedding), resample_positions(table, (15, 20), 1), atol=1e-6)
 
 
@@ -133,6 +135,14 @@ def test_a_missing_shard(references, tmp_path):
     folder = copied(references, tmp_path, "vit_b16")
     (folder / "model-00002-of-00004.safetensors").unlink()
     refused(folder, "of 4 shards model-00002-of-00004.safetensors is missing")
+
+
+def test_a_damaged_shard(references, tmp_path):
+    """The shards before it are closed: an open file would be a warning, and so an error."""
+    folder = copied(references, tmp_path, "vit_b16")
+    (folder / "model-00002-of-00004.safetensors").write_bytes(b"damaged")
+    refused(folder, "model-00002-of-00004.safetensors cannot be read")
+    gc.collect()
 
 
 def test_a_truncated_file(references, tmp_path):

@@ -73,6 +73,8 @@ def open_checkpoint(preset: str, path: Path) -> Checkpoint:
         try:
             parts.append(_open(file))
         except Exception as error:
+            for part in parts:
+                part.close()
             raise UserError(f"--preset {preset}: {file.name} cannot be read: {first_line(error)}") from error
     return Checkpoint(preset, parts)
 
