@@ -1,6 +1,6 @@
 """A linear probe on features computed once, beside computing them each epoch: `python benchmarks/cached_features.py`.
 
-The same head, batches, rates and standardised features both ways, on drawn dogs: only when features are computed differs.
+The same head, batches, rates and standardised features both ways, on drawn dogs; only when they are computed differs.
 Both begin with decoded pictures and end with the best head by validation; a process each, in turn.
 """
 

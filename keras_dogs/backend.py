@@ -212,6 +212,19 @@ def make_strict() -> None:
         raise ValueError(f"Unknown backend: {name()}")
 
 
+def keep_compiled(folder: Path) -> None:
+    """Keeps what takes long to compile for later processes; PyTorch does so by itself, TensorFlow cannot.
+
+    Args:
+        folder: Path. A user's own `JAX_COMPILATION_CACHE_DIR` goes before it.
+    """
+    if name() == "jax" and not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        import jax
+
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
 def compiled(function):
     """A function of tensors as the backend compiles it: by XLA on JAX and TensorFlow, by `torch.compile` on PyTorch."""
     if name() == "jax":

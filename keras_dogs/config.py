@@ -12,6 +12,7 @@ from keras_dogs.errors import UserError
 
 Augmentation = Literal["none", "light", "standard", "strong", "keras"]
 DtypePolicy = Literal["float32", "mixed_bfloat16", "mixed_float16"]
+Cache = Literal["disk", "memory"]
 Fit = Literal["squash", "crop", "pad"]
 Optimizer = Literal["adamw", "sgd"]
 RecipeName = Literal[tuple(recipes.RECIPES)]
@@ -41,6 +42,11 @@ class DataConfig:
     size where nothing is drawn."""
     fit: Fit = "squash"
     """How a picture becomes square: squash the whole, crop the centre, or pad with black."""
+    cache: Cache = "disk"
+    """Where decoded pictures are kept: disk, for later runs too (`python -m keras_dogs.cache` shows and empties it), or
+    memory, for this run alone."""
+    cache_dir: Path | None = None
+    """The folder of that cache; default: KERAS_DOGS_CACHE, or this system's place for such."""
     max_unreadable: float = 0.01
     """Share of pictures that may be unreadable before the run is refused; they are listed and left out."""
     skip_unreadable: bool = False
@@ -196,7 +202,8 @@ class TrainConfig:
         """The config of what `to_plain` gave; fields that a later version added are passed over."""
         known = {name: value for name, value in values.items() if name in cls.__dataclass_fields__}
         data = dict(known["data"])
-        data["data_dir"] = Path(data["data_dir"]) if data["data_dir"] else None
+        for name in ("data_dir", "cache_dir"):
+            data[name] = Path(data[name]) if data.get(name) else None
         output = Path(known["output"]) if known["output"] else None
         return cls(**{**known, "data": DataConfig(**data), "output": output})
 
@@ -207,7 +214,7 @@ class TrainConfig:
             UserError: one does.
         """
         before = TrainConfig.from_plain(values)
-        about_where = ("output", "resume", "overwrite", "offline", "data")
+        about_where = ("output", "resume", "overwrite", "offline", "data", "cache", "cache_dir")
         pairs = [(name, self, before, TrainConfig()) for name in TrainConfig.__dataclass_fields__]
         pairs += [(name, self.data, before.data, DataConfig()) for name in DataConfig.__dataclass_fields__]
         for name, now, then, default in pairs:
@@ -243,6 +250,8 @@ class EvaluateConfig:
     """Share of pictures that may be unreadable before the evaluation is refused."""
     skip_unreadable: bool = False
     """Leave unreadable pictures out however many they are."""
+    cache_dir: Path | None = None
+    """The folder where decoded pictures are kept; default: KERAS_DOGS_CACHE, or this system's place for such."""
     image_size: int | None = None
     """Of a preset: side of the square that the backbone sees, in pixels; default: the preset's."""
     offline: bool = False
@@ -317,3 +326,18 @@ class DescribeConfig:
     """A name of the list, or anything that --preset takes; that is loaded to be described."""
     json: bool = False
     """Print JSON: an object a preset, one a line."""
+
+
+@dataclasses.dataclass(frozen=True)
+class CacheConfig:
+    """Show what is kept for later runs: decoded pictures, downloaded .npz files, compiled programs."""
+
+    empty: bool = False
+    """Remove it."""
+    older_than: float = 0.0
+    """Only what was not used for so many days."""
+    cache_dir: Path | None = None
+    """Another folder; default: KERAS_DOGS_CACHE, or this system's place for such."""
+
+    def __post_init__(self):
+        _require(self.older_than >= 0, "--older-than", self.older_than, "at least 0")

@@ -9,6 +9,8 @@ import keras
 import numpy as np
 
 from keras_dogs import artifacts
+from keras_dogs import backend
+from keras_dogs import caches
 from keras_dogs import comparison
 from keras_dogs import network
 from keras_dogs import presets
@@ -24,7 +26,7 @@ from keras_dogs.evaluation_page import Subject
 from keras_dogs.evaluation_page import write_page
 from keras_dogs.loaders.batches import predict_in_batches
 from keras_dogs.loaders.canvases import Canvases
-from keras_dogs.loaders.canvases import decode_split
+from keras_dogs.loaders.canvases import load_canvases
 from keras_dogs.loaders.canvases import refuse_unreadable
 from keras_dogs.models import build_classifier
 from keras_dogs.models import load_classifier
@@ -75,6 +77,8 @@ def evaluate_run(config: EvaluateConfig) -> Scores:
     """
     if config.offline:
         network.go_offline()
+    caches.use(config.cache_dir)
+    backend.keep_compiled(caches.folder("compiled"))
     is_preset = _is_preset(config.run)
     if config.image_size and not is_preset:
         raise UserError(f"--image-size {config.image_size}: a trained classifier has its own; for presets only")
@@ -130,7 +134,7 @@ def _predict(config: EvaluateConfig, is_preset: bool) -> tuple[Split, Prediction
     else:
         classifier = load_classifier(model_file)
     check_classes(classifier, dataset, data.dataset)
-    canvases = decode_for(classifier, split, data.unreadable_limit)
+    canvases = decode_for(classifier, dataset, config.split, data.unreadable_limit)
     batch_size = min(config.batch_size, len(canvases))
     logits = evaluate_classifier(classifier, canvases.images, canvases.labels, batch_size).logits
     class_names = classifier.get_layer("head").class_names or dataset.class_names
@@ -193,11 +197,10 @@ def _is_preset(run: str) -> bool:
     return run in presets.PRESETS or ":" in run or is_file or (path / "config.json").is_file()
 
 
-def decode_for(classifier: keras.Model, split, unreadable_limit: float) -> Canvases:
-    """Decodes a split to the canvases that `classifier` was made for."""
+def decode_for(classifier: keras.Model, dataset: Dataset, split: str, unreadable_limit: float) -> Canvases:
+    """Decodes a split, by name, to the canvases that `classifier` was made for."""
     resize = classifier.get_layer("crop")
-    with progress.counting("Decoding", len(split)) as on_picture:
-        canvases = decode_split(split, resize.canvas_size, resize.fit, on_picture)
+    (canvases,) = load_canvases(dataset, [split], resize.canvas_size, resize.fit)
     refuse_unreadable([canvases], unreadable_limit, num_classes=0)
     for name, reason in canvases.unreadable:
         progress.open_console().print(f"left out: {name}: {reason}")

@@ -16,6 +16,7 @@ def main() -> int:
 def _predict(config: PredictConfig) -> int:
     from keras_dogs import artifacts
     from keras_dogs import backend
+    from keras_dogs import caches
 
     backend.select()
     model_file = artifacts.find_model(config.run)
@@ -23,6 +24,7 @@ def _predict(config: PredictConfig) -> int:
     from keras_dogs.inference import predict_pictures
     from keras_dogs.models import load_classifier
 
+    backend.keep_compiled(caches.folder("compiled"))
     pictures = find_pictures(config.pictures)
     status = 0
     for prediction in predict_pictures(load_classifier(model_file), pictures, config.top_k, config.batch_size):

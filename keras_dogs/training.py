@@ -11,6 +11,7 @@ import keras
 
 from keras_dogs import artifacts
 from keras_dogs import backend
+from keras_dogs import caches
 from keras_dogs import fitting
 from keras_dogs import layers
 from keras_dogs import loggers
@@ -28,7 +29,7 @@ from keras_dogs.evaluation import evaluate_classifier
 from keras_dogs.fitting import Fitted
 from keras_dogs.fitting import Pictures
 from keras_dogs.fitting import Plan
-from keras_dogs.loaders.canvases import decode_split
+from keras_dogs.loaders.canvases import load_canvases
 from keras_dogs.loaders.canvases import refuse_unreadable
 from keras_dogs.predictions import Predictions
 from keras_dogs.recipes import Recipe
@@ -77,6 +78,8 @@ def fine_tune(config: TrainConfig, started: float | None = None) -> Run:
     if config.offline:
         network.go_offline()
     loggers.check_loggers(config)
+    caches.use(config.data.cache_dir)
+    backend.keep_compiled(caches.folder("compiled"))
     dataset = load_dataset(config.data.dataset, config.seed, config.data.validation_fraction, config.data.data_dir)
     told = {**config.to_plain(), "fingerprint": dataset.fingerprint, "backend": backend.name()}
     with artifacts.run_folder(output, told, config.resume) as folder:
@@ -237,15 +240,7 @@ def _build(config: TrainConfig, recipe: Recipe, dataset: Dataset) -> keras.Model
 
 def _decode(config: TrainConfig, dataset: Dataset, classifier: keras.Model) -> Pictures:
     resize = classifier.get_layer("crop")
-    splits = (dataset.train, dataset.validation, dataset.test)
-    total = sum(len(split) for split in splits if split is not None)
-    with progress.counting("Decoding pictures", total) as on_picture:
-        pictures = Pictures(
-            *(
-                decode_split(split, resize.canvas_size, resize.fit, on_picture) if split is not None else None
-                for split in splits
-            )
-        )
+    pictures = Pictures(*load_canvases(dataset, Pictures._fields, resize.canvas_size, resize.fit, config.data.cache))
     decoded = [canvases for canvases in pictures if canvases is not None]
     refuse_unreadable(decoded, config.data.unreadable_limit, len(dataset.class_names))
     for line in pictures.unreadable:

@@ -3,17 +3,28 @@
 import importlib
 import importlib.machinery
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from keras_dogs import backend
+from keras_dogs import caches
 
 BACKEND = backend.select()
 
 SHARED = Path(__file__).parents[2] / "shared"
+
+
+def pytest_configure(config):
+    """A cache folder of this session, shared by its workers: it begins empty, and the user's own stays as it is."""
+    if not hasattr(config, "workerinput"):
+        os.environ["KERAS_DOGS_CACHE"] = folder = tempfile.mkdtemp(prefix="keras_dogs_cache_")
+        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+    backend.keep_compiled(caches.folder("compiled"))
 
 
 @pytest.fixture(scope="session")

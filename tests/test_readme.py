@@ -15,7 +15,13 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
 # Made quick: the same commands on fewer pictures, for fewer epochs.
-QUICKER = {"draw": "--train-pictures 4 --test-pictures 1", "train": "--epochs 1", "evaluate": "", "predict": ""}
+QUICKER = {
+    "draw": "--train-pictures 4 --test-pictures 1",
+    "train": "--epochs 1",
+    "evaluate": "",
+    "predict": "",
+    "cache": "",
+}
 
 
 def blocks(language):

@@ -92,9 +92,9 @@ def test_the_saved_model_gives_the_saved_predictions(run_folder, dogs):
     dataset = keras_dogs.load_dataset(str(dogs))
     from keras_dogs.evaluation import decode_for
 
-    test = decode_for(classifier, dataset.test, 0.0)
+    test = decode_for(classifier, dataset, "test", 0.0)
     with np.load(run_folder / "predictions.npz") as saved:
-        np.testing.assert_allclose(classifier.predict(test.images, verbose=0), saved["logits"], atol=1e-4)
+        np.testing.assert_allclose(classifier.predict(test.images[:], verbose=0), saved["logits"], atol=1e-4)
 
 
 def test_same_seed_same_losses_other_seed_others(run_folder, dogs, tmp_path):
@@ -115,8 +115,8 @@ def test_the_best_epoch_is_the_one_that_is_kept(dogs, tmp_path):
     dataset = keras_dogs.load_dataset(str(dogs))
     from keras_dogs.evaluation import decode_for
 
-    validation = decode_for(classifier, dataset.validation, 0.0)
-    logits = classifier.predict(validation.images, verbose=0)
+    validation = decode_for(classifier, dataset, "validation", 0.0)
+    logits = classifier.predict(validation.images[:], verbose=0)
     assert score_logits(logits, validation.labels).loss == pytest.approx(run.record.validation.loss, rel=1e-3)
 
 
@@ -134,8 +134,8 @@ def test_a_linear_probe_leaves_the_backbone_alone_and_learns(dogs, tmp_path):
     dataset = keras_dogs.load_dataset(str(dogs))
     from keras_dogs.evaluation import decode_for
 
-    canvases = decode_for(trained, dataset.validation, 0.0)
-    folded = score_logits(trained.predict(canvases.images, verbose=0), canvases.labels)
+    canvases = decode_for(trained, dataset, "validation", 0.0)
+    folded = score_logits(trained.predict(canvases.images[:], verbose=0), canvases.labels)
     assert folded.loss == pytest.approx(validation.loss, rel=1e-3)
 
 

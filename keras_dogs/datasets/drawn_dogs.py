@@ -5,6 +5,8 @@ light and background. The picture is a function of (seed, split, breed, number) 
 has the same NumPy and Pillow, and never stored.
 """
 
+import functools
+import hashlib
 import shutil
 from pathlib import Path
 
@@ -88,7 +90,14 @@ def _describe_split(split: str, count: int, seed: int, breeds: tuple[Breed, ...]
         breed = breeds[labels[index]]
         return draw_dog(breed, np.random.default_rng([seed, _SPLIT_KEYS[split], labels[index], numbers[index]]))
 
-    return Split(names, labels, read)
+    return Split(names, labels, read, lambda index: _drawing())
+
+
+@functools.cache
+def _drawing() -> str:
+    """Changes with the code that draws."""
+    here = Path(__file__)
+    return hashlib.sha256(here.read_bytes() + here.with_name("drawn_breeds.py").read_bytes()).hexdigest()
 
 
 def draw_dog(breed: Breed, rng: np.random.Generator, size: int = PICTURE_SIZE) -> Image.Image:

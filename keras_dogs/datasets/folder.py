@@ -6,6 +6,7 @@ import numpy as np
 
 from keras_dogs.datasets.pictures import PICTURE_SUFFIXES
 from keras_dogs.datasets.pictures import open_picture
+from keras_dogs.datasets.pictures import stamp_of
 from keras_dogs.datasets.splits import Dataset
 from keras_dogs.datasets.splits import Split
 from keras_dogs.datasets.splits import stratified_split
@@ -160,4 +161,9 @@ def _list_pictures(path: Path, class_names: tuple[str, ...]) -> tuple[list[str],
 
 def _files_split(root: Path, names, labels) -> Split:
     names = tuple(names)
-    return Split(names, np.asarray(labels, dtype=np.int32), lambda index: open_picture(root / names[index]))
+    return Split(
+        names,
+        np.asarray(labels, dtype=np.int32),
+        lambda index: open_picture(root / names[index]),
+        lambda index: stamp_of(root / names[index]),
+    )

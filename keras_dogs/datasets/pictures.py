@@ -50,6 +50,15 @@ def open_picture(file: Path | str | BinaryIO) -> Image.Image:
         raise UnreadablePicture(_first_line(error)) from error
 
 
+def stamp_of(file: Path) -> str:
+    """What tells that a file has changed since: its size and when it was written. Empty where there is none."""
+    try:
+        found = file.stat()
+    except OSError:
+        return ""
+    return f"{found.st_size} {found.st_mtime_ns}"
+
+
 def to_canvas(picture: Image.Image, size: int, fit: str = "squash") -> np.ndarray:
     """Resizes a picture to a square canvas, antialiased.
 

@@ -18,11 +18,13 @@ class Split:
         names: tuple of str. What each picture is called, unique within the dataset.
         labels: int32 array of shape `(num_pictures,)`, indices into the dataset's class names.
         read: function of an index to that picture, RGB; raises `UnreadablePicture`.
+        stamp: function of an index to a text that changes when that picture does; no picture is opened for it.
     """
 
     names: tuple[str, ...]
     labels: np.ndarray
     read: Callable[[int], Image.Image]
+    stamp: Callable[[int], str]
 
     def __len__(self):
         return len(self.names)
@@ -31,7 +33,12 @@ class Split:
         """The pictures at `indices`, in that order."""
         indices = np.asarray(indices, dtype=np.int64)
         names = tuple(self.names[index] for index in indices)
-        return Split(names, self.labels[indices], lambda index: self.read(int(indices[index])))
+        return Split(
+            names,
+            self.labels[indices],
+            lambda index: self.read(int(indices[index])),
+            lambda index: self.stamp(int(indices[index])),
+        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -106,7 +106,9 @@ def _to_split(source) -> Split:
     def read(index: int):
         return open_picture(io.BytesIO(source[places[index]]["image"]))
 
-    return Split(tuple(name for name, _, _ in rows), np.asarray([label for _, label, _ in rows], np.int32), read)
+    labels = np.asarray([label for _, label, _ in rows], np.int32)
+    # What was prepared once does not change; names and sizes tell one preparation from another.
+    return Split(tuple(name for name, _, _ in rows), labels, read, lambda index: f"{len(source)} {places[index]}")
 
 
 def _text(value) -> str:

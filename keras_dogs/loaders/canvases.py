@@ -1,16 +1,35 @@
-"""Decode every picture of a split once, to one uint8 canvas each."""
+"""Decode every picture once, to one uint8 canvas each: into memory, or into a file that later runs map.
+
+The file holds the pictures of one or more splits in the order of their names, however a seed divides them. Its name is
+a hash of all that decides its content: names, what the files were when they were read, the canvas, and the decoder.
+"""
 
 import dataclasses
+import hashlib
+import json
 import os
+import threading
 from collections.abc import Callable
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+import filelock
 import numpy as np
+import PIL
 
+from keras_dogs import caches
+from keras_dogs import progress
 from keras_dogs.datasets.pictures import UnreadablePicture
 from keras_dogs.datasets.pictures import to_canvas
+from keras_dogs.datasets.splits import Dataset
 from keras_dogs.datasets.splits import Split
 from keras_dogs.errors import UserError
+from keras_dogs.errors import first_line
+
+_FORMAT = 1  # of the file; another number, another hash
+# Splits that share a file: in which of the first two a picture is depends on the seed, its canvas does not.
+_FILES = (("train", "validation"), ("test",))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,13 +37,13 @@ class Canvases:
     """A decoded split.
 
     Attributes:
-        images: uint8 array of shape `(num_pictures, size, size, 3)`.
+        images: uint8 array of shape `(num_pictures, size, size, 3)`, or `Rows` of one.
         labels: int32 array of shape `(num_pictures,)`.
         names: tuple of str.
         unreadable: tuple of `(name, reason)`; these pictures are not among the others.
     """
 
-    images: np.ndarray
+    images: "np.ndarray | Rows"
     labels: np.ndarray
     names: tuple[str, ...]
     unreadable: tuple[tuple[str, str], ...]
@@ -33,42 +52,58 @@ class Canvases:
         return len(self.names)
 
 
-def decode_split(
-    split: Split, size: int, fit: str = "squash", on_picture: Callable[[], None] | None = None
-) -> Canvases:
-    """Reads every picture of `split`, on all cores (Pillow decodes outside the interpreter lock).
+class Rows:
+    """Some rows of a table, copied when they are asked for and not before.
 
     Args:
-        split: `Split`.
+        table: array of shape `(num_rows, ...)`, in memory or mapped.
+        rows: int array of shape `(num_pictures,)`.
+    """
+
+    def __init__(self, table: np.ndarray, rows: np.ndarray):
+        self.table, self.rows = table, rows
+        self.shape, self.dtype = (len(rows), *table.shape[1:]), table.dtype
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, index) -> np.ndarray:
+        return np.asarray(self.table[self.rows[index]])
+
+
+def load_canvases(
+    dataset: Dataset, wanted: Sequence[str], size: int, fit: str = "squash", cache: str = "disk"
+) -> list[Canvases | None]:
+    """The canvases of splits, in the order they are named: read from the cache, or decoded on all cores and kept there.
+
+    Where the cache cannot be written, that is said and the pictures are decoded into memory.
+
+    Args:
+        dataset: `Dataset`.
+        wanted: sequence of `"train"`, `"validation"` and `"test"`. A split that there is not is `None`.
         size: int. The side of the canvas in pixels.
         fit: str. `"squash"`, `"crop"` or `"pad"`.
-        on_picture: function called after each picture, for progress.
+        cache: str. `"disk"`, or `"memory"` to keep nothing.
     """
-    try:
-        images = np.empty((len(split), size, size, 3), np.uint8)
-    except MemoryError as error:
-        raise UserError(
-            f"{len(split):,} pictures at {size} x {size} need {len(split) * size**2 * 3 / 2**30:.1f} GiB of memory; "
-            "give a smaller --canvas-size"
-        ) from error
+    found = {}
+    for together in _FILES:
+        splits = {name: getattr(dataset, name) for name in together}
+        splits = {name: split for name, split in splits.items() if split is not None}
+        if not set(wanted) & splits.keys():
+            continue
+        pool, what = _merge(list(splits.values())), f"{' and '.join(splits)} pictures of {dataset.name}"
+        get = _open_or_decode if cache == "disk" else _decode_all
+        table, unreadable = get(pool, size, fit, what)
+        places = {name: place for place, name in enumerate(pool.names)}
+        found |= {name: _select(split, table, places, unreadable) for name, split in splits.items()}
+    return [found.get(name) for name in wanted]
 
-    def decode(index: int) -> tuple[str, str] | None:
-        try:
-            images[index] = to_canvas(split.read(index), size, fit)
-            return None
-        except UnreadablePicture as error:
-            return split.names[index], str(error)
-        finally:
-            if on_picture:
-                on_picture()
 
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        outcomes = list(pool.map(decode, range(len(split))))
-    unreadable = tuple(outcome for outcome in outcomes if outcome)
-    if not unreadable:
-        return Canvases(images, split.labels, split.names, ())
-    kept = np.flatnonzero([outcome is None for outcome in outcomes])
-    return Canvases(images[kept], split.labels[kept], tuple(split.names[index] for index in kept), unreadable)
+def decode_split(split: Split, size: int, fit: str = "squash") -> Canvases:
+    """Decodes one split into memory, without the cache and without a word."""
+    images = _new_table(split, size)
+    unreadable = _decode(split, size, fit, images.__setitem__, lambda: None)
+    return _select(split, images, {name: place for place, name in enumerate(split.names)}, unreadable)
 
 
 def refuse_unreadable(decoded: list[Canvases], limit: float, num_classes: int) -> None:
@@ -85,3 +120,153 @@ def refuse_unreadable(decoded: list[Canvases], limit: float, num_classes: int) -
         raise UserError("a split has no readable picture left: repair its pictures, or choose another dataset")
     if bad and len(np.unique(decoded[0].labels)) < num_classes:
         raise UserError("a class has no readable picture left to train on: repair its pictures or remove the class")
+
+
+def _merge(splits: Sequence[Split]) -> Split:
+    """All pictures, by name; labels are of no concern here."""
+    found = sorted((name, which, index) for which, split in enumerate(splits) for index, name in enumerate(split.names))
+
+    def of(index: int):
+        _, which, place = found[index]
+        return splits[which], place
+
+    def read(index: int):
+        split, place = of(index)
+        return split.read(place)
+
+    def stamp(index: int) -> str:
+        split, place = of(index)
+        return split.stamp(place)
+
+    return Split(tuple(name for name, _, _ in found), np.zeros(len(found), np.int32), read, stamp)
+
+
+def _select(split: Split, table, places: dict[str, int], unreadable: dict[int, str]) -> Canvases:
+    rows = np.array([places[name] for name in split.names], np.int64)
+    kept = np.array([row not in unreadable for row in rows.tolist()], bool)
+    bad = tuple((split.names[index], unreadable[rows[index]]) for index in np.flatnonzero(~kept))
+    names = tuple(name for name, keep in zip(split.names, kept) if keep)
+    is_table = len(rows) == len(table) and kept.all() and (np.diff(rows) == 1).all()
+    # What is mapped is read-only, which PyTorch warns of; rows of it are copies.
+    images = table if is_table and not isinstance(table, np.memmap) else Rows(table, rows[kept])
+    return Canvases(images, split.labels[kept], names, bad)
+
+
+def _new_table(split: Split, size: int) -> np.ndarray:
+    try:
+        return np.empty((len(split), size, size, 3), np.uint8)
+    except MemoryError as error:
+        raise UserError(
+            f"{len(split):,} pictures at {size} x {size} need {len(split) * size**2 * 3 / 2**30:.1f} GiB of memory; "
+            "give a smaller --canvas-size"
+        ) from error
+
+
+def _decode_all(split: Split, size: int, fit: str, what: str) -> tuple[np.ndarray, dict[int, str]]:
+    images = _new_table(split, size)
+    with progress.counting(f"Decoding {what}", len(split)) as on_picture:
+        return images, _decode(split, size, fit, images.__setitem__, on_picture)
+
+
+def _decode(split: Split, size: int, fit: str, put: Callable, on_picture: Callable[[], None]) -> dict[int, str]:
+    """Reads every picture on all cores (Pillow decodes outside the interpreter lock); gives those that it could not."""
+
+    def decode(index: int) -> tuple[int, str] | None:
+        try:
+            canvas = to_canvas(split.read(index), size, fit)
+        except UnreadablePicture as error:
+            return index, str(error)
+        finally:
+            on_picture()
+        put(index, canvas)
+        return None
+
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        try:
+            return dict(outcome for outcome in pool.map(decode, range(len(split))) if outcome)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _open_or_decode(split: Split, size: int, fit: str, what: str) -> tuple[np.ndarray, dict[int, str]]:
+    folder = caches.folder("canvases")
+    description = folder / f"{_fingerprint(split, size, fit)}.json"
+    shape = (len(split), size, size, 3)
+    if found := _open(description, shape):
+        return found
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _alone(description.with_suffix(".lock"), what):
+            found = _open(description, shape)  # another process may have made it meanwhile
+            return found or _make(split, fit, description, shape, what)
+    except OSError as error:
+        progress.open_console().print(
+            f"cache {folder}: {error.strerror or first_line(error)}; nothing is kept there for the next run (another "
+            "folder: --cache-dir)"
+        )
+        return _decode_all(split, size, fit, what)
+
+
+def _fingerprint(split: Split, size: int, fit: str) -> str:
+    settings = [_FORMAT, size, fit, PIL.__version__]
+    digest = hashlib.sha256(json.dumps(settings).encode())
+    for index, name in enumerate(split.names):
+        digest.update(f"\0{name}\0{split.stamp(index)}".encode())
+    return digest.hexdigest()[:24]
+
+
+def _alone(lock_file: Path, what: str):
+    lock = filelock.FileLock(lock_file)
+    try:
+        return lock.acquire(timeout=0)
+    except filelock.Timeout:
+        progress.open_console().print(f"another process decodes the {what}; waiting for it")
+        return lock.acquire()
+
+
+def _open(description: Path, shape: tuple) -> tuple[np.ndarray, dict[int, str]] | None:
+    """What is there, if it is whole."""
+    try:
+        said = json.loads(description.read_text())
+        file = description.with_suffix(".canvases")
+        if tuple(said["shape"]) != shape or file.stat().st_size != int(np.prod(shape)):
+            return None
+        os.utime(description)  # when it was last of use
+        return np.memmap(file, np.uint8, "r", shape=shape), {int(row): why for row, why in said["unreadable"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _make(split: Split, fit: str, description: Path, shape: tuple, what: str) -> tuple[np.ndarray, dict[int, str]]:
+    """Decodes into the file, under another name until it is whole; the description, which makes it count, last."""
+    file, partial = description.with_suffix(".canvases"), description.with_suffix(".partial")
+    size, at_once = shape[1], threading.Lock()
+    try:
+        with partial.open("wb", buffering=0) as output:
+
+            def put(index, canvas):
+                with at_once:
+                    output.seek(index * canvas.nbytes)
+                    _write(output, memoryview(np.ascontiguousarray(canvas)).cast("B"))
+
+            # A full disk is noticed here, not half-way through, where the file system can tell.
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(output.fileno(), 0, int(np.prod(shape)))
+            else:
+                output.truncate(int(np.prod(shape)))
+            with progress.counting(f"Decoding {what}", len(split)) as on_picture:
+                unreadable = _decode(split, size, fit, put, on_picture)
+        partial.replace(file)
+        text = json.dumps({"name": f"{what}, {size} x {size}, {fit}", "shape": shape, "unreadable": unreadable})
+        partial.write_text(text)
+        partial.replace(description)
+    finally:
+        partial.unlink(missing_ok=True)
+    return np.memmap(file, np.uint8, "r", shape=shape), unreadable
+
+
+def _write(output, data: memoryview) -> None:
+    """An unbuffered write may be a short one."""
+    while data:
+        data = data[output.write(data) :]

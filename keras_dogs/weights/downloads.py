@@ -8,6 +8,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+from keras_dogs import caches
 from keras_dogs import progress
 from keras_dogs.errors import first_line
 from keras_dogs.network import is_offline
@@ -54,7 +55,7 @@ def fetch_npz(wanted: Wanted, address: str) -> Path:
     """
     import pooch
 
-    cache = Path(os.environ.get("KERAS_DOGS_CACHE") or pooch.os_cache("keras_dogs")) / "npz"
+    cache = caches.folder("npz")
     name = re.sub(r"[^\w.,=+-]", "_", address.removeprefix(_BUCKET).removeprefix("https://"))
     if (cache / name).is_file():  # pooch moves a file here only once it is whole
         return cache / name
