@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from keras_dogs import backend
 from keras_dogs.layers import Mixing
 
 
@@ -13,6 +14,10 @@ class Classifier(keras.Model):
     With mix-up or cut-mix in the graph, the loss that `compile` was given, whichever it is, is taken of the picture's
     label and of its partner's; `fit` and the metrics see plain labels. Without, this is a `keras.Model`.
     """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        backend.speed_up(self)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """See `keras.Model.compute_loss`."""

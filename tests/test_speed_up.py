@@ -1,0 +1,146 @@
+"""What a backend's faster ways change is rounding alone: against Keras' own layers, forward and in training."""
+
+import keras
+import numpy as np
+import pytest
+from keras_hub.models import DeiTBackbone
+from keras_hub.models import ResNetBackbone
+from keras_hub.models import ViTBackbone
+
+from keras_dogs import backend
+
+RNG = np.random.default_rng(0)
+
+
+def vit():
+    return ViTBackbone(image_shape=(32, 32, 3), patch_size=8, num_layers=2, num_heads=2, hidden_dim=16, mlp_dim=32)
+
+
+def deit():
+    return DeiTBackbone(
+        image_shape=(32, 32, 3), patch_size=8, num_layers=2, num_heads=2, hidden_dim=16, intermediate_dim=32
+    )
+
+
+def resnet(block_type="bottleneck_block", **arguments):
+    return ResNetBackbone(
+        input_conv_filters=[64],
+        input_conv_kernel_sizes=[7],
+        stackwise_num_filters=[64, 64],
+        stackwise_num_blocks=[1, 2],
+        stackwise_num_strides=[1, 2],
+        block_type=block_type,
+        image_shape=(32, 32, 3),
+        **{"use_pre_activation": False, **arguments},
+    )
+
+
+def padded():
+    """Convolutions and pools that the backbones have not."""
+    layers = [
+        keras.layers.Conv2D(6, 3, strides=2, padding="same", name="asymmetric"),
+        keras.layers.Conv2D(6, 4, padding="same", name="even"),
+        keras.layers.Conv2D(6, (5, 3), padding="same", dilation_rate=2, groups=2, activation="relu", name="dilated"),
+        keras.layers.MaxPooling2D(3, 2, padding="same"),
+        keras.layers.BatchNormalization(center=False, scale=False, momentum=0.7),
+    ]
+    x = inputs = keras.Input((32, 32, 3))
+    for layer in layers:
+        x = layer(x)
+    return keras.Model(inputs, x)
+
+
+MODELS = {
+    "vit": vit,
+    "deit": deit,
+    "resnet": resnet,
+    "resnet v2": lambda: resnet("basic_block", use_pre_activation=True),
+    "padded": padded,
+}
+
+
+def classifier(build, dtype="float32", is_fast=False):
+    backbone = build()
+    outputs = backbone.output
+    axes = tuple(range(1, len(outputs.shape) - 1))
+    model = keras.Model(backbone.input, keras.layers.Dense(5)(keras.ops.mean(outputs, axis=axes)))
+    if is_fast:
+        backend.speed_up(model)
+        backend.speed_up(model)  # as often as one likes
+    return model
+
+
+@pytest.fixture
+def pair(request):
+    """A model as Keras has it and one that is sped up, with the same weights."""
+    models = [classifier(MODELS[request.param], is_fast=is_fast) for is_fast in (False, True)]
+    # Norms and biases that are not at their start, or half of what they do could not be seen.
+    values = [weight + RNG.uniform(0, 0.2, weight.shape) for weight in models[0].get_weights()]
+    for model in models:
+        model.set_weights(values)
+    return models
+
+
+@pytest.mark.parametrize("pair", MODELS, indirect=True)
+def test_same_outputs_and_same_training(pair):
+    images, labels = RNG.normal(size=(6, 32, 32, 3)).astype("float32"), np.arange(6) % 5
+    outputs = [model.predict_on_batch(images) for model in pair]
+    np.testing.assert_allclose(outputs[1], outputs[0], rtol=1e-4, atol=1e-5 * np.abs(outputs[0]).max())
+    before = [weight.copy() for weight in pair[0].get_weights()]
+    for model in pair:
+        model.compile(keras.optimizers.SGD(1e-3), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        for _ in range(2):
+            model.train_on_batch(images, labels)
+    for start, plain, fast, variable in zip(before, pair[0].get_weights(), pair[1].get_weights(), pair[0].weights):
+        # Moving statistics included; what is compared is how far each moved.
+        np.testing.assert_allclose(
+            fast - start,
+            plain - start,
+            rtol=2e-3,
+            atol=2e-4 * np.abs(plain - start).max() + 1e-7,
+            err_msg=variable.path,
+        )
+
+
+@pytest.mark.parametrize("pair", ["resnet"], indirect=True)
+def test_a_frozen_norm_stays(pair):
+    """`trainable = False` means the moving statistics, in training too."""
+    images, labels = RNG.normal(size=(6, 32, 32, 3)).astype("float32"), np.arange(6) % 5
+    _, fast = pair
+    norms = [layer for layer in fast._flatten_layers() if isinstance(layer, keras.layers.BatchNormalization)]
+    for norm in norms:
+        norm.trainable = False
+    before = [norm.get_weights() for norm in norms]
+    fast.compile(keras.optimizers.SGD(1e-3), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    fast.train_on_batch(images, labels)
+    for norm, weights in zip(norms, before):
+        for now, then in zip(norm.get_weights(), weights):
+            np.testing.assert_array_equal(now, then)
+
+
+@pytest.mark.parametrize("name", ["vit", "resnet"])
+def test_mixed_precision(name):
+    """The same policy with and without: outputs agree to what bfloat16 holds, and norms keep float32."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        plain, fast = (classifier(MODELS[name], is_fast=is_fast) for is_fast in (False, True))
+    finally:
+        keras.config.set_dtype_policy(before)
+    fast.set_weights(plain.get_weights())
+    images = RNG.normal(size=(6, 32, 32, 3)).astype("float32")
+    outputs = [
+        np.asarray(keras.ops.convert_to_numpy(keras.ops.cast(model(images), "float32"))) for model in (plain, fast)
+    ]
+    np.testing.assert_allclose(outputs[1], outputs[0], atol=0.03 * np.abs(outputs[0]).max())
+
+
+def test_something_is_swapped():
+    """Or the tests above would compare Keras with Keras; TensorFlow has nothing to swap."""
+    fast = [classifier(MODELS[name], is_fast=True) for name in ("vit", "resnet")]
+    swapped = [
+        any("call" in vars(layer) or "convolution_op" in vars(layer) for layer in model._flatten_layers())
+        for model in fast
+    ]
+    expected = {"jax": [True, True], "tensorflow": [False, False], "torch": [True, True]}
+    assert swapped == expected[backend.name()]
