@@ -255,18 +255,20 @@ def speed_up(model) -> None:
 
 
 def _speed_up_on_jax(layer) -> None:
-    """On a CPU, matrix products of two dimensions, and a GELU whose gradient is kept instead of computed again.
+    """On a CPU, products of two matrices, and a GELU whose gradient is kept instead of computed again.
 
     XLA for CPUs has a fast product for two dimensions alone, and would compute the gradient of GELU once for each of
     the two products that need it. ViT-Ti/16, batch 16, two cores: 1.4 times faster steps.
     """
+    if not _accelerators():
+        _take_rows(layer)
+
+
+def _take_rows(layer) -> None:
     import keras
 
-    if _accelerators():
-        return
-    if type(layer) is keras.layers.Dense:
-        layer.call = functools.partial(_dense_of_rows, layer)
-    elif type(layer) is keras.layers.EinsumDense and _contracts_neighbours(layer.equation):
+    is_einsum = type(layer) is keras.layers.EinsumDense and _contracts_neighbours(layer.equation)
+    if is_einsum or type(layer) is keras.layers.Dense:
         layer.call = functools.partial(_dense_of_rows, layer)
 
 
@@ -290,10 +292,14 @@ def _dense_of_rows(layer, inputs, training=None):
         contracted = sum(letter in of_kernel for letter in letters)
     shape, outer = ops.shape(inputs), kernel.shape[contracted:]
     depth = math.prod(kernel.shape[:contracted])
-    outputs = ops.matmul(ops.reshape(inputs, (-1, depth)), ops.reshape(kernel, (depth, -1)))
-    if bias is not None:
-        outputs = ops.add(outputs, ops.reshape(ops.convert_to_tensor(bias), (-1,)))
-    if layer.activation is keras.activations.gelu:
+    rows, kernel = ops.reshape(inputs, (-1, depth)), ops.reshape(kernel, (depth, -1))
+    bias = None if bias is None else ops.reshape(ops.convert_to_tensor(bias), (-1,))
+    if name() == "torch" and bias is not None:
+        outputs = bias.addmm(rows, kernel)
+    else:
+        outputs = ops.matmul(rows, kernel)
+        outputs = outputs if bias is None else ops.add(outputs, bias)
+    if name() == "jax" and layer.activation is keras.activations.gelu:
         outputs = _gelu_with_kept_gradient()(outputs)
     elif layer.activation is not None:
         outputs = layer.activation(outputs)
@@ -322,13 +328,14 @@ def _gelu_with_kept_gradient():
 
 
 def _speed_up_on_torch(layer) -> None:
-    """Convolutions and pooling without the two copies of their input that Keras makes, batch norms as one kernel.
+    """Convolutions and pooling without the two copies of their input that Keras makes; norms and dense layers whole.
 
-    Keras lays the channels first and then, for the kernel, last again (keras#22324), and takes a batch norm apart into
-    five passes. ResNet-18, batch 16, two cores: 1.3 times faster steps, 1.6 times faster prediction.
+    Keras lays the channels first and then, for the kernel, last again (keras#22324), takes a batch norm apart into five
+    passes, and adds a bias in one of its own. ResNet-18, batch 16, two cores: 1.3 times faster steps.
     """
     import keras
 
+    _take_rows(layer)
     if getattr(layer, "data_format", None) == "channels_last":
         if type(layer) is keras.layers.Conv2D and _pads_alike(layer):
             layer.convolution_op = functools.partial(_convolve, layer)
