@@ -1,16 +1,16 @@
-"""The only module that names a framework: which one runs, on what, and what each needs so that the rest need not know.
+"""Which framework runs, on what, and what each needs so that the rest need not know.
+
+Only this module and `fast_layers.py` name a framework.
 
 `jax`, `tensorflow` and `torch` are imported inside functions, never at the top. `select` runs before Keras is imported.
 """
 
 import contextlib
 import difflib
-import functools
 import importlib.machinery
 import importlib.metadata
 import importlib.util
 import json
-import math
 import os
 import platform
 import resource
@@ -125,6 +125,11 @@ def describe_device() -> str:
         if accelerators
         else f"CPU: {_describe_cpu()}, {os.cpu_count()} cores"
     )
+
+
+def has_accelerator() -> bool:
+    """Whether the computation runs on something else than a CPU."""
+    return bool(_accelerators())
 
 
 def _accelerators() -> list[str]:
@@ -242,158 +247,6 @@ def compiled(function):
 
         return torch.compile(function)
     raise ValueError(f"Unknown backend: {name()}")
-
-
-def speed_up(model) -> None:
-    """Puts into a model's layers what this backend has a faster way for, from outside.
-
-    What comes out is the same to rounding, and nothing of it is saved. It may be done again.
-    """
-    swap = {"jax": _speed_up_on_jax, "tensorflow": lambda layer: None, "torch": _speed_up_on_torch}[name()]
-    for layer in model._flatten_layers():
-        swap(layer)
-
-
-def _speed_up_on_jax(layer) -> None:
-    """On a CPU, products of two matrices, and a GELU whose gradient is kept instead of computed again.
-
-    XLA for CPUs has a fast product for two dimensions alone, and would compute the gradient of GELU once for each of
-    the two products that need it. ViT-Ti/16, batch 16, two cores: 1.4 times faster steps.
-    """
-    if not _accelerators():
-        _take_rows(layer)
-
-
-def _take_rows(layer) -> None:
-    import keras
-
-    is_einsum = type(layer) is keras.layers.EinsumDense and _contracts_neighbours(layer.equation)
-    if is_einsum or type(layer) is keras.layers.Dense:
-        layer.call = functools.partial(_dense_of_rows, layer)
-
-
-def _contracts_neighbours(equation: str) -> bool:
-    """Whether an einsum is a matrix product of what is flattened: the last axes with the kernel's first."""
-    inputs, kernel, outputs = equation.replace("->", ",").split(",")
-    shared = [letter for letter in inputs if letter in kernel]
-    count = len(shared)
-    return inputs[-count:] == kernel[:count] and outputs == inputs[:-count] + kernel[count:]
-
-
-def _dense_of_rows(layer, inputs, training=None):
-    """`Dense` or `EinsumDense`, by a product of two matrices."""
-    import keras
-    from keras import ops
-
-    kernel, bias = ops.convert_to_tensor(layer.kernel), layer.bias
-    contracted = 1
-    if isinstance(layer, keras.layers.EinsumDense):
-        letters, of_kernel = layer.equation.partition("->")[0].split(",")
-        contracted = sum(letter in of_kernel for letter in letters)
-    shape, outer = ops.shape(inputs), kernel.shape[contracted:]
-    depth = math.prod(kernel.shape[:contracted])
-    rows, kernel = ops.reshape(inputs, (-1, depth)), ops.reshape(kernel, (depth, -1))
-    bias = None if bias is None else ops.reshape(ops.convert_to_tensor(bias), (-1,))
-    if name() == "torch" and bias is not None:
-        outputs = bias.addmm(rows, kernel)
-    else:
-        outputs = ops.matmul(rows, kernel)
-        outputs = outputs if bias is None else ops.add(outputs, bias)
-    if name() == "jax" and layer.activation is keras.activations.gelu:
-        outputs = _gelu_with_kept_gradient()(outputs)
-    elif layer.activation is not None:
-        outputs = layer.activation(outputs)
-    return ops.reshape(outputs, (*shape[: len(shape) - contracted], *outer))
-
-
-@functools.cache
-def _gelu_with_kept_gradient():
-    import jax
-
-    @jax.custom_vjp
-    def gelu(x):
-        return jax.nn.gelu(x, approximate=False)
-
-    def forward(x):
-        x = jax.lax.optimization_barrier(x)
-        below = 0.5 * (1 + jax.lax.erf(x * 0.5**0.5))  # the normal distribution
-        slope = below + x * jax.numpy.exp(-0.5 * x * x) * (2 * math.pi) ** -0.5
-        return jax.lax.optimization_barrier((x * below, slope))
-
-    def backward(slope, gradient):
-        return (jax.lax.optimization_barrier(slope * gradient),)
-
-    gelu.defvjp(forward, backward)
-    return gelu
-
-
-def _speed_up_on_torch(layer) -> None:
-    """Convolutions and pooling without the two copies of their input that Keras makes; norms and dense layers whole.
-
-    Keras lays the channels first and then, for the kernel, last again (keras#22324), takes a batch norm apart into five
-    passes, and adds a bias in one of its own. ResNet-18, batch 16, two cores: 1.3 times faster steps.
-    """
-    import keras
-
-    _take_rows(layer)
-    if getattr(layer, "data_format", None) == "channels_last":
-        if type(layer) is keras.layers.Conv2D and _pads_alike(layer):
-            layer.convolution_op = functools.partial(_convolve, layer)
-        elif type(layer) is keras.layers.MaxPooling2D and layer.padding == "valid":
-            layer.call = functools.partial(_max_pool, layer)
-    elif type(layer) is keras.layers.BatchNormalization and layer.axis in (-1, 3) and not layer.renorm:
-        layer.call = functools.partial(_normalise_batch, layer)
-
-
-def _pads_alike(layer) -> bool:
-    """Whether PyTorch can pad as the layer does: not at all, or as much on either side."""
-    return layer.padding == "valid" or (
-        layer.padding == "same" and set(layer.strides) == {1} and all(size % 2 for size in layer.kernel_size)
-    )
-
-
-def _convolve(layer, inputs, kernel):
-    import torch
-    from keras import ops
-
-    kernel = ops.convert_to_tensor(kernel).permute(3, 2, 0, 1).contiguous(memory_format=torch.channels_last)
-    pad = [rate * (size // 2) for size, rate in zip(layer.kernel_size, layer.dilation_rate)]
-    padding = pad if layer.padding == "same" else 0
-    outputs = torch.nn.functional.conv2d(
-        inputs.permute(0, 3, 1, 2), kernel, None, layer.strides, padding, layer.dilation_rate, layer.groups
-    )
-    return outputs.permute(0, 2, 3, 1)
-
-
-def _max_pool(layer, inputs):
-    import torch
-
-    outputs = torch.nn.functional.max_pool2d(inputs.permute(0, 3, 1, 2), layer.pool_size, layer.strides)
-    return outputs.permute(0, 2, 3, 1)
-
-
-def _normalise_batch(layer, inputs, training=None, mask=None):
-    import torch
-    from keras import ops
-
-    if mask is not None or inputs.ndim != 4:
-        return type(layer).call(layer, inputs, training, mask)
-    inputs = inputs.movedim(-1, 1)
-    mean, variance = ops.convert_to_tensor(layer.moving_mean), ops.convert_to_tensor(layer.moving_variance)
-    # In float32, as Keras has it: not in what mixed precision casts weights to.
-    gamma, beta = (
-        None if weight is None else ops.convert_to_tensor(weight).float() for weight in (layer.gamma, layer.beta)
-    )
-    if not (training and layer.trainable):
-        outputs = torch.nn.functional.batch_norm(inputs, mean, variance, gamma, beta, False, 0.0, layer.epsilon)
-        return outputs.movedim(1, -1)
-    batch_mean, batch_variance = torch.zeros_like(mean), torch.zeros_like(variance)
-    outputs = torch.nn.functional.batch_norm(inputs, batch_mean, batch_variance, gamma, beta, True, 1.0, layer.epsilon)
-    count = inputs.numel() // inputs.shape[1]
-    batch_variance = batch_variance * ((count - 1) / count)  # Keras' is that of the batch itself
-    layer.moving_mean.assign(mean * layer.momentum + batch_mean * (1 - layer.momentum))
-    layer.moving_variance.assign(variance * layer.momentum + batch_variance * (1 - layer.momentum))
-    return outputs.movedim(1, -1)
 
 
 def check_compilable(model, expected: bool = True) -> None:

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_dogs import backend
+from keras_dogs import fast_layers
 from keras_dogs.layers import Mixing
 
 
@@ -17,7 +17,7 @@ class Classifier(keras.Model):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        backend.speed_up(self)
+        fast_layers.speed_up(self)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """See `keras.Model.compute_loss`."""
