@@ -50,6 +50,15 @@ LIBRARIES = {
         "from keras_dogs import backend\nbackend.select()\nimport keras_hub",
         "model = keras_hub.models.Backbone.from_preset(path)",
     ),
+    # vision_transformer's way: the model's variables first, by a compiled `init`, then the file's in their places.
+    "flax": (
+        "import sys\nsys.path.insert(0, 'benchmarks')\nimport jax, jax.numpy, numpy\nfrom peers_flax import ViT",
+        "network = ViT(768, 12, 12, 1000, jax.numpy.float32)\n"
+        "images = jax.numpy.zeros((1, 224, 224, 3))\n"
+        "state = jax.jit(lambda key: network.init(key, images, training=False))(jax.random.key(0))\n"
+        "with numpy.load(path) as file: arrays = {name: jax.device_put(file[name]) for name in file}\n"
+        "jax.block_until_ready(arrays)",
+    ),
     # NumPy alone: the least that anything could take that has the numbers in memory once.
     "numpy": ("import numpy", "with numpy.load(path) as file: arrays = {name: file[name] for name in file}"),
 }
@@ -58,6 +67,7 @@ SOURCES = (
     ("vit_b16", "keras_hub"),  # which reads Hugging Face's folders, too
     ("vit_base_patch16_224", "timm"),
     ("keras_hub_preset", "keras_hub"),
+    ("B_16.npz", "flax"),
     ("B_16.npz", "numpy"),
 )
 REPEATS = 3
@@ -67,6 +77,7 @@ def main():
     """Writes the files, loads each, writes the result."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--backends", nargs="+", default=["jax", "tensorflow", "torch"])
+    parser.add_argument("--libraries", nargs="+", default=list(LIBRARIES), help="measure these; the rest stays")
     parser.add_argument("--references", type=Path, help="a folder that tests/write_references.py wrote")
     flags = parser.parse_args()
     rows = []
@@ -76,11 +87,11 @@ def main():
             script = Path(__file__).parents[1] / "tests" / "write_references.py"
             subprocess.run([sys.executable, script, references], check=True)
         write_others(references, Path(folder), flags.backends[0])
-        for source, library in SOURCES:
+        for source, library in (pair for pair in SOURCES if pair[1] in flags.libraries):
             path = (references if (references / source).exists() else Path(folder)) / source
             for backend in flags.backends:
                 rows.append(compare(source, library, path, backend))
-    runs.write("loading", rows, line=in_words)
+    runs.write("loading", rows, line=in_words, key=("backend", "model", "library"))
 
 
 def write_others(references: Path, folder: Path, backend: str) -> None:
