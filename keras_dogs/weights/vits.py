@@ -10,7 +10,6 @@ import functools
 import keras
 import keras_hub
 import numpy as np
-from keras_hub.src.models.deit.deit_layers import DeiTEncoder
 from keras_hub.src.models.vit.vit_layers import ViTEncoder
 
 from keras_dogs.errors import UserError
@@ -104,10 +103,9 @@ def build(family: str, image_size: tuple[int, int], dtype, **architecture) -> ke
 
 _SWITCHES = ("approximate_gelu", "final_norm")
 
-# They do not say that tokens keep their shape, so Keras would trace all blocks to find out: half of what it takes to
+# It does not say that tokens keep their shape, so Keras would trace all blocks to find out: half of what it takes to
 # build a ViT-B/16 on TensorFlow.
-for _encoder in (ViTEncoder, DeiTEncoder):
-    _encoder.compute_output_shape = lambda self, input_shape: tuple(input_shape)
+ViTEncoder.compute_output_shape = lambda self, input_shape: tuple(input_shape)
 
 
 def weights(family: str, backbone: keras.Model) -> dict:
