@@ -70,7 +70,6 @@ def train(way: str, preset: str) -> dict:
 def each_epoch(plan, classifier, pictures):
     """The epoch-wise way: the frozen backbone runs in every step."""
     import keras
-    import numpy as np
 
     from keras_dogs import fitting
     from keras_dogs import models
@@ -79,9 +78,7 @@ def each_epoch(plan, classifier, pictures):
 
     extractor, head = models.feature_extractor(classifier), classifier.get_layer("head")
     extractor.trainable = False
-    features = predict_in_batches(extractor, pictures.train.images, 32)[0]
-    mean = features.mean(axis=0)
-    scale = float(2048**0.5 / np.sqrt(np.mean(((features - mean) ** 2).sum(axis=1))))
+    mean, scale = fitting.standardisation(predict_in_batches(extractor, pictures.train.images, 32)[0])
     inputs = keras.Input(extractor.input.shape[1:], dtype="uint8")
     standardised = keras.layers.Rescaling(scale, -mean * scale)(extractor(inputs))
     fitted = fitting.train_classifier(plan, Classifier(inputs, head(standardised)), pictures)

@@ -1,7 +1,7 @@
 """What keras_dogs is measured against: the same architectures as each framework's own libraries have them.
 
-Each function gives `(train_step, predict, where)`: functions of a batch that return when the numbers are there. No
-augmentation: pictures are float32 and ready. SGD with momentum, cross-entropy, the loss read back each step.
+Each function gives `(train_step, predict)`, of no argument, which return when the numbers are there. No augmentation:
+the pictures are float32 and ready. SGD with momentum, cross-entropy, the loss read back each step.
 """
 
 import numpy as np

@@ -12,7 +12,6 @@ import platformdirs
 
 from keras_dogs.errors import UserError
 
-KINDS = ("canvases", "npz", "compiled")
 _VARIABLE = "KERAS_DOGS_CACHE"
 
 
@@ -20,7 +19,7 @@ class Entry(NamedTuple):
     """Something that is kept.
 
     Attributes:
-        kind: str. One of `KINDS`.
+        kind: str. `"canvases"`, `"npz"` or `"compiled"`.
         name: str. What it is, for a person.
         files: tuple of Path. A folder counts with all that is in it.
         size: int. Bytes.
@@ -41,7 +40,7 @@ def root() -> Path:
 
 
 def folder(kind: str) -> Path:
-    """Where things of a kind lie, one of `KINDS`."""
+    """Where things of a kind lie: `"canvases"`, `"npz"` or `"compiled"`."""
     return root() / kind
 
 

@@ -150,8 +150,7 @@ def _train_head(plan: Plan, classifier: keras.Model, pictures: Pictures, views: 
     extractor = models.feature_extractor(classifier)
     train_images = pictures.train.images
     features = _extract_views(classifier, train_images, views) if views else _extract(extractor, train_images, "train")
-    mean = features.mean(axis=0)
-    scale = _NORM / max(float(np.sqrt(np.mean(((features - mean) ** 2).sum(axis=1)))), 1e-12)
+    mean, scale = standardisation(features)
     labels = np.tile(pictures.train.labels, max(views, 1))
     names = pictures.train.names * max(views, 1)
     train = dataclasses.replace(pictures.train, images=(features - mean) * scale, labels=labels, names=names)
@@ -172,6 +171,12 @@ def _train_head(plan: Plan, classifier: keras.Model, pictures: Pictures, views: 
     kernel, bias = probe.get_layer("head").get_weights()
     head.set_weights([kernel * scale, bias - mean @ kernel * scale])
     return fitted
+
+
+def standardisation(features) -> tuple[np.ndarray, float]:
+    """What features are centred by, `(hidden,)`, and what brings them to one mean norm."""
+    mean = features.mean(axis=0)
+    return mean, _NORM / max(float(np.sqrt(np.mean(((features - mean) ** 2).sum(axis=1)))), 1e-12)
 
 
 def _extract_views(classifier: keras.Model, images, views: int) -> np.ndarray:
