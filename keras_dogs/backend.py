@@ -6,6 +6,7 @@ Only this module and `fast_layers.py` name a framework.
 """
 
 import contextlib
+import ctypes
 import difflib
 import importlib.machinery
 import importlib.metadata
@@ -14,9 +15,12 @@ import json
 import os
 import platform
 import resource
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+import numpy as np
 
 from keras_dogs.errors import UserError
 
@@ -45,8 +49,25 @@ def select() -> str:
         sys.meta_path.insert(0, _TensorFlowBlocker())
     os.environ["KERAS_BACKEND"] = name
     if name == "tensorflow":
+        _keep_freed_memory()
         _import_tensorflow_quietly()
     return name
+
+
+def _keep_freed_memory() -> None:
+    """Tells glibc to keep what is freed, and to ask the system for much at once; elsewhere nothing happens.
+
+    TensorFlow frees a step's arrays in the step, and glibc would hand each back to the system and have its pages
+    cleared again in the next. Steps of ViT-Ti/16, batch 16, two cores: 3.7 s without, 1.5 s with; 9 % more memory.
+    JAX and PyTorch gain nothing.
+    """
+    mmap_max, top_pad, trim_threshold = -4, -2, -1  # malloc.h
+    with contextlib.suppress(AttributeError, OSError, TypeError):
+        glibc = ctypes.CDLL(None)
+        if sys.platform == "linux" and hasattr(glibc, "gnu_get_libc_version"):
+            glibc.mallopt(mmap_max, 0)
+            glibc.mallopt(trim_threshold, 2**31 - 1)
+            glibc.mallopt(top_pad, 2**28)
 
 
 def _import_tensorflow_quietly() -> None:
@@ -179,6 +200,56 @@ def _accelerator_peak_bytes() -> int:
         import torch
 
         return torch.cuda.max_memory_allocated()
+    raise ValueError(f"Unknown backend: {name()}")
+
+
+def free_device_bytes() -> int | None:
+    """What is free of the device's memory: the first accelerator's, or the machine's; `None` where it is not known."""
+    if not _accelerators():
+        with contextlib.suppress(OSError, StopIteration):
+            lines = Path("/proc/meminfo").read_text().splitlines()
+            return 1024 * int(next(line for line in lines if line.startswith("MemAvailable")).split()[1])
+        return None
+    if name() == "jax":
+        import jax
+
+        found = jax.local_devices()[0].memory_stats() or {}
+        return found["bytes_limit"] - found["bytes_in_use"] if "bytes_limit" in found else None
+    if name() == "tensorflow":
+        import tensorflow as tf
+
+        # It takes nearly all of a GPU when it starts, and does not say how much that is.
+        query = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits", "--id=0"]
+        with contextlib.suppress(OSError, ValueError):
+            total = int(subprocess.run(query, capture_output=True, text=True).stdout.split()[0]) * 2**20
+            return int(0.9 * total) - tf.config.experimental.get_memory_info("GPU:0")["current"]
+        return None
+    if name() == "torch":
+        import torch
+
+        return torch.cuda.mem_get_info()[0]
+    raise ValueError(f"Unknown backend: {name()}")
+
+
+def on_device(array):
+    """A NumPy array as a tensor on the device, with one copy there and none on the way; it may be a mapped file."""
+    if name() == "jax":
+        import jax
+
+        return jax.device_put(array)
+    if name() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.convert_to_tensor(array)
+    if name() == "torch":
+        import torch
+        from keras.src.backend.torch.core import get_device
+
+        # Piece by piece: PyTorch takes no read-only array, as a mapped file is.
+        tensor = torch.empty(array.shape, dtype=getattr(torch, array.dtype.name), device=get_device())
+        for start in range(0, len(array), 256):
+            tensor[start : start + 256] = torch.from_numpy(np.array(array[start : start + 256]))
+        return tensor
     raise ValueError(f"Unknown backend: {name()}")
 
 

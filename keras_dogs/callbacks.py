@@ -24,32 +24,60 @@ from keras_dogs.stopping import StopRequest
 
 
 class StepLog(keras.callbacks.Callback):
-    """A row a step for `steps.csv`, and the clock: when each step began and ended.
+    """A row a step for `steps.csv`, and the clock.
+
+    The loss is read some steps late: an accelerator need not wait for Python after each, nor Python for it. Seconds are
+    of whole groups of steps, from one reading to the next, with all that lies between the steps.
 
     Args:
-        schedule: function of the step, from 0, to the learning rate.
+        schedule: function of steps, from 0, to learning rates.
     """
 
-    def __init__(self, schedule: Callable[[int], float]):
+    # Read after so many steps, or seconds, whichever comes first: a slow step is read at once.
+    STEPS_AHEAD = 20
+    SECONDS_AHEAD = 0.5
+
+    def __init__(self, schedule: Callable):
         super().__init__()
         self.schedule = schedule
         self.rows: list[dict] = []
         self.step_seconds: list[float] = []
+        self._unread: list = []
         self._epoch = 0
 
-    def on_epoch_begin(self, epoch, logs=None):
-        self._epoch = epoch + 1
+    @property
+    def num_steps(self) -> int:
+        """Steps that were taken, read or not."""
+        return len(self.rows) + len(self._unread)
 
-    def on_train_batch_begin(self, batch, logs=None):
-        self._began = time.perf_counter()
+    def on_epoch_begin(self, epoch, logs=None):
+        self._epoch, self._read_at = epoch + 1, time.perf_counter()
 
     def on_train_batch_end(self, batch, logs=None):
-        loss, step = float(logs["step_loss"]), len(self.rows)
-        self.step_seconds.append(time.perf_counter() - self._began)
-        learning_rate = float(ops.convert_to_numpy(self.schedule(step)))
-        self.rows.append({"step": step + 1, "epoch": self._epoch, "loss": loss, "learning_rate": learning_rate})
-        if not math.isfinite(loss):
-            raise FloatingPointError("the loss is not finite")
+        self._unread.append(logs["step_loss"])
+        seconds = time.perf_counter() - self._read_at
+        if not self.step_seconds or len(self._unread) >= self.STEPS_AHEAD or seconds >= self.SECONDS_AHEAD:
+            self.read()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.read()
+
+    def read(self) -> None:
+        """Waits for the steps that were taken, and notes them.
+
+        Raises:
+            FloatingPointError: a loss is not finite; its row is the last.
+        """
+        losses, first = [float(loss) for loss in self._unread], len(self.rows)
+        self._unread.clear()
+        rates = ops.convert_to_numpy(self.schedule(np.arange(first, first + len(losses)))) if losses else ()
+        now = time.perf_counter()
+        self.step_seconds += [(now - self._read_at) / len(losses)] * len(losses) if losses else []
+        self._read_at = now
+        for step, (loss, rate) in enumerate(zip(losses, rates), first + 1):
+            self.rows.append({"step": step, "epoch": self._epoch, "loss": loss, "learning_rate": float(rate)})
+            if not math.isfinite(loss):
+                raise FloatingPointError("the loss is not finite")
 
     def steady_step_seconds(self) -> float:
         """The median step, compilation left out; 0 where no step was taken in this process."""
@@ -68,6 +96,7 @@ class Validation(keras.callbacks.Callback):
     Where the optimizer keeps averages of the weights, these are scored and saved.
 
     Args:
+        classifier: `keras.Model` that is saved: the one that trains, or what of it is not the table of pictures.
         predict: function of no argument to logits `(num_pictures, num_classes)`, or `None` without a validation split.
         labels: int array, or `None`.
         best_file: function of the epoch, from 1, to the path to which it is saved when it is the best.
@@ -75,14 +104,17 @@ class Validation(keras.callbacks.Callback):
         patience: int. Epochs without a better score after which training stops; 0 for never.
     """
 
-    def __init__(self, predict, labels, best_file: Callable[[int], Path], step_log: StepLog, patience: int = 0):
+    def __init__(
+        self, classifier, predict, labels, best_file: Callable[[int], Path], step_log: StepLog, patience: int = 0
+    ):
         super().__init__()
-        self.predict, self.labels = predict, labels
+        self.classifier, self.predict, self.labels = classifier, predict, labels
         self.best_file, self.patience = best_file, patience
         self.step_log = step_log
         self.rows: list[dict] = []
         self.best_epoch = 0
         self.best_scores: Scores | None = None
+        self.ended_at: list[float] = []  # `time.perf_counter()` at each epoch's end, validation included
 
     def on_epoch_end(self, epoch, logs=None):
         with averaged(self.model):
@@ -91,12 +123,13 @@ class Validation(keras.callbacks.Callback):
             if is_best:
                 self.best_epoch, self.best_scores = epoch + 1, scores
                 with artifacts.written_whole(self.best_file(epoch + 1)) as path:
-                    save_classifier(self.model, path)
+                    save_classifier(self.classifier, path)
         losses = [row["loss"] for row in self.step_log.rows if row["epoch"] == epoch + 1]
         row = {"epoch": epoch + 1, "train_loss": float(np.mean(losses)), "train_accuracy": float(logs["accuracy"])}
         if scores:
             row |= {"validation_loss": scores.loss, "validation_top1_accuracy": scores.top1_accuracy}
         self.rows.append(row)
+        self.ended_at.append(time.perf_counter())
         if self.is_patience_over():
             self.model.stop_training = True
 
@@ -146,6 +179,9 @@ class Checkpointing(keras.callbacks.Callback):
         self._arrays, state = found
         self.step_log.rows[:] = state["steps"]
         self.validation.rows[:] = state["history"]
+        # As if this part had followed the one before without a break.
+        begun = time.perf_counter() - state["train_s"]
+        self.validation.ended_at[:] = [begun + seconds for seconds in state.get("epoch_end_s", [])]
         self.validation.best_epoch = state["best_epoch"]
         self.validation.best_scores = Scores(**state["best_scores"]) if state["best_scores"] else None
         self._seconds_before = state["train_s"]
@@ -154,6 +190,11 @@ class Checkpointing(keras.callbacks.Callback):
     def train_s(self) -> float:
         """Seconds in all parts of the training."""
         return self._seconds_before + time.perf_counter() - self._began
+
+    def epoch_end_s(self) -> list[float]:
+        """For each epoch, the seconds of training until its end."""
+        now = time.perf_counter()
+        return [self.train_s() - (now - ended) for ended in self.validation.ended_at]
 
     def on_epoch_begin(self, epoch, logs=None):
         self.put_back(self.model)  # not before: Keras resets the metrics just now
@@ -165,10 +206,11 @@ class Checkpointing(keras.callbacks.Callback):
             self._arrays = None
 
     def on_train_batch_end(self, batch, logs=None):
-        row = self.step_log.rows[-1]
-        if row["step"] % self.steps_per_epoch == 0:
+        done = self.step_log.num_steps
+        if done % self.steps_per_epoch == 0:
             return  # the epoch's end is next, and its checkpoint
-        if self.stop.status or row["step"] % self.every == 0:
+        if self.stop.status or done % self.every == 0:
+            self.step_log.read()
             self._save()
 
     def on_epoch_end(self, epoch, logs=None):
@@ -184,6 +226,7 @@ class Checkpointing(keras.callbacks.Callback):
             "steps": self.step_log.rows,
             "history": self.validation.rows,
             "train_s": self.train_s(),
+            "epoch_end_s": self.epoch_end_s(),
         }
         self.checkpoints.save(self.model, state)
         if self.stop.status:
@@ -200,6 +243,8 @@ class TrainingProgress(keras.callbacks.Callback):
         validation: `Validation`, which runs before this one, as its `StepLog` does.
     """
 
+    _NUM_LOSSES = 20  # of which the mean is shown
+
     def __init__(self, steps: int, batch_size: int, validation: Validation):
         super().__init__()
         self.steps, self.batch_size, self.validation = steps, batch_size, validation
@@ -215,11 +260,16 @@ class TrainingProgress(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         self._epoch, self._first_step = epoch + 1, len(self.step_log.step_seconds)
+        self._shown = len(self.step_log.rows)
 
     def on_train_batch_end(self, batch, logs=None):
         done, now = len(self.step_log.rows), time.perf_counter()
+        if done == self._shown:
+            return  # nothing new was read
+        self._shown = done
         epoch = f"{self._epoch}/{self.params['epochs']}"
-        status = f"loss {float(logs['loss']):.3f}  {self._rate():.0f} images/s"
+        losses = [row["loss"] for row in self.step_log.rows[-self._NUM_LOSSES :]]
+        status = f"loss {np.mean(losses):.3f}  {self._rate():.0f} images/s"
         if self.console.is_terminal:
             self.bar.update(self._task, completed=done, description=f"epoch {epoch}", status=status)
         elif now - self._last_line > progress.SECONDS_BETWEEN_LINES:

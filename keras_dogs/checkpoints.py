@@ -11,6 +11,7 @@ from keras import ops
 from keras_dogs import artifacts
 from keras_dogs import progress
 from keras_dogs.errors import first_line
+from keras_dogs.layers import ImageTable
 
 
 class Checkpoints:
@@ -99,7 +100,9 @@ def restore(model: keras.Model, arrays: dict) -> None:
 
 
 def _variables(model: keras.Model):
-    parts = {"model": model.variables, "optimizer": model.optimizer.variables, "metrics": model.metrics_variables}
+    tables = {id(layer.table) for layer in model._flatten_layers() if isinstance(layer, ImageTable)}
+    of_model = [variable for variable in model.variables if id(variable) not in tables]  # pictures are no state
+    parts = {"model": of_model, "optimizer": model.optimizer.variables, "metrics": model.metrics_variables}
     for part, variables in parts.items():
         for number, variable in enumerate(variables):
             yield f"{part}/{number}", variable

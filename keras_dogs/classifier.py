@@ -36,7 +36,7 @@ class Classifier(keras.Model):
     @property
     def mixing(self) -> Mixing | None:
         """The layer that mixes pictures, or `None`."""
-        return next((layer for layer in self.layers if isinstance(layer, Mixing)), None)
+        return next((layer for layer in self._flatten_layers() if isinstance(layer, Mixing)), None)
 
 
 @keras.saving.register_keras_serializable(package="keras_dogs")
@@ -54,8 +54,8 @@ class StepLoss(keras.metrics.Metric):
         """Nothing is left to do."""
 
     def result(self):
-        """The loss of the last batch, nats."""
-        return ops.convert_to_tensor(self.value)
+        """The loss of the last batch, nats; a tensor of its own, which may be read steps later."""
+        return ops.convert_to_tensor(self.value) + 0.0
 
 
 @keras.saving.register_keras_serializable(package="keras_dogs")

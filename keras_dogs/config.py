@@ -7,18 +7,22 @@ from typing import Literal
 
 import tyro
 
+from keras_dogs import pairs
 from keras_dogs import recipes
 from keras_dogs.errors import UserError
 
 Augmentation = Literal["none", "light", "standard", "strong", "keras"]
 DtypePolicy = Literal["float32", "mixed_bfloat16", "mixed_float16"]
-Cache = Literal["disk", "memory"]
+Cache = Literal["auto", "device", "disk", "memory", "none"]
 Fit = Literal["squash", "crop", "pad"]
 Optimizer = Literal["adamw", "sgd"]
 RecipeName = Literal[tuple(recipes.RECIPES)]
 HeadStart = Literal["zero", "imagenet"]
 PositionResampling = Literal["bicubic", "bicubic_plain", "linear"]
 SplitName = Literal["train", "validation", "test"]
+BackendName = Literal["jax", "tensorflow", "torch"]
+Budget = Literal["epochs", "time", "flops"]
+PairName = Literal[tuple(pairs.PAIRS)]
 
 
 def _require(holds: bool, flag: str, value, what: str) -> None:
@@ -42,9 +46,10 @@ class DataConfig:
     size where nothing is drawn."""
     fit: Fit = "squash"
     """How a picture becomes square: squash the whole, crop the centre, or pad with black."""
-    cache: Cache = "disk"
-    """Where decoded pictures are kept: disk, for later runs too (`python -m keras_dogs.cache` shows and empties it), or
-    memory, for this run alone."""
+    cache: Cache = "auto"
+    """Where decoded pictures are kept: disk, for later runs too (`python -m keras_dogs.cache` shows and empties it);
+    device, from there in the memory of the accelerator; memory, for this run alone; none, decoded anew each epoch;
+    auto: device where they fit, else disk."""
     cache_dir: Path | None = None
     """The folder of that cache; default: KERAS_DOGS_CACHE, or this system's place for such."""
     max_unreadable: float = 0.01
@@ -222,7 +227,12 @@ class TrainConfig:
             if name not in about_where and told not in (getattr(default, name), kept):
                 flag = f"--{name.replace('_', '-')}"
                 raise UserError(f"--resume: the run was begun with {flag} {kept}, not {told}; leave {flag} out")
-        return dataclasses.replace(before, output=self.output, resume=True, overwrite=False, offline=self.offline)
+        told = {name: getattr(self.data, name) for name in ("cache", "cache_dir")}
+        told = {name: value for name, value in told.items() if value != getattr(DataConfig(), name)}
+        data = dataclasses.replace(before.data, **told)
+        return dataclasses.replace(
+            before, data=data, output=self.output, resume=True, overwrite=False, offline=self.offline
+        )
 
 
 def _plain(value):
@@ -277,6 +287,56 @@ class EvaluateConfig:
         _require(self.batch_size > 0, "--batch-size", self.batch_size, "positive")
         _require(self.image_size is None or self.image_size > 0, "--image-size", self.image_size, "positive")
         _require(0 <= self.max_unreadable <= 1, "--max-unreadable", self.max_unreadable, "between 0 and 1")
+
+
+@dataclasses.dataclass(frozen=True)
+class CompareConfig:
+    """Train presets on backends with seeds, and report which is better, by how much, and at what cost.
+
+    Give a --pair, or --presets; or --from finished runs. Killed and started again, it goes on where it was.
+    """
+
+    pair: PairName | None = None
+    """embedded (nano presets on drawn dogs: a demonstration), customary (ResNet-50 of ImageNet-1k and ViT-B/16 of
+    ImageNet-21k), or same-pretraining (ResNet-50 and DeiT-B, both of ImageNet-1k)."""
+    presets: tuple[str, ...] = ()
+    """What to train: anything that --preset of train takes."""
+    backends: tuple[BackendName, ...] = ()
+    """On which backends; default: all that are installed."""
+    seeds: tuple[int, ...] = (0,)
+    """A run a seed: what the result owes to luck."""
+    dataset: str | None = None
+    """As for train; default: the pair's, or drawn_dogs."""
+    data_dir: Path | None = None
+    """As for train."""
+    epochs: int | None = None
+    """Passes over the train split; default: the pair's, the recipe's, or the preset's."""
+    budget: Budget = "epochs"
+    """What the presets have the same of: epochs, time, or flops. The first preset has its epochs, the others as many as
+    take as long (measured in a run of one epoch each) or as many operations."""
+    train_flags: str = ""
+    """More flags of train for every run, in one string after =: --train-flags="--linear-probe --canvas-size 224"."""
+    from_: Annotated[tuple[Path, ...], tyro.conf.arg(name="from")] = ()
+    """Run folders that were made elsewhere, to compare instead, or beside."""
+    output: Path = Path("comparison")
+    """Where the runs, the report and results.json go."""
+    jobs: int | None = None
+    """Runs at a time; default: 1, or one a GPU of --gpus. More than 1 on a CPU spoils the timings."""
+    gpus: tuple[str, ...] = ()
+    """The GPUs to spread the runs over, by number."""
+
+    def __post_init__(self):
+        for seed in self.seeds:
+            _require(0 <= seed < 2**31, "--seeds", seed, "between 0 and 2147483647")
+        _require(self.jobs is None or self.jobs > 0, "--jobs", self.jobs, "positive")
+        _require(self.epochs is None or self.epochs > 0, "--epochs", self.epochs, "positive")
+        if self.pair and self.presets:
+            raise UserError("--pair and --presets: give one of them")
+        if not (self.pair or self.presets or self.from_):
+            raise UserError("give --pair, --presets or --from: what is to be compared?")
+        for flag, values in (("presets", self.presets), ("backends", self.backends), ("seeds", self.seeds)):
+            if len(set(values)) < len(values):
+                raise UserError(f"--{flag} {' '.join(map(str, values))}: names one twice")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """The page of one evaluation, complete on its own: `report.md`, `report.html`, figures and `scores.json`."""
 
-import base64
 import json
 import re
 import shutil
@@ -12,6 +11,7 @@ import numpy as np
 from keras_dogs import artifacts
 from keras_dogs import comparison
 from keras_dogs import figures
+from keras_dogs import pages
 from keras_dogs import scoring
 from keras_dogs.predictions import Predictions
 
@@ -79,7 +79,7 @@ def _write(folder: Path, subject: Subject, against: dict, overlap_list: Path | N
     ]
     text = "\n".join(parts)
     (folder / "report.md").write_text(text)
-    (folder / "report.html").write_text(_to_html(text, folder, f"Evaluation of {subject.name}"))
+    (folder / "report.html").write_text(pages.to_html(text, folder, f"Evaluation of {subject.name}"))
     (folder / "scores.json").write_text(json.dumps(scores, indent=2) + "\n")
     found.save(folder / artifacts.PREDICTIONS)
 
@@ -247,29 +247,3 @@ def _class_table(rows: list[dict]) -> str:
 def _plain(class_name) -> str:
     """`n02085620-Chihuahua` -> `Chihuahua`; underscores are spaces."""
     return re.sub(r"^n\d{8}-", "", str(class_name)).replace("_", " ")
-
-
-_STYLE = """
-:root { color-scheme: light dark; }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
-table { border-collapse: collapse; margin: 1rem 0; }
-th, td { padding: .25rem .75rem; border-bottom: 1px solid #8884; text-align: left; vertical-align: middle; }
-thead th:empty { padding: 0; border: 0; }
-img { max-width: 100%; border-radius: 4px; }
-"""
-
-
-def _to_html(text: str, folder: Path, title: str) -> str:
-    """The Markdown as one file that needs no other."""
-    import markdown
-
-    def inline(found):
-        file = folder / found[1]
-        kind = "jpeg" if file.suffix == ".jpg" else "png"
-        return f'src="data:image/{kind};base64,{base64.b64encode(file.read_bytes()).decode()}"'
-
-    body = re.sub(r'src="([^":]+)"', inline, markdown.markdown(text, extensions=["tables"]))
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
-        f"<style>{_STYLE}</style></head>\n<body>\n{body}\n</body></html>\n"
-    )

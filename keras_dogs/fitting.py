@@ -27,6 +27,7 @@ from keras_dogs.loaders.batches import EpochOrder
 from keras_dogs.loaders.batches import TrainingBatches
 from keras_dogs.loaders.batches import predict_in_batches
 from keras_dogs.loaders.canvases import Canvases
+from keras_dogs.loaders.placing import table_of
 from keras_dogs.loggers import open_loggers
 from keras_dogs.optimizers import WarmupCosine
 from keras_dogs.optimizers import build_optimizer
@@ -62,6 +63,7 @@ class Plan(NamedTuple):
         folder: Path. The run's.
         stop: `StopRequest`.
         checkpoints: `Checkpoints`.
+        on_device: bool. Whether the pictures are a table on the device.
     """
 
     config: TrainConfig
@@ -69,6 +71,7 @@ class Plan(NamedTuple):
     folder: Path
     stop: StopRequest
     checkpoints: Checkpoints
+    on_device: bool
 
 
 class Fitted(NamedTuple):
@@ -80,6 +83,7 @@ class Fitted(NamedTuple):
     first_step_s: float
     train_s: float
     step_size: int
+    epoch_end_s: list[float]
 
 
 class Task(NamedTuple):
@@ -87,12 +91,14 @@ class Task(NamedTuple):
 
     Attributes:
         model: `keras.Model`.
-        train: `Canvases`, or features in their place.
+        classifier: `keras.Model`. What of it is saved.
+        train: `Canvases`, or features or places in a table instead.
         predict: function of no argument to the logits of the validation split, or `None`.
         labels: int array or `None`. Of the validation split.
     """
 
     model: keras.Model
+    classifier: keras.Model
     train: Canvases
     predict: object
     labels: np.ndarray | None
@@ -102,10 +108,17 @@ def train_classifier(plan: Plan, classifier: keras.Model, pictures: Pictures) ->
     """Trains what is trainable of the whole classifier, from canvases; it has the best weights afterwards."""
     if plan.recipe.probe_first and plan.checkpoints.load() is None:
         _train_head_first(plan, classifier, pictures)
-    validation = pictures.validation
+    model, train, validation = classifier, pictures.train, pictures.validation
+    if plan.on_device:
+        table, _ = table_of(train)
+        model = models.from_table(classifier, table)
+        # Training and validation pictures are rows of one table.
+        train, validation = (
+            part and dataclasses.replace(part, images=table_of(part)[1]) for part in (train, validation)
+        )
     batch_size = min(plan.recipe.batch_size, 64)
-    predict = (lambda: predict_in_batches(classifier, validation.images, batch_size)[0]) if validation else None
-    fitted = _fit(plan, Task(classifier, pictures.train, predict, validation.labels if validation else None))
+    predict = (lambda: predict_in_batches(model, validation.images, batch_size)[0]) if validation else None
+    fitted = _fit(plan, Task(model, classifier, train, predict, validation.labels if validation else None))
     last = plan.folder / artifacts.CHECKPOINTS / artifacts.LAST
     with artifacts.written_whole(last) as path:
         models.save_classifier(classifier, path)
@@ -165,7 +178,7 @@ def _train_head(plan: Plan, classifier: keras.Model, pictures: Pictures, views: 
     probe = Classifier(inputs, layers.ClassifierHead(head.units, name="head")(dropped), name="probe")
     kernel, bias = head.get_weights()
     probe.get_layer("head").set_weights([kernel / scale, bias + mean @ kernel])
-    fitted = _fit(plan, Task(probe, train, predict, labels))
+    fitted = _fit(plan, Task(probe, probe, train, predict, labels))
 
     models.load_weights(probe, plan.checkpoints.best_file(fitted.validation.best_epoch))
     kernel, bias = probe.get_layer("head").get_weights()
@@ -205,10 +218,12 @@ def _fit(plan: Plan, task: Task) -> Fitted:
         loss=SmoothedCrossentropy(recipe.label_smoothing),
         metrics=[keras.metrics.SparseCategoricalAccuracy("accuracy"), StepLoss()],
     )
-    _make_metrics(model, task.train.labels)
+    _make_variables(model, task.train.labels)
     backend.check_compilable(model, expected=recipe.augmentation != "keras")
     step_log = StepLog(schedule)
-    validation = Validation(task.predict, task.labels, plan.checkpoints.best_file, step_log, recipe.patience)
+    validation = Validation(
+        task.classifier, task.predict, task.labels, plan.checkpoints.best_file, step_log, recipe.patience
+    )
     go_on = artifacts.how_to_go_on(plan.folder)
     checkpointing = Checkpointing(
         plan.checkpoints, config.checkpoint_every, step_log, validation, plan.stop, go_on, len(batches)
@@ -225,7 +240,8 @@ def _fit(plan: Plan, task: Task) -> Fitted:
     finally:
         shown.stop()
     first_step_s = step_log.step_seconds[0] if step_log.step_seconds else 0.0
-    return Fitted(model, step_log, validation, first_step_s, checkpointing.train_s(), batches.batch_size)
+    seconds, epoch_end_s = checkpointing.train_s(), checkpointing.epoch_end_s()
+    return Fitted(model, step_log, validation, first_step_s, seconds, batches.batch_size, epoch_end_s)
 
 
 def _diverged(row: dict, checkpoints: list[Path]) -> UserError:
@@ -236,8 +252,13 @@ def _diverged(row: dict, checkpoints: list[Path]) -> UserError:
     )
 
 
-def _make_metrics(model: keras.Model, labels) -> None:
-    """Keras makes their variables in the first step, too late to put values back, or for the first loss to be kept."""
+def _make_variables(model: keras.Model, labels) -> None:
+    """Those of metrics and optimizer.
+
+    Keras would make them in the first step: too late to put values back or for the first loss to be kept, and on
+    TensorFlow, which then makes them in the graph, much slower (ViT-Ti/16: 6 s).
+    """
+    model.optimizer.build(model.trainable_variables)
     model.compute_metrics(None, labels[:1], np.zeros((1, model.output.shape[-1]), "float32"))
     model.reset_metrics()
 

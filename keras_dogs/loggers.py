@@ -18,12 +18,21 @@ class _Logger(keras.callbacks.Callback):
         self.write, self.close = write, close
         self.step_log, self.validation = step_log, validation
 
+    def on_train_begin(self, logs=None):
+        self._written = len(self.step_log.rows)
+
     def on_train_batch_end(self, batch, logs=None):
-        row = self.step_log.rows[-1]
-        if row["step"] % _EVERY == 0:
-            self.write({"train/loss": row["loss"], "train/learning_rate": row["learning_rate"]}, row["step"])
+        self._write_rows()
+
+    def _write_rows(self):
+        """Those that were read since; losses are read some steps late."""
+        for row in self.step_log.rows[self._written :]:
+            if row["step"] % _EVERY == 0:
+                self.write({"train/loss": row["loss"], "train/learning_rate": row["learning_rate"]}, row["step"])
+        self._written = len(self.step_log.rows)
 
     def on_epoch_end(self, epoch, logs=None):
+        self._write_rows()
         row = self.validation.rows[-1]
         self.write({f"epoch/{name}": value for name, value in row.items()}, self.step_log.rows[-1]["step"])
 

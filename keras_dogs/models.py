@@ -3,6 +3,7 @@
 import re
 
 import keras
+import numpy as np
 
 from keras_dogs import imagenet
 from keras_dogs import layers
@@ -277,6 +278,18 @@ def default_canvas_size(image_size: int, policy: layers.Augmentation) -> int:
 def backbone_of(classifier: keras.Model) -> keras.Model:
     """The backbone inside a classifier of ours: its one nested model."""
     return next(layer for layer in classifier.layers if isinstance(layer, keras.Model))
+
+
+def from_table(classifier: keras.Model, canvases: np.ndarray) -> keras.Model:
+    """The same classifier of indices `(batch,)` into a table of pictures that is on the device; layers are shared.
+
+    Args:
+        classifier: `keras.Model`.
+        canvases: uint8 array of shape `(num_pictures, size, size, 3)`.
+    """
+    indices = keras.Input((), dtype="int32", name="indices")
+    pictures = layers.ImageTable(canvases, name="image_table")(indices)
+    return Classifier(indices, classifier(pictures), name="classifier_from_table")
 
 
 def feature_extractor(classifier: keras.Model) -> keras.Model:

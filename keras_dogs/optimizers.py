@@ -1,6 +1,7 @@
 """From a recipe to an optimizer: schedule, groups of weights with rates and decay of their own, averaged weights."""
 
 import contextlib
+import math
 import re
 
 import keras
@@ -32,17 +33,14 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
     def __init__(self, peak: float, updates: int, warmup_fraction: float = 0.1, accumulate: int = 1):
         super().__init__()
         self.peak, self.updates, self.warmup_fraction, self.accumulate = peak, updates, warmup_fraction, accumulate
-        warmup = round(updates * warmup_fraction)
-        self._cosine = keras.optimizers.schedules.CosineDecay(
-            initial_learning_rate=0.0 if warmup else peak,
-            decay_steps=max(updates - warmup, 1),
-            warmup_target=peak if warmup else None,
-            warmup_steps=warmup,
-        )
 
     def __call__(self, step):
-        """The rate of a step, from 0."""
-        return self._cosine(step // self.accumulate)
+        """The rate of a step, from 0, or of many steps at once, which Keras' own `CosineDecay` cannot."""
+        update = ops.cast(step // self.accumulate, "float32")
+        warmup = round(self.updates * self.warmup_fraction)
+        done = ops.clip((update - warmup) / max(self.updates - warmup, 1), 0.0, 1.0)
+        falling = self.peak * 0.5 * (1.0 + ops.cos(math.pi * done))
+        return ops.where(update < warmup, self.peak * update / max(warmup, 1), falling)
 
     def get_config(self):
         """See `keras.optimizers.schedules.LearningRateSchedule`."""

@@ -78,6 +78,8 @@ class RunRecord:
         pretraining: str. The pictures and labels that the weights had seen before, in words.
         jit_compile: bool. Whether XLA (or `torch.compile`) compiled the step.
         execution: str. How the step ran, in words, with the reason where it was not compiled.
+        cache: str. Where the pictures were while it trained, in words, and why.
+        epoch_end_s: list of float. For each epoch, the seconds from the command to its end, validation included.
         best_epoch: int. The epoch, from 1, whose weights were kept; chosen on validation.
         validation: `Scores` or `None`, of the weights that were kept; `None` without a validation split.
         test: `Scores`, of the weights that were kept.
@@ -103,6 +105,8 @@ class RunRecord:
     validation: Scores | None
     test: Scores
     pretraining: str = "unknown"
+    cache: str = "disk"
+    epoch_end_s: list[float] = dataclasses.field(default_factory=list)
     schema_version: int = SCHEMA_VERSION
 
     def to_json(self) -> str:

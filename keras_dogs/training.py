@@ -31,6 +31,8 @@ from keras_dogs.fitting import Pictures
 from keras_dogs.fitting import Plan
 from keras_dogs.loaders.canvases import load_canvases
 from keras_dogs.loaders.canvases import refuse_unreadable
+from keras_dogs.loaders.placing import choose_place
+from keras_dogs.loaders.stream import stream
 from keras_dogs.predictions import Predictions
 from keras_dogs.recipes import Recipe
 from keras_dogs.records import DatasetRecord
@@ -91,8 +93,10 @@ def fine_tune(config: TrainConfig, started: float | None = None) -> Run:
         built = time.perf_counter()
         pictures = _decode(config, dataset, classifier)
         decoded = time.perf_counter()
+        place = choose_place(config.data.cache, pictures.train)
         _announce(config, recipe, dataset, pictures, classifier)
-        fitted = _train(config, recipe, folder, classifier, pictures)
+        fitted = _train(config, recipe, folder, classifier, pictures, place.on_device)
+        begun = time.perf_counter() - fitted.train_s  # features, where they are computed once, come before
 
         batch_size = min(recipe.batch_size, 64)
         test = evaluate_classifier(classifier, pictures.test.images, pictures.test.labels, batch_size, "Scoring test")
@@ -111,7 +115,9 @@ def fine_tune(config: TrainConfig, started: float | None = None) -> Run:
             dtype_policy=config.dtype_policy,
             jit_compile=bool(fitted.model.jit_compile),
             execution=backend.describe_execution(fitted.model),
+            cache=place.in_words,
             best_epoch=fitted.validation.best_epoch,
+            epoch_end_s=[begun - started + seconds for seconds in fitted.epoch_end_s],
             timings=Timings(
                 import_s=began - started,
                 decode_s=decoded - built,
@@ -179,13 +185,13 @@ def _rates_to_try(config: TrainConfig) -> list[float]:
     return [float(f"{middle * factor:.2g}") for factor in (1 / 3, 1, 3)]
 
 
-def _train(config: TrainConfig, recipe: Recipe, folder: Path, classifier: keras.Model, pictures: Pictures) -> Fitted:
+def _train(config: TrainConfig, recipe: Recipe, folder: Path, classifier, pictures: Pictures, on_device) -> Fitted:
     """The whole classifier from canvases, or its head on features where those need be computed only once."""
     checkpoints = Checkpoints(folder / artifacts.CHECKPOINTS, config.keep_checkpoints)
     policy = _policy(config, recipe)
     views = config.views if policy.draws else 0
     with StopRequest() as stop:
-        plan = Plan(config, recipe, folder, stop, checkpoints)
+        plan = Plan(config, recipe, folder, stop, checkpoints, on_device)
         if recipe.linear_probe and not policy.mixing and (views or not policy.draws):
             return fitting.train_head_on_features(plan, classifier, pictures, views)
         return fitting.train_classifier(plan, classifier, pictures)
@@ -240,7 +246,11 @@ def _build(config: TrainConfig, recipe: Recipe, dataset: Dataset) -> keras.Model
 
 def _decode(config: TrainConfig, dataset: Dataset, classifier: keras.Model) -> Pictures:
     resize = classifier.get_layer("crop")
-    pictures = Pictures(*load_canvases(dataset, Pictures._fields, resize.canvas_size, resize.fit, config.data.cache))
+    if config.data.cache == "none":
+        splits = (dataset.train, dataset.validation, dataset.test)
+        return Pictures(*(split and stream(split, resize.canvas_size, resize.fit) for split in splits))
+    keep = "memory" if config.data.cache == "memory" else "disk"
+    pictures = Pictures(*load_canvases(dataset, Pictures._fields, resize.canvas_size, resize.fit, keep))
     decoded = [canvases for canvases in pictures if canvases is not None]
     refuse_unreadable(decoded, config.data.unreadable_limit, len(dataset.class_names))
     for line in pictures.unreadable:

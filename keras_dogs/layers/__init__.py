@@ -12,6 +12,7 @@ from keras_dogs.layers.dropping import DROP_PATH_FAMILIES
 from keras_dogs.layers.dropping import CountedDropout
 from keras_dogs.layers.dropping import DropPath
 from keras_dogs.layers.dropping import drop_paths
+from keras_dogs.layers.image_table import ImageTable
 from keras_dogs.layers.mixing import Mixing
 from keras_dogs.layers.rand_augment import RandAugment
 from keras_dogs.layers.random_affine import RandomAffine
@@ -92,6 +93,7 @@ __all__ = [
     "CountedDropout",
     "DrawKeys",
     "DropPath",
+    "ImageTable",
     "Mixing",
     "RandAugment",
     "RandomAffine",

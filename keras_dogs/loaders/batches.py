@@ -5,6 +5,9 @@ import time
 import keras
 import numpy as np
 
+from keras_dogs.loaders.stream import Undecoded
+from keras_dogs.loaders.stream import fetch_ahead
+
 
 class TrainingBatches(keras.utils.PyDataset):
     """Shuffled full batches of canvases; the remainder of an epoch is left out, others fall out in the next.
@@ -13,7 +16,8 @@ class TrainingBatches(keras.utils.PyDataset):
     of the end of an epoch once more than there are, as it looks at a batch before the first.)
 
     Args:
-        images: array of shape `(num_pictures, ...)`: uint8 canvases, or features of a frozen backbone.
+        images: array of shape `(num_pictures, ...)`: uint8 canvases, features of a frozen backbone, or places in a
+            table on the device. Batches of `Undecoded` ones are fetched ahead.
         labels: int32 array of shape `(num_pictures,)`.
         batch_size: int. At most `num_pictures` is used.
         seed: int.
@@ -33,11 +37,20 @@ class TrainingBatches(keras.utils.PyDataset):
         """Goes to a batch of an epoch, both from 0; the batches before it are passed over in this epoch alone."""
         self.epoch, self._first = epoch, batch
         self._order = self._shuffle()
+        self._fetched, self._next = None, 0
 
     def __len__(self):
         return len(self.labels) // self.batch_size - self._first
 
     def __getitem__(self, index):
+        if not isinstance(self.images, Undecoded):
+            return self._collect(index)
+        if self._fetched is None or index != self._next:
+            self._fetched = fetch_ahead(self._collect, len(self), index)
+        self._next = index + 1
+        return next(self._fetched)
+
+    def _collect(self, index):
         index += self._first
         places = self._order[index * self.batch_size : (index + 1) * self.batch_size]
         return self.images[places], self.labels[places]
@@ -79,12 +92,16 @@ class EpochOrder(keras.callbacks.Callback):
 def padded_batches(images, batch_size: int):
     """Yields `(batch, num_real)` in order; the last batch is filled up, so that only one shape is compiled."""
     batch_size = max(1, min(batch_size, len(images)))
-    for start in range(0, len(images), batch_size):
-        batch = images[start : start + batch_size]
+
+    def collect(index: int):
+        batch = images[index * batch_size : (index + 1) * batch_size]
         num_real = len(batch)
         if num_real < batch_size:
             batch = np.concatenate([batch, np.repeat(batch[:1], batch_size - num_real, axis=0)])
-        yield batch, num_real
+        return batch, num_real
+
+    count = -(-len(images) // batch_size)
+    yield from fetch_ahead(collect, count) if isinstance(images, Undecoded) else map(collect, range(count))
 
 
 def predict_in_batches(model: keras.Model, images, batch_size: int, on_batch=None) -> tuple[np.ndarray, float]:

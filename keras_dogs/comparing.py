@@ -1,0 +1,219 @@
+"""Run a comparison: a child process a run, finished ones reused, and the report at the end: the procedure of `compare`.
+
+Nothing here loads Keras.
+"""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from rich.live import Live
+from rich.table import Table
+
+from keras_dogs import artifacts
+from keras_dogs import plan
+from keras_dogs import progress
+from keras_dogs import results
+from keras_dogs import results_page
+from keras_dogs.config import CompareConfig
+from keras_dogs.errors import Interrupted
+from keras_dogs.errors import UserError
+from keras_dogs.errors import write_error
+from keras_dogs.plan import PlannedRun
+from keras_dogs.records import RunRecord
+
+LOGS = "logs"
+_SECONDS_TO_SAVE = 120.0  # for a child that is told to stop
+_SECONDS_BETWEEN_LOOKS = 0.2
+
+
+def compare_runs(config: CompareConfig) -> dict:
+    """Makes the runs that are not there yet, and writes `report.md`, `report.html`, figures and `results.json`.
+
+    Returns:
+        What is in `results.json`.
+
+    Raises:
+        UserError: nothing can be compared; or the disk refuses.
+        Interrupted: Ctrl-C or SIGTERM; the same command goes on.
+    """
+    _check_output(config.output)
+    planned: list[PlannedRun] = []
+    errors: dict[Path, str] = {}
+    try:
+        if config.pair or config.presets:
+            planned = plan.plan_runs(config, _epochs(config))
+            errors = Children(config).run(planned)
+        found = results.collect(config, planned, errors)
+        results_page.write_report(found, config.output)
+    except OSError as error:
+        raise write_error(config.output, error) from error
+    return found
+
+
+def _check_output(output: Path) -> None:
+    ours = {plan.RUNS, LOGS, results.FILE}
+    if output.exists() and not output.is_dir():
+        raise UserError(f"--output {output}: is a file; choose a folder")
+    if output.is_dir() and any(output.iterdir()) and not ours & {path.name for path in output.iterdir()}:
+        raise UserError(f"--output {output}: exists and holds no comparison; choose another --output")
+
+
+def _epochs(config: CompareConfig) -> dict | None:
+    if config.budget == "flops":
+        return plan.epochs_of_equal_flops(config)
+    if config.budget == "epochs":
+        return None
+    pilots = plan.plan_pilots(config)
+    errors = Children(config).run(pilots)
+    if errors:
+        folder, error = next(iter(errors.items()))
+        raise UserError(f"--budget time: the run of one epoch {folder.name} failed, so its time is not known: {error}")
+    seconds = {(run.preset, run.backend): _epoch_seconds(run) for run in pilots}
+    first, epochs = plan.presets_of(config)[0], plan.epochs_of_first(config)
+    return {
+        (preset, backend): max(1, round(epochs * seconds[first, backend] / taken))
+        for (preset, backend), taken in seconds.items()
+    }
+
+
+def _epoch_seconds(run: PlannedRun) -> float:
+    record = RunRecord.load(run.folder / artifacts.RECORD)
+    return record.dataset.num_train / record.throughput.train_images_per_second
+
+
+class Children:
+    """The child processes of a comparison, and what is shown of them.
+
+    Args:
+        config: `CompareConfig`.
+    """
+
+    def __init__(self, config: CompareConfig):
+        self.logs, self.gpus = config.output / LOGS, list(config.gpus)
+        self.jobs = config.jobs or len(config.gpus) or 1
+        self.console = progress.open_console()
+        self.running: dict[subprocess.Popen, tuple[PlannedRun, float, str | None]] = {}
+        self.states: dict[Path, str] = {}
+        self.errors: dict[Path, str] = {}
+        self.seconds: list[float] = []
+
+    def run(self, planned: list[PlannedRun]) -> dict[Path, str]:
+        """Makes every run that is not finished; gives the folder and the reason of each that failed."""
+        waiting = []
+        for run in planned:
+            finished = artifacts.is_finished(run.folder)
+            self.states[run.folder] = "finished before" if finished else "waiting"
+            if not finished and not plan.is_installed(run.backend):
+                self._fail(run, f"{run.backend} is not installed: pip install 'keras-dogs[{run.backend}]'")
+            elif not finished:
+                waiting.append(run)
+        self.logs.mkdir(parents=True, exist_ok=True)
+        try:
+            with Live(console=self.console, auto_refresh=False, transient=True) as live:
+                while waiting or self.running:
+                    while waiting and len(self.running) < self.jobs:
+                        self._start(waiting.pop(0))
+                    time.sleep(_SECONDS_BETWEEN_LOOKS)
+                    self._look()
+                    if self.console.is_terminal:
+                        live.update(self._overview(planned, waiting), refresh=True)
+        except (KeyboardInterrupt, SystemExit) as stop:
+            status = stop.code if isinstance(stop, SystemExit) else 130
+            raise Interrupted("stopped; what is finished is kept, and the same command goes on", status) from stop
+        finally:
+            self._stop()
+        return self.errors
+
+    def _start(self, run: PlannedRun) -> None:
+        gpu = self.gpus.pop(0) if self.gpus else None
+        environment = {**os.environ, "KERAS_BACKEND": run.backend, "PYTHONUNBUFFERED": "1"}
+        if gpu is not None:
+            environment["CUDA_VISIBLE_DEVICES"] = gpu
+        # An earlier try that left a checkpoint goes on; one that left none begins.
+        command = [sys.executable, *run.arguments, "--resume"]
+        with self._log(run).open("w") as log:
+            child = subprocess.Popen(
+                command, env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL, preexec_fn=_die_with_parent
+            )
+        self.running[child] = (run, time.monotonic(), gpu)
+        self.states[run.folder] = "running"
+        self.console.print(f"begun: {run.name}")
+
+    def _look(self) -> None:
+        """Notices which children have ended."""
+        for child in [child for child in self.running if child.poll() is not None]:
+            run, began, gpu = self.running.pop(child)
+            if gpu is not None:
+                self.gpus.append(gpu)
+            if child.returncode == 0 and artifacts.is_finished(run.folder):
+                self.seconds.append(time.monotonic() - began)
+                record = RunRecord.load(run.folder / artifacts.RECORD)
+                self.states[run.folder] = f"test top-1 {record.test.top1_accuracy:.1%}"
+                self.console.print(f"finished: {run.name}: {self.states[run.folder]} in {self.seconds[-1]:.0f} s")
+            else:
+                self._fail(run, _why(self._log(run), child.returncode))
+
+    def _fail(self, run: PlannedRun, why: str) -> None:
+        self.errors[run.folder] = why
+        self.states[run.folder] = f"failed: {why}"
+        self.console.print(f"failed: {run.name}: {why}")
+
+    def _log(self, run: PlannedRun) -> Path:
+        return self.logs / f"{run.folder.name}.log"
+
+    def _overview(self, planned: list[PlannedRun], waiting: list) -> Table:
+        table = Table(title=self._time_left(len(waiting)), title_justify="left", box=None)
+        for column in ("model", "backend", "seed", ""):
+            table.add_column(column)
+        logs = {run.folder: _last_line(self._log(run)) for run, *_ in self.running.values()}
+        for run in planned:
+            state = logs.get(run.folder) or self.states[run.folder]
+            table.add_row(plan.short_name(run.preset), run.backend, str(run.seed), state[:90])
+        return table
+
+    def _time_left(self, num_waiting: int) -> str:
+        done = sum(state not in ("waiting", "running") for state in self.states.values())
+        text = f"{done} of {len(self.states)} runs done"
+        if not self.seconds:
+            return text
+        mean = sum(self.seconds) / len(self.seconds)
+        spent = sum(min(time.monotonic() - began, mean) for _, began, _ in self.running.values())
+        left = ((num_waiting + len(self.running)) * mean - spent) / self.jobs
+        return f"{text}, about {left / 60:.0f} min left"
+
+    def _stop(self) -> None:
+        """Tells children that still run to save and end."""
+        for child in self.running:
+            child.terminate()
+        for child in self.running:
+            try:
+                child.wait(_SECONDS_TO_SAVE)
+            except subprocess.TimeoutExpired:
+                child.kill()
+
+
+def _die_with_parent() -> None:
+    """On Linux, a child is told to stop when its parent is killed, which could not tell it itself."""
+    if sys.platform == "linux":
+        set_death_signal = 1  # prctl.h
+        ctypes.CDLL(None).prctl(set_death_signal, signal.SIGTERM)
+
+
+def _why(log: Path, status: int) -> str:
+    line = _last_line(log).removeprefix("keras_dogs.train: ").removeprefix("error: ")
+    if status < 0:
+        return f"ended by signal {-status} ({signal.Signals(-status).name}); see {log}"
+    return line or f"exit status {status}; see {log}"
+
+
+def _last_line(log: Path) -> str:
+    try:
+        lines = log.read_text(errors="replace").strip().splitlines()
+    except OSError:
+        return ""
+    return lines[-1] if lines else ""

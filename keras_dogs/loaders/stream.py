@@ -1,0 +1,58 @@
+"""Canvases that are decoded when a batch wants them and not kept, for a dataset that fits neither memory nor disk."""
+
+import os
+from collections.abc import Callable
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from keras_dogs.datasets.pictures import UnreadablePicture
+from keras_dogs.datasets.pictures import to_canvas
+from keras_dogs.datasets.splits import Split
+from keras_dogs.errors import UserError
+from keras_dogs.loaders.canvases import Canvases
+
+
+class Undecoded:
+    """Looks like an array of canvases; rows are read and decoded when they are asked for.
+
+    Args:
+        split: `Split`.
+        size: int. The side of a canvas in pixels.
+        fit: str. See `to_canvas`.
+    """
+
+    def __init__(self, split: Split, size: int, fit: str):
+        self.split, self.size, self.fit = split, size, fit
+        self.shape, self.dtype = (len(split), size, size, 3), np.dtype(np.uint8)
+
+    def __len__(self):
+        return len(self.split)
+
+    def __getitem__(self, index) -> np.ndarray:
+        return np.stack([self._decode(place) for place in np.arange(len(self))[index].tolist()])
+
+    def _decode(self, place: int) -> np.ndarray:
+        try:
+            return to_canvas(self.split.read(place), self.size, self.fit)
+        except UnreadablePicture as error:
+            raise UserError(
+                f"{self.split.names[place]}: {error}; --cache none cannot leave a picture out: repair it, or choose "
+                "another --cache"
+            ) from error
+
+
+def stream(split: Split, size: int, fit: str) -> Canvases:
+    """A split whose canvases are decoded anew each time."""
+    return Canvases(Undecoded(split, size, fit), split.labels, tuple(split.names), ())
+
+
+def fetch_ahead(get: Callable[[int], Any], count: int, first: int = 0) -> Iterator:
+    """Yields `get(first)`, ..., `get(count - 1)`, computed ahead by as many threads as there are cores (grain)."""
+    import grain
+
+    threads = os.cpu_count() or 1
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
+    numbers = grain.MapDataset.range(first, count)
+    return iter(numbers.map(get).to_iter_dataset(options))

@@ -1,0 +1,431 @@
+"""Run folders -> one plain dict of all that a comparison shows: what `results.json` holds. No Keras, no figures."""
+
+import csv
+import datetime
+import hashlib
+import itertools
+import shlex
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+import keras_dogs
+from keras_dogs import artifacts
+from keras_dogs import comparison
+from keras_dogs import costs
+from keras_dogs import plan
+from keras_dogs import presets
+from keras_dogs import recipes
+from keras_dogs import scoring
+from keras_dogs.config import CompareConfig
+from keras_dogs.errors import UserError
+from keras_dogs.pairs import PAIRS
+from keras_dogs.plan import PlannedRun
+from keras_dogs.predictions import Predictions
+from keras_dogs.records import RunRecord
+
+FILE = "results.json"
+# Of validation top-1 accuracy, for the time until it is reached.
+THRESHOLDS = (0.25, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95)
+_NUM_PICTURES = 6
+
+
+class Loaded(NamedTuple):
+    """A finished run.
+
+    Attributes:
+        model: str. The preset's short name.
+        record: `RunRecord`.
+        predictions: `Predictions` of the test split, by name.
+        losses: float array `(num_steps,)`.
+        folder: Path.
+        command: str. What makes it again.
+    """
+
+    model: str
+    record: RunRecord
+    predictions: Predictions
+    losses: np.ndarray
+    folder: Path
+    command: str
+
+    @property
+    def name(self) -> str:
+        """For people, as a planned run's."""
+        return f"{self.model} {self.record.backend} seed {self.record.seed}"
+
+    @property
+    def correct(self) -> np.ndarray:
+        """Which test pictures it names rightly, in the order of their names: bool `(num_pictures,)`."""
+        return scoring.is_correct(self.predictions.logits, self.predictions.labels)
+
+
+def collect(config: CompareConfig, planned: list[PlannedRun], errors: dict[Path, str]) -> dict:
+    """Reads the runs of a comparison, and those of `--from`.
+
+    Args:
+        config: `CompareConfig`.
+        planned: list of `PlannedRun`.
+        errors: dict of a planned run's folder to why it failed.
+    """
+    runs, rows, notes = [], [], []
+    wanted = [(run.folder, run.command, run.name) for run in planned]
+    wanted += [(Path(folder), "", Path(folder).name) for folder in config.from_]
+    for folder, command, name in wanted:
+        try:
+            if folder in errors:
+                raise UserError(errors[folder])
+            runs.append(_load(folder, command))
+        except UserError as error:
+            rows.append({"name": name, "folder": str(folder), "command": command, "error": str(error)})
+    runs, strangers = _on_one_test_set(runs)
+    notes += [f"{run.name} ({run.folder}) was scored on other test pictures and is left out" for run in strangers]
+    return {
+        "made_with": f"python {shlex.join(['-m', 'keras_dogs.compare', *sys.argv[1:]])}",
+        "date": datetime.date.today().isoformat(),
+        "keras_dogs": keras_dogs.__version__,
+        "fairness": PAIRS[config.pair].fairness if config.pair else "",
+        "budget": config.budget,
+        "notes": notes + _notes(runs),
+        "verdicts": [row["in_words"] for row in (*_between_models(runs), *_between_backends(runs)[1])],
+        "runs": [_describe(run) for run in runs] + rows,
+        "groups": _groups(runs),
+        "models": _models(runs),
+        "pairs": _pairs(runs),
+        "between_models": _between_models(runs),
+        "same_seed_on_two_backends": _between_backends(runs)[0],
+        "between_backends": _between_backends(runs)[1],
+        "classes": _classes(runs),
+        "pictures": _pictures(runs),
+        "curves": {run.name: [float(f"{loss:.6g}") for loss in run.losses] for run in runs},
+    }
+
+
+def _load(folder: Path, command: str) -> Loaded:
+    record = RunRecord.load(folder / artifacts.RECORD)
+    found = Predictions.load(folder)
+    order = np.argsort(found.names)
+    sorted_ = Predictions(found.names[order], found.labels[order], found.logits[order], found.class_names)
+    try:
+        with (folder / artifacts.STEPS).open() as file:
+            losses = np.array([float(row["loss"]) for row in csv.DictReader(file)])
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{folder / artifacts.STEPS}: cannot be read ({error})") from error
+    return Loaded(plan.short_name(record.preset), record, sorted_, losses, folder, command)
+
+
+def _on_one_test_set(runs: list[Loaded]) -> tuple[list[Loaded], list[Loaded]]:
+    """Those that were scored on the pictures that most were scored on, and the others."""
+    digests = [_digest(run) for run in runs]
+    usual = max(digests, key=digests.count, default=None)
+    return [run for run, digest in zip(runs, digests) if digest == usual], [
+        run for run, digest in zip(runs, digests) if digest != usual
+    ]
+
+
+def _digest(run: Loaded) -> str:
+    classes = [run.predictions.class_names[label] for label in run.predictions.labels]
+    return hashlib.sha256(
+        "\n".join([*run.predictions.names, *classes, *run.predictions.class_names]).encode()
+    ).hexdigest()
+
+
+def _notes(runs: list[Loaded]) -> list[str]:
+    """What a reader must know before comparing figures."""
+    notes = []
+    devices = sorted({run.record.device for run in runs})
+    if len(devices) > 1:
+        notes.append(f"the runs were made on different devices ({'; '.join(devices)}): do not compare their times")
+    if any(not run.record.epoch_end_s for run in runs):
+        notes.append(
+            "some runs were made by a version that did not keep when epochs ended: no time to accuracy of these"
+        )
+    return notes
+
+
+def _describe(run: Loaded) -> dict:
+    """The row of a run: what it is, and every figure that is shown of it alone."""
+    record = run.record
+    return {
+        "name": run.name,
+        "model": run.model,
+        "preset": record.preset,
+        "family": record.family,
+        "backend": record.backend,
+        "seed": record.seed,
+        "folder": str(run.folder),
+        "command": run.command,
+        "recipe": recipes.in_words(record.config),
+        "epochs": record.config["epochs"],
+        "pretraining": record.pretraining,
+        "num_parameters": record.num_parameters,
+        "gflops": _gflops(record),
+        "dataset": vars(record.dataset),
+        "device": record.device,
+        "execution": record.execution,
+        "dtype_policy": record.dtype_policy,
+        "versions": record.versions,
+        "best_epoch": record.best_epoch,
+        "validation": vars(record.validation) if record.validation else None,
+        "test": vars(record.test),
+        "test_top1_interval": scoring.bootstrap_interval(run.correct),
+        "timings": vars(record.timings),
+        "throughput": vars(record.throughput),
+        "peak_memory_gib": record.peak_memory_gib,
+        "epoch_end_s": record.epoch_end_s,
+        "validation_curve": _validation_curve(run.folder),
+        "seconds_to": _seconds_to(record, _validation_curve(run.folder)),
+    }
+
+
+def _gflops(record: RunRecord) -> float | None:
+    row = presets.PRESETS.get(record.preset)
+    return costs.count_gflops(row, record.config.get("image_size")) if row else None
+
+
+def _validation_curve(folder: Path) -> list[float]:
+    """Top-1 accuracy after each epoch; empty without a validation split."""
+    try:
+        with (folder / artifacts.HISTORY).open() as file:
+            rows = list(csv.DictReader(file))
+        return [float(row["validation_top1_accuracy"]) for row in rows]
+    except (OSError, KeyError, ValueError):
+        return []
+
+
+def _seconds_to(record: RunRecord, curve: list[float]) -> dict[str, float | None]:
+    """For each threshold, when an epoch ended that reached it, in seconds from the command; `None` for never."""
+    found = {}
+    for threshold in THRESHOLDS:
+        reached = (end for end, accuracy in zip(record.epoch_end_s, curve) if accuracy >= threshold)
+        found[f"{threshold:g}"] = next(reached, None)
+    return found
+
+
+def _by(runs: list[Loaded], *names: str) -> dict[tuple, list[Loaded]]:
+    groups: dict[tuple, list[Loaded]] = {}
+    for run in runs:
+        key = tuple(run.model if name == "model" else getattr(run.record, name) for name in names)
+        groups.setdefault(key, []).append(run)
+    return groups
+
+
+def _spread(values) -> dict:
+    values = [float(value) for value in values]
+    deviation = float(np.std(values, ddof=1)) if len(values) > 1 else None
+    return {"mean": float(np.mean(values)), "min": min(values), "max": max(values), "deviation": deviation}
+
+
+def _groups(runs: list[Loaded]) -> list[dict]:
+    """A row a model and backend, over seeds."""
+    rows = []
+    for (model, backend), group in _by(runs, "model", "backend").items():
+        records = [run.record for run in group]
+        speed, timings = [record.throughput for record in records], [record.timings for record in records]
+        shares = np.mean([run.correct for run in group], axis=0)
+        reached = [_seconds_to(run.record, _validation_curve(run.folder)) for run in group]
+        rows.append(
+            {
+                "model": model,
+                "backend": backend,
+                "seeds": [record.seed for record in records],
+                "top1": _spread(record.test.top1_accuracy for record in records),
+                "top1_interval": scoring.bootstrap_interval(shares),
+                "top5": _spread(record.test.top5_accuracy for record in records),
+                "loss": _spread(record.test.loss for record in records),
+                "calibration_error": _spread(record.test.expected_calibration_error for record in records),
+                "train_images_per_second": _spread(each.train_images_per_second for each in speed),
+                "predict_images_per_second": _spread(each.predict_images_per_second for each in speed),
+                "step_time_ms": _spread(each.step_time_ms for each in speed),
+                "first_step_s": _spread(each.first_step_s for each in timings),
+                "train_s": _spread(each.train_s for each in timings),
+                "total_s": _spread(each.total_s for each in timings),
+                "peak_memory_gib": _spread(record.peak_memory_gib for record in records),
+                "seconds_to": {
+                    threshold: _spread(times[threshold] for times in reached)
+                    if all(times[threshold] is not None for times in reached)
+                    else None
+                    for threshold in reached[0]
+                },
+            }
+        )
+    return rows
+
+
+def _models(runs: list[Loaded]) -> list[dict]:
+    """A row a model, over all its runs: what does not depend on the backend, calibration and confusion."""
+    rows = []
+    for (model,), group in _by(runs, "model").items():
+        record = group[0].record
+        logits = np.concatenate([run.predictions.logits for run in group])
+        labels = np.concatenate([run.predictions.labels for run in group])
+        rows.append(
+            {
+                "model": model,
+                "preset": record.preset,
+                "family": record.family,
+                "pretraining": record.pretraining,
+                "num_parameters": record.num_parameters,
+                "gflops": _gflops(record),
+                "num_runs": len(group),
+                "top1": _spread(run.record.test.top1_accuracy for run in group),
+                "reliability": [each._asdict() for each in scoring.reliability(logits, labels)],
+                "calibration_error": _spread(run.record.test.expected_calibration_error for run in group),
+                "confusion": scoring.confusion_matrix(logits, labels).tolist(),
+            }
+        )
+    return rows
+
+
+def _pairs(runs: list[Loaded]) -> list[dict]:
+    """Two models on one backend with one seed: McNemar's test and the paired bootstrap."""
+    rows = []
+    for (backend, seed), group in _by(runs, "backend", "seed").items():
+        for first, second in itertools.combinations(group, 2):
+            if first.model != second.model:
+                rows.append({"backend": backend, "seed": seed, **_compare(first, second)})
+    return rows
+
+
+def _compare(first: Loaded, second: Loaded) -> dict:
+    found = comparison.compare(first.predictions, second.predictions)
+    names = (first.model, second.model) if first.model != second.model else (first.name, second.name)
+    return {"first": names[0], "second": names[1], **found._asdict(), "significant": found.is_significant}
+
+
+def _between_models(runs: list[Loaded]) -> list[dict]:
+    """Two models over all backends and seeds that both have: each picture's mean difference, resampled."""
+    rows = []
+    for first, second in itertools.combinations([model for (model,) in _by(runs, "model")], 2):
+        keyed = [{(run.record.backend, run.record.seed): run for run in _of(runs, model)} for model in (first, second)]
+        keys = [key for key in keyed[0] if key in keyed[1]]
+        if not keys:
+            continue
+        differences = np.array([keyed[0][key].correct.astype(float) - keyed[1][key].correct for key in keys])
+        interval = scoring.bootstrap_interval(differences.mean(axis=0))
+        single = [comparison.compare(keyed[0][key].predictions, keyed[1][key].predictions) for key in keys]
+        row = {
+            "first": first,
+            "second": second,
+            "num_pairs": len(keys),
+            "num_seeds": len({seed for _, seed in keys}),
+            "num_pictures": differences.shape[1],
+            "difference": float(differences.mean()),
+            "interval": interval,
+            "each": differences.mean(axis=1).tolist(),
+            "num_significant": sum(each.is_significant for each in single),
+        }
+        rows.append({**row, "in_words": _verdict(row)})
+    return rows
+
+
+def _of(runs: list[Loaded], model: str) -> list[Loaded]:
+    return [run for run in runs if run.model == model]
+
+
+def _verdict(row: dict) -> str:
+    """Claims a difference only where pictures and every pair of runs say so."""
+    low, high = (100 * bound for bound in row["interval"])
+    least, most = 100 * min(row["each"]), 100 * max(row["each"])
+    found = (
+        f"{100 * row['difference']:+.1f} points of top-1, 95 % interval over pictures {low:+.1f} to {high:+.1f}; "
+        f"single pairs of runs {least:+.1f} to {most:+.1f}, {row['num_significant']} of {row['num_pairs']} significant"
+    )
+    luck = "" if row["num_seeds"] > 1 else " One seed: how much is luck is not known."
+    first, second = row["first"], row["second"]
+    if low <= 0 <= high or least * most <= 0:
+        return f"{first} and {second} cannot be told apart on these {row['num_pictures']:,} pictures ({found}).{luck}"
+    better, worse = (first, second) if row["difference"] > 0 else (second, first)
+    return f"{better} is better than {worse} on these {row['num_pictures']:,} pictures ({found}).{luck}"
+
+
+def _between_backends(runs: list[Loaded]) -> tuple[list[dict], list[dict]]:
+    """The same model and seed on two backends: rows of each, and one of all that two backends have in common."""
+    single, summaries = [], []
+    for (model, seed), group in _by(runs, "model", "seed").items():
+        for first, second in itertools.combinations(group, 2):
+            if first.record.backend != second.record.backend:
+                single.append({"model": model, "seed": seed, **_hold_together(first, second)})
+    for model, first, second in dict.fromkeys((row["model"], *row["backends"]) for row in single):
+        rows = [row for row in single if (row["model"], *row["backends"]) == (model, first, second)]
+        summaries.append(_summarise(model, (first, second), rows))
+    return single, summaries
+
+
+def _hold_together(first: Loaded, second: Loaded) -> dict:
+    answers = [run.predictions.logits.argmax(axis=1) for run in (first, second)]
+    steps = min(len(first.losses), len(second.losses))
+    gaps = np.abs(first.losses[:steps] - second.losses[:steps]) if steps else np.zeros(1)
+    return {
+        "backends": [first.record.backend, second.record.backend],
+        **{name: value for name, value in _compare(first, second).items() if name not in ("first", "second")},
+        "same_answers": float((answers[0] == answers[1]).mean()),
+        "largest_loss_difference": float(gaps.max()),
+        "largest_loss_difference_in_10_steps": float(gaps[:10].max()),
+    }
+
+
+def _summarise(model: str, backends: tuple[str, str], rows: list[dict]) -> dict:
+    names = [{"jax": "JAX", "tensorflow": "TensorFlow", "torch": "PyTorch"}[name] for name in backends]
+    row = {
+        "model": model,
+        "backends": list(backends),
+        "num_pairs": len(rows),
+        "num_significant": sum(row["significant"] for row in rows),
+        "difference": float(np.mean([row["difference"] for row in rows])),
+        "largest_difference": float(max(abs(row["difference"]) for row in rows)),
+        "same_answers": float(np.mean([row["same_answers"] for row in rows])),
+        "largest_loss_difference": max(row["largest_loss_difference"] for row in rows),
+        "largest_loss_difference_in_10_steps": max(row["largest_loss_difference_in_10_steps"] for row in rows),
+    }
+    outcome = "differ" if row["num_significant"] > len(rows) / 2 else "cannot be told apart"
+    row["in_words"] = (
+        f"{model}: {names[0]} and {names[1]} {outcome} in accuracy ({row['num_significant']} of {len(rows)} pairs of "
+        f"runs significant; {100 * row['difference']:+.1f} points on average, at most "
+        f"{100 * row['largest_difference']:.1f}); they name {100 * row['same_answers']:.1f} % of the pictures alike."
+    )
+    return row
+
+
+def _classes(runs: list[Loaded]) -> list[dict]:
+    """Accuracy of each class with each of the first two models, over their runs; the first's gain ascending."""
+    models = [model for (model,) in _by(runs, "model")][:2]
+    if len(models) < 2:
+        return []
+    labels, names = runs[0].predictions.labels, runs[0].predictions.class_names
+    shares = [np.mean([run.correct for run in _of(runs, model)], axis=0) for model in models]
+    rows = []
+    for label in np.unique(labels):
+        first, second = (float(share[labels == label].mean()) for share in shares)
+        num = int((labels == label).sum())
+        row = {"class": str(names[label]), "pictures": num, "first": first, "second": second}
+        rows.append({**row, "difference": first - second})
+    return sorted(rows, key=lambda row: (row["difference"], row["class"]))
+
+
+def _pictures(runs: list[Loaded]) -> list[dict]:
+    """Test pictures that only one of the first two models names rightly, in most of its runs; the clearest first."""
+    models = [model for (model,) in _by(runs, "model")][:2]
+    if len(models) < 2:
+        return []
+    found = runs[0].predictions
+    shares = [np.mean([run.correct for run in _of(runs, model)], axis=0) for model in models]
+    rows = []
+    for model, own, other, loser in ((models[0], *shares, models[1]), (models[1], *shares[::-1], models[0])):
+        for place in np.argsort(other - own, kind="stable")[:_NUM_PICTURES]:
+            if own[place] - other[place] <= 0.5:
+                break
+            wrong = [int(run.predictions.logits[place].argmax()) for run in _of(runs, loser)]
+            wrong = [answer for answer in wrong if answer != found.labels[place]]
+            rows.append(
+                {
+                    "only_right": model,
+                    "picture": str(found.names[place]),
+                    "class": str(found.class_names[found.labels[place]]),
+                    "taken_for": str(found.class_names[max(wrong, key=wrong.count)]),
+                    "share_of_runs_right": [float(share[place]) for share in shares],
+                }
+            )
+    return rows

@@ -1,0 +1,355 @@
+"""The report of a comparison: `report.md`, `report.html`, figures and `results.json`, all from one dict."""
+
+import json
+import shutil
+from pathlib import Path
+
+from keras_dogs import artifacts
+from keras_dogs import pages
+from keras_dogs import results
+from keras_dogs import results_figures
+from keras_dogs.datasets import load_dataset
+from keras_dogs.errors import UserError
+from keras_dogs.pages import table
+from keras_dogs.results_figures import PROSE
+from keras_dogs.results_figures import plain
+
+FIGURES, PICTURES = "figures", "pictures"
+_THUMBNAIL = 112
+
+
+def write_report(found: dict, folder: Path) -> None:
+    """Writes the report of what `keras_dogs.results.collect` gave into a comparison's folder.
+
+    Args:
+        found: dict.
+        folder: Path. An earlier report there is replaced.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    artifacts.write_bytes(folder / results.FILE, (json.dumps(found, indent=1) + "\n").encode())
+    partial = folder / ".figures"
+    shutil.rmtree(partial, ignore_errors=True)
+    drawn = results_figures.draw_all(found, partial)
+    shutil.rmtree(folder / FIGURES, ignore_errors=True)
+    partial.rename(folder / FIGURES)
+    shutil.rmtree(folder / PICTURES, ignore_errors=True)
+    shown = _save_pictures(found, folder)
+    text = report(found, drawn, shown)
+    artifacts.write_bytes(folder / "report.md", text.encode())
+    html = pages.to_html(text, folder, "ViT and ResNet, JAX, TensorFlow and PyTorch")
+    artifacts.write_bytes(folder / "report.html", html.encode())
+
+
+def report(found: dict, drawn: list[str], shown: dict[str, str]) -> str:
+    """The text of the report, as Markdown.
+
+    Args:
+        found: dict of `keras_dogs.results.collect`.
+        drawn: list of str. Figures that there are.
+        shown: dict of a test picture's name to its thumbnail, below the report's folder.
+    """
+    finished = [run for run in found["runs"] if "error" not in run]
+    parts = [_head(found, finished), _failures(found)]
+    if finished:
+        parts += [
+            _accuracy(found, drawn),
+            _same_on_backends(found, drawn),
+            _cost(found, drawn),
+            _time(found, drawn),
+            _breeds(found, drawn),
+            _pictures(found, shown),
+            _calibration(found, drawn),
+            _seen(found),
+        ]
+    parts += [_protocol(finished), _runs(found)]
+    return "\n".join(part for part in parts if part)
+
+
+def _figure(name: str, alt: str, drawn: list[str]) -> str:
+    return f"\n![{alt}]({FIGURES}/{name}.svg)\n" if name in drawn else ""
+
+
+def _head(found: dict, finished: list[dict]) -> str:
+    models = ", ".join(row["model"] for row in found["models"]) or "nothing"
+    backends = ", ".join(dict.fromkeys(PROSE[run["backend"]] for run in finished)) or "no backend"
+    dataset = finished[0]["dataset"]["name"] if finished else "no dataset"
+    text = f"# {models} on {dataset}: {backends}\n\n"
+    text += f"{len(finished)} of {len(found['runs'])} runs are finished. Made on {found['date']} with\n\n"
+    text += f"```\n{found['made_with']}\n```\n\n## In short\n\n"
+    sentences = found["verdicts"] or ["There are no two models or backends to compare."]
+    text += "\n".join(f"- {sentence}" for sentence in sentences) + "\n"
+    if found["fairness"]:
+        text += f"\n**Is the pair a fair one?** {found['fairness']}\n"
+    text += "".join(f"\n**Note:** {note}.\n" for note in found["notes"])
+    return text
+
+
+def _failures(found: dict) -> str:
+    rows = [[run["name"], run["error"]] for run in found["runs"] if "error" in run]
+    return "\n## Runs that are missing\n\n" + table(["run", "why"], rows) if rows else ""
+
+
+def _accuracy(found: dict, drawn: list[str]) -> str:
+    rows = [
+        [
+            row["model"],
+            PROSE[row["backend"]],
+            len(row["seeds"]),
+            _percent(row["top1"]["mean"]),
+            f"{_percent(row['top1_interval'][0])} to {_percent(row['top1_interval'][1])}",
+            f"{_percent(row['top1']['min'])} to {_percent(row['top1']['max'])}",
+            _percent(row["top5"]["mean"]),
+            f"{row['loss']['mean']:.3f}",
+        ]
+        for row in found["groups"]
+    ]
+    header = ["model", "backend", "seeds", "top-1", "95 % interval", "least and most of seeds", "top-5", "loss, nats"]
+    text = "\n## Accuracy on the test split\n" + _figure("accuracy", "Accuracy by model and backend", drawn)
+    text += "\n" + table(header, rows)
+    text += (
+        "\nMeans over seeds. The interval is a 95 % bootstrap over pictures: how much is due to which pictures were "
+    )
+    text += "tested. How far the seeds lie apart is how much is due to luck in training.\n"
+    if found["between_models"]:
+        text += "\n### One model against the other\n\n" + _pair_table(found)
+        text += "\nOn one backend with one seed: McNemar's exact test on the pictures that only one of the two names "
+        text += "rightly, and a paired 95 % bootstrap of the difference. A difference counts as significant where both "
+        text += "say so.\n"
+    return text
+
+
+def _pair_table(found: dict) -> str:
+    rows = [
+        [
+            f"{row['first']} − {row['second']}",
+            PROSE[row["backend"]],
+            row["seed"],
+            _points(row["difference"]),
+            f"{_points(row['interval'][0])} to {_points(row['interval'][1])}",
+            f"{row['only_first']} / {row['only_second']}",
+            f"{row['p_value']:.2g}",
+            "yes" if row["significant"] else "no",
+        ]
+        for row in found["pairs"]
+    ]
+    header = ["difference of", "backend", "seed", "points", "95 % interval", "only one right", "p", "significant"]
+    return table(header, rows)
+
+
+def _same_on_backends(found: dict, drawn: list[str]) -> str:
+    if not found["between_backends"]:
+        return _figure("curves", "Training loss of every run", drawn)
+    rows = [
+        [
+            row["model"],
+            " and ".join(PROSE[name] for name in row["backends"]),
+            f"{row['largest_loss_difference_in_10_steps']:.2g}",
+            f"{row['largest_loss_difference']:.2g}",
+            _percent(row["same_answers"]),
+            _points(row["difference"]),
+            f"{row['num_significant']} of {row['num_pairs']}",
+        ]
+        for row in found["between_backends"]
+    ]
+    header = [
+        "model",
+        "backends",
+        "loss apart, 10 steps",
+        "all steps",
+        "same answers",
+        "points of top-1",
+        "significant",
+    ]
+    return (
+        "\n## The same training on each backend\n"
+        + _figure("curves", "Training loss of every run, backends laid over each other", drawn)
+        + "\n"
+        + table(header, rows)
+        + "\nBatches, crops and starting weights are the same on each backend; kernels round differently, and training "
+        "makes rounding grow. *Loss apart* is the largest difference of the training loss at one step, nats.\n"
+    )
+
+
+def _cost(found: dict, drawn: list[str]) -> str:
+    rows = [
+        [
+            row["model"],
+            PROSE[row["backend"]],
+            f"{row['train_images_per_second']['mean']:.1f}",
+            f"{row['predict_images_per_second']['mean']:.1f}",
+            f"{row['step_time_ms']['mean']:.0f}",
+            f"{row['first_step_s']['mean']:.1f}",
+            f"{row['train_s']['mean']:.0f}",
+            f"{row['total_s']['mean']:.0f}",
+            f"{row['peak_memory_gib']['mean']:.1f}",
+        ]
+        for row in found["groups"]
+    ]
+    header = [
+        "model",
+        "backend",
+        "train images/s",
+        "predict images/s",
+        "step, ms",
+        "first step, s",
+        "train, s",
+        "all, s",
+    ]
+    text = "\n## Cost\n" + _figure("cost", "Accuracy against cost", drawn) + _figure("speed", "Speed and memory", drawn)
+    text += "\n" + table([*header, "memory, GiB"], rows)
+    sizes = [
+        [row["model"], f"{row['num_parameters'] / 1e6:.1f}", f"{row['gflops']:.2f}" if row["gflops"] else "–"]
+        for row in found["models"]
+    ]
+    text += "\n" + table(["model", "million parameters", "GFLOP a picture, forward"], sizes)
+    return text + (
+        "\nMeans over seeds. The first step includes compilation; `all` is from the command to the end, imports and "
+        "the test included. Energy was not measured.\n"
+    )
+
+
+def _time(found: dict, drawn: list[str]) -> str:
+    thresholds = [
+        threshold
+        for threshold in (found["groups"][0]["seconds_to"] if found["groups"] else {})
+        if any(row["seconds_to"][threshold] for row in found["groups"])
+    ]
+    if not thresholds:
+        return ""
+    rows = [
+        [row["model"], PROSE[row["backend"]]]
+        + [f"{row['seconds_to'][each]['mean']:.0f}" if row["seconds_to"][each] else "–" for each in thresholds]
+        for row in found["groups"]
+    ]
+    header = ["model", "backend", *(f"{float(threshold):.0%}" for threshold in thresholds)]
+    return (
+        "\n## Time to accuracy\n"
+        + _figure("time_to_accuracy", "Validation accuracy against time", drawn)
+        + "\nSeconds from the command, start-up included, until an epoch ended with this top-1 accuracy on validation; "
+        "means over seeds, a dash where one of them did not reach it.\n\n" + table(header, rows)
+    )
+
+
+def _breeds(found: dict, drawn: list[str]) -> str:
+    rows = found["classes"]
+    if not rows:
+        return ""
+    first, second = (row["model"] for row in found["models"][:2])
+    ends = rows[:5] + [row for row in rows[-5:] if row not in rows[:5]]
+    cells = [
+        [
+            plain(row["class"]),
+            row["pictures"],
+            _percent(row["first"]),
+            _percent(row["second"]),
+            _points(row["difference"]),
+        ]
+        for row in ends
+    ]
+    won, lost = (sum(sign * row["difference"] > 0 for row in rows) for sign in (1, -1))
+    return (
+        f"\n## Breed by breed\n\n{first} is ahead on {won} breeds, {second} on {lost}, of {len(rows)}. With so few "
+        "pictures a breed, single breeds are mostly luck.\n"
+        + _figure("classes", "Difference by breed", drawn)
+        + "\n"
+        + table(["breed", "pictures", first, second, "points"], cells)
+        + _figure("confusion", "Confusion matrices", drawn)
+    )
+
+
+def _pictures(found: dict, shown: dict[str, str]) -> str:
+    if not found["pictures"]:
+        return ""
+    rows = [
+        [
+            f"![{plain(row['class'])}]({shown[row['picture']]})" if row["picture"] in shown else f"`{row['picture']}`",
+            plain(row["class"]),
+            row["only_right"],
+            plain(row["taken_for"]),
+        ]
+        for row in found["pictures"]
+    ]
+    header = ["picture", "is a", "only right", "the other says"]
+    return "\n## Pictures that only one gets right\n\n" + table(header, rows)
+
+
+def _calibration(found: dict, drawn: list[str]) -> str:
+    rows = [
+        [row["model"], row["num_runs"], _percent(row["calibration_error"]["mean"])]
+        + [f"{_percent(row['calibration_error']['min'])} to {_percent(row['calibration_error']['max'])}"]
+        for row in found["models"]
+    ]
+    return (
+        "\n## Calibration\n"
+        + _figure("calibration", "Accuracy against confidence", drawn)
+        + "\n"
+        + table(["model", "runs", "expected calibration error", "least and most"], rows)
+        + "\n15 bins of confidence (arXiv 1706.04599); no temperature was fitted.\n"
+    )
+
+
+def _seen(found: dict) -> str:
+    rows = [[row["model"], f"`{row['preset']}`", row["pretraining"]] for row in found["models"]]
+    return "\n## What the weights had seen before\n\n" + table(["model", "preset", "pretrained on"], rows)
+
+
+def _protocol(finished: list[dict]) -> str:
+    if not finished:
+        return ""
+    data = finished[0]["dataset"]
+    versions = {name: version for run in finished for name, version in run["versions"].items()}
+    recipes = dict.fromkeys(f"{run['model']}: {run['recipe']}" for run in finished)
+    return (
+        f"\n## Protocol\n\n- **Data**: {data['name']}, {data['num_classes']} classes: {data['num_train']:,} train, "
+        f"{data['num_validation']:,} validation and {data['num_test']:,} test pictures. The epoch was chosen on "
+        "validation; the test split was scored once, every picture of it.\n"
+        + "".join(f"- **Recipe** of {recipe}\n" for recipe in recipes)
+        + f"- **Device**: {'; '.join(dict.fromkeys(run['device'] for run in finished))}\n"
+        + f"- **Versions**: {', '.join(f'{name} {version}' for name, version in sorted(versions.items()))}\n"
+    )
+
+
+def _runs(found: dict) -> str:
+    rows = [
+        [run["name"], _percent(run["test"]["top1_accuracy"]), run["best_epoch"], f"`{run['folder']}`"]
+        for run in found["runs"]
+        if "error" not in run
+    ]
+    commands = "\n".join(run["command"] for run in found["runs"] if run["command"])
+    text = "\n## Every run\n\n" + (table(["run", "top-1", "epoch kept", "folder"], rows) if rows else "")
+    text += (
+        f"\nMade with these; the first line of this page makes what is missing:\n\n```\n{commands}\n```\n"
+        if commands
+        else ""
+    )
+    return text + f"\nEvery figure of this page is in `{results.FILE}`.\n"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _points(share: float) -> str:
+    return f"{100 * share:+.1f}"
+
+
+def _save_pictures(found: dict, folder: Path) -> dict[str, str]:
+    """Thumbnails of the pictures that are shown, where the dataset is at hand."""
+    names = [row["picture"] for row in found["pictures"]]
+    run = next((run for run in found["runs"] if "error" not in run), None)
+    if not names or run is None:
+        return {}
+    try:
+        config = json.loads((Path(run["folder"]) / artifacts.RECORD).read_text())["config"]["data"]
+        test = load_dataset(config["dataset"], run["seed"], 0, config.get("data_dir")).test
+    except (OSError, ValueError, KeyError, UserError, ImportError):
+        return {}
+    places = {name: place for place, name in enumerate(test.names)}
+    (folder / PICTURES).mkdir(exist_ok=True)
+    shown = {}
+    for number, name in enumerate(name for name in names if name in places):
+        picture = test.read(places[name]).convert("RGB")
+        picture.thumbnail((_THUMBNAIL, _THUMBNAIL))
+        shown[name] = f"{PICTURES}/{number}.jpg"
+        picture.save(folder / shown[name], quality=85)
+    return shown

@@ -1,0 +1,413 @@
+"""`compare`: its plan, its children, its statistics and its page."""
+
+import itertools
+import json
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.stats
+from conftest import BACKEND
+from made_runs import make_run
+
+from keras_dogs import comparing
+from keras_dogs import plan
+from keras_dogs import results
+from keras_dogs import results_page
+from keras_dogs.config import CompareConfig
+from keras_dogs.datasets import load_dataset
+from keras_dogs.errors import Interrupted
+from keras_dogs.errors import UserError
+from keras_dogs.predictions import Predictions
+from keras_dogs.records import RunRecord
+
+MODELS = {"resnet_nano": 2.5, "vit_nano": 1.2}
+
+
+@pytest.fixture(scope="module")
+def comparison(tmp_path_factory):
+    """Of two models, three backends and two seeds, made by hand."""
+    folder = tmp_path_factory.mktemp("comparison")
+    made = [
+        make_run(folder / "made" / f"{preset}-{backend}-{seed}", preset, backend, seed, skill)
+        for (preset, skill), backend, seed in itertools.product(MODELS.items(), plan.BACKENDS, (0, 1))
+    ]
+    config = CompareConfig(from_=tuple(made), output=folder / "out")
+    return comparing.compare_runs(config), folder / "out"
+
+
+def correct(run: dict) -> np.ndarray:
+    found = Predictions.load(Path(run["folder"]))
+    return found.logits.argmax(axis=1) == found.labels
+
+
+def of(rows: list[dict], **wanted) -> dict:
+    (row,) = [row for row in rows if all(row[name] == value for name, value in wanted.items())]
+    return row
+
+
+def test_figures_are_recomputed_from_the_predictions(comparison):
+    found, _ = comparison
+    assert len(found["runs"]) == 12
+    for run in found["runs"]:
+        assert run["test"]["top1_accuracy"] == correct(run).mean()
+    for row in found["groups"]:
+        runs = [run for run in found["runs"] if (run["model"], run["backend"]) == (row["model"], row["backend"])]
+        accuracies = [correct(run).mean() for run in runs]
+        assert row["top1"]["mean"] == pytest.approx(np.mean(accuracies))
+        assert row["top1"]["deviation"] == pytest.approx(np.std(accuracies, ddof=1))
+        assert row["train_s"]["mean"] == pytest.approx(np.mean([run["timings"]["train_s"] for run in runs]))
+        shares = np.mean([correct(run) for run in runs], axis=0)
+        interval = scipy.stats.bootstrap((shares,), np.mean, method="percentile", rng=1).confidence_interval
+        np.testing.assert_allclose(row["top1_interval"], interval, atol=0.01)
+    for row in found["models"]:
+        runs = [run for run in found["runs"] if run["model"] == row["model"]]
+        assert np.trace(row["confusion"]) == sum(correct(run).sum() for run in runs)
+
+
+def test_statistics_are_scipys(comparison):
+    found, _ = comparison
+    assert len(found["pairs"]) == 6
+    for row in found["pairs"]:
+        same = dict(backend=row["backend"], seed=row["seed"])
+        first, second = (correct(of(found["runs"], model=row[name], **same)) for name in ("first", "second"))
+        only = (int((first & ~second).sum()), int((second & ~first).sum()))
+        assert (row["only_first"], row["only_second"]) == only
+        assert row["p_value"] == pytest.approx(scipy.stats.binomtest(only[0], sum(only)).pvalue)
+        difference = first.astype(float) - second
+        interval = scipy.stats.bootstrap((difference,), np.mean, method="percentile", rng=1).confidence_interval
+        np.testing.assert_allclose(row["interval"], interval, atol=0.015)
+    (row,) = found["between_models"]
+    differences = [of(found["pairs"], backend=b, seed=s)["difference"] for b in plan.BACKENDS for s in (0, 1)]
+    assert row["difference"] == pytest.approx(np.mean(differences)) and row["num_pairs"] == 6
+    assert sorted(row["each"]) == pytest.approx(sorted(differences))
+    assert row["in_words"].startswith("resnet_nano is better than vit_nano on these 200 pictures (+")
+
+
+def test_backends_are_held_together(comparison):
+    found, _ = comparison
+    assert len(found["same_seed_on_two_backends"]) == 12 and len(found["between_backends"]) == 6
+    for row in found["same_seed_on_two_backends"]:
+        runs = [of(found["runs"], model=row["model"], seed=row["seed"], backend=name) for name in row["backends"]]
+        curves = [np.array(found["curves"][run["name"]]) for run in runs]
+        assert row["largest_loss_difference"] == pytest.approx(np.abs(curves[0] - curves[1]).max(), abs=1e-5)
+        logits = [Predictions.load(Path(run["folder"])).logits.argmax(axis=1) for run in runs]
+        assert row["same_answers"] == np.mean(logits[0] == logits[1])
+
+
+def test_time_to_accuracy_counts_from_the_command(comparison):
+    found, _ = comparison
+    for run in found["runs"]:
+        final = run["test"]["top1_accuracy"]
+        for threshold, seconds in run["seconds_to"].items():
+            reached = [end for end, share in zip(run["epoch_end_s"], (final / 2, final)) if share >= float(threshold)]
+            assert seconds == (reached[0] if reached else None)
+
+
+def numbers_in(value) -> list[float]:
+    if isinstance(value, dict):
+        return [number for part in value.values() for number in numbers_in(part)]
+    if isinstance(value, (list, tuple)):
+        return [number for part in value for number in numbers_in(part)]
+    return [float(value)] if isinstance(value, (int, float)) and not isinstance(value, bool) else []
+
+
+def test_each_number_of_the_tables_is_in_results_json(comparison):
+    """As a fraction, in per cent, in millions, or rounded as it is shown."""
+    found, folder = comparison
+    assert json.loads((folder / "results.json").read_text()) == json.loads(json.dumps(found))
+    known = np.array(numbers_in(json.loads((folder / "results.json").read_text())))
+    known = np.concatenate([known, 100 * known, known / 1e6, [100 * each for each in results.THRESHOLDS]])
+    text = (folder / "report.md").read_text()
+    tables = [line for line in text.splitlines() if line.startswith("|") and "![" not in line and "`" not in line]
+    checked = 0
+    for cell in (cell for line in tables for cell in line.split("|")):
+        for shown in re.findall(r"(?<![\w.-])[-+]?\d+(?:\.\d+)?(?:e[-+]\d+)?(?![\w.])", cell.replace(",", "")):
+            digits = len(shown.partition("e")[0].partition(".")[2])
+            unit = 10.0**-digits * (float(f"1e{shown.partition('e')[2]}") if "e" in shown else 1)
+            assert np.abs(known - float(shown)).min() <= 0.51 * unit, (shown, cell)
+            checked += 1
+    assert checked > 150
+
+
+def test_the_report_says_what_it_must(comparison):
+    _, folder = comparison
+    text = (folder / "report.md").read_text()
+    headings = re.findall(r"^## (.*)$", text, re.MULTILINE)
+    assert headings == [
+        "In short",
+        "Accuracy on the test split",
+        "The same training on each backend",
+        "Cost",
+        "Time to accuracy",
+        "Breed by breed",
+        "Pictures that only one gets right",
+        "Calibration",
+        "What the weights had seen before",
+        "Protocol",
+        "Every run",
+    ]
+    assert "JAX and TensorFlow" in text and "McNemar" in text and "Energy was not measured" in text
+    for file in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", text):
+        assert (folder / file).is_file(), file
+    for name in ("accuracy", "curves", "cost", "time_to_accuracy", "classes", "speed", "calibration", "confusion"):
+        assert (folder / "figures" / f"{name}.svg").is_file() and (folder / "figures" / f"{name}-dark.svg").is_file()
+
+
+@pytest.mark.skipif(not shutil.which("chromium"), reason="chromium is not installed")
+@pytest.mark.parametrize("width", [390, 1400])
+def test_the_page_in_a_browser(comparison, tmp_path, width):
+    """Every figure is there, nothing is asked of another host, nothing is said to the console, nothing is cut off."""
+    _, folder = comparison
+    html = (folder / "report.html").read_text()
+    assert not re.findall(r'(?:src|srcset|href)="(?!data:)', html) and "<script" not in html
+    probe = (
+        "<script>addEventListener('load', () => { const images = [...document.images]; document.title = JSON.stringify("
+        "[images.length, images.filter(each => each.naturalWidth > 0).length, document.documentElement.scrollWidth, "
+        "innerWidth, Math.min(...images.map(each => each.getBoundingClientRect().width))]) })</script>"
+    )
+    page = tmp_path / "page.html"
+    page.write_text(html.replace("</body>", f"{probe}</body>"))
+    # A window cannot be narrower than 500 pixels; a frame can.
+    frame = tmp_path / "frame.html"
+    frame.write_text(
+        f"<iframe src='page.html' width={width} height=800 style='border:0'></iframe><script>addEventListener('load', "
+        "() => setTimeout(() => document.title = frames[0].document.title, 500))</script>"
+    )
+    command = ["chromium", "--headless=new", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files"]
+    command += ["--enable-logging=stderr", f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=5000"]
+    command += ["--window-size=1500,1000", "--dump-dom", frame.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert "CONSOLE" not in done.stderr
+    images, loaded, scroll, inner, narrowest = json.loads(re.search(r"<title>(.*?)</title>", done.stdout)[1])
+    assert images == loaded >= 8 and inner == width and scroll <= inner
+    assert narrowest > 300
+
+
+def test_what_cannot_be_compared_is_said(comparison, tmp_path, capsys):
+    """Other test pictures, a damaged record, a folder that is no run: named, and the rest is reported."""
+    made = [make_run(tmp_path / f"run{seed}", seed=seed) for seed in (0, 1)]
+    other = make_run(tmp_path / "other", names=[f"else/{number}.jpg" for number in range(200)])
+    (shutil.copytree(made[0], tmp_path / "damaged") / "record.json").write_text("{}")
+    config = CompareConfig(from_=(*made, other, tmp_path / "damaged", tmp_path / "none"), output=tmp_path / "out")
+    found = comparing.compare_runs(config)
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "was scored on other test pictures and is left out" in text and str(other) in text
+    errors = {run["name"]: run["error"] for run in found["runs"] if "error" in run}
+    assert "not a run record" in errors["damaged"] and "is this a run folder?" in errors["none"]
+    assert all(error in text for error in errors.values())
+
+
+def test_models_that_cannot_be_told_apart(tmp_path):
+    made = [make_run(tmp_path / name, name, seed=3, skill=1.0) for name in ("resnet_nano", "vit_nano")]
+    (sentence,) = comparing.compare_runs(CompareConfig(from_=tuple(made), output=tmp_path / "out"))["verdicts"]
+    assert "cannot be told apart on these 200 pictures" in sentence and "One seed" in sentence
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "give --pair, --presets or --from"),
+        (["--pair", "embedded", "--presets", "vit_nano"], "--pair and --presets: give one of them"),
+        (["--presets", "vit_nano", "vit_nano"], "--presets vit_nano vit_nano: names one twice"),
+        (["--pair", "embedded", "--seeds", "-1"], "--seeds -1: must be between"),
+        (["--pair", "embedded", "--jobs", "0"], "--jobs 0: must be positive"),
+        (["--presets", "here/weights.npz", "--budget", "flops"], "--budget flops: the operations of here/weights.npz"),
+    ],
+)
+def test_flags_that_make_no_sense(command, monkeypatch, tmp_path, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    status, _, err = command("compare", *arguments)
+    assert status == 2 and message in err and err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_of_something_else_is_left_alone(command, tmp_path):
+    (tmp_path / "letters.txt").write_text("dear")
+    status, _, err = command("compare", "--pair", "embedded", "--output", tmp_path)
+    assert status == 2 and "exists and holds no comparison" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["letters.txt"]
+
+
+def test_the_plan(tmp_path):
+    config = CompareConfig(pair="embedded", backends=("jax", "torch"), seeds=(0, 7), output=tmp_path)
+    planned = plan.plan_runs(config)
+    assert [(run.preset, run.backend, run.seed) for run in planned[:4]] == [
+        ("resnet_nano", "jax", 0),
+        ("resnet_nano", "torch", 0),
+        ("vit_nano", "jax", 0),
+        ("vit_nano", "torch", 0),
+    ]
+    assert len({run.folder for run in planned}) == 8
+    again = plan.plan_runs(CompareConfig(pair="embedded", backends=("torch",), seeds=(7,), output=tmp_path))
+    assert {run.folder for run in again} <= {run.folder for run in planned}
+    longer = plan.plan_runs(CompareConfig(pair="embedded", backends=("torch",), epochs=9, output=tmp_path))
+    assert not {run.folder for run in longer} & {run.folder for run in planned}
+    assert longer[0].flags[-4:] == ("--epochs", "9", "--seed", "0")
+
+
+def test_budgets(tmp_path, monkeypatch):
+    flops = CompareConfig(pair="embedded", backends=("jax",), budget="flops", epochs=10, output=tmp_path)
+    from keras_dogs.costs import count_gflops
+    from keras_dogs.presets import PRESETS
+
+    ratio = count_gflops(PRESETS["resnet_nano"]) / count_gflops(PRESETS["vit_nano"])
+    assert plan.epochs_of_equal_flops(flops) == {("resnet_nano", "jax"): 10, ("vit_nano", "jax"): round(10 * ratio)}
+    by_time = CompareConfig(pair="embedded", backends=("jax",), budget="time", epochs=10, output=tmp_path)
+    seconds = iter((3.0, 1.0))
+    monkeypatch.setattr(comparing.Children, "run", lambda self, planned: {})
+    monkeypatch.setattr(comparing, "_epoch_seconds", lambda run: next(seconds))
+    assert comparing._epochs(by_time) == {("resnet_nano", "jax"): 10, ("vit_nano", "jax"): 30}
+
+
+class Scripted(plan.PlannedRun):
+    """A run that is a script of the test's instead of a training."""
+
+    script = "import sys; print('keras_dogs.train: error: what is wrong', file=sys.stderr); sys.exit(2)"
+
+    @property
+    def arguments(self):
+        return ["-c", self.script, str(self.folder)]
+
+
+class Killed(Scripted):
+    script = "import os; os.kill(os.getpid(), 9)"
+
+
+class Waiting(Scripted):
+    script = (
+        "import signal, sys, pathlib, time\n"
+        "def stop(*_): pathlib.Path(sys.argv[1]).write_text('saved'); sys.exit(143)\n"
+        "signal.signal(signal.SIGTERM, stop)\n"
+        "pathlib.Path(sys.argv[1] + '.ready').touch()\n"
+        "time.sleep(60)"
+    )
+
+
+def scripted(kind, folder, backend=BACKEND):
+    return kind("resnet_nano", backend, 0, (), folder)
+
+
+def test_a_run_that_fails_does_not_stop_the_others(tmp_path, monkeypatch):
+    monkeypatch.setattr(plan, "is_installed", lambda backend: backend != "nothing")
+    runs = [scripted(Scripted, tmp_path / "one"), scripted(Killed, tmp_path / "two")]
+    runs.append(scripted(Scripted, tmp_path / "three", "nothing"))
+    finished = make_run(tmp_path / "four")
+    errors = comparing.Children(CompareConfig(pair="embedded", output=tmp_path, jobs=2)).run(
+        [*runs, scripted(Scripted, finished)]
+    )
+    assert errors[tmp_path / "one"] == "what is wrong"
+    assert "ended by signal 9 (SIGKILL)" in errors[tmp_path / "two"]
+    assert errors[tmp_path / "three"].startswith("nothing is not installed: pip install")
+    assert finished not in errors  # and was not run again
+
+
+def test_children_are_told_to_save_when_it_is_stopped(tmp_path, monkeypatch):
+    run = scripted(Waiting, tmp_path / "run")
+    look = comparing.Children._look
+
+    def interrupt(self):
+        look(self)
+        if (tmp_path / "run.ready").exists():
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(comparing.Children, "_look", interrupt)
+    with pytest.raises(Interrupted, match="what is finished is kept, and the same command goes on"):
+        comparing.Children(CompareConfig(pair="embedded", output=tmp_path)).run([run])
+    assert (tmp_path / "run").read_text() == "saved"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="prctl is Linux' own")
+def test_children_end_when_it_is_killed(tmp_path, child):
+    code = (
+        "import os, sys, pathlib\n"
+        "sys.path.insert(0, 'tests')\n"
+        "import test_compare as t\n"
+        "from keras_dogs import comparing\n"
+        "look = comparing.Children._look\n"
+        "def kill(self):\n"
+        "    look(self)\n"
+        "    if (folder / 'run.ready').exists(): os.kill(os.getpid(), 9)\n"
+        "folder = pathlib.Path(sys.argv[1])\n"
+        "comparing.Children._look = kill\n"
+        "run = t.scripted(t.Waiting, folder / 'run')\n"
+        "comparing.Children(t.CompareConfig(pair='embedded', output=folder)).run([run])"
+    )
+    assert child(["-c", code, tmp_path]).returncode == -9
+    deadline = time.monotonic() + 20
+    while not (tmp_path / "run").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert (tmp_path / "run").read_text() == "saved"
+
+
+def test_a_whole_comparison(command, dogs, tmp_path, monkeypatch, capsys):
+    """Real children on this backend: one fails; the second time nothing that is finished is made again."""
+    told = ["--presets", "resnet_nano", "resnet_nanoo", "--backends", BACKEND, "--dataset", dogs]
+    told += ["--train-flags=--batch-size 4", "--epochs", "1", "--output", tmp_path / "out"]
+    status, out, err = command("compare", *told)
+    assert status == 0 and "did you mean" in err and f"report: {tmp_path / 'out' / 'report.html'}" in out
+    records = sorted((tmp_path / "out" / "runs").glob("*/record.json"))
+    assert [RunRecord.load(path).preset for path in records] == ["resnet_nano"]
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "1 of 2 runs are finished" in text and "Runs that are missing" in text and "did you mean" in text
+    assert f"KERAS_BACKEND={BACKEND} python -m keras_dogs.train --preset resnet_nano" in text
+
+    before = [path.stat().st_mtime_ns for path in records]
+    assert command("compare", *told)[0] == 0
+    assert [path.stat().st_mtime_ns for path in records] == before
+
+
+def test_without_a_finished_run_there_is_a_report_and_a_status(command, tmp_path):
+    status, _, err = command("compare", "--from", tmp_path / "none", "--output", tmp_path / "out")
+    assert status == 1 and "failed: none: " in err
+    assert "0 of 1 runs are finished" in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_it_loads_no_keras(child):
+    code = (
+        "import sys, keras_dogs.comparing, keras_dogs.results_page\n"
+        "assert not {'keras', 'jax', 'torch', 'tensorflow'} & set(sys.modules)"
+    )
+    finished = child(["-c", code])
+    assert finished.returncode == 0, finished.stderr
+
+
+def test_pictures_are_shown_where_they_are_at_hand(dogs, tmp_path):
+    names = list(load_dataset(str(dogs)).test.names)
+    data = {"dataset": str(dogs), "data_dir": None}
+    made = [
+        make_run(tmp_path / preset, preset, skill=skill, num_pictures=9, names=names)
+        for preset, skill in (("resnet_nano", 9.0), ("vit_nano", -9.0))
+    ]
+    for run in made:
+        record = json.loads((run / "record.json").read_text())
+        record["config"]["data"] = data
+        (run / "record.json").write_text(json.dumps(record))
+    found = results.collect(CompareConfig(from_=tuple(made)), [], {})
+    results_page.write_report(found, tmp_path / "out")
+    assert len(found["pictures"]) == 6 and len(list((tmp_path / "out" / "pictures").iterdir())) == 6
+
+
+def test_a_full_disk_is_one_line(command, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(results_page.artifacts, "write_bytes", full)
+    status, _, err = command("compare", "--from", tmp_path / "none", "--output", tmp_path / "out")
+    assert status == 2 and "free some space or choose another --output" in err and err.count("\n") == 1
+
+
+def test_bad_pairs_name_the_choices(command):
+    status, _, err = command("compare", "--pair", "unfair")
+    assert status == 2 and "same-pretraining" in err
+
+
+def test_user_errors_of_a_plan(tmp_path, monkeypatch):
+    monkeypatch.setattr(plan, "is_installed", lambda backend: False)
+    with pytest.raises(UserError, match="no backend is installed: pip install"):
+        plan.backends_of(CompareConfig(pair="embedded"))

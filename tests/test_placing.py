@@ -1,0 +1,125 @@
+"""`--cache`: where the pictures are while a training reads them must not show in what comes out."""
+
+import csv
+import shutil
+
+import numpy as np
+import pytest
+
+from keras_dogs import backend
+from keras_dogs.callbacks import StepLog
+from keras_dogs.config import DataConfig
+from keras_dogs.config import TrainConfig
+from keras_dogs.errors import Interrupted
+from keras_dogs.errors import UserError
+from keras_dogs.loaders.canvases import Canvases
+from keras_dogs.loaders.canvases import Rows
+from keras_dogs.loaders.placing import choose_place
+from keras_dogs.training import fine_tune
+
+
+def train(dogs, output, cache, **changes):
+    told = dict(epochs=2, batch_size=4, mixup=0.2, **changes)
+    return fine_tune(TrainConfig(data=DataConfig(dataset=str(dogs), cache=cache), output=output, **told))
+
+
+def losses(run) -> list[float]:
+    with (run.folder / "steps.csv").open() as file:
+        return [float(row["loss"]) for row in csv.DictReader(file)]
+
+
+@pytest.fixture(scope="module")
+def mapped(tmp_path_factory, dogs):
+    """A run that reads canvases from the cache on disk, which `auto` chooses on a CPU."""
+    return train(dogs, tmp_path_factory.mktemp("runs") / "run", "auto")
+
+
+@pytest.mark.parametrize("cache", ["device", "none"])
+def test_the_same_training(mapped, dogs, tmp_path, cache):
+    run = train(dogs, tmp_path / "run", cache)
+    np.testing.assert_allclose(losses(run), losses(mapped), rtol=1e-5)
+    assert run.record.test.loss == pytest.approx(mapped.record.test.loss, rel=1e-4)
+    assert run.record.validation.loss == pytest.approx(mapped.record.validation.loss, rel=1e-4)
+    assert (run.folder / "model.keras").stat().st_size == (mapped.folder / "model.keras").stat().st_size
+    assert run.record.cache.startswith(cache)
+    if not backend.has_accelerator():
+        assert mapped.record.cache.startswith("disk")
+
+
+def test_a_run_on_the_device_goes_on_elsewhere(mapped, dogs, tmp_path, monkeypatch):
+    """A checkpoint holds no pictures, so that it does not matter where they are."""
+    from keras_dogs import checkpoints
+
+    save = checkpoints.Checkpoints.save
+
+    def killed(self, model, state):
+        path = save(self, model, state)
+        if state["step"] == 3:
+            raise KeyboardInterrupt
+        return path
+
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(checkpoints.Checkpoints, "save", killed)
+        train(dogs, tmp_path / "run", "device")
+    run = train(dogs, tmp_path / "run", "disk", resume=True)
+    np.testing.assert_allclose(losses(run), losses(mapped), rtol=1e-5)
+    assert run.record.cache.startswith("disk")
+
+
+def test_a_stream_names_what_it_cannot_read(dogs, tmp_path):
+    pictures = shutil.copytree(dogs, tmp_path / "dogs")
+    bad = next((pictures / "train" / "amberwick").iterdir())
+    bad.write_bytes(b"")
+    with pytest.raises(UserError, match=f"{bad.name}: the file is empty.*--cache none cannot leave a picture out"):
+        train(pictures, tmp_path / "run", "none")
+
+
+def canvases(num_pictures):
+    table = np.zeros((num_pictures, 8, 8, 3), np.uint8)
+    return Canvases(Rows(table, np.arange(num_pictures)), np.zeros(num_pictures, np.int32), ("",) * num_pictures, ())
+
+
+@pytest.mark.parametrize(
+    ("cache", "has_accelerator", "free", "on_device"),
+    [
+        ("auto", True, 10_000, True),
+        ("auto", True, 3_000, False),  # it would fit, and the model would not
+        ("auto", True, None, False),
+        ("auto", False, 10_000, False),
+        ("device", False, 10_000, True),
+        ("disk", True, 10_000, False),
+    ],
+)
+def test_auto_chooses_the_device_where_there_is_room(monkeypatch, cache, has_accelerator, free, on_device):
+    monkeypatch.setattr(backend, "has_accelerator", lambda: has_accelerator)
+    monkeypatch.setattr(backend, "free_device_bytes", lambda: free)
+    place = choose_place(cache, canvases(10))
+    assert place.on_device is on_device
+    assert place.in_words.startswith("device" if on_device else "disk")
+
+
+def test_a_table_that_does_not_fit_is_refused(monkeypatch):
+    monkeypatch.setattr(backend, "free_device_bytes", lambda: 1000)
+    with pytest.raises(UserError, match="--cache device: the pictures take .* leave it out, or give a smaller"):
+        choose_place("device", canvases(10))
+
+
+def test_losses_are_read_some_steps_late(monkeypatch):
+    monkeypatch.setattr(StepLog, "SECONDS_AHEAD", 1e9)
+    log = StepLog(lambda steps: steps * 0.5)
+    log.on_epoch_begin(0)
+    read = []
+    for step in range(25):
+        log.on_train_batch_end(step, {"step_loss": float(step)})
+        read.append(len(log.rows))
+    assert read == [1] * 20 + [21] * 5 and log.num_steps == 25
+    log.on_epoch_end(0)
+    assert [(row["step"], row["loss"], row["learning_rate"]) for row in log.rows] == [
+        (step + 1, step, step / 2) for step in range(25)
+    ]
+    log.on_train_batch_end(25, {"step_loss": 1.0})
+    log.on_train_batch_end(26, {"step_loss": float("nan")})
+    log.on_train_batch_end(27, {"step_loss": 2.0})
+    with pytest.raises(FloatingPointError):
+        log.read()
+    assert log.rows[-1]["step"] == 27  # the one that is not finite
