@@ -361,6 +361,21 @@ class PredictConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class ExplainConfig:
+    """Show where a classifier looked: attention rollout of a ViT, Grad-CAM of a ResNet."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """A run folder, or a .keras file."""
+    pictures: Annotated[tuple[str, ...], tyro.conf.Positional]
+    """Picture files, folders of them, or quoted globs."""
+    output: Path = Path("explanations")
+    """The folder for a figure a picture."""
+
+    def __post_init__(self):
+        _require(len(self.pictures) > 0, "PICTURES", "none", "at least one")
+
+
+@dataclasses.dataclass(frozen=True)
 class DrawConfig:
     """Write drawn dogs as picture files: train/<breed>/ and test/<breed>/."""
 

@@ -69,6 +69,27 @@ def draw_per_class(accuracies, file: Path) -> None:
     _save(figure, file)
 
 
+def draw_explanation(canvas, heat, title: str, file: Path) -> None:
+    """A picture, and beside it the same with the heat over it.
+
+    Args:
+        canvas: uint8 array `(size, size, 3)`.
+        heat: float array `(rows, columns)`, at least 0.
+        title: str.
+        file: Path.
+    """
+    pyplot = _pyplot()
+    figure, (plain, heated) = pyplot.subplots(1, 2, figsize=(5.4, 3.0), layout="constrained")
+    extent = (0, canvas.shape[1], canvas.shape[0], 0)
+    plain.imshow(canvas, extent=extent)
+    heated.imshow(canvas.mean(axis=2), cmap="gray", extent=extent)
+    heated.imshow(heat, cmap="inferno", alpha=0.6, interpolation="bilinear", extent=extent, vmin=0)
+    for axis in (plain, heated):
+        axis.set_axis_off()
+    figure.suptitle(title, fontsize=11)
+    _save(figure, file)
+
+
 def _pyplot():
     import matplotlib
 

@@ -1,0 +1,39 @@
+"""See where a classifier looked: `python -m keras_dogs.explain RUN PICTURE... --output DIR`."""
+
+import sys
+
+from keras_dogs import commands
+from keras_dogs.config import ExplainConfig
+from keras_dogs.datasets import display_name
+
+
+def main() -> int:
+    """The command."""
+    return commands.run("explain", ExplainConfig, _explain)
+
+
+def _explain(config: ExplainConfig) -> None:
+    from keras_dogs import artifacts
+    from keras_dogs import backend
+    from keras_dogs.errors import UserError
+    from keras_dogs.errors import write_error
+
+    backend.select()
+    model_file = artifacts.find_model(config.run)
+    if config.output.exists() and not config.output.is_dir():
+        raise UserError(f"--output {config.output}: is a file; choose a folder")
+    from keras_dogs.explanation import explain_files
+    from keras_dogs.inference import find_pictures
+    from keras_dogs.models import load_classifier
+
+    pictures = find_pictures(config.pictures)
+    try:
+        for file, found, drawn in explain_files(load_classifier(model_file), pictures, config.output):
+            name = display_name(found.class_name)
+            print(f"{file}: {name} {found.probability:.1%}, {found.method}: {drawn}", flush=True)
+    except OSError as error:
+        raise write_error(config.output, error) from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,124 @@
+"""Attention rollout and Grad-CAM; beside transformers on real sizes, `test_reference_weights.py` holds them too."""
+
+import keras
+import numpy as np
+import pytest
+from conftest import files_below
+from keras import ops
+
+import keras_dogs
+from keras_dogs.errors import UserError
+from keras_dogs.explanation import attention_rollout
+from keras_dogs.explanation import grad_cam
+
+PICTURES = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype="uint8")
+
+
+@pytest.fixture(scope="module")
+def vit():
+    return keras_dogs.build_vit("vit_nano", num_classes=5, augmentation="none")
+
+
+@pytest.fixture(scope="module")
+def resnet():
+    classifier = keras_dogs.build_resnet("resnet_nano", num_classes=5, augmentation="none")
+    head = classifier.get_layer("head")
+    kernel = np.random.default_rng(1).normal(size=head.kernel.shape).astype("float32")
+    head.set_weights([kernel, np.zeros(5, "float32")])
+    return classifier
+
+
+def test_rollout_is_keras_own_attention_multiplied(vit):
+    """Keras' layers give their scores when asked; here they are asked, block by block."""
+    backbone = keras_dogs.models.backbone_of(vit)
+    attention = [layer for layer in backbone._flatten_layers() if isinstance(layer, keras.layers.MultiHeadAttention)]
+    scores = []
+
+    def watch(layer, call):
+        def watching(query, value, **named):
+            outputs, weights = call(query, value, return_attention_scores=True)
+            scores.append(ops.convert_to_numpy(weights).astype("float64"))
+            return outputs
+
+        layer.call = watching
+
+    for layer in attention:
+        watch(layer, layer.call)
+    vit(PICTURES, training=False)
+    for layer in attention:
+        del layer.call
+    tokens = scores[0].shape[-1]
+    flow = np.broadcast_to(np.eye(tokens), (2, tokens, tokens))
+    for weights in scores:
+        flow = (weights.mean(axis=1) / 2 + np.eye(tokens) / 2) @ flow
+    assert len(scores) == len(attention) > 1
+    heat = attention_rollout(vit, PICTURES)
+    np.testing.assert_allclose(heat.reshape(2, -1), flow[:, 0, 1:], rtol=1e-4)
+    assert heat.shape[1] == heat.shape[2] and (heat > 0).all() and (heat.sum(axis=(1, 2)) < 1).all()
+
+
+def test_the_model_is_as_before(vit):
+    before = ops.convert_to_numpy(vit(PICTURES))
+    attention_rollout(vit, PICTURES)
+    np.testing.assert_array_equal(ops.convert_to_numpy(vit(PICTURES)), before)
+
+
+def test_grad_cam_is_the_gradient(resnet):
+    """Against differences: each map of the last ones is changed as a whole, and the logit looked at."""
+    pooling, head = resnet.get_layer("pooling"), resnet.get_layer("head")
+    maps = ops.convert_to_numpy(keras.Model(resnet.input, pooling.input)(PICTURES)).astype("float64")
+    labels = ops.convert_to_numpy(resnet(PICTURES)).argmax(axis=1).tolist()
+    places = maps.shape[1] * maps.shape[2]
+
+    def logit(changed, picture):
+        logits = head(pooling(changed[picture : picture + 1].astype("float32")))
+        return float(ops.convert_to_numpy(logits)[0, labels[picture]])
+
+    expected = np.zeros(maps.shape[:3])
+    for picture in range(2):
+        for channel in range(maps.shape[3]):
+            more, less = maps.copy(), maps.copy()
+            more[..., channel] += 1
+            less[..., channel] -= 1
+            gradient = (logit(more, picture) - logit(less, picture)) / 2 / places
+            expected[picture] += gradient * maps[picture, ..., channel]
+    heat = grad_cam(resnet, PICTURES, labels)
+    np.testing.assert_allclose(heat, np.maximum(expected, 0), atol=1e-4 * heat.max())
+    assert heat.max() > 0
+
+
+def test_grad_cam_finds_what_decides(resnet):
+    """A class that one map alone speaks for: the heat is that map."""
+    head = resnet.get_layer("head")
+    kernel, bias = head.get_weights()
+    maps = ops.convert_to_numpy(keras.Model(resnet.input, resnet.get_layer("pooling").input)(PICTURES))
+    loud = int(maps[0].sum(axis=(0, 1)).argmax())
+    alone = np.zeros_like(kernel)
+    alone[loud, 2] = 1
+    head.set_weights([alone, bias])
+    heat = grad_cam(resnet, PICTURES, [2, 2])
+    head.set_weights([kernel, bias])
+    np.testing.assert_allclose(heat[0] / heat[0].max(), maps[0, ..., loud] / maps[0, ..., loud].max(), atol=1e-5)
+
+
+def test_a_backbone_without_keras_attention_is_refused(resnet):
+    with pytest.raises(UserError, match="attention rollout: a resnet keeps its attention to itself"):
+        attention_rollout(resnet, PICTURES)
+
+
+def test_the_command(command, run_folder, dogs, tmp_path, vit):
+    pictures = sorted((dogs / "test" / "amberwick").iterdir())[:2]
+    status, out, _ = command("explain", run_folder, *pictures, "--output", tmp_path / "heat")
+    assert status == 0 and out.count("Grad-CAM") == 2
+    assert files_below(tmp_path / "heat") == sorted(f"{picture.stem}.png" for picture in pictures)
+    keras_dogs.save_classifier(vit, tmp_path / "vit.keras")
+    status, out, _ = command("explain", tmp_path / "vit.keras", pictures[0], "--output", tmp_path / "heat")
+    assert status == 0 and "attention rollout" in out
+    (tmp_path / "broken.png").write_bytes(b"")
+    for arguments, message in (
+        ([run_folder, tmp_path / "broken.png"], "broken.png: the file is empty"),
+        ([run_folder, pictures[0], "--output", pictures[1]], "is a file; choose a folder"),
+        ([tmp_path, pictures[0]], "is it a run folder?"),
+    ):
+        status, _, err = command("explain", *arguments)
+        assert status == 2 and message in err and err.count("\n") == 1
