@@ -56,7 +56,10 @@ class PlannedRun(NamedTuple):
 def short_name(preset: str) -> str:
     """The last part of a path or an address, fit for a folder."""
     parts = [part for part in re.split(r"[/:]", preset) if part and not part.isdigit()]
-    return re.sub(r"[^\w.=+-]", "_", parts[-1] if parts else "preset")[:60]
+    name = parts[-1] if parts else "preset"
+    for suffix in (".weights.h5", ".npz", ".safetensors", ".pth", ".keras"):
+        name = name.removesuffix(suffix)
+    return re.sub(r"[^\w.=+-]", "_", name)[:60]
 
 
 def presets_of(config: CompareConfig) -> tuple[str, ...]:

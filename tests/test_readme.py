@@ -8,6 +8,7 @@ import pytest
 import tyro
 from conftest import files_below
 
+from keras_dogs.config import CompareConfig
 from keras_dogs.config import TrainConfig
 from keras_dogs.presets import PRESETS
 
@@ -21,11 +22,12 @@ QUICKER = {
     "evaluate": "",
     "predict": "",
     "cache": "",
+    "explain": "",
 }
 
 
-def blocks(language):
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+def blocks(language, text=README):
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
 def commands():
@@ -59,11 +61,11 @@ def test_own_pictures(child, tmp_path, monkeypatch):
     """From drawing the pictures to the page of an evaluation, line by line, in the README's order."""
     monkeypatch.chdir(tmp_path)
     first = next(place for place, command in enumerate(commands()) if "keras_dogs.draw" in command)
-    last = next(place for place, command in enumerate(commands()) if "--output evaluation" in command)
+    last = next(place for place, command in enumerate(commands()) if "--output heat" in command)
     for line in commands()[first : last + 1]:
         arguments = shlex.split(line)[1:]
         name = arguments[1].removeprefix("keras_dogs.")
-        if name == "describe":
+        if name in ("describe", "compare"):
             continue
         quicker = QUICKER[name] if "--resume" not in arguments else ""
         finished = child([*arguments, *shlex.split(quicker)])
@@ -73,6 +75,13 @@ def test_own_pictures(child, tmp_path, monkeypatch):
     assert {"dogs", "runs/mine/record.json", "runs/swept/record.json", "evaluation/report.html"} <= set(files)
 
 
+def test_the_comparison_is_understood():
+    """`tests/test_compare.py` runs a smaller one."""
+    (line,) = [command for command in commands() if "keras_dogs.compare" in command]
+    config = tyro.cli(CompareConfig, args=shlex.split(line)[3:])
+    assert config.pair == "embedded" and config.seeds == (0, 1, 2)
+
+
 def test_describe(command):
     block = next(block for block in blocks("bash") if "keras_dogs.describe" in block)
     for line in block.strip().splitlines():
@@ -80,7 +89,7 @@ def test_describe(command):
         assert status == 0 and "resnet_50_imagenet" in out
 
 
-@pytest.mark.parametrize("code", blocks("python"))
+@pytest.mark.parametrize("code", blocks("python") + blocks("python", (ROOT / "docs" / "attention.md").read_text()))
 def test_code(child, tmp_path, monkeypatch, code):
     monkeypatch.chdir(tmp_path)
     finished = child(["-c", code])
@@ -104,6 +113,15 @@ def test_the_figures_are_those_of_the_result_files(monkeypatch):
     import readme_table
 
     assert readme_table.insert(README) == README
+
+
+def test_the_page_of_results_is_of_the_result_files(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import results_docs
+
+    text = (ROOT / "docs" / "results.md").read_text()
+    assert text == results_docs.render()
+    assert all((ROOT / "docs" / file).is_file() for file in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", text))
 
 
 def test_the_tree_is_the_tree():

@@ -16,6 +16,8 @@ from conftest import is_installed
 
 import keras_dogs
 from keras_dogs.errors import UserError
+from keras_dogs.explanation import attention_rollout
+from keras_dogs.explanation import grad_cam
 from keras_dogs.models import feature_extractor
 from keras_dogs.weights.positions import resample_positions
 
@@ -73,6 +75,19 @@ def test_logits_are_those_of_the_library(references, expected, name):
     ours = logits(references / name, expected["pictures"])
     assert ours.shape == (2, 7) and np.ptp(expected[name]) > 0.01
     assert np.abs(ours - expected[name]).max() <= 1e-4 * np.abs(expected[name]).max()
+
+
+def test_attention_rollout_is_transformers(references, expected):
+    classifier = keras_dogs.build_classifier(str(references / "vit_b16"), num_classes=None, augmentation="none")
+    ours, theirs = attention_rollout(classifier, expected["pictures"]), expected["vit_b16 explained"]
+    assert np.abs(ours - theirs).max() <= 1e-4 * theirs.max() and np.ptp(theirs) > 0.1 * theirs.max()
+
+
+def test_grad_cam_is_pytorchs_gradient(references, expected):
+    classifier = keras_dogs.build_classifier(str(references / "resnet50"), num_classes=None, augmentation="none")
+    labels = expected["resnet50"].argmax(axis=1)
+    ours, theirs = grad_cam(classifier, expected["pictures"], labels), expected["resnet50 explained"]
+    assert np.abs(ours - theirs).max() <= 1e-4 * theirs.max() and np.ptp(theirs) > 0.1 * theirs.max()
 
 
 def test_half_precision_inside_a_checkpoint_of_a_training(references, expected):

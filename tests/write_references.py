@@ -59,12 +59,36 @@ def randomise(model):
     return model.eval()
 
 
+def pixels_of(mean, std):
+    mean, std = (torch.tensor(values)[:, None, None] for values in (mean, std))
+    return (torch.tensor(PICTURES).permute(0, 3, 1, 2) / 255 - mean) / std
+
+
 def logits(model, mean, std, get=lambda output: output):
-    pixels = (torch.tensor(PICTURES).permute(0, 3, 1, 2) / 255 - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[
-        :, None, None
-    ]
     with torch.no_grad():
-        return get(model(pixels)).numpy()
+        return get(model(pixels_of(mean, std))).numpy()
+
+
+def rollout(model, mean, std):
+    """Attention rollout (arXiv 2005.00928) of a ViT of transformers, from the attention that it gives out itself."""
+    model.set_attn_implementation("eager")
+    with torch.no_grad():
+        attentions = model(pixels_of(mean, std), output_attentions=True).attentions
+    flow = torch.eye(attentions[0].shape[-1])
+    for attention in attentions:
+        mixed = attention.mean(dim=1) + torch.eye(attention.shape[-1])
+        flow = mixed / mixed.sum(dim=-1, keepdim=True) @ flow
+    return flow[:, 0, 1:].reshape(len(PICTURES), 14, 14).numpy()
+
+
+def grad_cam(model, mean, std):
+    """Grad-CAM (arXiv 1610.02391) of a ResNet of transformers' greatest logit, by PyTorch's differentiation."""
+    kept = []
+    hook = model.resnet.encoder.register_forward_hook(lambda module, given, output: kept.append(output[0]))
+    scores = model(pixels_of(mean, std)).logits
+    hook.remove()
+    gradients = torch.autograd.grad(scores.max(dim=1).values.sum(), kept[0])[0]
+    return torch.relu((gradients.mean(dim=(2, 3), keepdim=True) * kept[0]).sum(dim=1)).detach().numpy()
 
 
 def main(folder: Path):
@@ -77,6 +101,9 @@ def main(folder: Path):
             json.dumps({"image_mean": mean, "image_std": std, "do_normalize": True, "resample": 3})
         )
         expected[name] = logits(model, mean, std, lambda output: output.logits)
+        if name in ("vit_b16", "resnet50"):
+            explain = rollout if name == "vit_b16" else grad_cam
+            expected[f"{name} explained"] = explain(model, mean, std)
     for name in TIMM:
         model = randomise(timm.create_model(name, num_classes=7))
         timm.models.save_for_hf(model, folder / name, safe_serialization=True)

@@ -1,0 +1,38 @@
+"""Keep a comparison among the results: `python benchmarks/comparison.py NAME FOLDER`, FOLDER written by `compare`.
+
+The comparisons that are kept were made with:
+
+    embedded     python -m keras_dogs.compare --pair embedded --seeds 0 1 2
+    real_sample  python -m keras_dogs.compare --dataset SAMPLE --train-flags="--linear-probe" --presets
+                 applications:resnet50:WEIGHTS/resnet50_imagenet1k_fp16.weights.h5 WEIGHTS/dinov2_vits14_hf
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import runs
+
+
+def main():
+    """Copies `results.json`, with the machine in it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", choices=["embedded", "real_sample"])
+    parser.add_argument("folder", type=Path)
+    flags = parser.parse_args()
+    found = json.loads((flags.folder / "results.json").read_text())
+    rows = [{**row, "versions": next(iter(_versions(found, row["backend"])), {})} for row in found["groups"]]
+    runs.write(f"comparison_{flags.name}", rows, summary={"comparison": found}, line=in_words)
+
+
+def _versions(found: dict, backend: str):
+    return (run["versions"] for run in found["runs"] if run.get("backend") == backend and "versions" in run)
+
+
+def in_words(row: dict) -> str:
+    """What is printed of a row."""
+    return f"top-1 {row['top1']['mean']:.1%}, {row['train_images_per_second']['mean']:.0f} images/s"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""Write docs/results.md, with its figures, from `results/`: `python benchmarks/results_docs.py`."""
+
+import json
+import re
+import shutil
+import statistics
+import tempfile
+from pathlib import Path
+
+import runs
+
+from keras_dogs import pages
+from keras_dogs import results_figures
+from keras_dogs import results_page
+
+ROOT = Path(__file__).parents[1]
+FIGURES = ("accuracy", "curves", "cost", "time_to_accuracy", "classes")
+COMPARISONS = {
+    "embedded": "Drawn dogs: the embedded pair",
+    "real_sample": "Real dogs: linear probes on a sample",
+}
+REMARKS = {
+    "real_sample": "The sample is 3,600 + 1,200 photographs, cropped to their dogs, of all 120 breeds. The ResNet-50 "
+    "was trained on ImageNet-1k, so it knows these breeds and has most likely seen these pictures. The ViT-S/14 is a "
+    "DINOv2 backbone that was trained on for saliency and is weak on breeds: this is **not** a verdict on ViTs, it is "
+    "the whole path run on real pictures with real weights, on the three backends.",
+}
+
+
+def render() -> str:
+    """The page as Markdown."""
+    parts = [
+        "# Results\n\nWritten by `benchmarks/results_docs.py` from `benchmarks/results/`, never typed. How each was "
+        "made: [benchmarks](../benchmarks/README.md). No figure is from a GPU: none was at hand.\n"
+    ]
+    for name, title in COMPARISONS.items():
+        for file in sorted(runs.RESULTS.glob(f"comparison_{name}-*.json")):
+            parts.append(_comparison(name, title, json.loads(file.read_text())))
+    for file in sorted(runs.RESULTS.glob("throughput-*.json")):
+        parts.append(_throughput(json.loads(file.read_text())))
+    return "\n".join(parts)
+
+
+def _comparison(name: str, title: str, result: dict) -> str:
+    found = result["comparison"]
+    text = results_page.report(found, list(FIGURES), {})
+    text = text.replace("](figures/", f"](results/{name}/")
+    # One page, one title; the runs' folders are not here, and their commands are in the result file.
+    text = re.sub(r"^# .*$", "", text, count=1, flags=re.MULTILINE)
+    text = re.sub(r"\n## Every run\n.*", "", text, flags=re.DOTALL)
+    text = re.sub(r"\n## Pictures that only one gets right\n.*?(?=\n## )", "", text, flags=re.DOTALL)
+    text = re.sub(r"^##", "###", text, flags=re.MULTILINE)
+    remark = f"\n{REMARKS[name]}\n" if name in REMARKS else ""
+    return f"\n## {title}\n{remark}\n{_machine(result)}\n{text}"
+
+
+def _machine(result: dict) -> str:
+    machine = result["machine"]
+    return (
+        f"*{machine['cores']} cores of an {machine['processor']}, {machine['memory_gib']:.0f} GiB; {result['commit']}*"
+    )
+
+
+def _throughput(result: dict) -> str:
+    rows = []
+    for row in result["rows"]:
+        ratios = row.get("ratio_to_best_peer")
+        cells = [row["model"], row["mode"], row["engine"], results_figures.PROSE[row["backend"]]]
+        if "error" in row:
+            rows.append([*cells, row["error"], "", "", ""])
+            continue
+        speed = row["images_per_second"]
+        rows.append(
+            [
+                *cells,
+                f"{speed['median']:.1f} ({speed['min']:.1f} to {speed['max']:.1f})",
+                f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})" if ratios else "–",
+                f"{row['first_step_s']:.1f}",
+                f"{row['peak_memory_gib']:.1f}",
+            ]
+        )
+    header = [
+        "model",
+        "mode",
+        "engine",
+        "backend",
+        "images/s",
+        "ratio to the best peer",
+        "first step, s",
+        "memory, GiB",
+    ]
+    return (
+        f"\n## Images a second\n\n{_machine(result)}\n\nBatch 16 at 224 pixels, float32. `keras_dogs` has `standard` "
+        "augmentation in its training step, the others none. A ratio is of one round: to Flax on JAX, to bare KerasHub "
+        "on TensorFlow, to the faster of timm and transformers on PyTorch.\n\n" + pages.table(header, rows)
+    )
+
+
+def draw() -> None:
+    """The figures of the comparisons."""
+    for name in COMPARISONS:
+        for file in sorted(runs.RESULTS.glob(f"comparison_{name}-*.json")):
+            folder = ROOT / "docs" / "results" / name
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            with tempfile.TemporaryDirectory() as drawn:
+                results_figures.draw_all(json.loads(file.read_text())["comparison"], Path(drawn))
+                for figure in FIGURES:
+                    if (Path(drawn) / f"{figure}.svg").is_file():
+                        shutil.copyfile(Path(drawn) / f"{figure}.svg", folder / f"{figure}.svg")
+
+
+if __name__ == "__main__":
+    draw()
+    (ROOT / "docs" / "results.md").write_text(render())

@@ -1,0 +1,56 @@
+"""What comes before the first step, the first time and the second: `python benchmarks/startup.py`.
+
+`train` on drawn dogs for one epoch with an empty cache folder, then again with what that left there. Seconds are those
+of the run's record; `--help` is a process from start to end.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import runs
+
+
+def main():
+    """A row a backend, preset and time."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backends", nargs="+", default=list(runs.PROSE))
+    parser.add_argument("--presets", nargs="+", default=["vit_nano"])
+    flags = parser.parse_args()
+    began = time.perf_counter()
+    subprocess.run([sys.executable, "-m", "keras_dogs.train", "--help"], check=True, capture_output=True)
+    help_s = time.perf_counter() - began
+    rows = []
+    for backend in flags.backends:
+        for preset in flags.presets:
+            with tempfile.TemporaryDirectory() as folder:
+                os.environ["KERAS_DOGS_CACHE"] = str(Path(folder) / "cache")
+                for time_ in ("first", "second"):
+                    row = measure(backend, preset, Path(folder) / "run")
+                    rows.append({**row, "time": time_, "help_s": help_s})
+    runs.write("startup", rows, line=in_words)
+
+
+def measure(backend: str, preset: str, output: Path) -> dict:
+    """One run's timings."""
+    from keras_dogs.records import RunRecord
+
+    row = runs.train(backend, output, "--preset", preset, "--epochs", "1")
+    if "error" in row:
+        return row
+    timings = vars(RunRecord.load(output / "record.json").timings)
+    return {"backend": backend, "preset": preset, "versions": row["versions"], **timings}
+
+
+def in_words(row: dict) -> str:
+    """What is printed of a row."""
+    parts = ("import_s", "decode_s", "build_s", "first_step_s")
+    return f"{row['time']}: " + ", ".join(f"{part.removesuffix('_s')} {row[part]:.1f}" for part in parts)
+
+
+if __name__ == "__main__":
+    main()
