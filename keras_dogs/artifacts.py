@@ -176,6 +176,13 @@ def _locked(folder: Path):
         (folder / _LOCK).unlink(missing_ok=True)
 
 
+def wait_until_free(folder: Path, seconds: float) -> None:
+    """Waits for another process that writes in a folder, as one does that was told to save and stop."""
+    if folder.is_dir():
+        with contextlib.suppress(filelock.Timeout):
+            filelock.FileLock(folder / _LOCK).acquire(timeout=seconds).lock.release()
+
+
 @contextlib.contextmanager
 def written_whole(path: Path):
     """Gives a path beside `path` to write to; what is there at the end of the block becomes `path`, at once."""

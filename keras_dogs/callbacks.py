@@ -23,6 +23,14 @@ from keras_dogs.scoring import score_logits
 from keras_dogs.stopping import StopRequest
 
 
+class LazyCallbacks(keras.callbacks.CallbackList):
+    """Hands callbacks the tensors of a step's logs, unread; Keras' own list reads them all first, and so waits."""
+
+    def _on_train_batch_end(self, batch, logs=None):
+        for callback in self.callbacks:
+            callback.on_train_batch_end(batch, logs)
+
+
 class StepLog(keras.callbacks.Callback):
     """A row a step for `steps.csv`, and the clock.
 
@@ -42,13 +50,17 @@ class StepLog(keras.callbacks.Callback):
         self.schedule = schedule
         self.rows: list[dict] = []
         self.step_seconds: list[float] = []
+        self.first_steps: list[int] = []  # of each process: they compile
         self._unread: list = []
-        self._epoch = 0
+        self._epoch, self._is_first = 0, True
 
     @property
     def num_steps(self) -> int:
         """Steps that were taken, read or not."""
         return len(self.rows) + len(self._unread)
+
+    def on_train_begin(self, logs=None):
+        self._is_first = True
 
     def on_epoch_begin(self, epoch, logs=None):
         self._epoch, self._read_at = epoch + 1, time.perf_counter()
@@ -56,7 +68,7 @@ class StepLog(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         self._unread.append(logs["step_loss"])
         seconds = time.perf_counter() - self._read_at
-        if not self.step_seconds or len(self._unread) >= self.STEPS_AHEAD or seconds >= self.SECONDS_AHEAD:
+        if self._is_first or len(self._unread) >= self.STEPS_AHEAD or seconds >= self.SECONDS_AHEAD:
             self.read()
 
     def on_epoch_end(self, epoch, logs=None):
@@ -72,6 +84,9 @@ class StepLog(keras.callbacks.Callback):
         self._unread.clear()
         rates = ops.convert_to_numpy(self.schedule(np.arange(first, first + len(losses)))) if losses else ()
         now = time.perf_counter()
+        if losses and self._is_first:
+            self._is_first = False
+            self.first_steps.append(len(self.step_seconds))
         self.step_seconds += [(now - self._read_at) / len(losses)] * len(losses) if losses else []
         self._read_at = now
         for step, (loss, rate) in enumerate(zip(losses, rates), first + 1):
@@ -80,13 +95,17 @@ class StepLog(keras.callbacks.Callback):
                 raise FloatingPointError("the loss is not finite")
 
     def steady_step_seconds(self) -> float:
-        """The median step, compilation left out; 0 where no step was taken in this process."""
-        return float(np.median(self.step_seconds[1:] or self.step_seconds or [0.0]))
+        """The median step, those that compile left out."""
+        return float(np.median(self._steady() or [0.0]))
 
     def steady_steps_per_second(self) -> float:
-        """Steps a second over all steps but the first; 0 where there were none in this process."""
-        steady = self.step_seconds[1:] or self.step_seconds
+        """Steps a second over all steps but those that compile."""
+        steady = self._steady()
         return len(steady) / sum(steady) if steady else 0.0
+
+    def _steady(self) -> list[float]:
+        steady = [seconds for step, seconds in enumerate(self.step_seconds) if step not in set(self.first_steps)]
+        return steady or self.step_seconds
 
 
 class Validation(keras.callbacks.Callback):
@@ -114,7 +133,6 @@ class Validation(keras.callbacks.Callback):
         self.rows: list[dict] = []
         self.best_epoch = 0
         self.best_scores: Scores | None = None
-        self.ended_at: list[float] = []  # `time.perf_counter()` at each epoch's end, validation included
 
     def on_epoch_end(self, epoch, logs=None):
         with averaged(self.model):
@@ -129,7 +147,6 @@ class Validation(keras.callbacks.Callback):
         if scores:
             row |= {"validation_loss": scores.loss, "validation_top1_accuracy": scores.top1_accuracy}
         self.rows.append(row)
-        self.ended_at.append(time.perf_counter())
         if self.is_patience_over():
             self.model.stop_training = True
 
@@ -157,19 +174,21 @@ class Checkpointing(keras.callbacks.Callback):
         step_log: `StepLog`.
         validation: `Validation`.
         stop: `StopRequest`.
+        started: float. `time.perf_counter()` when the command began.
         how_to_go_on: str. Said when training is stopped.
         steps_per_epoch: int.
     """
 
-    def __init__(self, checkpoints, every, step_log, validation, stop, how_to_go_on, steps_per_epoch):
+    def __init__(self, checkpoints, every, step_log, validation, stop, started, how_to_go_on, steps_per_epoch):
         super().__init__()
         self.checkpoints: Checkpoints = checkpoints
         self.stop: StopRequest = stop
         self.every, self.how_to_go_on = every, how_to_go_on
         self.step_log, self.validation, self.steps_per_epoch = step_log, validation, steps_per_epoch
+        self.epoch_end_s: list[float] = []
         self._arrays = None
-        self._seconds_before = 0.0
-        self._began = time.perf_counter()
+        self._train_s_before = self._command_s_before = 0.0
+        self._began, self._started = time.perf_counter(), started
 
     def load(self) -> int:
         """Reads the newest checkpoint; the model has it when the first epoch begins. Gives the steps that are done."""
@@ -179,22 +198,20 @@ class Checkpointing(keras.callbacks.Callback):
         self._arrays, state = found
         self.step_log.rows[:] = state["steps"]
         self.validation.rows[:] = state["history"]
-        # As if this part had followed the one before without a break.
-        begun = time.perf_counter() - state["train_s"]
-        self.validation.ended_at[:] = [begun + seconds for seconds in state.get("epoch_end_s", [])]
         self.validation.best_epoch = state["best_epoch"]
         self.validation.best_scores = Scores(**state["best_scores"]) if state["best_scores"] else None
-        self._seconds_before = state["train_s"]
+        self._train_s_before, self._command_s_before = state["train_s"], state["command_s"]
+        self.epoch_end_s[:] = state["epoch_end_s"]
+        self.step_log.step_seconds[:], self.step_log.first_steps[:] = state["step_seconds"], state["first_steps"]
         return state["step"]
 
     def train_s(self) -> float:
         """Seconds in all parts of the training."""
-        return self._seconds_before + time.perf_counter() - self._began
+        return self._train_s_before + time.perf_counter() - self._began
 
-    def epoch_end_s(self) -> list[float]:
-        """For each epoch, the seconds of training until its end."""
-        now = time.perf_counter()
-        return [self.train_s() - (now - ended) for ended in self.validation.ended_at]
+    def command_s(self) -> float:
+        """Seconds since the command began, those of earlier parts included."""
+        return self._command_s_before + time.perf_counter() - self._started
 
     def on_epoch_begin(self, epoch, logs=None):
         self.put_back(self.model)  # not before: Keras resets the metrics just now
@@ -215,6 +232,7 @@ class Checkpointing(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         self.model.reset_metrics()  # what comes next is another epoch
+        self.epoch_end_s.append(self.command_s())
         self._save()
 
     def _save(self):
@@ -226,7 +244,10 @@ class Checkpointing(keras.callbacks.Callback):
             "steps": self.step_log.rows,
             "history": self.validation.rows,
             "train_s": self.train_s(),
-            "epoch_end_s": self.epoch_end_s(),
+            "command_s": self.command_s(),
+            "epoch_end_s": self.epoch_end_s,
+            "step_seconds": self.step_log.step_seconds,
+            "first_steps": self.step_log.first_steps,
         }
         self.checkpoints.save(self.model, state)
         if self.stop.status:

@@ -70,6 +70,13 @@ class Checkpoints:
                 with np.load(path, allow_pickle=False) as saved:
                     arrays = {name: saved[name] for name in saved.files}
                 state = json.loads(arrays.pop("state").tobytes())
+                # Of what an earlier version did not keep, nothing is known.
+                state = {
+                    "command_s": state["train_s"],
+                    "epoch_end_s": [],
+                    "step_seconds": [],
+                    "first_steps": [],
+                } | state
                 if state["best_epoch"] and not self.best_file(state["best_epoch"]).is_file():
                     raise ValueError(f"{self.best_file(state['best_epoch']).name} is missing")
                 return arrays, state

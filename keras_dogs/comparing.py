@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import filelock
 from rich.live import Live
 from rich.table import Table
 
@@ -26,7 +27,7 @@ from keras_dogs.errors import write_error
 from keras_dogs.plan import PlannedRun
 from keras_dogs.records import RunRecord
 
-LOGS = "logs"
+LOGS, _LOCK = "logs", ".lock"
 _SECONDS_TO_SAVE = 120.0  # for a child that is told to stop
 _SECONDS_BETWEEN_LOOKS = 0.2
 
@@ -42,21 +43,36 @@ def compare_runs(config: CompareConfig) -> dict:
         Interrupted: Ctrl-C or SIGTERM; the same command goes on.
     """
     _check_output(config.output)
-    planned: list[PlannedRun] = []
-    errors: dict[Path, str] = {}
+    if config.pair or config.presets:
+        plan.check(config)
+    lock = filelock.FileLock(config.output / _LOCK)
     try:
-        if config.pair or config.presets:
-            planned = plan.plan_runs(config, _epochs(config))
-            errors = Children(config).run(planned)
-        found = results.collect(config, planned, errors)
-        results_page.write_report(found, config.output)
+        config.output.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+        try:
+            return _compare(config)
+        finally:
+            lock.release()
+            (config.output / _LOCK).unlink(missing_ok=True)
+    except filelock.Timeout as error:
+        raise UserError(f"--output {config.output}: another comparison runs there; wait for it") from error
     except OSError as error:
         raise write_error(config.output, error) from error
+
+
+def _compare(config: CompareConfig) -> dict:
+    planned: list[PlannedRun] = []
+    errors: dict[Path, str] = {}
+    if config.pair or config.presets:
+        planned = plan.plan_runs(config, _epochs(config))
+        errors = Children(config).run(planned)
+    found = results.collect(config, planned, errors)
+    results_page.write_report(found, config.output)
     return found
 
 
 def _check_output(output: Path) -> None:
-    ours = {plan.RUNS, LOGS, results.FILE}
+    ours = {plan.RUNS, LOGS, results.FILE, _LOCK}
     if output.exists() and not output.is_dir():
         raise UserError(f"--output {output}: is a file; choose a folder")
     if output.is_dir() and any(output.iterdir()) and not ours & {path.name for path in output.iterdir()}:
@@ -136,9 +152,18 @@ class Children:
             environment["CUDA_VISIBLE_DEVICES"] = gpu
         # An earlier try that left a checkpoint goes on; one that left none begins.
         command = [sys.executable, *run.arguments, "--resume"]
+        # The child of a comparison that was killed may still be saving.
+        artifacts.wait_until_free(run.folder, _SECONDS_TO_SAVE)
         with self._log(run).open("w") as log:
             child = subprocess.Popen(
-                command, env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL, preexec_fn=_die_with_parent
+                command,
+                env=environment,
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                # A Ctrl-C reaches this process alone, which tells the children: two signals would mean "at once".
+                start_new_session=True,
+                preexec_fn=_die_with_parent,
             )
         self.running[child] = (run, time.monotonic(), gpu)
         self.states[run.folder] = "running"
@@ -213,7 +238,7 @@ def _why(log: Path, status: int) -> str:
 
 def _last_line(log: Path) -> str:
     try:
-        lines = log.read_text(errors="replace").strip().splitlines()
+        lines = log.read_text(errors="replace").splitlines()
     except OSError:
         return ""
-    return lines[-1] if lines else ""
+    return next((line.strip() for line in reversed(lines) if any(map(str.isalnum, line))), "")

@@ -329,6 +329,8 @@ class CompareConfig:
         for seed in self.seeds:
             _require(0 <= seed < 2**31, "--seeds", seed, "between 0 and 2147483647")
         _require(self.jobs is None or self.jobs > 0, "--jobs", self.jobs, "positive")
+        if self.gpus and (self.jobs or 1) > len(self.gpus):
+            raise UserError(f"--jobs {self.jobs}: more than the {len(self.gpus)} of --gpus")
         _require(self.epochs is None or self.epochs > 0, "--epochs", self.epochs, "positive")
         if self.pair and self.presets:
             raise UserError("--pair and --presets: give one of them")

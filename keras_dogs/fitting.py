@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from keras_dogs import layers
 from keras_dogs import models
 from keras_dogs import progress
 from keras_dogs.callbacks import Checkpointing
+from keras_dogs.callbacks import LazyCallbacks
 from keras_dogs.callbacks import StepLog
 from keras_dogs.callbacks import TrainingProgress
 from keras_dogs.callbacks import Validation
@@ -64,6 +66,7 @@ class Plan(NamedTuple):
         stop: `StopRequest`.
         checkpoints: `Checkpoints`.
         on_device: bool. Whether the pictures are a table on the device.
+        started: float. `time.perf_counter()` when the command began.
     """
 
     config: TrainConfig
@@ -72,10 +75,16 @@ class Plan(NamedTuple):
     stop: StopRequest
     checkpoints: Checkpoints
     on_device: bool
+    started: float
 
 
 class Fitted(NamedTuple):
-    """What a training leaves beside the weights."""
+    """What a training leaves beside the weights.
+
+    Attributes:
+        command_s_before: float. Seconds of the parts of the command that came before this process.
+        features_s: float. Seconds in which the features of a frozen backbone were computed, before `train_s`.
+    """
 
     model: keras.Model
     step_log: StepLog
@@ -84,6 +93,8 @@ class Fitted(NamedTuple):
     train_s: float
     step_size: int
     epoch_end_s: list[float]
+    command_s_before: float
+    features_s: float = 0.0
 
 
 class Task(NamedTuple):
@@ -160,6 +171,7 @@ def _train_head(plan: Plan, classifier: keras.Model, pictures: Pictures, views: 
 
     Mean and scale are folded into the head's weights afterwards, exactly.
     """
+    began = time.perf_counter()
     extractor = models.feature_extractor(classifier)
     train_images = pictures.train.images
     features = _extract_views(classifier, train_images, views) if views else _extract(extractor, train_images, "train")
@@ -178,7 +190,8 @@ def _train_head(plan: Plan, classifier: keras.Model, pictures: Pictures, views: 
     probe = Classifier(inputs, layers.ClassifierHead(head.units, name="head")(dropped), name="probe")
     kernel, bias = head.get_weights()
     probe.get_layer("head").set_weights([kernel / scale, bias + mean @ kernel])
-    fitted = _fit(plan, Task(probe, probe, train, predict, labels))
+    features_s = time.perf_counter() - began
+    fitted = _fit(plan, Task(probe, probe, train, predict, labels))._replace(features_s=features_s)
 
     models.load_weights(probe, plan.checkpoints.best_file(fitted.validation.best_epoch))
     kernel, bias = probe.get_layer("head").get_weights()
@@ -226,7 +239,7 @@ def _fit(plan: Plan, task: Task) -> Fitted:
     )
     go_on = artifacts.how_to_go_on(plan.folder)
     checkpointing = Checkpointing(
-        plan.checkpoints, config.checkpoint_every, step_log, validation, plan.stop, go_on, len(batches)
+        plan.checkpoints, config.checkpoint_every, step_log, validation, plan.stop, plan.started, go_on, len(batches)
     )
     done = checkpointing.load()
     if done:
@@ -235,13 +248,25 @@ def _fit(plan: Plan, task: Task) -> Fitted:
     loggers = open_loggers(config, plan.folder, step_log, validation)
     try:
         _run(model, batches, done, recipe.epochs, [step_log, validation, checkpointing, shown, *loggers])
-    except FloatingPointError as error:
+    except Exception as error:
+        if batches.error:  # TensorFlow wraps it in one of its own
+            raise batches.error from error
+        if not isinstance(error, FloatingPointError):
+            raise
         raise _diverged(step_log.rows[-1], plan.checkpoints.files()) from error
     finally:
         shown.stop()
     first_step_s = step_log.step_seconds[0] if step_log.step_seconds else 0.0
-    seconds, epoch_end_s = checkpointing.train_s(), checkpointing.epoch_end_s()
-    return Fitted(model, step_log, validation, first_step_s, seconds, batches.batch_size, epoch_end_s)
+    return Fitted(
+        model,
+        step_log,
+        validation,
+        first_step_s,
+        checkpointing.train_s(),
+        batches.batch_size,
+        checkpointing.epoch_end_s,
+        checkpointing.command_s() - (time.perf_counter() - plan.started),
+    )
 
 
 def _diverged(row: dict, checkpoints: list[Path]) -> UserError:
@@ -280,6 +305,9 @@ def _run(model, batches: TrainingBatches, done: int, epochs: int, callbacks: lis
             break
         batches.start(epoch, first)  # Keras asks for the number of batches before the epoch begins
         order = EpochOrder(batches, first)
-        model.fit(batches, initial_epoch=epoch, epochs=last, shuffle=False, verbose=0, callbacks=[order, *callbacks])
+        watching = LazyCallbacks(
+            [order, *callbacks], add_history=True, model=model, verbose=0, epochs=last, steps=len(batches)
+        )
+        model.fit(batches, initial_epoch=epoch, epochs=last, shuffle=False, verbose=0, callbacks=watching)
         epoch, first = last, 0
     checkpointing.put_back(model)  # where no epoch was left

@@ -1,6 +1,7 @@
 """Markdown -> one HTML file that needs no other: figures inside, readable on a telephone, light and dark."""
 
 import base64
+import html
 import re
 from pathlib import Path
 
@@ -57,6 +58,10 @@ def _inline(file: Path) -> str:
 
 
 def table(header: list[str], rows: list[list]) -> str:
-    """A Markdown table; a bar in a cell would end it."""
+    """A Markdown table; a bar in a cell would end it, and names of classes and files are no HTML."""
     lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(str(cell).replace('|', '¦') for cell in line)} |" for line in lines) + "\n"
+    return "\n".join(f"| {' | '.join(map(_cell, line))} |" for line in lines) + "\n"
+
+
+def _cell(content) -> str:
+    return html.escape(str(content), quote=False).replace("|", "¦").replace("\n", " ")

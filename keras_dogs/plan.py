@@ -8,11 +8,14 @@ import shlex
 from pathlib import Path
 from typing import NamedTuple
 
+import tyro
+
 from keras_dogs import costs
 from keras_dogs import presets
 from keras_dogs import recipes
 from keras_dogs.config import CompareConfig
 from keras_dogs.config import TrainConfig
+from keras_dogs.datasets import load_dataset
 from keras_dogs.errors import UserError
 from keras_dogs.pairs import PAIRS
 
@@ -92,12 +95,7 @@ def plan_pilots(config: CompareConfig) -> list[PlannedRun]:
 
 def epochs_of_first(config: CompareConfig) -> int:
     """How many epochs the first preset trains for."""
-    flags = _flags(config, presets_of(config)[0], ())
-    if "--epochs" in flags:
-        return int(flags[len(flags) - flags[::-1].index("--epochs")])
-    preset = presets_of(config)[0]
-    recipe = recipes.choose(TrainConfig(preset=preset))
-    return recipes.complete(recipe, preset, recipes.likely_family(preset)).epochs
+    return _resolved(config, presets_of(config)[0])[1].epochs
 
 
 def epochs_of_equal_flops(config: CompareConfig) -> dict[tuple[str, str], int]:
@@ -110,13 +108,42 @@ def epochs_of_equal_flops(config: CompareConfig) -> dict[tuple[str, str], int]:
     unknown = [name for name in names if name not in presets.PRESETS]
     if unknown:
         raise UserError(f"--budget flops: the operations of {unknown[0]} are not known; use --budget epochs or time")
-    gflops = {name: costs.count_gflops(presets.PRESETS[name]) for name in names}
+    sizes = {name: _resolved(config, name)[0].image_size for name in names}
+    gflops = {name: costs.count_gflops(presets.PRESETS[name], sizes[name]) for name in names}
     all_epochs = epochs_of_first(config)
     return {
         (name, backend): max(1, round(all_epochs * gflops[names[0]] / gflops[name]))
         for name in names
         for backend in backends_of(config)
     }
+
+
+def _resolved(config: CompareConfig, preset: str) -> tuple[TrainConfig, recipes.Recipe]:
+    """What `train` will make of the flags."""
+    told = tyro.cli(TrainConfig, args=list(_flags(config, preset, ())), prog="python -m keras_dogs.train")
+    return told, recipes.complete(recipes.choose(told), preset, recipes.likely_family(preset))
+
+
+def check(config: CompareConfig) -> None:
+    """Finds before anything is trained what would fail or be in vain.
+
+    Raises:
+        UserError: flags that `train` does not take, or a dataset of which each seed tests other pictures.
+    """
+    for preset in presets_of(config):
+        told, recipe = _resolved(config, preset)
+    folder = Path(told.data.dataset)
+    if folder.is_dir() and len(config.seeds) > 1:
+        tested = {load_dataset(str(folder), seed, 0).test.names for seed in config.seeds[:2]}
+        if len(tested) > 1:
+            raise UserError(
+                f"--seeds: {folder} has no test split of its own, so that each seed would test other pictures; divide "
+                "it into train/ and test/, or give one seed"
+            )
+    if config.budget == "flops":
+        epochs_of_equal_flops(config)
+    if config.budget == "time" and recipe.linear_probe:
+        raise UserError("--budget time: a linear probe spends its time on features, once; use --budget epochs")
 
 
 def backends_of(config: CompareConfig) -> tuple[str, ...]:
@@ -140,17 +167,22 @@ def _plan(config: CompareConfig, preset: str, backend: str, seed: int, told: tup
     flags = (*_flags(config, preset, told), "--seed", str(seed))
     from keras_dogs import __version__
 
-    digest = hashlib.sha256(json.dumps([__version__, backend, flags]).encode()).hexdigest()[:10]
+    # Another folder's `dogs` are other dogs, and `./dogs` the same.
+    meant = [str(Path(flag).resolve()) if Path(flag).exists() else flag for flag in flags]
+    digest = hashlib.sha256(json.dumps([__version__, backend, meant]).encode()).hexdigest()[:10]
     folder = config.output / RUNS / f"{short_name(preset)}-{backend}-seed{seed}-{digest}"
     return PlannedRun(preset, backend, seed, flags, folder)
 
 
 def _flags(config: CompareConfig, preset: str, told: tuple[str, ...]) -> tuple[str, ...]:
-    """Later flags go before earlier ones: `--epochs` of a budget before the user's, his before the pair's."""
+    """Those of `train`: of later ones that say the same, the last counts."""
     pair = PAIRS.get(config.pair)
     dataset = config.dataset or (pair.dataset if pair else "drawn_dogs")
     flags = ["--preset", preset, "--dataset", dataset]
     flags += ["--data-dir", str(config.data_dir)] if config.data_dir else []
     chosen = told or (("--epochs", str(config.epochs)) if config.epochs else ())
     flags += [] if chosen or not pair else pair.flags
-    return (*flags, *shlex.split(config.train_flags), *chosen)
+    try:
+        return (*flags, *shlex.split(config.train_flags), *chosen)
+    except ValueError as error:
+        raise UserError(f"--train-flags {config.train_flags}: {error}") from error

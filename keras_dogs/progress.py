@@ -17,13 +17,13 @@ SECONDS_BETWEEN_LINES = 20.0
 
 def open_console() -> Console:
     """The console that progress goes to; standard output is kept for results."""
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+    return Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
 
 
 def open_bar(console: Console, *columns) -> Progress:
     """A live bar with `columns` of text after the counts; it disappears when done."""
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         *columns,

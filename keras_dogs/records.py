@@ -51,7 +51,11 @@ class Scores:
 
 @dataclasses.dataclass(frozen=True)
 class Timings:
-    """Seconds. `first_step_s` includes compilation; `train_s` is all of `fit`, validation included."""
+    """Seconds, of all processes where a run was resumed.
+
+    `first_step_s` includes compilation; `features_s` is what a linear probe on features spends on computing them,
+    before `train_s`, which is all of `fit`, validation included.
+    """
 
     import_s: float
     decode_s: float
@@ -59,6 +63,7 @@ class Timings:
     first_step_s: float
     train_s: float
     total_s: float
+    features_s: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)

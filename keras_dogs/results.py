@@ -82,6 +82,8 @@ def collect(config: CompareConfig, planned: list[PlannedRun], errors: dict[Path,
             rows.append({"name": name, "folder": str(folder), "command": command, "error": str(error)})
     runs, strangers = _on_one_test_set(runs)
     notes += [f"{run.name} ({run.folder}) was scored on other test pictures and is left out" for run in strangers]
+    runs, doubles = _once(_told_apart(runs))
+    notes += [f"{run.name} is there twice; the one in {run.folder} is left out" for run in doubles]
     return {
         "made_with": f"python {shlex.join(['-m', 'keras_dogs.compare', *sys.argv[1:]])}",
         "date": datetime.date.today().isoformat(),
@@ -116,6 +118,37 @@ def _load(folder: Path, command: str) -> Loaded:
     return Loaded(plan.short_name(record.preset), record, sorted_, losses, folder, command)
 
 
+def _told_apart(runs: list[Loaded]) -> list[Loaded]:
+    """Models by their short names, unless presets share one; with the recipe, where a preset has more than one."""
+    identities = {run.folder: (run.record.preset, _recipe(run)) for run in runs}
+    presets_of = {
+        name: {run.record.preset for run in runs if run.model == name} for name in {run.model for run in runs}
+    }
+    recipes_of = {
+        preset: {other for one, other in identities.values() if one == preset} for preset, _ in identities.values()
+    }
+    named = []
+    for run in runs:
+        preset, recipe = identities[run.folder]
+        name = run.model if len(presets_of[run.model]) == 1 else preset
+        named.append(run._replace(model=name if len(recipes_of[preset]) == 1 else f"{name}, {recipe}"))
+    return named
+
+
+def _recipe(run: Loaded) -> str:
+    """What tells two ways of training one preset apart; epochs may follow from a budget."""
+    config = run.record.config
+    return ", ".join([config["recipe"], f"{config['augmentation']} augmentation", f"batch {config['batch_size']}"])
+
+
+def _once(runs: list[Loaded]) -> tuple[list[Loaded], list[Loaded]]:
+    """The first of each model, backend and seed, and the others."""
+    first = {}
+    for run in runs:
+        first.setdefault(run.name, run)
+    return list(first.values()), [run for run in runs if first[run.name] is not run]
+
+
 def _on_one_test_set(runs: list[Loaded]) -> tuple[list[Loaded], list[Loaded]]:
     """Those that were scored on the pictures that most were scored on, and the others."""
     digests = [_digest(run) for run in runs]
@@ -138,6 +171,14 @@ def _notes(runs: list[Loaded]) -> list[str]:
     devices = sorted({run.record.device for run in runs})
     if len(devices) > 1:
         notes.append(f"the runs were made on different devices ({'; '.join(devices)}): do not compare their times")
+    for (seed,), group in _by(runs, "seed").items():
+        if len({run.record.dataset.fingerprint for run in group}) > 1:
+            notes.append(f"the runs of seed {seed} were not all trained on the same pictures")
+    if any(run.record.timings.features_s for run in runs):
+        notes.append(
+            "linear probes: features are computed once, before training. The seconds of training below include that; "
+            "images/s and step times of training are of steps of features, not of pictures"
+        )
     if any(not run.record.epoch_end_s for run in runs):
         notes.append(
             "some runs were made by a version that did not keep when epochs ended: no time to accuracy of these"
@@ -240,7 +281,7 @@ def _groups(runs: list[Loaded]) -> list[dict]:
                 "predict_images_per_second": _spread(each.predict_images_per_second for each in speed),
                 "step_time_ms": _spread(each.step_time_ms for each in speed),
                 "first_step_s": _spread(each.first_step_s for each in timings),
-                "train_s": _spread(each.train_s for each in timings),
+                "train_s": _spread(each.features_s + each.train_s for each in timings),
                 "total_s": _spread(each.total_s for each in timings),
                 "peak_memory_gib": _spread(record.peak_memory_gib for record in records),
                 "seconds_to": {
@@ -326,7 +367,7 @@ def _of(runs: list[Loaded], model: str) -> list[Loaded]:
 
 
 def _verdict(row: dict) -> str:
-    """Claims a difference only where pictures and every pair of runs say so."""
+    """Claims a difference only where the pictures say so, every pair of runs has its sign, and most are significant."""
     low, high = (100 * bound for bound in row["interval"])
     least, most = 100 * min(row["each"]), 100 * max(row["each"])
     found = (
@@ -335,7 +376,7 @@ def _verdict(row: dict) -> str:
     )
     luck = "" if row["num_seeds"] > 1 else " One seed: how much is luck is not known."
     first, second = row["first"], row["second"]
-    if low <= 0 <= high or least * most <= 0:
+    if low <= 0 <= high or least * most <= 0 or row["num_significant"] <= row["num_pairs"] / 2:
         return f"{first} and {second} cannot be told apart on these {row['num_pictures']:,} pictures ({found}).{luck}"
     better, worse = (first, second) if row["difference"] > 0 else (second, first)
     return f"{better} is better than {worse} on these {row['num_pictures']:,} pictures ({found}).{luck}"
@@ -346,12 +387,20 @@ def _between_backends(runs: list[Loaded]) -> tuple[list[dict], list[dict]]:
     single, summaries = [], []
     for (model, seed), group in _by(runs, "model", "seed").items():
         for first, second in itertools.combinations(group, 2):
-            if first.record.backend != second.record.backend:
+            if first.record.backend != second.record.backend and _is_same_training(first, second):
                 single.append({"model": model, "seed": seed, **_hold_together(first, second)})
     for model, first, second in dict.fromkeys((row["model"], *row["backends"]) for row in single):
         rows = [row for row in single if (row["model"], *row["backends"]) == (model, first, second)]
         summaries.append(_summarise(model, (first, second), rows))
     return single, summaries
+
+
+def _is_same_training(first: Loaded, second: Loaded) -> bool:
+    """Whether the two differ in nothing but the backend; a budget of time gives each its own epochs."""
+    keys = ("epochs", "batch_size", "learning_rate", "optimizer", "augmentation", "recipe")
+    configs = [run.record.config for run in (first, second)]
+    fingerprints = [run.record.dataset.fingerprint for run in (first, second)]
+    return fingerprints[0] == fingerprints[1] and all(configs[0].get(key) == configs[1].get(key) for key in keys)
 
 
 def _hold_together(first: Loaded, second: Loaded) -> dict:
@@ -380,7 +429,7 @@ def _summarise(model: str, backends: tuple[str, str], rows: list[dict]) -> dict:
         "largest_loss_difference": max(row["largest_loss_difference"] for row in rows),
         "largest_loss_difference_in_10_steps": max(row["largest_loss_difference_in_10_steps"] for row in rows),
     }
-    outcome = "differ" if row["num_significant"] > len(rows) / 2 else "cannot be told apart"
+    outcome = "differ" if row["num_significant"] else "cannot be told apart"
     row["in_words"] = (
         f"{model}: {names[0]} and {names[1]} {outcome} in accuracy ({row['num_significant']} of {len(rows)} pairs of "
         f"runs significant; {100 * row['difference']:+.1f} points on average, at most "
@@ -406,7 +455,7 @@ def _classes(runs: list[Loaded]) -> list[dict]:
 
 
 def _pictures(runs: list[Loaded]) -> list[dict]:
-    """Test pictures that only one of the first two models names rightly, in most of its runs; the clearest first."""
+    """Test pictures that one of the first two models names rightly in all of its runs, and the other in none."""
     models = [model for (model,) in _by(runs, "model")][:2]
     if len(models) < 2:
         return []
@@ -415,7 +464,7 @@ def _pictures(runs: list[Loaded]) -> list[dict]:
     rows = []
     for model, own, other, loser in ((models[0], *shares, models[1]), (models[1], *shares[::-1], models[0])):
         for place in np.argsort(other - own, kind="stable")[:_NUM_PICTURES]:
-            if own[place] - other[place] <= 0.5:
+            if own[place] - other[place] < 1:
                 break
             wrong = [int(run.predictions.logits[place].argmax()) for run in _of(runs, loser)]
             wrong = [answer for answer in wrong if answer != found.labels[place]]

@@ -5,10 +5,12 @@ import shutil
 from pathlib import Path
 
 from keras_dogs import artifacts
+from keras_dogs import network
 from keras_dogs import pages
 from keras_dogs import results
 from keras_dogs import results_figures
 from keras_dogs.datasets import load_dataset
+from keras_dogs.datasets.pictures import UnreadablePicture
 from keras_dogs.errors import UserError
 from keras_dogs.pages import table
 from keras_dogs.results_figures import PROSE
@@ -78,6 +80,11 @@ def _head(found: dict, finished: list[dict]) -> str:
     text += f"```\n{found['made_with']}\n```\n\n## In short\n\n"
     sentences = found["verdicts"] or ["There are no two models or backends to compare."]
     text += "\n".join(f"- {sentence}" for sentence in sentences) + "\n"
+    text += {
+        "epochs": "",
+        "time": "\n**Budget:** equal time; each model trained for as many epochs as take as long as the first's.\n",
+        "flops": "\n**Budget:** equal operations; each model trained for as many epochs as take those of the first.\n",
+    }[found["budget"]]
     if found["fairness"]:
         text += f"\n**Is the pair a fair one?** {found['fairness']}\n"
     text += "".join(f"\n**Note:** {note}.\n" for note in found["notes"])
@@ -301,8 +308,9 @@ def _protocol(finished: list[dict]) -> str:
     recipes = dict.fromkeys(f"{run['model']}: {run['recipe']}" for run in finished)
     return (
         f"\n## Protocol\n\n- **Data**: {data['name']}, {data['num_classes']} classes: {data['num_train']:,} train, "
-        f"{data['num_validation']:,} validation and {data['num_test']:,} test pictures. The epoch was chosen on "
-        "validation; the test split was scored once, every picture of it.\n"
+        f"{data['num_validation']:,} validation and {data['num_test']:,} test pictures. "
+        + ("The epoch was chosen on validation" if data["num_validation"] else "The last epoch was kept")
+        + "; the test split was scored once, every picture of it.\n"
         + "".join(f"- **Recipe** of {recipe}\n" for recipe in recipes)
         + f"- **Device**: {'; '.join(dict.fromkeys(run['device'] for run in finished))}\n"
         + f"- **Versions**: {', '.join(f'{name} {version}' for name, version in sorted(versions.items()))}\n"
@@ -339,6 +347,7 @@ def _save_pictures(found: dict, folder: Path) -> dict[str, str]:
     run = next((run for run in found["runs"] if "error" not in run), None)
     if not names or run is None:
         return {}
+    network.go_offline()  # nobody asked for a download of pictures to look at
     try:
         config = json.loads((Path(run["folder"]) / artifacts.RECORD).read_text())["config"]["data"]
         test = load_dataset(config["dataset"], run["seed"], 0, config.get("data_dir")).test
@@ -348,7 +357,10 @@ def _save_pictures(found: dict, folder: Path) -> dict[str, str]:
     (folder / PICTURES).mkdir(exist_ok=True)
     shown = {}
     for number, name in enumerate(name for name in names if name in places):
-        picture = test.read(places[name]).convert("RGB")
+        try:
+            picture = test.read(places[name]).convert("RGB")
+        except UnreadablePicture:
+            continue
         picture.thumbnail((_THUMBNAIL, _THUMBNAIL))
         shown[name] = f"{PICTURES}/{number}.jpg"
         picture.save(folder / shown[name], quality=85)

@@ -32,6 +32,8 @@ from keras_dogs.fitting import Plan
 from keras_dogs.loaders.canvases import load_canvases
 from keras_dogs.loaders.canvases import refuse_unreadable
 from keras_dogs.loaders.placing import choose_place
+from keras_dogs.loaders.stream import check_grain
+from keras_dogs.loaders.stream import check_readable
 from keras_dogs.loaders.stream import stream
 from keras_dogs.predictions import Predictions
 from keras_dogs.recipes import Recipe
@@ -80,6 +82,8 @@ def fine_tune(config: TrainConfig, started: float | None = None) -> Run:
     if config.offline:
         network.go_offline()
     loggers.check_loggers(config)
+    if config.data.cache == "none":
+        check_grain()
     caches.use(config.data.cache_dir)
     backend.keep_compiled(caches.folder("compiled"))
     dataset = load_dataset(config.data.dataset, config.seed, config.data.validation_fraction, config.data.data_dir)
@@ -93,10 +97,9 @@ def fine_tune(config: TrainConfig, started: float | None = None) -> Run:
         built = time.perf_counter()
         pictures = _decode(config, dataset, classifier)
         decoded = time.perf_counter()
-        place = choose_place(config.data.cache, pictures.train)
+        place = choose_place(config.data.cache, pictures.train, _reads_features(config, recipe))
         _announce(config, recipe, dataset, pictures, classifier)
-        fitted = _train(config, recipe, folder, classifier, pictures, place.on_device)
-        begun = time.perf_counter() - fitted.train_s  # features, where they are computed once, come before
+        fitted = _train(config, recipe, folder, classifier, pictures, place.on_device, started)
 
         batch_size = min(recipe.batch_size, 64)
         test = evaluate_classifier(classifier, pictures.test.images, pictures.test.labels, batch_size, "Scoring test")
@@ -117,14 +120,15 @@ def fine_tune(config: TrainConfig, started: float | None = None) -> Run:
             execution=backend.describe_execution(fitted.model),
             cache=place.in_words,
             best_epoch=fitted.validation.best_epoch,
-            epoch_end_s=[begun - started + seconds for seconds in fitted.epoch_end_s],
+            epoch_end_s=fitted.epoch_end_s,
             timings=Timings(
                 import_s=began - started,
                 decode_s=decoded - built,
                 build_s=built - began,
                 first_step_s=fitted.first_step_s,
+                features_s=fitted.features_s,
                 train_s=fitted.train_s,
-                total_s=time.perf_counter() - started,
+                total_s=fitted.command_s_before + time.perf_counter() - started,
             ),
             throughput=Throughput(
                 train_images_per_second=fitted.step_log.steady_steps_per_second() * fitted.step_size,
@@ -185,16 +189,22 @@ def _rates_to_try(config: TrainConfig) -> list[float]:
     return [float(f"{middle * factor:.2g}") for factor in (1 / 3, 1, 3)]
 
 
-def _train(config: TrainConfig, recipe: Recipe, folder: Path, classifier, pictures: Pictures, on_device) -> Fitted:
+def _train(config: TrainConfig, recipe: Recipe, folder: Path, classifier, pictures, on_device, started) -> Fitted:
     """The whole classifier from canvases, or its head on features where those need be computed only once."""
     checkpoints = Checkpoints(folder / artifacts.CHECKPOINTS, config.keep_checkpoints)
     policy = _policy(config, recipe)
     views = config.views if policy.draws else 0
     with StopRequest() as stop:
-        plan = Plan(config, recipe, folder, stop, checkpoints, on_device)
-        if recipe.linear_probe and not policy.mixing and (views or not policy.draws):
+        plan = Plan(config, recipe, folder, stop, checkpoints, on_device, started)
+        if _reads_features(config, recipe):
             return fitting.train_head_on_features(plan, classifier, pictures, views)
         return fitting.train_classifier(plan, classifier, pictures)
+
+
+def _reads_features(config: TrainConfig, recipe: Recipe) -> bool:
+    """Whether steps read features that are computed once, and no pictures."""
+    policy = _policy(config, recipe)
+    return recipe.linear_probe and not policy.mixing and bool(config.views or not policy.draws)
 
 
 def _default_name(config: TrainConfig) -> str:
@@ -248,7 +258,9 @@ def _decode(config: TrainConfig, dataset: Dataset, classifier: keras.Model) -> P
     resize = classifier.get_layer("crop")
     if config.data.cache == "none":
         splits = (dataset.train, dataset.validation, dataset.test)
-        return Pictures(*(split and stream(split, resize.canvas_size, resize.fit) for split in splits))
+        pictures = Pictures(*(split and stream(split, resize.canvas_size, resize.fit) for split in splits))
+        check_readable("validation and test pictures", pictures.validation, pictures.test)
+        return pictures
     keep = "memory" if config.data.cache == "memory" else "disk"
     pictures = Pictures(*load_canvases(dataset, Pictures._fields, resize.canvas_size, resize.fit, keep))
     decoded = [canvases for canvases in pictures if canvases is not None]

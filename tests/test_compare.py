@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import filelock
 import numpy as np
 import pytest
 import scipy.stats
@@ -16,6 +17,7 @@ from conftest import BACKEND
 from made_runs import make_run
 
 from keras_dogs import comparing
+from keras_dogs import pages
 from keras_dogs import plan
 from keras_dogs import results
 from keras_dogs import results_page
@@ -217,6 +219,12 @@ def test_models_that_cannot_be_told_apart(tmp_path):
         (["--presets", "vit_nano", "vit_nano"], "--presets vit_nano vit_nano: names one twice"),
         (["--pair", "embedded", "--seeds", "-1"], "--seeds -1: must be between"),
         (["--pair", "embedded", "--jobs", "0"], "--jobs 0: must be positive"),
+        (["--pair", "embedded", "--gpus", "0", "--jobs", "2"], "--jobs 2: more than the 1 of --gpus"),
+        (
+            ["--pair", "embedded", "--train-flags=--recipe 'adamw"],
+            "--train-flags --recipe 'adamw: No closing quotation",
+        ),
+        (["--pair", "embedded", "--train-flags=--batch-size 0"], "--batch-size 0: must be positive"),
         (["--presets", "here/weights.npz", "--budget", "flops"], "--budget flops: the operations of here/weights.npz"),
     ],
 )
@@ -225,6 +233,52 @@ def test_flags_that_make_no_sense(command, monkeypatch, tmp_path, arguments, mes
     status, _, err = command("compare", *arguments)
     assert status == 2 and message in err and err.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_seeds_that_would_test_other_pictures(command, dogs, tmp_path):
+    """Known before anything is trained."""
+    flat = shutil.copytree(dogs / "train", tmp_path / "flat")
+    status, _, err = command(
+        "compare", "--pair", "embedded", "--dataset", flat, "--seeds", "0", "1", "--output", tmp_path / "out"
+    )
+    assert status == 2 and "has no test split of its own" in err and not (tmp_path / "out").exists()
+
+
+def test_flags_that_train_does_not_know(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    status, _, err = command("compare", "--pair", "embedded", "--train-flags=--recipee adamw")
+    assert status == 2 and "recipee" in err and not list(tmp_path.iterdir())
+
+
+def test_one_comparison_at_a_time(tmp_path, command):
+    with filelock.FileLock(tmp_path / ".lock"):
+        status, _, err = command("compare", "--from", tmp_path / "none", "--output", tmp_path)
+    assert status == 2 and "another comparison runs there" in err
+
+
+def test_what_is_alike_is_told_apart(tmp_path):
+    """Presets of one short name, recipes of one preset, and the same run twice."""
+    config = RunRecord.load(make_run(tmp_path / "a", "one/vit.npz") / "record.json").config
+    made = [
+        tmp_path / "a",
+        make_run(tmp_path / "b", "two/vit.npz"),
+        make_run(tmp_path / "c", "resnet_nano"),
+        make_run(tmp_path / "d", "resnet_nano", config={**config, "recipe": "linear_probe"}),
+        make_run(tmp_path / "e", "one/vit.npz"),
+    ]
+    found = comparing.compare_runs(CompareConfig(from_=tuple(made), output=tmp_path / "out"))
+    assert [row["model"] for row in found["models"]] == [
+        "one/vit.npz",
+        "two/vit.npz",
+        "resnet_nano, adamw, light augmentation, batch 32",
+        "resnet_nano, linear_probe, light augmentation, batch 32",
+    ]
+    assert any("is there twice" in note and str(tmp_path / "e") in note for note in found["notes"])
+
+
+def test_names_are_no_html(tmp_path):
+    text = pages.to_html(pages.table(["a|b"], [["<img src=x onerror=alert(1)>"]]), tmp_path, "")
+    assert "<img" not in text and "&lt;img" in text and "a¦b" in text
 
 
 def test_a_folder_of_something_else_is_left_alone(command, tmp_path):

@@ -1,15 +1,22 @@
 """`--cache`: where the pictures are while a training reads them must not show in what comes out."""
 
 import csv
+import importlib.util
 import shutil
 
+import keras
 import numpy as np
 import pytest
 
 from keras_dogs import backend
+from keras_dogs.callbacks import LazyCallbacks
 from keras_dogs.callbacks import StepLog
+from keras_dogs.classifier import Classifier
+from keras_dogs.classifier import SmoothedCrossentropy
+from keras_dogs.classifier import StepLoss
 from keras_dogs.config import DataConfig
 from keras_dogs.config import TrainConfig
+from keras_dogs.datasets import load_dataset
 from keras_dogs.errors import Interrupted
 from keras_dogs.errors import UserError
 from keras_dogs.loaders.canvases import Canvases
@@ -62,16 +69,31 @@ def test_a_run_on_the_device_goes_on_elsewhere(mapped, dogs, tmp_path, monkeypat
         patch.setattr(checkpoints.Checkpoints, "save", killed)
         train(dogs, tmp_path / "run", "device")
     run = train(dogs, tmp_path / "run", "disk", resume=True)
+    # Times go on, too: as if there had been one process.
+    ends, timings = run.record.epoch_end_s, run.record.timings
+    assert 0 < timings.first_step_s < ends[0] < ends[1] < timings.total_s and timings.train_s < timings.total_s
     np.testing.assert_allclose(losses(run), losses(mapped), rtol=1e-5)
     assert run.record.cache.startswith("disk")
 
 
-def test_a_stream_names_what_it_cannot_read(dogs, tmp_path):
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_a_stream_names_what_it_cannot_read(dogs, tmp_path, part):
+    """In training too far from the start for Keras to meet it before the first step."""
     pictures = shutil.copytree(dogs, tmp_path / "dogs")
-    bad = next((pictures / "train" / "amberwick").iterdir())
+    split = getattr(load_dataset(str(pictures)), part)
+    name = split.names[np.random.default_rng([0, 0]).permutation(len(split))[-4 if part == "train" else 0]]
+    (bad,) = (file for file in (pictures / part).rglob("*") if str(file).endswith(name))
     bad.write_bytes(b"")
     with pytest.raises(UserError, match=f"{bad.name}: the file is empty.*--cache none cannot leave a picture out"):
         train(pictures, tmp_path / "run", "none")
+
+
+def test_a_stream_needs_grain(dogs, tmp_path, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "grain" else find(name))
+    with pytest.raises(UserError, match="--cache none: needs grain: pip install"):
+        train(dogs, tmp_path / "run", "none")
+    assert not (tmp_path / "run").exists()
 
 
 def canvases(num_pictures):
@@ -102,6 +124,24 @@ def test_a_table_that_does_not_fit_is_refused(monkeypatch):
     monkeypatch.setattr(backend, "free_device_bytes", lambda: 1000)
     with pytest.raises(UserError, match="--cache device: the pictures take .* leave it out, or give a smaller"):
         choose_place("device", canvases(10))
+
+
+def test_a_step_is_not_waited_for():
+    """Through `fit`: a callback gets the backend's tensor, which it may read later, and not a number."""
+    inputs = keras.Input((3,))
+    model = Classifier(inputs, keras.layers.Dense(2)(inputs))
+    model.compile("sgd", SmoothedCrossentropy(), metrics=[StepLoss()])
+    seen = []
+
+    class Watch(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            seen.append(logs["step_loss"])
+
+    pictures, labels = np.ones((8, 3), "float32"), np.array([0, 1] * 4)
+    watching = LazyCallbacks([Watch()], add_history=True, model=model, verbose=0, epochs=1, steps=4)
+    model.fit(pictures, labels, batch_size=2, epochs=1, verbose=0, callbacks=watching)
+    assert len(seen) == 4 and all(keras.ops.is_tensor(loss) for loss in seen)
+    assert len({float(loss) for loss in seen}) == 4  # each of its own step
 
 
 def test_losses_are_read_some_steps_late(monkeypatch):

@@ -37,7 +37,8 @@ def open_picture(file: Path | str | BinaryIO) -> Image.Image:
                 if picture.width * picture.height > MAX_PIXELS:
                     raise UnreadablePicture(_too_large(picture))
                 picture.load()
-                return _to_rgb(ImageOps.exif_transpose(picture))
+                ImageOps.exif_transpose(picture, in_place=True)  # else it copies what is upright, too
+                return _to_rgb(picture)
     except Image.DecompressionBombError as error:
         raise UnreadablePicture(f"too large to open safely (at most {MAX_PIXELS:,} pixels)") from error
     except Image.UnidentifiedImageError as error:
@@ -85,7 +86,7 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
     if picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info:
         layered = picture.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layered.size, "white"), layered).convert("RGB")
-    return picture.convert("RGB")
+    return picture if picture.mode == "RGB" else picture.convert("RGB")  # which would copy
 
 
 def _reduce_depth(picture: Image.Image) -> Image.Image:

@@ -5,6 +5,7 @@ import time
 import keras
 import numpy as np
 
+from keras_dogs.errors import UserError
 from keras_dogs.loaders.stream import Undecoded
 from keras_dogs.loaders.stream import fetch_ahead
 
@@ -24,6 +25,9 @@ class TrainingBatches(keras.utils.PyDataset):
         balanced: bool. Each class as often as any other in an epoch: of large ones some pictures are left out, in
             turns; those of small ones come more than once.
         epoch: int. The epoch to begin with, from 0: a training that goes on has the order that it would have had.
+
+    Attributes:
+        error: `UserError` or `None`. A picture that could not be read, which a backend may have wrapped.
     """
 
     def __init__(self, images, labels, batch_size: int, seed: int, balanced: bool = False, epoch: int = 0):
@@ -31,6 +35,7 @@ class TrainingBatches(keras.utils.PyDataset):
         self.images, self.labels = images, labels
         self.batch_size = min(batch_size, len(labels))
         self.seed, self.balanced = seed, balanced
+        self.error: UserError | None = None
         self.start(epoch)
 
     def start(self, epoch: int, batch: int = 0) -> None:
@@ -48,7 +53,11 @@ class TrainingBatches(keras.utils.PyDataset):
         if self._fetched is None or index != self._next:
             self._fetched = fetch_ahead(self._collect, len(self), index)
         self._next = index + 1
-        return next(self._fetched)
+        try:
+            return next(self._fetched)
+        except UserError as error:
+            self.error = error
+            raise
 
     def _collect(self, index):
         index += self._first

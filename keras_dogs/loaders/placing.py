@@ -20,18 +20,21 @@ class Place(NamedTuple):
     in_words: str
 
 
-def choose_place(cache: str, train: Canvases) -> Place:
+def choose_place(cache: str, train: Canvases, reads_features: bool = False) -> Place:
     """Decides for `--cache`.
 
     Args:
         cache: str. `"auto"` puts the table on an accelerator where it takes half of what is free there at the most.
         train: `Canvases`, as they were loaded.
+        reads_features: bool. The pictures are read once, for features: a table would be for nothing.
 
     Raises:
         UserError: `"device"`, and there is less free memory there than the table takes.
     """
     if cache in ("disk", "memory", "none"):
-        return Place(False, {"none": "none: decoded anew each epoch"}.get(cache, cache))
+        return Place(False, {"none": "none: decoded anew each time"}.get(cache, cache))
+    if reads_features:
+        return Place(False, "disk: read once, for features")
     if cache == "auto" and not backend.has_accelerator():
         return Place(False, "disk: mapped, which on a CPU is as good as a table")
     needed, free = table_of(train)[0].nbytes, backend.free_device_bytes()

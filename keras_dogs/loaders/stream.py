@@ -1,5 +1,6 @@
 """Canvases that are decoded when a batch wants them and not kept, for a dataset that fits neither memory nor disk."""
 
+import importlib.util
 import os
 from collections.abc import Callable
 from collections.abc import Iterator
@@ -7,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_dogs import progress
 from keras_dogs.datasets.pictures import UnreadablePicture
 from keras_dogs.datasets.pictures import to_canvas
 from keras_dogs.datasets.splits import Split
@@ -31,7 +33,8 @@ class Undecoded:
         return len(self.split)
 
     def __getitem__(self, index) -> np.ndarray:
-        return np.stack([self._decode(place) for place in np.arange(len(self))[index].tolist()])
+        places = np.arange(len(self))[index]
+        return np.stack([self._decode(place) for place in np.atleast_1d(places).tolist()])
 
     def _decode(self, place: int) -> np.ndarray:
         try:
@@ -46,6 +49,29 @@ class Undecoded:
 def stream(split: Split, size: int, fit: str) -> Canvases:
     """A split whose canvases are decoded anew each time."""
     return Canvases(Undecoded(split, size, fit), split.labels, tuple(split.names), ())
+
+
+def check_grain() -> None:
+    """Says what to install before anything long is begun.
+
+    Raises:
+        UserError: grain is not installed.
+    """
+    if importlib.util.find_spec("grain") is None:
+        raise UserError("--cache none: needs grain: pip install 'keras-dogs[stream]'")
+
+
+def check_readable(what: str, *parts: Canvases | None) -> None:
+    """Decodes pictures that are not wanted before the end of an epoch, so that a bad one is known at the start.
+
+    Raises:
+        UserError: it names the picture.
+    """
+    images = [part.images for part in parts if part is not None]
+    with progress.counting(f"Checking {what}", sum(map(len, images))) as on_picture:
+        for rows in images:
+            for _ in fetch_ahead(rows.__getitem__, len(rows)):
+                on_picture()
 
 
 def fetch_ahead(get: Callable[[int], Any], count: int, first: int = 0) -> Iterator:
