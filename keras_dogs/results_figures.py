@@ -50,6 +50,7 @@ def _style(paper: str, ink: str, grid: str) -> dict:
         "grid.color": grid,
         "grid.alpha": 0.35,
         "axes.grid": True,
+        "axes.axisbelow": True,
         "axes.spines.top": False,
         "axes.spines.right": False,
         "font.size": 11,
@@ -127,8 +128,8 @@ def _draw_cost(results: dict):
             style = dict(color=colours[row["model"]], marker=MARKERS[row["backend"]], linestyle="", markersize=7)
             axis.plot(cost(row), 100 * row["top1"]["mean"], label=name, **style)
         axis.set_xlabel(label)
-        axis.set_xlim(left=0)
-        axis.margins(0.1)
+        axis.set_xlim(0, 1.12 * max(cost(row) for row in results["groups"]))
+        axis.margins(y=0.15)
     for axis in list(axes.flat)[len(costs) :]:
         axis.remove()
     axes[0, 0].set_ylabel("top-1, %")

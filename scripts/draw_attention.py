@@ -103,12 +103,12 @@ def draw_where_they_looked(vit, resnet, pictures):
         axis.set_yticks([])
     for axis, label in zip(axes[:, 0], ("picture", "ViT\nattention rollout", "ResNet\nGrad-CAM")):
         axis.set_ylabel(label, fontsize=9)
-    save(figure, "attention_looked.png")
+    save(figure, "attention_looked.jpg")
 
 
 def save(figure, name: str):
-    """As a small PNG."""
-    figure.savefig(DOCS / name, dpi=110, facecolor="white")
+    """As a small file."""
+    figure.savefig(DOCS / name, dpi=110, facecolor="white", bbox_inches="tight")
     pyplot.close(figure)
     print(DOCS / name)
 
