@@ -23,13 +23,22 @@ def speed_up(model) -> None:
 
 
 def _speed_up_on_jax(layer) -> None:
-    """On a CPU, products of two matrices, and a GELU whose gradient is kept instead of computed again.
+    """On a CPU, products of two matrices, a GELU whose gradient is kept, and convolutions with a quicker gradient.
 
     XLA for CPUs has a fast product for two dimensions alone, and would compute the gradient of GELU once for each of
     the two products that need it. ViT-Ti/16, batch 16, two cores: steps 1.3 and 1.9 times faster in two sittings.
+    Its convolutions are fast forward and not backward: of 1 x 1 (64 to 256 channels, 56 x 56 places, batch 16, one
+    core) 692 ms as a convolution and 117 as a product; of 3 x 3 517 and 344.
     """
-    if not backend.has_accelerator():
-        _take_rows(layer)
+    if backend.has_accelerator():
+        return
+    _take_rows(layer)
+    if type(layer) is not keras.layers.Conv2D or layer.data_format != "channels_last" or layer.groups > 1:
+        return
+    if set(layer.kernel_size) == {1}:
+        layer.convolution_op = functools.partial(_convolve_points, layer)
+    elif set(layer.strides) == {1} and set(layer.dilation_rate) == {1} and _pads_alike(layer):
+        layer.convolution_op = functools.partial(_convolve_with_quick_gradient, layer)
 
 
 def _take_rows(layer) -> None:
@@ -67,6 +76,57 @@ def _dense_of_rows(layer, inputs, training=None):
     elif layer.activation is not None:
         outputs = layer.activation(outputs)
     return ops.reshape(outputs, (*shape[: len(shape) - contracted], *outer))
+
+
+def _convolve_points(layer, inputs, kernel):
+    """A 1 x 1 convolution as a product of two matrices."""
+    rows, columns = layer.strides
+    inputs, kernel = inputs[:, ::rows, ::columns], ops.convert_to_tensor(kernel)
+    outputs = ops.matmul(ops.reshape(inputs, (-1, inputs.shape[-1])), kernel[0, 0])
+    return ops.reshape(outputs, (-1, *inputs.shape[1:3], outputs.shape[-1]))
+
+
+def _convolve_with_quick_gradient(layer, inputs, kernel):
+    pads = tuple((size // 2, size // 2) if layer.padding == "same" else (0, 0) for size in layer.kernel_size)
+    return _convolution_with_quick_gradient(pads)(inputs, ops.convert_to_tensor(kernel))
+
+
+@functools.cache
+def _convolution_with_quick_gradient(pads):
+    """Of stride 1. Its gradient by the inputs is a convolution forward; by the kernel, a product for each place in it.
+
+    XLA would turn the second into a convolution whose kernel is as large as the picture.
+    """
+    import jax
+    from jax import numpy as jnp
+
+    def convolve(inputs, kernel, pads):
+        layout = ("NHWC", "HWIO", "NHWC")
+        return jax.lax.conv_general_dilated(inputs, kernel, (1, 1), pads, dimension_numbers=layout)
+
+    @jax.custom_vjp
+    def convolution(inputs, kernel):
+        return convolve(inputs, kernel, pads)
+
+    def forward(inputs, kernel):
+        return convolve(inputs, kernel, pads), (inputs, kernel)
+
+    def backward(kept, gradient):
+        inputs, kernel = kept
+        height, width = gradient.shape[1:3]
+        padded, rows = jnp.pad(inputs, ((0, 0), *pads, (0, 0))), gradient.reshape(-1, gradient.shape[-1])
+
+        def at(row, column):
+            seen = padded[:, row : row + height, column : column + width]
+            return seen.reshape(-1, seen.shape[-1]).T @ rows
+
+        places = [[at(row, column) for column in range(kernel.shape[1])] for row in range(kernel.shape[0])]
+        by_kernel = jnp.stack([jnp.stack(line) for line in places])
+        back = tuple((size - 1 - low, size - 1 - high) for size, (low, high) in zip(kernel.shape, pads))
+        return convolve(gradient, jnp.flip(kernel, (0, 1)).swapaxes(2, 3), back), by_kernel
+
+    convolution.defvjp(forward, backward)
+    return convolution
 
 
 @functools.cache
