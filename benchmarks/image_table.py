@@ -119,8 +119,8 @@ class _Peak:
 def in_words(row: dict) -> str:
     """What is printed of a row."""
     return (
-        f"{row['table_gb']:.2f} GB: {row['peak_while_made']:.2f} of it at the peak, {row['resident_afterwards']:.2f} then; "
-        f"steps {row['step_ms_small']:.0f} ms with 100 pictures, {row['step_ms_large']:.0f} with all"
+        f"{row['table_gb']:.2f} GB: {row['peak_while_made']:.2f} of it at the peak, {row['resident_afterwards']:.2f} "
+        f"then; steps {row['step_ms_small']:.0f} ms with 100 pictures, {row['step_ms_large']:.0f} with all"
     )
 
 
