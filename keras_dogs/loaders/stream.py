@@ -1,6 +1,7 @@
 """Canvases that are decoded when a batch wants them and not kept, for a dataset that fits neither memory nor disk."""
 
 import importlib.util
+import logging
 import os
 from collections.abc import Callable
 from collections.abc import Iterator
@@ -76,6 +77,7 @@ def check_readable(what: str, *parts: Canvases | None) -> None:
 
 def fetch_ahead(get: Callable[[int], Any], count: int, first: int = 0) -> Iterator:
     """Yields `get(first)`, ..., `get(count - 1)`, computed ahead by as many threads as there are cores (grain)."""
+    logging.getLogger("absl").setLevel(logging.ERROR)  # or it says that there is no JAX, where there is none
     import grain
 
     threads = os.cpu_count() or 1
