@@ -56,6 +56,7 @@ def logits(preset, pictures, **arguments):
         "vit_b16",
         "deit_s",
         "dinov2_s",
+        "resnet50_hf",
         "resnet50",
         "vit_tiny_patch16_224",
         "vit_small_patch16_224",
@@ -71,7 +72,7 @@ def logits(preset, pictures, **arguments):
     ],
 )
 def test_logits_are_those_of_the_library(references, expected, name):
-    """vit_b16 comes in shards; resnet50 is transformers' (timm's writes the same names as torchvision's)."""
+    """vit_b16 comes in shards; resnet50_hf is transformers', resnet50 timm's, which has torchvision's names."""
     ours = logits(references / name, expected["pictures"])
     assert ours.shape == (2, 7) and np.ptp(expected[name]) > 0.01
     assert np.abs(ours - expected[name]).max() <= 1e-4 * np.abs(expected[name]).max()

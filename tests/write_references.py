@@ -31,7 +31,7 @@ HUGGING_FACE = {
     "vit_b16": (transformers.ViTConfig(**VIT_B), transformers.ViTForImageClassification, INCEPTION),
     "deit_s": (transformers.DeiTConfig(**DEIT_S), transformers.DeiTForImageClassificationWithTeacher, IMAGENET),
     "dinov2_s": (transformers.Dinov2Config(**DINOV2_S), transformers.Dinov2ForImageClassification, IMAGENET),
-    "resnet50": (transformers.ResNetConfig(num_labels=7), transformers.ResNetForImageClassification, IMAGENET),
+    "resnet50_hf": (transformers.ResNetConfig(num_labels=7), transformers.ResNetForImageClassification, IMAGENET),
 }
 TIMM = (
     "vit_tiny_patch16_224",
@@ -108,7 +108,7 @@ def main(folder: Path):
         timm.models.save_for_hf(model, folder / name, safe_serialization=True)
         conversion = model.pretrained_cfg["mean"], model.pretrained_cfg["std"]
         expected[name] = logits(model, *conversion)
-        if name == "resnet50":  # the folder of transformers' is overwritten
+        if name == "resnet50":
             expected[f"{name} explained"] = grad_cam(model, *conversion)
     model = timm.create_model(
         "vit_tiny_patch16_224", num_classes=7, global_pool="avg", class_token=True, fc_norm=True, qkv_bias=False
