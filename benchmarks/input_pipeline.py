@@ -66,7 +66,7 @@ def main():
 
     dataset = load_dataset(str(flags.sample))
     split = dataset.train.select(range(0, len(dataset.train), max(1, len(dataset.train) // flags.pictures)))
-    files = [file.read_bytes() for file in sorted((flags.sample / "Images").rglob("*.jpg"))[: flags.pictures]]
+    files = [(flags.sample / "Images" / name).read_bytes() for name in split.names]
     rows = decode(files, flags.rounds) + ours(dataset, split, flags.rounds)
     runs.write("input_pipeline", rows, line=in_words)
 
