@@ -66,7 +66,7 @@ def _throughput(result: dict) -> str:
     rows = []
     for row in result["rows"]:
         ratios = row.get("ratio_to_best_peer")
-        cells = [row["model"], row["mode"], row["engine"], results_figures.PROSE[row["backend"]]]
+        cells = [row["model"], row["mode"], row["engine"], runs.PROSE[row["backend"]]]
         if "error" in row:
             rows.append([*cells, row["error"], "", "", ""])
             continue

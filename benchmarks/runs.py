@@ -10,7 +10,6 @@ from pathlib import Path
 from keras_dogs.records import RunRecord
 
 RESULTS = Path(__file__).parent / "results"
-PROSE = {"jax": "JAX", "tensorflow": "TensorFlow", "torch": "PyTorch"}
 
 
 def train(backend: str, output: Path, *flags) -> dict:

@@ -20,7 +20,7 @@ RECORD, MODEL, HISTORY, STEPS, PREDICTIONS = "record.json", "model.keras", "hist
 CHECKPOINTS, LAST, SWEEP = "checkpoints", "last.keras", "sweep"
 # There while the run is not finished: what it was told, for `--resume`.
 CONFIG = "config.json"
-_LOCK, _TEMPORARY = ".lock", ".tmp-"
+LOCK, _TEMPORARY = ".lock", ".tmp-"
 
 
 def choose_output(output: Path | None, default_name: str, overwrite: bool, resume: bool = False) -> Path:
@@ -80,7 +80,7 @@ def read_config(folder: Path) -> dict | None:
 def _is_nothing(path: Path) -> bool:
     """What a run has that was killed before it wrote anything."""
     return (
-        path.name == _LOCK or path.name.startswith(_TEMPORARY) or (path.name == CHECKPOINTS and not any(path.iterdir()))
+        path.name == LOCK or path.name.startswith(_TEMPORARY) or (path.name == CHECKPOINTS and not any(path.iterdir()))
     )
 
 
@@ -101,13 +101,13 @@ def run_folder(output: Path, config: dict, resume: bool):
     retired = _retired(output)
     try:
         if not resume and output.exists():
-            with _locked(output):
+            with locked(output):
                 # What was put aside by a run that came to nothing is still what there is to lose.
                 shutil.rmtree(retired if _is_useful(output) else output, ignore_errors=True)
             if output.exists():
                 output.rename(retired)
         (output / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
-        with _locked(output), _nothing_useless_left(output):
+        with locked(output), _nothing_useless_left(output):
             for stale in output.rglob(f"{_TEMPORARY}*"):
                 stale.unlink()
             if not (output / CONFIG).exists():
@@ -162,25 +162,29 @@ def how_to_go_on(folder: Path) -> str:
 
 
 @contextlib.contextmanager
-def _locked(folder: Path):
-    """The lock goes with the process that holds it, however that ends."""
-    lock = filelock.FileLock(folder / _LOCK)
+def locked(folder: Path, who: str = "process writes"):
+    """Within it, no other has the folder; the lock goes with the process that holds it, however that ends.
+
+    Raises:
+        UserError: another has it.
+    """
+    lock = filelock.FileLock(folder / LOCK)
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout as error:
-        raise UserError(f"--output {folder}: another process writes there; wait for it, or choose another") from error
+        raise UserError(f"--output {folder}: another {who} there; wait for it, or choose another") from error
     try:
         yield
     finally:
         lock.release()
-        (folder / _LOCK).unlink(missing_ok=True)
+        (folder / LOCK).unlink(missing_ok=True)
 
 
 def wait_until_free(folder: Path, seconds: float) -> None:
     """Waits for another process that writes in a folder, as one does that was told to save and stop."""
     if folder.is_dir():
         with contextlib.suppress(filelock.Timeout):
-            filelock.FileLock(folder / _LOCK).acquire(timeout=seconds).lock.release()
+            filelock.FileLock(folder / LOCK).acquire(timeout=seconds).lock.release()
 
 
 @contextlib.contextmanager

@@ -23,9 +23,8 @@ from pathlib import Path
 import numpy as np
 
 from keras_dogs.errors import UserError
-
-BACKENDS = ("jax", "tensorflow", "torch")
-PROSE = {"jax": "JAX", "tensorflow": "TensorFlow", "torch": "PyTorch"}
+from keras_dogs.records import BACKENDS
+from keras_dogs.records import PROSE
 
 
 def select() -> str:

@@ -104,7 +104,8 @@ class StepLog(keras.callbacks.Callback):
         return len(steady) / sum(steady) if steady else 0.0
 
     def _steady(self) -> list[float]:
-        steady = [seconds for step, seconds in enumerate(self.step_seconds) if step not in set(self.first_steps)]
+        first = set(self.first_steps)
+        steady = [seconds for step, seconds in enumerate(self.step_seconds) if step not in first]
         return steady or self.step_seconds
 
 

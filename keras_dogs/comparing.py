@@ -11,7 +11,6 @@ import sys
 import time
 from pathlib import Path
 
-import filelock
 from rich.live import Live
 from rich.table import Table
 
@@ -27,7 +26,7 @@ from keras_dogs.errors import write_error
 from keras_dogs.plan import PlannedRun
 from keras_dogs.records import RunRecord
 
-LOGS, _LOCK = "logs", ".lock"
+LOGS = "logs"
 _SECONDS_TO_SAVE = 120.0  # for a child that is told to stop
 _SECONDS_BETWEEN_LOOKS = 0.2
 
@@ -45,17 +44,10 @@ def compare_runs(config: CompareConfig) -> dict:
     _check_output(config.output)
     if config.pair or config.presets:
         plan.check(config)
-    lock = filelock.FileLock(config.output / _LOCK)
     try:
         config.output.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
-        try:
+        with artifacts.locked(config.output, "comparison runs"):
             return _compare(config)
-        finally:
-            lock.release()
-            (config.output / _LOCK).unlink(missing_ok=True)
-    except filelock.Timeout as error:
-        raise UserError(f"--output {config.output}: another comparison runs there; wait for it") from error
     except OSError as error:
         raise write_error(config.output, error) from error
 
@@ -72,7 +64,7 @@ def _compare(config: CompareConfig) -> dict:
 
 
 def _check_output(output: Path) -> None:
-    ours = {plan.RUNS, LOGS, results.FILE, _LOCK}
+    ours = {plan.RUNS, LOGS, results.FILE, artifacts.LOCK}
     if output.exists() and not output.is_dir():
         raise UserError(f"--output {output}: is a file; choose a folder")
     if output.is_dir() and any(output.iterdir()) and not ours & {path.name for path in output.iterdir()}:

@@ -10,6 +10,7 @@ import tyro
 from keras_dogs import pairs
 from keras_dogs import recipes
 from keras_dogs.errors import UserError
+from keras_dogs.records import BACKENDS
 
 Augmentation = Literal["none", "light", "standard", "strong", "keras"]
 DtypePolicy = Literal["float32", "mixed_bfloat16", "mixed_float16"]
@@ -20,7 +21,7 @@ RecipeName = Literal[tuple(recipes.RECIPES)]
 HeadStart = Literal["zero", "imagenet"]
 PositionResampling = Literal["bicubic", "bicubic_plain", "linear"]
 SplitName = Literal["train", "validation", "test"]
-BackendName = Literal["jax", "tensorflow", "torch"]
+BackendName = Literal[BACKENDS]
 Budget = Literal["epochs", "time", "flops"]
 PairName = Literal[tuple(pairs.PAIRS)]
 

@@ -18,8 +18,8 @@ from keras_dogs.config import TrainConfig
 from keras_dogs.datasets import load_dataset
 from keras_dogs.errors import UserError
 from keras_dogs.pairs import PAIRS
+from keras_dogs.records import BACKENDS
 
-BACKENDS = ("jax", "tensorflow", "torch")
 RUNS = "runs"
 
 

@@ -8,6 +8,9 @@ from keras_dogs.errors import UserError
 
 SCHEMA_VERSION = 1
 
+BACKENDS = ("jax", "tensorflow", "torch")
+PROSE = {"jax": "JAX", "tensorflow": "TensorFlow", "torch": "PyTorch"}
+
 
 @dataclasses.dataclass(frozen=True)
 class DatasetRecord:

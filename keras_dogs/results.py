@@ -24,6 +24,7 @@ from keras_dogs.errors import UserError
 from keras_dogs.pairs import PAIRS
 from keras_dogs.plan import PlannedRun
 from keras_dogs.predictions import Predictions
+from keras_dogs.records import PROSE
 from keras_dogs.records import RunRecord
 
 FILE = "results.json"
@@ -40,6 +41,7 @@ class Loaded(NamedTuple):
         record: `RunRecord`.
         predictions: `Predictions` of the test split, by name.
         losses: float array `(num_steps,)`.
+        curve: list of float. Validation top-1 accuracy after each epoch.
         folder: Path.
         command: str. What makes it again.
     """
@@ -48,6 +50,7 @@ class Loaded(NamedTuple):
     record: RunRecord
     predictions: Predictions
     losses: np.ndarray
+    curve: list[float]
     folder: Path
     command: str
 
@@ -84,6 +87,7 @@ def collect(config: CompareConfig, planned: list[PlannedRun], errors: dict[Path,
     notes += [f"{run.name} ({run.folder}) was scored on other test pictures and is left out" for run in strangers]
     runs, doubles = _once(_told_apart(runs))
     notes += [f"{run.name} is there twice; the one in {run.folder} is left out" for run in doubles]
+    between_models, (single, between_backends) = _between_models(runs), _between_backends(runs)
     return {
         "made_with": f"python {shlex.join(['-m', 'keras_dogs.compare', *sys.argv[1:]])}",
         "date": datetime.date.today().isoformat(),
@@ -91,14 +95,14 @@ def collect(config: CompareConfig, planned: list[PlannedRun], errors: dict[Path,
         "fairness": PAIRS[config.pair].fairness if config.pair else "",
         "budget": config.budget,
         "notes": notes + _notes(runs),
-        "verdicts": [row["in_words"] for row in (*_between_models(runs), *_between_backends(runs)[1])],
+        "verdicts": [row["in_words"] for row in (*between_models, *between_backends)],
         "runs": [_describe(run) for run in runs] + rows,
         "groups": _groups(runs),
         "models": _models(runs),
         "pairs": _pairs(runs),
-        "between_models": _between_models(runs),
-        "same_seed_on_two_backends": _between_backends(runs)[0],
-        "between_backends": _between_backends(runs)[1],
+        "between_models": between_models,
+        "same_seed_on_two_backends": single,
+        "between_backends": between_backends,
         "classes": _classes(runs),
         "pictures": _pictures(runs),
         "curves": {run.name: [float(f"{loss:.6g}") for loss in run.losses] for run in runs},
@@ -115,7 +119,7 @@ def _load(folder: Path, command: str) -> Loaded:
             losses = np.array([float(row["loss"]) for row in csv.DictReader(file)])
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{folder / artifacts.STEPS}: cannot be read ({error})") from error
-    return Loaded(plan.short_name(record.preset), record, sorted_, losses, folder, command)
+    return Loaded(plan.short_name(record.preset), record, sorted_, losses, _validation_curve(folder), folder, command)
 
 
 def _told_apart(runs: list[Loaded]) -> list[Loaded]:
@@ -216,8 +220,8 @@ def _describe(run: Loaded) -> dict:
         "throughput": vars(record.throughput),
         "peak_memory_gib": record.peak_memory_gib,
         "epoch_end_s": record.epoch_end_s,
-        "validation_curve": _validation_curve(run.folder),
-        "seconds_to": _seconds_to(record, _validation_curve(run.folder)),
+        "validation_curve": run.curve,
+        "seconds_to": _seconds_to(record, run.curve),
     }
 
 
@@ -266,7 +270,7 @@ def _groups(runs: list[Loaded]) -> list[dict]:
         records = [run.record for run in group]
         speed, timings = [record.throughput for record in records], [record.timings for record in records]
         shares = np.mean([run.correct for run in group], axis=0)
-        reached = [_seconds_to(run.record, _validation_curve(run.folder)) for run in group]
+        reached = [_seconds_to(run.record, run.curve) for run in group]
         rows.append(
             {
                 "model": model,
@@ -417,7 +421,7 @@ def _hold_together(first: Loaded, second: Loaded) -> dict:
 
 
 def _summarise(model: str, backends: tuple[str, str], rows: list[dict]) -> dict:
-    names = [{"jax": "JAX", "tensorflow": "TensorFlow", "torch": "PyTorch"}[name] for name in backends]
+    names = [PROSE[name] for name in backends]
     row = {
         "model": model,
         "backends": list(backends),

@@ -4,14 +4,15 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_dogs.datasets import display_name
 from keras_dogs.figures import BLUE
 from keras_dogs.figures import ORANGE
+from keras_dogs.records import PROSE
 
 # Okabe and Ito's, told apart by everybody, on white and on near-black.
 COLOURS = (ORANGE, BLUE, "#009e73", "#cc79a7", "#d55e00", "#56b4e9")
 MARKERS = {"jax": "o", "tensorflow": "s", "torch": "^"}
 LINES = {"jax": "-", "tensorflow": "--", "torch": ":"}
-PROSE = {"jax": "JAX", "tensorflow": "TensorFlow", "torch": "PyTorch"}
 THEMES = {"": ("#ffffff", "#222222", "#999999"), "-dark": ("#15181c", "#e6e6e6", "#777777")}
 _WIDTH = 4.8  # inches: legible on a page of 390 pixels
 
@@ -175,7 +176,7 @@ def _draw_classes(results: dict):
     places = range(len(shown))
     bars = [100 * row["difference"] for row in shown]
     axis.barh(places, bars, color=[colours[first] if bar > 0 else colours[second] for bar in bars])
-    axis.set_yticks(places, [plain(row["class"]) for row in shown], fontsize=9)
+    axis.set_yticks(places, [display_name(row["class"]) for row in shown], fontsize=9)
     axis.axvline(0, color="#888888", linewidth=1)
     axis.set_xlabel(f"points of top-1\n← {second} better    {first} better →")
     return figure
@@ -257,13 +258,6 @@ _FIGURES = {
     "calibration": _draw_calibration,
     "confusion": _draw_confusion,
 }
-
-
-def plain(class_name: str) -> str:
-    """A class as a person would write it."""
-    from keras_dogs.datasets import display_name
-
-    return display_name(class_name)
 
 
 def _finished(results: dict) -> list[dict]:

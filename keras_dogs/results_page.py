@@ -9,12 +9,12 @@ from keras_dogs import network
 from keras_dogs import pages
 from keras_dogs import results
 from keras_dogs import results_figures
+from keras_dogs.datasets import display_name
 from keras_dogs.datasets import load_dataset
 from keras_dogs.datasets.pictures import UnreadablePicture
 from keras_dogs.errors import UserError
 from keras_dogs.pages import table
-from keras_dogs.results_figures import PROSE
-from keras_dogs.results_figures import plain
+from keras_dogs.records import PROSE
 
 FIGURES, PICTURES = "figures", "pictures"
 _THUMBNAIL = 112
@@ -245,7 +245,7 @@ def _breeds(found: dict, drawn: list[str]) -> str:
     ends = rows[:5] + [row for row in rows[-5:] if row not in rows[:5]]
     cells = [
         [
-            plain(row["class"]),
+            display_name(row["class"]),
             row["pictures"],
             _percent(row["first"]),
             _percent(row["second"]),
@@ -269,10 +269,12 @@ def _pictures(found: dict, shown: dict[str, str]) -> str:
         return ""
     rows = [
         [
-            f"![{plain(row['class'])}]({shown[row['picture']]})" if row["picture"] in shown else f"`{row['picture']}`",
-            plain(row["class"]),
+            f"![{display_name(row['class'])}]({shown[row['picture']]})"
+            if row["picture"] in shown
+            else f"`{row['picture']}`",
+            display_name(row["class"]),
             row["only_right"],
-            plain(row["taken_for"]),
+            display_name(row["taken_for"]),
         ]
         for row in found["pictures"]
     ]
