@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from keras_dogs.records import PROSE  # noqa: F401 (the scripts beside this one take it from here)
 from keras_dogs.records import RunRecord
 
 RESULTS = Path(__file__).parent / "results"
