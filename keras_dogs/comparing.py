@@ -3,7 +3,6 @@
 Nothing here loads Keras.
 """
 
-import ctypes
 import os
 import signal
 import subprocess
@@ -29,6 +28,17 @@ from keras_dogs.records import RunRecord
 LOGS = "logs"
 _SECONDS_TO_SAVE = 120.0  # for a child that is told to stop
 _SECONDS_BETWEEN_LOOKS = 0.2
+
+# What a child runs first: on Linux it is then told to stop when its parent is killed, which could not tell it itself.
+# (Not a `preexec_fn`: that is a fork of a process whose framework has threads.)
+_DIE_WITH_PARENT = """
+import os, signal, sys
+if sys.platform == "linux":
+    import ctypes
+    set_death_signal = 1  # prctl.h
+    ctypes.CDLL(None).prctl(set_death_signal, signal.SIGTERM)
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
 
 
 def compare_runs(config: CompareConfig) -> dict:
@@ -143,7 +153,7 @@ class Children:
         if gpu is not None:
             environment["CUDA_VISIBLE_DEVICES"] = gpu
         # An earlier try that left a checkpoint goes on; one that left none begins.
-        command = [sys.executable, *run.arguments, "--resume"]
+        command = [sys.executable, "-c", _DIE_WITH_PARENT, *run.arguments, "--resume"]
         # The child of a comparison that was killed may still be saving.
         artifacts.wait_until_free(run.folder, _SECONDS_TO_SAVE)
         with self._log(run).open("w") as log:
@@ -155,7 +165,6 @@ class Children:
                 stdin=subprocess.DEVNULL,
                 # A Ctrl-C reaches this process alone, which tells the children: two signals would mean "at once".
                 start_new_session=True,
-                preexec_fn=_die_with_parent,
             )
         self.running[child] = (run, time.monotonic(), gpu)
         self.states[run.folder] = "running"
@@ -212,13 +221,6 @@ class Children:
                 child.wait(_SECONDS_TO_SAVE)
             except subprocess.TimeoutExpired:
                 child.kill()
-
-
-def _die_with_parent() -> None:
-    """On Linux, a child is told to stop when its parent is killed, which could not tell it itself."""
-    if sys.platform == "linux":
-        set_death_signal = 1  # prctl.h
-        ctypes.CDLL(None).prctl(set_death_signal, signal.SIGTERM)
 
 
 def _why(log: Path, status: int) -> str:
