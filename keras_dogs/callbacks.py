@@ -12,6 +12,7 @@ from keras import ops
 from rich.progress import TextColumn
 
 from keras_dogs import artifacts
+from keras_dogs import devices
 from keras_dogs import progress
 from keras_dogs.checkpoints import Checkpoints
 from keras_dogs.checkpoints import restore
@@ -136,13 +137,15 @@ class Validation(keras.callbacks.Callback):
         self.best_scores: Scores | None = None
 
     def on_epoch_end(self, epoch, logs=None):
+        _share_statistics(self.model)
         with averaged(self.model):
             scores = self._score()
             is_best = scores is None or self.best_scores is None or scores.rank > self.best_scores.rank
             if is_best:
                 self.best_epoch, self.best_scores = epoch + 1, scores
-                with artifacts.written_whole(self.best_file(epoch + 1)) as path:
-                    save_classifier(self.classifier, path)
+                if devices.current().group.is_first:
+                    with artifacts.written_whole(self.best_file(epoch + 1)) as path:
+                        save_classifier(self.classifier, path)
         losses = [row["loss"] for row in self.step_log.rows if row["epoch"] == epoch + 1]
         row = {"epoch": epoch + 1, "train_loss": float(np.mean(losses)), "train_accuracy": float(logs["accuracy"])}
         if scores:
@@ -162,6 +165,19 @@ class Validation(keras.callbacks.Callback):
         if not np.isfinite(logits).all():
             raise FloatingPointError("a validation logit is not finite")
         return score_logits(logits, self.labels)
+
+
+def _share_statistics(model: keras.Model) -> None:
+    """Brings those of batch norms, where each device has its own, to their mean."""
+    engine = devices.current()
+    if engine.synchronised:
+        return
+    for layer in model._flatten_layers():
+        for variable in (
+            (layer.moving_mean, layer.moving_variance) if isinstance(layer, keras.layers.BatchNormalization) else ()
+        ):
+            here = np.stack(engine.local_values(variable))
+            variable.assign(np.concatenate(engine.group.gather(here)).mean(axis=0))
 
 
 class Checkpointing(keras.callbacks.Callback):
@@ -227,16 +243,21 @@ class Checkpointing(keras.callbacks.Callback):
         done = self.step_log.num_steps
         if done % self.steps_per_epoch == 0:
             return  # the epoch's end is next, and its checkpoint
-        if self.stop.status or done % self.every == 0:
+        status = self._agreed_status()
+        if status or done % self.every == 0:
             self.step_log.read()
-            self._save()
+            self._save(status)
 
     def on_epoch_end(self, epoch, logs=None):
         self.model.reset_metrics()  # what comes next is another epoch
         self.epoch_end_s.append(self.command_s())
-        self._save()
+        self._save(self._agreed_status())
 
-    def _save(self):
+    def _agreed_status(self) -> int:
+        """Whether any process was asked to stop: all stop after the same step."""
+        return devices.current().group.agree(self.stop.status)
+
+    def _save(self, stop_status: int):
         best = self.validation.best_scores
         state = {
             "step": len(self.step_log.rows),
@@ -251,9 +272,9 @@ class Checkpointing(keras.callbacks.Callback):
             "first_steps": self.step_log.first_steps,
         }
         self.checkpoints.save(self.model, state)
-        if self.stop.status:
+        if stop_status:
             step = f"step {state['step']:,}"
-            raise Interrupted(f"stopped after {step}, which is saved; {self.how_to_go_on}", self.stop.status)
+            raise Interrupted(f"stopped after {step}, which is saved; {self.how_to_go_on}", stop_status)
 
 
 class TrainingProgress(keras.callbacks.Callback):

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import keras
 import numpy as np
-from keras import ops
 
 from keras_dogs import artifacts
+from keras_dogs import devices
 from keras_dogs import progress
 from keras_dogs.errors import first_line
 from keras_dogs.layers import ImageTable
@@ -27,6 +27,16 @@ class Checkpoints:
 
     def __init__(self, folder: Path, keep: int = 2):
         self.folder, self.keep = folder, keep
+        self._group = devices.current().group
+
+    @property
+    def writes(self) -> bool:
+        """Whether this process writes: the first of a training. The others need not even see the folder."""
+        return self._group.is_first
+
+    def there_is_one(self) -> bool:
+        """Whether there is anything to go on from."""
+        return bool(self._group.agree(int(self.writes and self._read() is not None)))
 
     def files(self) -> list[Path]:
         """Oldest first."""
@@ -46,10 +56,13 @@ class Checkpoints:
         Raises:
             FloatingPointError: a weight is not finite; nothing was written.
         """
-        arrays = {name: ops.convert_to_numpy(variable.value) for name, variable in _variables(model)}
+        read = devices.current().read
+        arrays = {name: read(variable) for name, variable in _variables(model)}
         if not all(np.isfinite(array).all() for name, array in arrays.items() if name.startswith("model/")):
             raise FloatingPointError("a weight is not finite")
         path = self.folder / f"step-{state['step']:08d}-best-{state['best_epoch']:04d}.npz"
+        if not self.writes:
+            return path
         with artifacts.written_whole(path) as temporary:
             np.savez(temporary, **arrays, state=np.frombuffer(json.dumps(state).encode(), np.uint8))
         for old in self.files()[: -self.keep]:
@@ -63,8 +76,14 @@ class Checkpoints:
     def load(self) -> tuple[dict, dict] | None:
         """The newest checkpoint that is sound: arrays by name, and the state; `None` where there is none.
 
-        A damaged one is named and put aside.
+        A damaged one is named and put aside. All processes have what the first one read.
         """
+        found = self._read() if self.writes else None
+        arrays, state = found or ({}, None)
+        state, arrays = self._group.from_first(state, arrays)
+        return (arrays, state) if state is not None else None
+
+    def _read(self) -> tuple[dict, dict] | None:
         for path in reversed(self.files()):
             try:
                 with np.load(path, allow_pickle=False) as saved:

@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from keras_dogs import devices
 from keras_dogs import fast_layers
 from keras_dogs.layers import Mixing
 
@@ -30,7 +31,7 @@ class Classifier(keras.Model):
         for metric in self.metrics:
             for inner in getattr(metric, "metrics", ()):  # those that `compile` was given come in a bundle
                 if isinstance(inner, StepLoss):
-                    inner.value.assign(ops.stop_gradient(total))
+                    inner.value.assign(devices.current().whole_loss(ops.stop_gradient(total)))
         return total
 
     @property
@@ -48,7 +49,7 @@ class StepLoss(keras.metrics.Metric):
 
     def __init__(self, name="step_loss", **kwargs):
         super().__init__(name=name, **kwargs)
-        self.value = self.add_variable((), initializer="zeros", name="value")
+        self.value = self.add_variable((), initializer="zeros", name="value", aggregation="none")
 
     def update_state(self, y_true, y_pred, sample_weight=None):
         """Nothing is left to do."""
@@ -56,6 +57,31 @@ class StepLoss(keras.metrics.Metric):
     def result(self):
         """The loss of the last batch, nats; a tensor of its own, which may be read steps later."""
         return ops.convert_to_tensor(self.value) + 0.0
+
+
+@keras.saving.register_keras_serializable(package="keras_dogs")
+class TrainAccuracy(keras.metrics.Metric):
+    """The share of an epoch's training pictures whose own label has the greatest logit, on whichever device.
+
+    Batches count alike, as they are of one size; each device adds what is true of the whole batch.
+    """
+
+    def __init__(self, name="accuracy", **kwargs):
+        super().__init__(name=name, **kwargs)
+        self.total, self.count = (
+            self.add_variable((), initializer="zeros", name=name, aggregation="none") for name in ("total", "count")
+        )
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        """Adds a batch: labels `(batch,)`, logits `(batch, num_classes)`."""
+        labels = ops.cast(ops.reshape(y_true, (-1,)), "int32")
+        right = ops.equal(ops.cast(ops.argmax(y_pred, axis=-1), "int32"), labels)
+        self.total.assign(self.total + devices.current().mean_over_shares(ops.mean(ops.cast(right, "float32"))))
+        self.count.assign(self.count + 1.0)
+
+    def result(self):
+        """A fraction in [0, 1]."""
+        return self.total / ops.maximum(self.count, 1.0)
 
 
 @keras.saving.register_keras_serializable(package="keras_dogs")

@@ -8,6 +8,7 @@ import warnings
 import tyro
 
 from keras_dogs.errors import Interrupted
+from keras_dogs.errors import Quiet
 from keras_dogs.errors import UserError
 
 STARTED = time.perf_counter()
@@ -36,6 +37,8 @@ def run(name: str, config_type, procedure) -> int:
     except Interrupted as stop:
         print(f"keras_dogs.{name}: {stop}", file=sys.stderr)
         return stop.status
+    except Quiet as ended:
+        return ended.status
     except KeyboardInterrupt:
         print(f"keras_dogs.{name}: interrupted; nothing was written", file=sys.stderr)
         return 130

@@ -6,7 +6,6 @@ Nothing here loads Keras.
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from rich.live import Live
 from rich.table import Table
 
 from keras_dogs import artifacts
+from keras_dogs import children
 from keras_dogs import plan
 from keras_dogs import progress
 from keras_dogs import results
@@ -28,17 +28,6 @@ from keras_dogs.records import RunRecord
 LOGS = "logs"
 _SECONDS_TO_SAVE = 120.0  # for a child that is told to stop
 _SECONDS_BETWEEN_LOOKS = 0.2
-
-# What a child runs first: on Linux it is then told to stop when its parent is killed, which could not tell it itself.
-# (Not a `preexec_fn`: that is a fork of a process whose framework has threads.)
-_DIE_WITH_PARENT = """
-import os, signal, sys
-if sys.platform == "linux":
-    import ctypes
-    set_death_signal = 1  # prctl.h
-    ctypes.CDLL(None).prctl(set_death_signal, signal.SIGTERM)
-os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
-"""
 
 
 def compare_runs(config: CompareConfig) -> dict:
@@ -153,19 +142,11 @@ class Children:
         if gpu is not None:
             environment["CUDA_VISIBLE_DEVICES"] = gpu
         # An earlier try that left a checkpoint goes on; one that left none begins.
-        command = [sys.executable, "-c", _DIE_WITH_PARENT, *run.arguments, "--resume"]
+        arguments = [*run.arguments, "--resume"]
         # The child of a comparison that was killed may still be saving.
         artifacts.wait_until_free(run.folder, _SECONDS_TO_SAVE)
         with self._log(run).open("w") as log:
-            child = subprocess.Popen(
-                command,
-                env=environment,
-                stdout=log,
-                stderr=log,
-                stdin=subprocess.DEVNULL,
-                # A Ctrl-C reaches this process alone, which tells the children: two signals would mean "at once".
-                start_new_session=True,
-            )
+            child = children.start(arguments, environment, log)
         self.running[child] = (run, time.monotonic(), gpu)
         self.states[run.folder] = "running"
         self.console.print(f"begun: {run.name}")

@@ -86,9 +86,16 @@ _RANGES = {
     **dict.fromkeys(("unfreeze_every", "patience"), _NOT_NEGATIVE),
     **dict.fromkeys(("warmup_fraction", "erasing"), _SHARE),
     **dict.fromkeys(("dropout", "drop_path", "label_smoothing", "ema"), _BELOW_1),
+    **dict.fromkeys(("model_shards", "num_processes", "peer_timeout"), _POSITIVE),
+    "process_id": _NOT_NEGATIVE,
+    "devices": (lambda value: value == "all" or value > 0, "positive, or all"),
     "layer_decay": (lambda value: 0 < value <= 1, "above 0 and at most 1"),
     "seed": (lambda value: 0 <= value < 2**31, "between 0 and 2147483647"),
 }
+
+
+# On what a run runs, which may change when it goes on.
+_WHERE = ("devices", "model_shards", "coordinator", "num_processes", "process_id", "peer_timeout")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,6 +180,21 @@ class TrainConfig:
     """With a linear probe and an augmentation: how many views of each picture the features are computed of."""
     dtype_policy: DtypePolicy = "float32"
     """Precision of the backbone."""
+    devices: int | Literal["all"] | None = None
+    """How many GPUs of this host train together, or all; default: one, or with several processes all that each sees
+    (docs/scaling.md). On CPUs, a trial that gains nothing."""
+    sync_batch_norm: bool = True
+    """Batch norms have the statistics of the whole batch, as on one device, not of each device's share."""
+    model_shards: int = 1
+    """Devices over which each copy of a ViT is divided, for what does not fit (JAX)."""
+    coordinator: str | None = None
+    """HOST:PORT of the first of several processes (JAX; torchrun and TF_CONFIG say it on PyTorch and TensorFlow)."""
+    num_processes: int | None = None
+    """How many there are."""
+    process_id: int | None = None
+    """Which of them this one is, from 0."""
+    peer_timeout: float = 300.0
+    """Seconds to wait for the other processes at the start, and for a sign of life of one later."""
     strict: bool = False
     """Slower, and the same to the last bit when run again: full float32 precision and deterministic kernels."""
     checkpoint_every: int = 500
@@ -196,6 +218,7 @@ class TrainConfig:
             )
         if self.strict and self.dtype_policy != "float32":
             raise UserError(f"--strict: is for float32, not --dtype-policy {self.dtype_policy}")
+        _check_processes(self)
         if self.resume and self.overwrite:
             raise UserError("--resume: goes on with a run, --overwrite begins it again; give one of them")
 
@@ -220,7 +243,7 @@ class TrainConfig:
             UserError: one does.
         """
         before = TrainConfig.from_plain(values)
-        about_where = ("output", "resume", "overwrite", "offline", "data", "cache", "cache_dir")
+        about_where = ("output", "resume", "overwrite", "offline", "data", "cache", "cache_dir", *_WHERE)
         pairs = [(name, self, before, TrainConfig()) for name in TrainConfig.__dataclass_fields__]
         pairs += [(name, self.data, before.data, DataConfig()) for name in DataConfig.__dataclass_fields__]
         for name, now, then, default in pairs:
@@ -232,8 +255,37 @@ class TrainConfig:
         told = {name: value for name, value in told.items() if value != getattr(DataConfig(), name)}
         data = dataclasses.replace(before.data, **told)
         return dataclasses.replace(
-            before, data=data, output=self.output, resume=True, overwrite=False, offline=self.offline
+            before,
+            data=data,
+            output=self.output,
+            resume=True,
+            overwrite=False,
+            offline=self.offline,
+            **self.where(),
         )
+
+    def where(self) -> dict:
+        """The flags that say on what this process runs."""
+        return {name: getattr(self, name) for name in _WHERE}
+
+    def on_another_host(self, own: "TrainConfig") -> "TrainConfig":
+        """The config of a training's first process, for another, which was told `own`: its folders are its own."""
+        data = dataclasses.replace(self.data, data_dir=own.data.data_dir, cache_dir=own.data.cache_dir)
+        return dataclasses.replace(self, data=data, **own.where())
+
+
+def _check_processes(config: TrainConfig) -> None:
+    if not config.coordinator:
+        if config.num_processes is not None or config.process_id is not None:
+            raise UserError("--num-processes and --process-id: go with --coordinator HOST:PORT")
+        return
+    host, _, port = config.coordinator.rpartition(":")
+    if not (host and port.isdigit() and 0 < int(port) < 65536):
+        raise UserError(f"--coordinator {config.coordinator}: must be HOST:PORT")
+    if config.num_processes is None or config.process_id is None:
+        raise UserError("--coordinator: needs --num-processes and --process-id, too")
+    if config.process_id >= config.num_processes:
+        raise UserError(f"--process-id {config.process_id}: must be below --num-processes {config.num_processes}")
 
 
 def _plain(value):

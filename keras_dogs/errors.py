@@ -21,6 +21,18 @@ def write_error(path, error: OSError) -> UserError:
     return UserError(f"cannot write {path}: {reason}; {remedy}")
 
 
+class Quiet(Exception):
+    """Another process of the training says what went wrong.
+
+    Args:
+        status: int. The exit status.
+    """
+
+    def __init__(self, status: int):
+        super().__init__()
+        self.status = status
+
+
 class Interrupted(Exception):
     """A signal stopped the work at a place from which it can go on. Its text is one line.
 

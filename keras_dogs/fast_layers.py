@@ -10,6 +10,7 @@ import keras
 from keras import ops
 
 from keras_dogs import backend
+from keras_dogs import devices
 
 
 def speed_up(model) -> None:
@@ -20,6 +21,25 @@ def speed_up(model) -> None:
     swap = {"jax": _speed_up_on_jax, "tensorflow": lambda layer: None, "torch": _speed_up_on_torch}[backend.name()]
     for layer in model._flatten_layers():
         swap(layer)
+        synchronise(layer)
+
+
+def synchronise(layer) -> None:
+    """Gives a batch norm the statistics of the whole batch, where a step sees a share of it (`keras_dogs.devices`).
+
+    Keras' own way, on TensorFlow alone, takes the variance from the mean of squares, which loses digits.
+    """
+    if type(layer) is keras.layers.BatchNormalization and devices.current().num_shares > 1:
+        if devices.current().synchronised:
+            layer._moments = functools.partial(_moments_of_whole_batch, layer)
+
+
+def _moments_of_whole_batch(layer, inputs, mask):
+    engine, axes = devices.current(), layer._reduction_axes
+    inputs = ops.cast(inputs, "float32")
+    mean = engine.mean_over_shares(ops.mean(inputs, axes, keepdims=True))
+    variance = engine.mean_over_shares(ops.mean(ops.square(inputs - mean), axes))
+    return ops.squeeze(mean, axes), variance
 
 
 def _speed_up_on_jax(layer) -> None:
@@ -195,7 +215,8 @@ def _max_pool(layer, inputs):
 def _normalise_batch(layer, inputs, training=None, mask=None):
     import torch
 
-    if mask is not None or inputs.ndim != 4:
+    together = devices.current().synchronised and devices.current().num_shares > 1
+    if mask is not None or inputs.ndim != 4 or (training and together):
         return type(layer).call(layer, inputs, training, mask)
     inputs = inputs.movedim(-1, 1)
     mean, variance = ops.convert_to_tensor(layer.moving_mean), ops.convert_to_tensor(layer.moving_variance)

@@ -11,6 +11,7 @@ import numpy as np
 
 from keras_dogs import artifacts
 from keras_dogs import backend
+from keras_dogs import devices
 from keras_dogs import layers
 from keras_dogs import models
 from keras_dogs import progress
@@ -23,6 +24,7 @@ from keras_dogs.checkpoints import Checkpoints
 from keras_dogs.classifier import Classifier
 from keras_dogs.classifier import SmoothedCrossentropy
 from keras_dogs.classifier import StepLoss
+from keras_dogs.classifier import TrainAccuracy
 from keras_dogs.config import TrainConfig
 from keras_dogs.errors import UserError
 from keras_dogs.loaders.batches import EpochOrder
@@ -40,6 +42,7 @@ from keras_dogs.stopping import StopRequest
 
 # Of features: that of the 2,048 of a ResNet-50, had each unit variance. A step of SGD changes logits by its square.
 _NORM = 2048**0.5
+_FEATURE_BATCH = 32
 
 
 class Pictures(NamedTuple):
@@ -117,7 +120,7 @@ class Task(NamedTuple):
 
 def train_classifier(plan: Plan, classifier: keras.Model, pictures: Pictures) -> Fitted:
     """Trains what is trainable of the whole classifier, from canvases; it has the best weights afterwards."""
-    if plan.recipe.probe_first and plan.checkpoints.load() is None:
+    if plan.recipe.probe_first and not plan.checkpoints.there_is_one():
         _train_head_first(plan, classifier, pictures)
     model, train, validation = classifier, pictures.train, pictures.validation
     if plan.on_device:
@@ -130,14 +133,27 @@ def train_classifier(plan: Plan, classifier: keras.Model, pictures: Pictures) ->
     batch_size = min(plan.recipe.batch_size, 64)
     predict = (lambda: predict_in_batches(model, validation.images, batch_size)[0]) if validation else None
     fitted = _fit(plan, Task(model, classifier, train, predict, validation.labels if validation else None))
-    last = plan.folder / artifacts.CHECKPOINTS / artifacts.LAST
-    with artifacts.written_whole(last) as path:
-        models.save_classifier(classifier, path)
+    if plan.checkpoints.writes:
+        with artifacts.written_whole(plan.folder / artifacts.CHECKPOINTS / artifacts.LAST) as path:
+            models.save_classifier(classifier, path)
     best_file = plan.checkpoints.best_file(fitted.validation.best_epoch)
-    models.load_weights(classifier, best_file)
-    with artifacts.written_whole(plan.folder / artifacts.MODEL) as path:
-        shutil.copyfile(best_file, path)
+    _load_best(plan, classifier, best_file)
+    if plan.checkpoints.writes:
+        with artifacts.written_whole(plan.folder / artifacts.MODEL) as path:
+            shutil.copyfile(best_file, path)
     return fitted
+
+
+def _load_best(plan: Plan, model: keras.Model, file: Path) -> None:
+    """Gives the model of every process the weights in a file of the first one."""
+    group, weights = devices.current().group, {}
+    if group.is_first:
+        models.load_weights(model, file)
+    if group.num_processes > 1:
+        if group.is_first:
+            weights = {str(number): weight for number, weight in enumerate(model.get_weights())}
+        _, weights = group.from_first(None, weights)
+        model.set_weights([weights[str(number)] for number in range(len(weights))])
 
 
 def _train_head_first(plan: Plan, classifier: keras.Model, pictures: Pictures) -> None:
@@ -146,9 +162,11 @@ def _train_head_first(plan: Plan, classifier: keras.Model, pictures: Pictures) -
     recipe = complete(RECIPES["linear_probe"], plan.config.preset, "")
     recipe = recipe._replace(augmentation="none", dropout=plan.recipe.dropout)
     probe_plan = plan._replace(recipe=recipe, checkpoints=Checkpoints(plan.folder / artifacts.CHECKPOINTS / "head"))
-    probe_plan.checkpoints.folder.mkdir(exist_ok=True)
+    if probe_plan.checkpoints.writes:
+        probe_plan.checkpoints.folder.mkdir(exist_ok=True)
     _train_head(probe_plan, classifier, pictures, views=0)
-    shutil.rmtree(probe_plan.checkpoints.folder)
+    if probe_plan.checkpoints.writes:
+        shutil.rmtree(probe_plan.checkpoints.folder)
 
 
 def train_head_on_features(plan: Plan, classifier: keras.Model, pictures: Pictures, views: int) -> Fitted:
@@ -161,8 +179,9 @@ def train_head_on_features(plan: Plan, classifier: keras.Model, pictures: Pictur
         views: int. How many augmented views of each picture features are computed of; 0 for the picture as it is.
     """
     fitted = _train_head(plan, classifier, pictures, views)
-    with artifacts.written_whole(plan.folder / artifacts.MODEL) as path:
-        models.save_classifier(classifier, path)
+    if plan.checkpoints.writes:
+        with artifacts.written_whole(plan.folder / artifacts.MODEL) as path:
+            models.save_classifier(classifier, path)
     return fitted
 
 
@@ -193,7 +212,7 @@ def _train_head(plan: Plan, classifier: keras.Model, pictures: Pictures, views: 
     features_s = time.perf_counter() - began
     fitted = _fit(plan, Task(probe, probe, train, predict, labels))._replace(features_s=features_s)
 
-    models.load_weights(probe, plan.checkpoints.best_file(fitted.validation.best_epoch))
+    _load_best(plan, probe, plan.checkpoints.best_file(fitted.validation.best_epoch))
     kernel, bias = probe.get_layer("head").get_weights()
     head.set_weights([kernel * scale, bias - mean @ kernel * scale])
     return fitted
@@ -206,16 +225,18 @@ def standardisation(features) -> tuple[np.ndarray, float]:
 
 
 def _extract_views(classifier: keras.Model, images, views: int) -> np.ndarray:
-    extractor = models.view_extractor(classifier)
-    return np.concatenate(
-        [_extract(extractor, images, f"view {view + 1} of {views} of train") for view in range(views)]
-    )
+    extractor, steps = models.view_extractor(classifier), -(-len(images) // _FEATURE_BATCH)
+    found = []
+    for view in range(views):
+        extractor.first_step = view * steps
+        found.append(_extract(extractor, images, f"view {view + 1} of {views} of train"))
+    extractor.go_to(steps)  # where a single process has come to
+    return np.concatenate(found)
 
 
 def _extract(extractor: keras.Model, images, what: str) -> np.ndarray:
-    batch_size = 32
-    with progress.counting(f"Features of {what} (batches)", -(-len(images) // batch_size)) as on_batch:
-        return predict_in_batches(extractor, images, batch_size, on_batch)[0]
+    with progress.counting(f"Features of {what} (batches)", -(-len(images) // _FEATURE_BATCH)) as on_batch:
+        return predict_in_batches(extractor, images, _FEATURE_BATCH, on_batch)[0]
 
 
 def _fit(plan: Plan, task: Task) -> Fitted:
@@ -229,9 +250,10 @@ def _fit(plan: Plan, task: Task) -> Fitted:
     model.compile(
         optimizer=build_optimizer(recipe, schedule, model, len(batches), config.dtype_policy),
         loss=SmoothedCrossentropy(recipe.label_smoothing),
-        metrics=[keras.metrics.SparseCategoricalAccuracy("accuracy"), StepLoss()],
+        metrics=[TrainAccuracy("accuracy"), StepLoss()],
     )
     _make_variables(model, task.train.labels)
+    devices.current().prepare(model)
     backend.check_compilable(model, expected=recipe.augmentation != "keras")
     step_log = StepLog(schedule)
     validation = Validation(
@@ -245,7 +267,7 @@ def _fit(plan: Plan, task: Task) -> Fitted:
     if done:
         progress.open_console().print(f"going on after step {done:,} of {total:,}")
     shown = TrainingProgress(total, batches.batch_size, validation)
-    loggers = open_loggers(config, plan.folder, step_log, validation)
+    loggers = open_loggers(config, plan.folder, step_log, validation) if plan.checkpoints.writes else []
     try:
         _run(model, batches, done, recipe.epochs, [step_log, validation, checkpointing, shown, *loggers])
     except Exception as error:
@@ -293,6 +315,7 @@ def _step_size(recipe: Recipe, num_pictures: int) -> int:
     batch_size = min(recipe.batch_size, num_pictures // recipe.accumulate * recipe.accumulate)
     if not batch_size or batch_size % recipe.accumulate:
         raise UserError(f"--accumulate {recipe.accumulate}: does not divide --batch-size {batch_size}")
+    devices.check_batch(batch_size, recipe.accumulate)
     return batch_size // recipe.accumulate
 
 
@@ -308,6 +331,7 @@ def _run(model, batches: TrainingBatches, done: int, epochs: int, callbacks: lis
         watching = LazyCallbacks(
             [order, *callbacks], add_history=True, model=model, verbose=0, epochs=last, steps=len(batches)
         )
-        model.fit(batches, initial_epoch=epoch, epochs=last, shuffle=False, verbose=0, callbacks=watching)
+        fed = devices.current().feed(batches)
+        model.fit(**fed, initial_epoch=epoch, epochs=last, shuffle=False, verbose=0, callbacks=watching)
         epoch, first = last, 0
     checkpointing.put_back(model)  # where no epoch was left

@@ -305,13 +305,18 @@ def view_extractor(classifier: keras.Model) -> keras.Model:
     pipeline = image_pipeline(classifier)
     names = [layer.name for layer in classifier.layers]
     features = classifier.get_layer("dropout").input[0] if "dropout" in names else classifier.get_layer("head").input
-    return _ViewExtractor(pipeline, keras.Model(pipeline.output, features))
+    return _ViewExtractor(pipeline, keras.Model(pipeline.output, features), classifier.get_layer("draw_keys"))
 
 
 class _ViewExtractor(keras.Model):
-    def __init__(self, pipeline, rest):
+    def __init__(self, pipeline, rest, counter):
         super().__init__(name="view_extractor")
-        self.pipeline, self.rest = pipeline, rest
+        self.pipeline, self.rest, self.counter = pipeline, rest, counter
+        self.first_step = 0
+
+    def go_to(self, batch: int) -> None:
+        """Says of which batch the draws are that come next: those of a view may be spread over processes."""
+        self.counter.step.assign(self.first_step + batch)
 
     def call(self, images):
         return self.rest(self.pipeline(images, training=True), training=False)

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_dogs import devices
 from keras_dogs.recipes import Recipe
 
 # Weight decay pulls weights to zero, where these do not belong; timm and DeiT leave them out too. Parts of a path:
@@ -132,6 +133,13 @@ class _Groups:
             places.setdefault(group, []).append(place)
         return places
 
+    def _backend_apply_gradients(self, grads, trainable_variables):
+        # Keras' TensorFlow sums them up after they are clipped and accumulated: too late for the norm of the whole.
+        super()._backend_apply_gradients(devices.current().sum_gradients(grads), trainable_variables)
+
+    def _all_reduce_sum_gradients(self, grads_and_vars):
+        return grads_and_vars
+
     def _backend_update_step(self, grads, trainable_variables, learning_rate):
         for group, places in self._by_group(trainable_variables).items():
             super()._backend_update_step(
@@ -177,7 +185,8 @@ def averaged(model: keras.Model):
     weights = optimizer._trainable_variables
     means = optimizer._model_variables_moving_average
     # Copies: on JAX a prediction takes the weights' memory over, and would the means', too.
-    kept, means = ([np.array(ops.convert_to_numpy(each.value)) for each in several] for several in (weights, means))
+    read = devices.current().read
+    kept, means = ([np.array(read(each)) for each in several] for several in (weights, means))
     for weight, mean in zip(weights, means):
         weight.assign(mean)
     try:

@@ -15,9 +15,17 @@ from rich.progress import TimeRemainingColumn
 SECONDS_BETWEEN_LINES = 20.0
 
 
+_is_quiet = [False]
+
+
+def be_quiet() -> None:
+    """Shows nothing from now on: another process of the same training does."""
+    _is_quiet[0] = True
+
+
 def open_console() -> Console:
     """The console that progress goes to; standard output is kept for results."""
-    return Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
+    return Console(stderr=True, highlight=False, soft_wrap=True, markup=False, quiet=_is_quiet[0])
 
 
 def open_bar(console: Console, *columns) -> Progress:

@@ -87,6 +87,8 @@ class RunRecord:
         jit_compile: bool. Whether XLA (or `torch.compile`) compiled the step.
         execution: str. How the step ran, in words, with the reason where it was not compiled.
         cache: str. Where the pictures were while it trained, in words, and why.
+        num_devices, num_processes: int. That trained together.
+        distribution: str. How, in words, and what batch norms took their statistics of.
         epoch_end_s: list of float. For each epoch, the seconds from the command to its end, validation included.
         best_epoch: int. The epoch, from 1, whose weights were kept; chosen on validation.
         validation: `Scores` or `None`, of the weights that were kept; `None` without a validation split.
@@ -114,6 +116,9 @@ class RunRecord:
     test: Scores
     pretraining: str = "unknown"
     cache: str = "disk"
+    num_devices: int = 1
+    num_processes: int = 1
+    distribution: str = "one device"
     epoch_end_s: list[float] = dataclasses.field(default_factory=list)
     schema_version: int = SCHEMA_VERSION
 

@@ -3,6 +3,7 @@
 import signal
 import sys
 import threading
+import time
 
 
 class StopRequest:
@@ -12,9 +13,12 @@ class StopRequest:
         status: int. The exit status of the signal that came, 130 or 143; 0 while none did.
     """
 
+    # A terminal and a launcher, or a scheduler, may both pass one request on; a person takes longer to ask again.
+    SECONDS_OF_ONE_REQUEST = 0.5
+
     def __init__(self):
         self.status = 0
-        self._before = {}
+        self._before, self._noted = {}, 0.0
 
     def __enter__(self):
         if threading.current_thread() is threading.main_thread():  # Python allows it nowhere else
@@ -26,6 +30,9 @@ class StopRequest:
             signal.signal(number, handler)
 
     def _note(self, number, frame):
-        self.status = 128 + number
-        print("\nstopping after this step; once more to stop at once", file=sys.stderr, flush=True)
-        self.__exit__()
+        if not self.status:
+            self.status, self._noted = 128 + number, time.monotonic()
+            print("\nstopping after this step; once more to stop at once", file=sys.stderr, flush=True)
+        elif time.monotonic() - self._noted > self.SECONDS_OF_ONE_REQUEST:
+            self.__exit__()
+            signal.raise_signal(number)

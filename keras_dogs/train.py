@@ -14,13 +14,19 @@ def main() -> int:
     return commands.run("train", TrainConfig, _train)
 
 
-def _train(config: TrainConfig) -> None:
+def _train(config: TrainConfig) -> int | None:
     from keras_dogs import backend
 
     backend_name = backend.select()
+    from keras_dogs import launching
+
+    if launching.is_needed(config, backend_name):
+        return launching.launch(config)
     from keras_dogs.training import fine_tune
 
     run = fine_tune(config, commands.STARTED)
+    if run.record is None:
+        return None  # the first of several processes says it
     test, record, folder = run.record.test, run.record, shlex.quote(str(run.folder))
     print(
         f"test: top-1 {test.top1_accuracy:.1%}, top-5 {test.top5_accuracy:.1%}, mean per-class "
@@ -31,6 +37,7 @@ def _train(config: TrainConfig) -> None:
     print(f"next:       python -m keras_dogs.predict {folder} PICTURE...")
     if config.data.dataset == "drawn_dogs":
         print(f"for real:   KERAS_BACKEND={backend_name} python -m keras_dogs.train {REAL_THING}")
+    return None
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Fine-tuning from a config to a finished run folder: the procedure of `train`."""
 
+import contextlib
 import dataclasses
 import re
 import shutil
@@ -12,6 +13,7 @@ import keras
 from keras_dogs import artifacts
 from keras_dogs import backend
 from keras_dogs import caches
+from keras_dogs import devices
 from keras_dogs import fitting
 from keras_dogs import layers
 from keras_dogs import loggers
@@ -31,6 +33,7 @@ from keras_dogs.fitting import Pictures
 from keras_dogs.fitting import Plan
 from keras_dogs.loaders.canvases import load_canvases
 from keras_dogs.loaders.canvases import refuse_unreadable
+from keras_dogs.loaders.placing import Place
 from keras_dogs.loaders.placing import choose_place
 from keras_dogs.loaders.stream import check_grain
 from keras_dogs.loaders.stream import check_readable
@@ -46,10 +49,10 @@ from keras_dogs.weights.own_models import family_of
 
 
 class Run(NamedTuple):
-    """A finished run: where its folder is, and the record in it."""
+    """A finished run: where its folder is, and the record in it; of several processes, the first one has it alone."""
 
     folder: Path
-    record: RunRecord
+    record: RunRecord | None
 
 
 def fine_tune(config: TrainConfig, started: float | None = None) -> Run:
@@ -64,17 +67,23 @@ def fine_tune(config: TrainConfig, started: float | None = None) -> Run:
         Interrupted: Ctrl-C or SIGTERM came while it trained; `--resume` goes on.
     """
     began = time.perf_counter()
-    started = began if started is None else started
-    output = artifacts.choose_output(config.output, _default_name(config), config.overwrite, config.resume)
-    if config.resume and artifacts.is_finished(output):
-        artifacts.tidy(output)
-        progress.open_console().print(f"{output}: finished before; nothing to do")
-        return Run(output, RunRecord.load(output / artifacts.RECORD))
-    if config.resume and artifacts.is_unfinished(output):
-        config = config.resumed_from(artifacts.read_config(output))
-    elif config.resume:
-        progress.open_console().print(f"{output}: nothing to resume; a new run")
-    config = dataclasses.replace(config, output=output)
+    if config.strict:
+        backend.make_strict()  # before a device is looked at
+    with devices.join(config, backend.name(), backend.versions()) as engine:
+        if not engine.group.is_first:
+            progress.be_quiet()
+        return _fine_tune(config, began, began if started is None else started)
+
+
+def _fine_tune(config: TrainConfig, began: float, started: float) -> Run:
+    """In each process the same; the first one alone reads and writes the run folder."""
+    engine = devices.current()
+    plain, _ = engine.group.from_first(_settle(config) if engine.group.is_first else None)
+    settled = TrainConfig.from_plain(plain)
+    config = settled if engine.group.is_first else settled.on_another_host(config)
+    output = config.output
+    if plain["finished"]:
+        return Run(output, RunRecord.load(output / artifacts.RECORD) if engine.group.is_first else None)
     if config.learning_rate == "sweep":
         return _sweep(config)
     if config.strict:
@@ -88,8 +97,10 @@ def fine_tune(config: TrainConfig, started: float | None = None) -> Run:
     backend.keep_compiled(caches.folder("compiled"))
     dataset = load_dataset(config.data.dataset, config.seed, config.data.validation_fraction, config.data.data_dir)
     told = {**config.to_plain(), "fingerprint": dataset.fingerprint, "backend": backend.name()}
-    with artifacts.run_folder(output, told, config.resume) as folder:
-        _check_same(folder, dataset)
+    _check_same_pictures(dataset)
+    with _run_folder(output, told, config.resume) as folder:
+        if engine.group.is_first:
+            _check_same(folder, dataset)
         keras.utils.set_random_seed(config.seed)
         recipe = recipes.choose(config)
         classifier = _build(config, recipe, dataset)
@@ -98,11 +109,14 @@ def fine_tune(config: TrainConfig, started: float | None = None) -> Run:
         pictures = _decode(config, dataset, classifier)
         decoded = time.perf_counter()
         place = choose_place(config.data.cache, pictures.train, _reads_features(config, recipe))
+        if engine.group.agree(int(not place.on_device)) and place.on_device:
+            place = Place(False, "disk: another process has no room for a table")
         _announce(config, recipe, dataset, pictures, classifier)
         fitted = _train(config, recipe, folder, classifier, pictures, place.on_device, started)
 
         batch_size = min(recipe.batch_size, 64)
         test = evaluate_classifier(classifier, pictures.test.images, pictures.test.labels, batch_size, "Scoring test")
+        of_validation = fitted.validation.predict() if pictures.validation else None
         record = RunRecord(
             command="train",
             config={**config.to_plain(), **recipe._asdict(), "recipe": recipes.name_of(config)},
@@ -119,6 +133,9 @@ def fine_tune(config: TrainConfig, started: float | None = None) -> Run:
             jit_compile=bool(fitted.model.jit_compile),
             execution=backend.describe_execution(fitted.model),
             cache=place.in_words,
+            num_devices=engine.num_devices,
+            num_processes=engine.group.num_processes,
+            distribution=engine.in_words,
             best_epoch=fitted.validation.best_epoch,
             epoch_end_s=fitted.epoch_end_s,
             timings=Timings(
@@ -139,8 +156,37 @@ def fine_tune(config: TrainConfig, started: float | None = None) -> Run:
             validation=fitted.validation.best_scores,
             test=test.scores,
         )
-        _write(folder, record, fitted, pictures, classifier, test.logits)
-    return Run(output, record)
+        if engine.group.is_first:
+            _write(folder, record, fitted, pictures, classifier, test.logits, of_validation)
+    return Run(output, record if engine.group.is_first else None)
+
+
+def _settle(config: TrainConfig) -> dict:
+    """The config with its output, and with what an unfinished run there was told; and whether it is finished."""
+    output = artifacts.choose_output(config.output, _default_name(config), config.overwrite, config.resume)
+    finished = config.resume and artifacts.is_finished(output)
+    if finished:
+        artifacts.tidy(output)
+        progress.open_console().print(f"{output}: finished before; nothing to do")
+    elif config.resume and artifacts.is_unfinished(output):
+        config = config.resumed_from(artifacts.read_config(output))
+    elif config.resume:
+        progress.open_console().print(f"{output}: nothing to resume; a new run")
+    return {**dataclasses.replace(config, output=output).to_plain(), "finished": finished}
+
+
+def _run_folder(output: Path, told: dict, resume: bool):
+    """The folder of the run, for the first process; the others write nothing."""
+    if devices.current().group.is_first:
+        return artifacts.run_folder(output, told, resume)
+    return contextlib.nullcontext(output)
+
+
+def _check_same_pictures(dataset: Dataset) -> None:
+    """Hosts that read different folders would train on nonsense."""
+    first, _ = devices.current().group.from_first(dataset.fingerprint)
+    if first != dataset.fingerprint:
+        raise UserError(f"the pictures of {dataset.name} on this host are not those of process 0; copy them")
 
 
 def _check_same(folder: Path, dataset: Dataset) -> None:
@@ -161,13 +207,17 @@ def _sweep(config: TrainConfig) -> Run:
         raise UserError("--learning-rate sweep: chooses on the validation split; give --validation-fraction")
     rates = _rates_to_try(config)
     # An unfinished run is a folder with a config; this one has it until the best is chosen.
-    with artifacts.run_folder(config.output, {**config.to_plain(), "fingerprint": None}, config.resume) as folder:
+    with _run_folder(config.output, {**config.to_plain(), "fingerprint": None}, config.resume) as folder:
         runs, one = {}, dataclasses.replace(config, overwrite=False, resume=True)
         for rate in rates:
             progress.open_console().print(f"learning rate {rate:g}, one of {', '.join(f'{rate:g}' for rate in rates)}")
             part = folder / artifacts.SWEEP / f"{rate:g}"
-            part.parent.mkdir(exist_ok=True)
-            runs[rate] = fine_tune(dataclasses.replace(one, learning_rate=rate, output=part))
+            if devices.current().group.is_first:
+                part.parent.mkdir(exist_ok=True)
+            now = time.perf_counter()
+            runs[rate] = _fine_tune(dataclasses.replace(one, learning_rate=rate, output=part), now, now)
+        if not devices.current().group.is_first:
+            return Run(config.output, None)
         best = max(runs, key=lambda rate: runs[rate].record.validation.rank)
         for rate, run in runs.items():
             chosen = "  chosen" if rate == best else ""
@@ -302,7 +352,7 @@ def _describe_dataset(dataset: Dataset, pictures: Pictures) -> DatasetRecord:
     )
 
 
-def _write(folder: Path, record: RunRecord, fitted: Fitted, pictures: Pictures, classifier, test_logits) -> None:
+def _write(folder, record: RunRecord, fitted: Fitted, pictures, classifier, test_logits, validation_logits) -> None:
     """The record last: with it, the run is finished."""
     artifacts.write_table(folder / artifacts.HISTORY, fitted.validation.rows)
     artifacts.write_table(folder / artifacts.STEPS, fitted.step_log.rows)
@@ -310,7 +360,7 @@ def _write(folder: Path, record: RunRecord, fitted: Fitted, pictures: Pictures, 
     class_names = classifier.get_layer("head").class_names
     of_validation = None
     if validation:
-        of_validation = Predictions(validation.names, validation.labels, fitted.validation.predict(), class_names)
+        of_validation = Predictions(validation.names, validation.labels, validation_logits, class_names)
     predictions = Predictions(test.names, test.labels, test_logits, class_names, of_validation)
     predictions.save(folder / artifacts.PREDICTIONS)
     artifacts.write_bytes(folder / artifacts.RECORD, record.to_json().encode())

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_dogs import backend
+from keras_dogs import devices
 from keras_dogs.layers import draws
 
 
@@ -30,7 +31,7 @@ class DrawKeys(keras.layers.Layer):
         )
 
     def call(self, images, training=False):
-        positions = ops.arange(ops.shape(images)[0], dtype="int32")
+        positions = places_in_batch(ops.shape(images)[0])
         keys = draws.make_keys(self.seed, ops.cast(self.step, "int32"), positions)
         if training:
             self.step.assign(self.step + 1)  # after the draw: PyTorch assigns in place, and `step` may be a view
@@ -46,6 +47,11 @@ class DrawKeys(keras.layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "seed": self.seed}
+
+
+def places_in_batch(share):
+    """The places in the whole batch of the pictures that are here: int32 `(share,)`."""
+    return ops.arange(share, dtype="int32") + ops.cast(devices.current().first_place(share), "int32")
 
 
 class RandomLayer(keras.layers.Layer):

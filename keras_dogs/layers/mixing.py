@@ -4,9 +4,11 @@ import keras
 from keras import ops
 
 from keras_dogs import backend
+from keras_dogs import devices
 from keras_dogs.layers import boxes
 from keras_dogs.layers import draws
 from keras_dogs.layers.draw_keys import RandomLayer
+from keras_dogs.layers.draw_keys import places_in_batch
 
 _PARTNER, _WHICH, _SHARE, _TOP, _LEFT = range(5)
 
@@ -46,8 +48,7 @@ class Mixing(RandomLayer):
         share, own = self._draw_shares(draws.batch_keys(keys), height, width)
         self.share.assign(share)
         self.counter.assign(ops.cast(keys[0, 0], self.counter.dtype))
-        partners = ops.take(images, draws.permutation(keys, self.draw_stream(_PARTNER)), axis=0)
-        return images * own + partners * (1 - own)
+        return images * own + self._of_partners(images, keys[0, 0]) * (1 - own)
 
     def _draw_shares(self, keys, height, width):
         """How much of a picture stays: as one number `()`, and for each pixel `(1, height or 1, width or 1, 1)`."""
@@ -85,16 +86,19 @@ class Mixing(RandomLayer):
             labels: tensor `(batch, ...)`.
         """
         share = ops.convert_to_tensor(self.share)
-        return share * loss(labels) + (1 - share) * loss(ops.take(labels, self._partners(labels), axis=0))
+        return share * loss(labels) + (1 - share) * loss(self._of_partners(labels, ops.cast(self.counter, "int32")))
 
     def soft_targets(self, labels, num_classes: int):
         """The targets of the last training batch: int `(batch,)` -> float32 `(batch, num_classes)`."""
         return self.mix_losses(lambda values: ops.one_hot(values, num_classes), labels)
 
-    def _partners(self, labels):
-        positions = ops.arange(ops.shape(labels)[0], dtype="int32")
-        counter = ops.broadcast_to(ops.cast(self.counter, "int32"), ops.shape(positions))
-        return draws.permutation(ops.stack([counter, positions], axis=1), self.draw_stream(_PARTNER))
+    def _of_partners(self, values, counter):
+        """What the partners have, `(batch, ...)`; these may be on other devices."""
+        engine, here = devices.current(), places_in_batch(ops.shape(values)[0])
+        places = ops.arange(ops.shape(values)[0] * engine.num_shares, dtype="int32")
+        keys = ops.stack([ops.broadcast_to(counter, ops.shape(places)), places], axis=1)
+        partners = draws.permutation(keys, self.draw_stream(_PARTNER))
+        return ops.take(engine.whole_batch(values), ops.take(partners, here), axis=0)
 
     def compute_output_spec(self, images, keys=None, training=False):
         return keras.KerasTensor(images.shape, dtype="float32")

@@ -5,6 +5,7 @@ import time
 import keras
 import numpy as np
 
+from keras_dogs import devices
 from keras_dogs.errors import UserError
 from keras_dogs.loaders.stream import Undecoded
 from keras_dogs.loaders.stream import fetch_ahead
@@ -12,6 +13,8 @@ from keras_dogs.loaders.stream import fetch_ahead
 
 class TrainingBatches(keras.utils.PyDataset):
     """Shuffled full batches of canvases; the remainder of an epoch is left out, others fall out in the next.
+
+    Where several processes train, each has its rows of every batch.
 
     `EpochOrder` must be among the callbacks of `fit`, or each epoch has the order of the first. (Keras tells a dataset
     of the end of an epoch once more than there are, as it looks at a batch before the first.)
@@ -62,6 +65,7 @@ class TrainingBatches(keras.utils.PyDataset):
     def _collect(self, index):
         index += self._first
         places = self._order[index * self.batch_size : (index + 1) * self.batch_size]
+        places = places[devices.current().rows(self.batch_size)]
         return self.images[places], self.labels[places]
 
     def _shuffle(self):
@@ -98,40 +102,70 @@ class EpochOrder(keras.callbacks.Callback):
         self.first = 0
 
 
-def padded_batches(images, batch_size: int):
-    """Yields `(batch, num_real)` in order; the last batch is filled up, so that only one shape is compiled."""
+def padded_batches(images, batch_size: int, first: int = 0, stride: int = 1):
+    """Yields `(number, batch, num_real)` in order; the last batch is filled up, so that only one shape is compiled.
+
+    Args:
+        images: array of shape `(num_pictures, ...)`.
+        batch_size: int.
+        first, stride: int. The batches `first`, `first + stride`, ... alone.
+    """
     batch_size = max(1, min(batch_size, len(images)))
+    numbers = range(first, -(-len(images) // batch_size), stride)
 
     def collect(index: int):
-        batch = images[index * batch_size : (index + 1) * batch_size]
+        number = numbers[index]
+        batch = images[number * batch_size : (number + 1) * batch_size]
         num_real = len(batch)
         if num_real < batch_size:
             batch = np.concatenate([batch, np.repeat(batch[:1], batch_size - num_real, axis=0)])
-        return batch, num_real
+        return number, batch, num_real
 
-    count = -(-len(images) // batch_size)
+    count = len(numbers)
     yield from fetch_ahead(collect, count) if isinstance(images, Undecoded) else map(collect, range(count))
 
 
 def predict_in_batches(model: keras.Model, images, batch_size: int, on_batch=None) -> tuple[np.ndarray, float]:
     """Runs a model over canvases (or features) of any number, in order.
 
+    Where there are several processes, each takes batches in turn, and all have all outputs in the end.
+
     Args:
-        model: `keras.Model` of one input and one output.
+        model: `keras.Model` of one input and one output; `model.go_to(number)`, where it has that, comes before a batch.
         images: array of shape `(num_pictures, ...)`.
         batch_size: int.
-        on_batch: function called after each batch, for progress.
+        on_batch: function called for each batch, for progress.
 
     Returns:
         The outputs as a float32 array `(num_pictures, ...)`, and pictures a second after the first batch.
     """
-    outputs, clock = [], [time.perf_counter()]
-    for batch, num_real in padded_batches(images, batch_size):
-        outputs.append(np.asarray(model.predict_on_batch(batch), np.float32)[:num_real])
+    engine = devices.current()
+    predict, group, go_to = engine.predictor(model), engine.group, getattr(model, "go_to", None)
+    outputs, clock, rows = [], [time.perf_counter()], []
+    for number, batch, num_real in padded_batches(images, batch_size, group.process, group.num_processes):
+        if go_to:
+            go_to(number)
+        outputs.append(np.asarray(predict(batch), np.float32)[:num_real])
+        rows.append(number * len(batch) + np.arange(num_real))
         clock.append(time.perf_counter())
-        if on_batch:
+        for _ in range(group.num_processes if on_batch else 0):
             on_batch()
-    outputs = np.concatenate(outputs)
-    measured_from = 1 if len(clock) > 2 else 0
-    num_measured = len(outputs) - (batch_size if measured_from else 0)
-    return outputs, num_measured / (clock[-1] - clock[measured_from])
+    num_first = len(outputs[0]) if len(outputs) > 1 else 0
+    seconds = clock[-1] - clock[1 if num_first else 0]
+    images_per_second = (sum(map(len, outputs)) - num_first) / seconds if outputs else 0.0
+    if group.num_processes > 1:
+        outputs, rows, images_per_second = _from_all(group, outputs, rows, images_per_second)
+    whole = np.empty((len(images), *outputs[0].shape[1:]), np.float32)
+    whole[np.concatenate(rows)] = np.concatenate(outputs)
+    return whole, images_per_second
+
+
+def _from_all(group, outputs: list, rows: list, images_per_second: float):
+    """What each process computed; the rates add up."""
+    outputs, rows = (
+        group.gather(np.concatenate(part) if part else np.zeros(0, np.float32)) for part in (outputs, rows)
+    )
+    rates = group.gather(np.array(images_per_second))
+    there = [number for number, part in enumerate(rows) if len(part)]
+    outputs = [outputs[number] for number in there]
+    return outputs, [rows[number].astype(np.int64) for number in there], float(sum(rates))

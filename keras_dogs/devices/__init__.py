@@ -1,0 +1,99 @@
+"""One or many devices, in one process or several: joined once, and asked by whoever needs to know.
+
+`group` is what processes tell each other, the same everywhere; `on_jax`, `on_tensorflow` and `on_torch` are each
+backend's own engine. Where nothing was joined, `current()` is one device.
+"""
+
+import contextlib
+import importlib
+
+from keras_dogs.config import TrainConfig
+from keras_dogs.devices.engine import Engine
+from keras_dogs.devices.group import Processes
+from keras_dogs.devices.group import Rendezvous
+from keras_dogs.errors import Quiet
+from keras_dogs.errors import UserError
+from keras_dogs.errors import first_line
+
+# Flags that may differ from process to process.
+_OWN = ("process_id", "data_dir", "cache_dir", "output")
+_SECONDS_FOR_THE_REASON = 3.0
+
+_current: list[Engine] = [Engine()]
+
+
+def current() -> Engine:
+    """The engine of this process."""
+    return _current[-1]
+
+
+@contextlib.contextmanager
+def join(config: TrainConfig, backend_name: str, versions: dict):
+    """Meets the other processes, if there are any, and takes the devices; gives the `Engine`.
+
+    A failure inside is told to the other processes, and theirs becomes one here.
+
+    Args:
+        config: `TrainConfig`.
+        backend_name: str.
+        versions: dict of str to str. Of what must be the same.
+
+    Raises:
+        UserError: a process is missing, differs or failed; or there are not so many devices.
+    """
+    module = importlib.import_module(f"keras_dogs.devices.on_{backend_name}")
+    meeting = module.find_rendezvous(config)
+    if meeting is None and config.devices is None and config.model_shards == 1:
+        yield current()
+        return
+    group = meeting and Processes(meeting, {**_flags(config), **versions}, config.peer_timeout)
+    try:
+        engine = module.Devices(group, meeting, config)
+        _current.append(engine)
+        try:
+            with engine.scope():
+                yield engine
+            engine.group.agree(0)  # none leaves before the first has written the record
+        finally:
+            _current.remove(engine)
+            engine.close()
+    except BaseException as error:
+        raise _first_error(error, group, meeting) if group else error
+    if group:
+        group.close()
+
+
+def check_batch(batch_size: int, accumulate: int) -> None:
+    """Refuses a batch that cannot be divided evenly: another size would be another training.
+
+    Raises:
+        UserError: it names the sizes that can.
+    """
+    parts = current().num_devices * accumulate
+    if batch_size % parts:
+        below, of = batch_size // parts * parts, f" in {accumulate} steps" if accumulate > 1 else ""
+        sizes = " or ".join(str(size) for size in (below, below + parts) if size)
+        raise UserError(
+            f"--batch-size {batch_size}: does not divide over {current().num_devices} devices{of}; give {sizes}"
+        )
+
+
+def _flags(config: TrainConfig) -> dict:
+    plain = config.to_plain()
+    plain |= plain.pop("data")
+    return {f"--{name.replace('_', '-')}": value for name, value in plain.items() if name not in _OWN}
+
+
+def _first_error(error: BaseException, group: Processes, meeting: Rendezvous) -> BaseException:
+    """What ended all processes: this one's error, or, where that came of another's end, that one's."""
+    if isinstance(error, UserError) or not isinstance(error, Exception):
+        why = group.why()
+    else:
+        why = group.why(_SECONDS_FOR_THE_REASON)  # an engine notices before the group does
+    group.close(why or first_line(error))
+    if not isinstance(error, Exception):
+        return error
+    speaks = group.is_first or meeting.host not in ("localhost", "127.0.0.1") or "process 0" in why
+    if not speaks:
+        return Quiet(2)
+    return UserError(why) if why else error

@@ -1,0 +1,99 @@
+"""What a training needs of the engine that spreads its steps over devices; alone, of one device."""
+
+import contextlib
+
+import numpy as np
+from keras import ops
+
+from keras_dogs.devices.group import Group
+
+
+class Engine:
+    """One process, one device: nothing is spread, and the layers' questions have short answers.
+
+    An engine of several devices says how a step's batch is divided. Where the graph sees a part of it, a *share*, the
+    layers ask for what is of the whole batch; on JAX the graph sees the whole.
+
+    Attributes:
+        group: `Group`. The processes.
+        num_devices: int. Of all processes.
+        num_shares: int. Parts of a batch that the graph is run on; 1 where it sees the whole.
+        synchronised: bool. Whether batch norms have the statistics of the whole batch.
+    """
+
+    num_devices = num_shares = 1
+    synchronised = True
+
+    def __init__(self, group: Group | None = None):
+        self.group = group or Group()
+        self._predictors: dict = {}
+
+    @property
+    def in_words(self) -> str:
+        """For the record."""
+        if self.num_devices == 1:
+            return "one device"
+        processes = f"{self.group.num_processes} processes, " if self.group.num_processes > 1 else ""
+        norms = "of the whole batch" if self.synchronised else "of each device's share"
+        return f"{processes}{self.num_devices} devices with {self.how}; statistics of batch norms {norms}"
+
+    how = ""
+
+    def rows(self, batch_size: int) -> slice:
+        """Which rows of a step's batch this process reads."""
+        share = batch_size // self.group.num_processes
+        return slice(self.group.process * share, (self.group.process + 1) * share)
+
+    def scope(self):
+        """A context in which models and optimizers are made and trained."""
+        return contextlib.nullcontext()
+
+    def prepare(self, model) -> None:
+        """Makes a compiled model train on all devices."""
+
+    def feed(self, batches) -> dict:
+        """What `fit` is given as its data: batches of this process' rows, as `TrainingBatches` has them."""
+        return {"x": batches}
+
+    def predictor(self, model):
+        """A function of a batch of this process alone, an array, to the model's outputs, an array."""
+        if model not in self._predictors:
+            self._predictors[model] = self.make_predictor(model)
+        return self._predictors[model]
+
+    def make_predictor(self, model):
+        """The same, compiled anew."""
+        return model.predict_on_batch
+
+    def read(self, variable) -> np.ndarray:
+        """The value of a variable, whole."""
+        return ops.convert_to_numpy(variable.value)
+
+    def local_values(self, variable) -> list[np.ndarray]:
+        """A variable as each device of this process has it, where they differ."""
+        return [self.read(variable)]
+
+    # In the graph, of a share
+
+    def first_place(self, share: int):
+        """The place in the whole batch of the share's first picture; `share` is the number of its pictures."""
+        return 0
+
+    def whole_batch(self, tensor):
+        """The tensor of all shares, one after the other; no gradient goes through it."""
+        return tensor
+
+    def mean_over_shares(self, tensor):
+        """Its mean over the shares; the gradient goes through it."""
+        return tensor
+
+    def whole_loss(self, loss):
+        """The loss of the whole batch from that of a share, which an engine may have divided by their number."""
+        return self.mean_over_shares(loss)
+
+    def sum_gradients(self, gradients: list) -> list:
+        """What each share adds to a gradient, where the engine has not yet summed it."""
+        return gradients
+
+    def close(self) -> None:
+        """Lets go of the devices."""

@@ -1,0 +1,356 @@
+"""The processes of one training: who is there, what they tell each other, and that none is left waiting.
+
+A connection of each process to the first, beside the engine's own (NCCL, Gloo, gRPC). It carries what is no tensor of a
+step: whether all were told the same, that one was asked to stop, logits, the state of a checkpoint. And it notices a
+process that failed or is gone, names the first error to the others, and ends those that wait in the engine for ever. It
+is the same on each backend, which has its own idea of each of these or none.
+
+Nothing that comes over a connection is executed: messages are bytes, JSON and arrays.
+"""
+
+import contextlib
+import io
+import json
+import os
+import queue
+import socket
+import struct
+import sys
+import threading
+import time
+from typing import NamedTuple
+
+import numpy as np
+
+from keras_dogs.errors import UserError
+
+_HELLO, _ALIVE, _DATA, _ERROR, _BYE = b"HADEB"
+_FRAME = struct.Struct("!BQ")
+_SECONDS_BETWEEN_SIGNS = 1.0
+_SECONDS_FOR_HELLO = 10.0
+# What the main thread has to notice, in its own way, that another process is gone, before it is ended where it stands.
+_SECONDS_TO_NOTICE = 15.0
+
+
+class Rendezvous(NamedTuple):
+    """Where the processes of a training meet.
+
+    Attributes:
+        host: str. The first process'.
+        port: int. Of the engine; the group takes another: `control_port`.
+        num_processes: int.
+        process: int. Which one this is, from 0.
+        source: str. What said so, for errors: `"torchrun"`.
+    """
+
+    host: str
+    port: int
+    num_processes: int
+    process: int
+    source: str
+
+    @property
+    def control_port(self) -> int:
+        """The group's port: 1000 above the engine's, or below where there is none above."""
+        return self.port + 1000 if self.port + 1000 < 65536 else self.port - 1000
+
+
+class Group:
+    """One process alone; `Processes` has several."""
+
+    num_processes, process = 1, 0
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process is the one that writes and speaks."""
+        return self.process == 0
+
+    def exchange(self, data: bytes) -> list[bytes]:
+        """What each process gives, in their order; waits for all."""
+        return [data]
+
+    def agree(self, number: int) -> int:
+        """The greatest number that a process gives."""
+        return max(struct.unpack("!q", each)[0] for each in self.exchange(struct.pack("!q", number)))
+
+    def from_first(self, value, arrays: dict | None = None):
+        """What the first process gives: what JSON can hold, and arrays by name. The others' own are not looked at."""
+        if self.num_processes == 1:
+            return value, arrays or {}
+        first = self.exchange(pack(value, arrays or {}) if self.is_first else b"")[0]
+        return unpack(first)
+
+    def gather(self, array: np.ndarray) -> list[np.ndarray]:
+        """The arrays of all processes, in their order."""
+        return [unpack(each)[1]["array"] for each in self.exchange(pack(None, {"array": array}))]
+
+    def close(self, error: str = "") -> None:
+        """Leaves; with an error, the others end, too."""
+
+
+class Processes(Group):
+    """Several processes that are connected.
+
+    Args:
+        meeting: `Rendezvous`.
+        told: dict of str to what JSON can hold. What must be the same in all; the first process compares.
+        timeout: float. Seconds: for a process to come, and without a sign of one before it counts as gone.
+
+    Raises:
+        UserError: one does not come, the port is in use, or one was told something else.
+    """
+
+    def __init__(self, meeting: Rendezvous, told: dict, timeout: float):
+        self.num_processes, self.process = meeting.num_processes, meeting.process
+        self.meeting, self.timeout = meeting, timeout
+        self.error = ""
+        self._closing = False
+        self._failed = threading.Event()
+        self._links: dict[int, _Link] = {}
+        try:
+            (self._welcome if self.is_first else self._knock)(told)
+        except BaseException:
+            self._hang_up()
+            raise
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def exchange(self, data: bytes) -> list[bytes]:
+        if not self.is_first:
+            self._send(0, data)
+            return _split(self._receive(0))
+        others = range(1, self.num_processes)
+        everything = [data, *(self._receive(process) for process in others)]
+        together = _join(everything)
+        for process in others:
+            self._send(process, together)
+        return everything
+
+    def close(self, error: str = "") -> None:
+        if self._closing:
+            return
+        self._closing = True
+        for link in self._links.values():
+            with contextlib.suppress(OSError):
+                link.send(_ERROR if error else _BYE, self._from_here(error) if error else b"")
+        self._hang_up()
+
+    def why(self, seconds: float = 0.0) -> str:
+        """What went wrong elsewhere; empty where nothing did, within some seconds."""
+        self._failed.wait(seconds)
+        return self.error
+
+    # Meeting
+
+    def _welcome(self, told: dict) -> None:
+        meeting, deadline = self.meeting, time.monotonic() + self.timeout
+        address = meeting.host if meeting.host in ("localhost", "127.0.0.1") else ""
+        try:
+            listener = socket.create_server((address, meeting.control_port))
+        except OSError as error:
+            raise UserError(
+                f"port {meeting.control_port}: {error.strerror}; the processes of a training talk there (1000 beside "
+                f"{meeting.port} of {meeting.source}); choose another port"
+            ) from error
+        with listener:
+            while len(self._links) < meeting.num_processes - 1:
+                listener.settimeout(max(deadline - time.monotonic(), 0.01))
+                try:
+                    connection, _ = listener.accept()
+                except TimeoutError:
+                    missing = sorted(set(range(1, meeting.num_processes)) - set(self._links))
+                    raise self._refuse(
+                        f"process {', '.join(map(str, missing))} of {meeting.num_processes} did not come within "
+                        f"{self.timeout:g} s: start it, or give --peer-timeout more"
+                    ) from None
+                self._greet(connection, told)
+        for link in self._links.values():
+            link.send(_HELLO, b"")
+            link.start()
+
+    def _greet(self, connection: socket.socket, told: dict) -> None:
+        link = _Link(connection)
+        try:
+            connection.settimeout(_SECONDS_FOR_HELLO)
+            kind, content = link.read()
+            said = json.loads(content) if kind == _HELLO else None
+            process, theirs = said["process"], said["told"]
+        except (OSError, EOFError, ValueError, KeyError, TypeError):
+            connection.close()  # something else that tries ports
+            return
+        connection.settimeout(None)
+        self._links[process] = link
+        for name in told.keys() | theirs.keys():
+            if told.get(name) != theirs.get(name):
+                raise self._refuse(
+                    f"process {process} has {name} {theirs.get(name)}, process 0 has {told.get(name)}; start all "
+                    "processes alike"
+                )
+
+    def _refuse(self, why: str) -> UserError:
+        for link in self._links.values():
+            with contextlib.suppress(OSError):
+                link.send(_ERROR, why.encode())
+        return UserError(why)
+
+    def _knock(self, told: dict) -> None:
+        meeting, deadline = self.meeting, time.monotonic() + self.timeout
+        where = f"{meeting.host}:{meeting.control_port}"
+        while True:
+            try:
+                connection = socket.create_connection((meeting.host, meeting.control_port), _SECONDS_FOR_HELLO)
+                break
+            except OSError as error:
+                if time.monotonic() > deadline:
+                    raise UserError(
+                        f"no answer from process 0 at {where} within {self.timeout:g} s ({error.strerror or error}); is "
+                        f"it running, and does {meeting.source} name its host?"
+                    ) from error
+                time.sleep(0.1)
+        connection.settimeout(self.timeout)
+        link = self._links[0] = _Link(connection)
+        try:
+            link.send(_HELLO, json.dumps({"process": self.process, "told": told}).encode())
+            kind, content = link.read()
+        except (OSError, EOFError) as error:
+            raise UserError(f"process 0 at {where} ended while the others came") from error
+        if kind == _ERROR:
+            raise UserError(content.decode())
+        connection.settimeout(None)
+        link.start()
+
+    # Watching
+
+    def _watch(self) -> None:
+        while not self._failed.wait(_SECONDS_BETWEEN_SIGNS):
+            for process, link in self._links.items():
+                with contextlib.suppress(OSError):
+                    link.send(_ALIVE, b"")
+                silence = time.monotonic() - link.heard
+                if link.error is None and silence > self.timeout:
+                    link.error = f"process {process} has given no sign for {silence:.0f} s"
+                if self._closing:
+                    return
+                if link.error is not None and not self._failed.is_set():
+                    self._fail(link.error or f"process {process} ended without a word (killed?)")
+        time.sleep(_SECONDS_TO_NOTICE)
+        if not self._closing:  # the main thread waits for the engine, which waits for what is gone
+            print(f"keras_dogs.train: error: {self.error}", file=sys.stderr, flush=True)
+            os._exit(2)
+
+    def _fail(self, why: str) -> None:
+        self.error = why
+        self._failed.set()
+        for link in self._links.values():
+            if self.is_first:  # the others know of each other through this process
+                with contextlib.suppress(OSError):
+                    link.send(_ERROR, why.encode())
+            link.received.put(None)
+
+    def _from_here(self, error: str) -> bytes:
+        return (error if error == self.error else f"process {self.process}: {error}").encode()
+
+    def _receive(self, process: int) -> bytes:
+        content = self._links[process].received.get()
+        if content is None:
+            self._failed.wait(_SECONDS_BETWEEN_SIGNS * 3)
+            raise UserError(self.error or f"process {process} ended without a word (killed?)")
+        return content
+
+    def _send(self, process: int, data: bytes) -> None:
+        with contextlib.suppress(OSError):  # `_receive` says why
+            self._links[process].send(_DATA, data)
+
+    def _hang_up(self) -> None:
+        for link in self._links.values():
+            link.close()
+
+
+class _Link:
+    """A connection, and a thread that reads it.
+
+    Attributes:
+        received: queue of the data that came; `None` when nothing more comes.
+        heard: float. When the other side last gave a sign, `time.monotonic()`.
+        error: str or `None`. Why it ended: what the other side said, or nothing.
+    """
+
+    def __init__(self, connection: socket.socket):
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.connection, self.received = connection, queue.Queue()
+        self.heard, self.error = time.monotonic(), None
+        self._sending = threading.Lock()
+
+    def start(self) -> None:
+        self.heard = time.monotonic()
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def send(self, kind: int, content: bytes) -> None:
+        with self._sending:
+            self.connection.sendall(_FRAME.pack(kind, len(content)))
+            self.connection.sendall(content)
+
+    def read(self) -> tuple[int, bytes]:
+        kind, length = _FRAME.unpack(self._read_exactly(_FRAME.size))
+        return kind, self._read_exactly(length)
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self.connection.shutdown(socket.SHUT_RDWR)
+        self.connection.close()
+
+    def _read_exactly(self, length: int) -> bytes:
+        content = bytearray(length)
+        view = memoryview(content)
+        while view:
+            count = self.connection.recv_into(view)
+            if not count:
+                raise EOFError
+            self.heard = time.monotonic()
+            view = view[count:]
+        return bytes(content)
+
+    def _listen(self) -> None:
+        try:
+            while True:
+                kind, content = self.read()
+                if kind == _DATA:
+                    self.received.put(content)
+                elif kind == _ERROR:
+                    self.error = content.decode()
+                    break
+                elif kind == _BYE:
+                    return
+        except (OSError, EOFError):
+            self.error = self.error or ""
+        self.received.put(None)
+
+
+def pack(value, arrays: dict) -> bytes:
+    """What JSON can hold and arrays, as bytes."""
+    content = io.BytesIO()
+    np.savez(content, **{f"array/{name}": array for name, array in arrays.items()}, json=_bytes_of(value))
+    return content.getvalue()
+
+
+def unpack(content: bytes):
+    """What `pack` was given: the value and the arrays."""
+    with np.load(io.BytesIO(content), allow_pickle=False) as found:
+        arrays = {name.removeprefix("array/"): found[name] for name in found.files if name != "json"}
+        return json.loads(found["json"].tobytes()), arrays
+
+
+def _bytes_of(value) -> np.ndarray:
+    return np.frombuffer(json.dumps(value).encode(), np.uint8)
+
+
+def _join(parts: list[bytes]) -> bytes:
+    return b"".join(struct.pack("!Q", len(part)) + part for part in parts)
+
+
+def _split(content: bytes) -> list[bytes]:
+    parts, place = [], 0
+    while place < len(content):
+        (length,) = struct.unpack_from("!Q", content, place)
+        parts.append(content[place + 8 : place + 8 + length])
+        place += 8 + length
+    return parts

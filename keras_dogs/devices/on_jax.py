@@ -1,0 +1,158 @@
+"""`keras.distribution` on `jax.distributed`: one program over all devices of all processes, which sees whole batches."""
+
+import contextlib
+import functools
+import os
+
+import keras
+import numpy as np
+
+from keras_dogs.config import TrainConfig
+from keras_dogs.devices import layouts
+from keras_dogs.devices.engine import Engine
+from keras_dogs.devices.group import Rendezvous
+from keras_dogs.errors import UserError
+from keras_dogs.errors import first_line
+
+
+def find_rendezvous(config: TrainConfig) -> Rendezvous | None:
+    """What the flags say, or what JAX finds out from Slurm or Open MPI; nothing where there is one process."""
+    if config.coordinator:
+        host, _, port = config.coordinator.rpartition(":")
+        return Rendezvous(host, int(port), config.num_processes, config.process_id, "--coordinator")
+    from jax._src import clusters
+
+    for cluster in (clusters.SlurmCluster, clusters.OmpiCluster):
+        if cluster.is_env_present() and cluster.get_process_count() > 1:
+            host, _, port = cluster.get_coordinator_address(timeout_secs=60).rpartition(":")
+            return Rendezvous(host, int(port), cluster.get_process_count(), cluster.get_process_id(), cluster.name)
+    return None
+
+
+class Devices(Engine):
+    """`keras.distribution.DataParallel`, or `ModelParallel` for `--model-shards`."""
+
+    how = "keras.distribution"
+
+    def __init__(self, group, meeting, config):
+        import jax
+
+        super().__init__(group)
+        if not config.sync_batch_norm:
+            raise UserError("--no-sync-batch-norm: not on JAX, whose program sees the whole batch; leave it out")
+        if isinstance(config.devices, int):
+            # Without effect on accelerators. On a CPU, a trial of several devices that gains nothing.
+            with contextlib.suppress(RuntimeError):
+                jax.config.update("jax_num_cpu_devices", min(config.devices, os.cpu_count() or 1))
+        if meeting and not jax.distributed.is_initialized():
+            _initialize(meeting, max(int(config.peer_timeout), 10))
+        self.local = jax.local_devices()[: wanted(config, len(jax.local_devices()))]
+        everywhere = jax.devices() if meeting else self.local
+        self.num_devices = len(everywhere)
+        if self.num_devices % config.model_shards or len(self.local) % config.model_shards:
+            raise UserError(
+                f"--model-shards {config.model_shards}: does not divide the {len(self.local)} devices of a process"
+            )
+        self.shards = config.model_shards
+        self.mesh = jax.sharding.Mesh(np.array(self.local).reshape(-1, self.shards), ("batch", "model"))
+        self.distribution = layouts.distribution(everywhere, self.shards)
+
+    @contextlib.contextmanager
+    def scope(self):
+        from keras.src.backend.jax import distribution_lib
+
+        kept = distribution_lib.distribute_tensor
+        if self.group.num_processes > 1:
+            distribution_lib.distribute_tensor = functools.partial(_distribute, kept)
+        try:
+            with self.distribution.scope():
+                yield
+        finally:
+            distribution_lib.distribute_tensor = kept
+
+    def make_predictor(self, model):
+        """On the devices of this process, without the others."""
+        import jax
+        from jax.sharding import NamedSharding
+        from jax.sharding import PartitionSpec
+
+        parts = len(self.local) // self.shards
+        arguments = {"training": False} if model._call_has_training_arg else {}
+
+        def call(trained, others, batch):
+            with self._no_distribution():
+                return model.stateless_call(trained, others, batch, **arguments)[0]
+
+        call = jax.jit(call)
+
+        def predict(batch):
+            missing = -len(batch) % parts
+            padded = np.concatenate([batch, np.repeat(batch[:1], missing, axis=0)]) if missing else batch
+            padded = jax.device_put(padded, NamedSharding(self.mesh, PartitionSpec("batch")))
+            trained, others = (
+                [self._here(variable) for variable in variables]
+                for variables in (model.trainable_variables, model.non_trainable_variables)
+            )
+            return np.asarray(call(trained, others, padded))[: len(batch)]
+
+        return predict
+
+    def read(self, variable):
+        return np.asarray(self._here(variable))
+
+    def _here(self, variable):
+        """A variable's value on the devices of this process alone, which have all of it between them; no copy."""
+        import jax
+        from jax.sharding import NamedSharding
+        from jax.sharding import PartitionSpec
+
+        value = variable.value
+        shards = {shard.device: shard.data for shard in value.addressable_shards}
+        sharding = NamedSharding(self.mesh, getattr(value.sharding, "spec", PartitionSpec()))
+        arrays = [shards[device] for device in self.mesh.devices.flat]
+        return jax.make_array_from_single_device_arrays(value.shape, sharding, arrays)
+
+    @contextlib.contextmanager
+    def _no_distribution(self):
+        """A layout of all devices does not fit those of this process."""
+        keras.distribution.set_distribution(None)
+        try:
+            yield
+        finally:
+            keras.distribution.set_distribution(self.distribution)
+
+
+def _initialize(meeting: Rendezvous, timeout: int) -> None:
+    """For the life of the process; JAX ends it when the process does."""
+    import jax
+
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    where = f"{meeting.host}:{meeting.port}"
+    seconds = {"initialization_timeout": timeout, "heartbeat_timeout_seconds": timeout}
+    try:
+        jax.distributed.initialize(where, meeting.num_processes, meeting.process, **seconds)
+    except RuntimeError as error:
+        raise UserError(f"{meeting.source} {where}: {first_line(error)}") from error
+
+
+def _distribute(kept, tensor, layout):
+    """Keras' own function, but for an array of this process alone, of which each process has the same.
+
+    JAX 0.10.2 refuses to send such an array to the devices of all processes, or, where it is not bound to a device,
+    makes an array that cannot be taken apart again.
+    """
+    import jax
+
+    layout = getattr(layout, "backend_layout", layout)
+    if isinstance(tensor, jax.core.Tracer) or not getattr(tensor, "is_fully_addressable", True):
+        return kept(tensor, layout)
+    return jax.make_array_from_callback(tensor.shape, layout, lambda index: tensor[index])
+
+
+def wanted(config: TrainConfig, there: int) -> int:
+    """How many devices of this process; see `--devices`."""
+    if config.devices in (None, "all"):
+        return there
+    if config.devices > there:
+        raise UserError(f"--devices {config.devices}: there are {there} here")
+    return config.devices

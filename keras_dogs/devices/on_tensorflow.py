@@ -1,0 +1,196 @@
+"""`tf.distribute`: `MirroredStrategy` in one process, `MultiWorkerMirroredStrategy` where `TF_CONFIG` names several."""
+
+import contextlib
+import copy
+import functools
+import json
+import os
+
+import numpy as np
+
+from keras_dogs.config import TrainConfig
+from keras_dogs.devices.engine import Engine
+from keras_dogs.devices.group import Rendezvous
+from keras_dogs.errors import UserError
+from keras_dogs.errors import first_line
+
+
+def find_rendezvous(config: TrainConfig) -> Rendezvous | None:
+    """What `TF_CONFIG` says; nothing where there is one worker."""
+    if not os.environ.get("TF_CONFIG"):
+        return None
+    try:
+        told = json.loads(os.environ["TF_CONFIG"])
+        cluster, task = told["cluster"], told["task"]
+        workers = [*cluster.get("chief", []), *cluster["worker"]]
+        process = int(task["index"]) + (len(cluster.get("chief", [])) if task["type"] == "worker" else 0)
+        host, _, port = workers[0].rpartition(":")
+        found = Rendezvous(host, int(port), len(workers), process, "TF_CONFIG")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"TF_CONFIG: cannot be read ({type(error).__name__}: {error}); it is like "
+            '{"cluster": {"worker": ["host1:2222", "host2:2222"]}, "task": {"type": "worker", "index": 0}}'
+        ) from error
+    return found if found.num_processes > 1 else None
+
+
+class Devices(Engine):
+    """A copy of the model on each device; gradients are summed once a step."""
+
+    def __init__(self, group, meeting, config):
+        import tensorflow as tf
+
+        super().__init__(group)
+        if config.model_shards > 1:
+            raise UserError(f"--model-shards {config.model_shards}: on JAX alone (docs/scaling.md)")
+        self.synchronised = config.sync_batch_norm
+        devices = _take(tf, config, meeting)
+        try:
+            if meeting:
+                self.strategy = _of_workers()
+            else:
+                self.strategy = tf.distribute.MirroredStrategy(devices)
+        except (RuntimeError, tf.errors.OpError) as error:
+            raise UserError(f"{meeting.source if meeting else '--devices'}: {first_line(error)}") from error
+        self.how = type(self.strategy).__name__.removesuffix("V1")
+        self.num_devices = self.num_shares = self.strategy.num_replicas_in_sync
+        self._local = self.num_devices // self.group.num_processes
+
+    @contextlib.contextmanager
+    def scope(self):
+        from keras.src.backend.tensorflow import trainer
+
+        kept = trainer.reduce_per_replica
+        # Metrics are summed up over the devices already; and Keras' own fails on scalars where there are workers.
+        trainer.reduce_per_replica = _first_of_each
+        try:
+            with self.strategy.scope():
+                yield
+        finally:
+            trainer.reduce_per_replica = kept
+
+    def prepare(self, model):
+        # Or Keras would build it from a first batch, which it cannot read where there are workers. It is built, and the
+        # strategy is that of the scope.
+        model._distribute_strategy = None
+
+    def feed(self, batches):
+        """Each device's rows in turn, epoch after epoch: what is fetched ahead does not wait for Keras to begin one."""
+        import tensorflow as tf
+
+        def rows():
+            own = copy.copy(batches)
+            while True:
+                try:
+                    for number in range(len(own)):
+                        yield from zip(*(np.split(part, self._local) for part in own[number]))
+                except UserError as error:
+                    batches.error = error
+                    raise
+                own.start(own.epoch + 1)
+
+        signature = tuple(
+            tf.TensorSpec((len(part) // self._local, *part.shape[1:]), tf.as_dtype(part.dtype)) for part in batches[0]
+        )
+
+        def of_worker(context):
+            found = tf.data.Dataset.from_generator(rows, output_signature=signature)
+            endless = tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
+            return found.apply(endless).prefetch(tf.data.AUTOTUNE)
+
+        return {"x": self.strategy.distribute_datasets_from_function(of_worker), "steps_per_epoch": len(batches)}
+
+    def make_predictor(self, model):
+        import tensorflow as tf
+
+        arguments = {"training": False} if model._call_has_training_arg else {}
+        call = tf.function(lambda batch: self.strategy.run(model, (batch,), arguments))
+
+        def predict(batch):
+            missing = -len(batch) % self._local
+            padded = np.concatenate([batch, np.repeat(batch[:1], missing, axis=0)]) if missing else batch
+            shares = np.split(padded, self._local)
+            first = self.group.process * self._local
+            values = self.strategy.experimental_distribute_values_from_function(
+                lambda context: tf.convert_to_tensor(shares[context.replica_id_in_sync_group - first])
+            )
+            outputs = self.strategy.experimental_local_results(call(values))
+            return np.concatenate([output.numpy() for output in outputs])[: len(batch)]
+
+        return predict
+
+    def read(self, variable):
+        return self.local_values(variable)[0]
+
+    def local_values(self, variable):
+        return [value.numpy() for value in self.strategy.experimental_local_results(variable.value)]
+
+    def first_place(self, share):
+        context = _context()
+        return context.replica_id_in_sync_group * share if context else 0
+
+    def whole_batch(self, tensor):
+        context = _context()
+        return context.all_gather(tensor, axis=0) if context else tensor
+
+    def mean_over_shares(self, tensor):
+        import tensorflow as tf
+
+        context = _context()
+        return context.all_reduce(tf.distribute.ReduceOp.MEAN, tensor) if context else tensor
+
+    def whole_loss(self, loss):
+        import tensorflow as tf
+
+        context = _context()
+        return context.all_reduce(tf.distribute.ReduceOp.SUM, loss) if context else loss  # Keras has divided it
+
+    def sum_gradients(self, gradients):
+        import tensorflow as tf
+
+        there = [gradient for gradient in gradients if gradient is not None]
+        summed = iter(_context().all_reduce(tf.distribute.ReduceOp.SUM, there))
+        return [None if gradient is None else next(summed) for gradient in gradients]
+
+
+def _first_of_each(values, strategy, reduction):
+    import tensorflow as tf
+
+    return tf.nest.map_structure(lambda value: strategy.experimental_local_results(value)[0], values)
+
+
+@functools.cache
+def _of_workers():
+    """A process can begin only one."""
+    import tensorflow as tf
+
+    return tf.distribute.MultiWorkerMirroredStrategy()
+
+
+def _context():
+    """Of a share's part of the step; there is none while a model is built."""
+    import tensorflow as tf
+
+    return tf.distribute.get_replica_context()
+
+
+def _take(tf, config: TrainConfig, meeting) -> list[str] | None:
+    """The devices of this process. Of CPUs there may be more than one: a trial that gains nothing."""
+    there = tf.config.list_physical_devices("GPU")
+    count = config.devices if isinstance(config.devices, int) else None
+    if there:
+        if count and count > len(there):
+            raise UserError(f"--devices {count}: there are {len(there)} here")
+        tf.config.set_visible_devices(there[:count], "GPU")
+        return [f"GPU:{number}" for number in range(count or len(there))]
+    if count and count > (os.cpu_count() or 1):
+        raise UserError(f"--devices {count}: there is no GPU here, and {os.cpu_count()} cores to try it on")
+    with contextlib.suppress(RuntimeError):  # the devices were taken before
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * (count or 1))
+    if meeting:
+        return None  # its strategy takes what there is, and must be the first to look
+    there = tf.config.list_logical_devices("CPU")
+    if count and count > len(there):
+        raise UserError(f"--devices {count}: there are {len(there)} here")
+    return [f"CPU:{number}" for number in range(count or 1)]

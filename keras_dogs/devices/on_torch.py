@@ -1,0 +1,130 @@
+"""`torch.distributed`: a process a device, started by `torchrun` or by `--devices`."""
+
+import datetime
+import functools
+import os
+
+import keras
+
+from keras_dogs.config import TrainConfig
+from keras_dogs.devices.engine import Engine
+from keras_dogs.devices.group import Rendezvous
+from keras_dogs.errors import UserError
+
+
+def find_rendezvous(config: TrainConfig) -> Rendezvous | None:
+    """What `torchrun` says in the environment; nothing where there is one process."""
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        return None
+    try:
+        host, port, process = (os.environ[name] for name in ("MASTER_ADDR", "MASTER_PORT", "RANK"))
+        return Rendezvous(host, int(port), int(os.environ["WORLD_SIZE"]), int(process), "MASTER_ADDR and MASTER_PORT")
+    except (KeyError, ValueError) as error:
+        raise UserError(
+            f"WORLD_SIZE={os.environ['WORLD_SIZE']}: MASTER_ADDR, MASTER_PORT and RANK must be there, too ({error}); "
+            "torchrun sets them"
+        ) from error
+
+
+class Devices(Engine):
+    """`DistributedDataParallel`, which averages gradients while they are computed."""
+
+    how = "DistributedDataParallel"
+
+    def __init__(self, group, meeting, config):
+        import torch
+        from torch import distributed
+
+        super().__init__(group)
+        if config.model_shards > 1:
+            raise UserError(
+                f"--model-shards {config.model_shards}: on JAX alone; FSDP2 takes a module's parameters out of "
+                "the module, where Keras has variables of its own (docs/scaling.md)"
+            )
+        self.synchronised = config.sync_batch_norm
+        if group is None:
+            return
+        self.num_devices = self.num_shares = group.num_processes
+        self._on_gpu = torch.cuda.is_available()
+        if self._on_gpu:
+            place = int(os.environ.get("LOCAL_RANK", 0))
+            if place >= torch.cuda.device_count():
+                raise UserError(f"process {group.process} wants GPU {place}; this host has {torch.cuda.device_count()}")
+            torch.cuda.set_device(place)
+        timeout = datetime.timedelta(seconds=config.peer_timeout)
+        distributed.init_process_group("nccl" if self._on_gpu else "gloo", timeout=timeout)
+
+    def prepare(self, model):
+        from torch.nn.parallel import DistributedDataParallel
+
+        if self.num_shares == 1:
+            return
+        # All processes have built the same model, and a table of pictures need not be sent.
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(
+            model, [name for name, value in model.named_parameters() if not value.requires_grad]
+        )
+        # `static_graph`: weights without a gradient, and blocks that are computed again for theirs.
+        parallel = DistributedDataParallel(model, broadcast_buffers=False, static_graph=True)
+        model.train_step = functools.partial(_train_step, model, parallel)
+
+    def first_place(self, share):
+        return self.group.process * share
+
+    def whole_batch(self, tensor):
+        import torch
+        from torch import distributed
+
+        if self.num_shares == 1:
+            return tensor
+        tensor = tensor.detach().contiguous()
+        whole = tensor.new_empty((self.num_shares * tensor.shape[0], *tensor.shape[1:]))
+        with torch.no_grad():
+            distributed.all_gather_into_tensor(whole, tensor)
+        return whole
+
+    def mean_over_shares(self, tensor):
+        return tensor if self.num_shares == 1 else _mean()(tensor, self.num_shares)
+
+    def close(self):
+        from torch import distributed
+
+        if distributed.is_initialized():
+            distributed.destroy_process_group()
+
+
+def _train_step(model, parallel, data):
+    """Keras' own step with the forward pass through `DistributedDataParallel`, which prepares the backward one."""
+    import torch
+
+    inputs, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
+    outputs = parallel(inputs, training=True)
+    model.zero_grad()
+    loss = model._compute_loss(x=inputs, y=labels, y_pred=outputs, sample_weight=weights, training=True)
+    model._loss_tracker.update_state(loss, sample_weight=labels.shape[0])
+    model.optimizer.scale_loss(loss).backward()
+    trained = model.trainable_weights
+    with torch.no_grad():
+        model.optimizer.apply([weight.value.grad for weight in trained], trained)
+    return model.compute_metrics(inputs, labels, outputs, sample_weight=weights)
+
+
+@functools.cache
+def _mean():
+    import torch
+    from torch import distributed
+
+    class Mean(torch.autograd.Function):
+        @staticmethod
+        def forward(context, tensor, count):
+            context.count = count
+            tensor = tensor.clone()
+            distributed.all_reduce(tensor)
+            return tensor / count
+
+        @staticmethod
+        def backward(context, gradient):
+            gradient = gradient.clone()
+            distributed.all_reduce(gradient)
+            return gradient / context.count, None
+
+    return Mean.apply
