@@ -49,7 +49,7 @@ class StepLoss(keras.metrics.Metric):
 
     def __init__(self, name="step_loss", **kwargs):
         super().__init__(name=name, **kwargs)
-        self.value = self.add_variable((), initializer="zeros", name="value", aggregation="none")
+        self.value = self.add_variable((), initializer="zeros", name="value", aggregation="mean")
 
     def update_state(self, y_true, y_pred, sample_weight=None):
         """Nothing is left to do."""
@@ -69,7 +69,7 @@ class TrainAccuracy(keras.metrics.Metric):
     def __init__(self, name="accuracy", **kwargs):
         super().__init__(name=name, **kwargs)
         self.total, self.count = (
-            self.add_variable((), initializer="zeros", name=name, aggregation="none") for name in ("total", "count")
+            self.add_variable((), initializer="zeros", name=name, aggregation="mean") for name in ("total", "count")
         )
 
     def update_state(self, y_true, y_pred, sample_weight=None):

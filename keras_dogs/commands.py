@@ -1,5 +1,6 @@
 """What every command does around its one function: parse flags, keep tracebacks from users, end with a status."""
 
+import os
 import signal
 import sys
 import time
@@ -44,6 +45,15 @@ def run(name: str, config_type, procedure) -> int:
         return 130
     except BrokenPipeError:
         return 141
+
+
+def leave(status: int) -> None:
+    """Ends this process, at once where it failed: an engine that other processes have left may wait for them for ever."""
+    if status:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
 
 
 def _terminate(signum, frame):

@@ -1,7 +1,6 @@
 """Fine-tune a classifier: `KERAS_BACKEND=jax python -m keras_dogs.train --help`."""
 
 import shlex
-import sys
 
 from keras_dogs import commands
 from keras_dogs.config import TrainConfig
@@ -41,4 +40,4 @@ def _train(config: TrainConfig) -> int | None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    commands.leave(main())

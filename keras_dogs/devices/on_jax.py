@@ -1,8 +1,11 @@
 """`keras.distribution` on `jax.distributed`: one program over all devices of all processes, which sees whole batches."""
 
 import contextlib
+import ctypes
 import functools
 import os
+import signal
+import sys
 
 import keras
 import numpy as np
@@ -46,6 +49,8 @@ class Devices(Engine):
                 jax.config.update("jax_num_cpu_devices", min(config.devices, os.cpu_count() or 1))
         if meeting and not jax.distributed.is_initialized():
             _initialize(meeting, max(int(config.peer_timeout), 10))
+        if meeting:
+            _say_why_at_abort(group)
         self.local = jax.local_devices()[: wanted(config, len(jax.local_devices()))]
         everywhere = jax.devices() if meeting else self.local
         self.num_devices = len(everywhere)
@@ -127,12 +132,28 @@ def _initialize(meeting: Rendezvous, timeout: int) -> None:
     import jax
 
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    jax.config.update("jax_enable_preemption_service", False)  # SIGTERM is ours
     where = f"{meeting.host}:{meeting.port}"
     seconds = {"initialization_timeout": timeout, "heartbeat_timeout_seconds": timeout}
     try:
         jax.distributed.initialize(where, meeting.num_processes, meeting.process, **seconds)
     except RuntimeError as error:
         raise UserError(f"{meeting.source} {where}: {first_line(error)}") from error
+
+
+def _say_why_at_abort(group) -> None:
+    """jaxlib aborts a process whose coordinator, process 0, is gone, from a thread of its own: a line goes before."""
+
+    @ctypes.CFUNCTYPE(None, ctypes.c_int)
+    def say(_):
+        print(f"keras_dogs.train: error: {group.why(3.0) or 'JAX ended this process'}", file=sys.stderr, flush=True)
+        os._exit(2)
+
+    ctypes.CDLL(None).signal(signal.SIGABRT, say)
+    _kept.append(say)
+
+
+_kept: list = []  # what C calls must not be collected
 
 
 def _distribute(kept, tensor, layout):

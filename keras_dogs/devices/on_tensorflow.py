@@ -46,10 +46,7 @@ class Devices(Engine):
         self.synchronised = config.sync_batch_norm
         devices = _take(tf, config, meeting)
         try:
-            if meeting:
-                self.strategy = _of_workers()
-            else:
-                self.strategy = tf.distribute.MirroredStrategy(devices)
+            self.strategy = _strategy(None if meeting else tuple(devices))
         except (RuntimeError, tf.errors.OpError) as error:
             raise UserError(f"{meeting.source if meeting else '--devices'}: {first_line(error)}") from error
         self.how = type(self.strategy).__name__.removesuffix("V1")
@@ -160,11 +157,17 @@ def _first_of_each(values, strategy, reduction):
 
 
 @functools.cache
-def _of_workers():
-    """A process can begin only one."""
+def _strategy(devices: tuple[str, ...] | None):
+    """One for the life of the process: a second one would number its collective operations as the first one did.
+
+    Args:
+        devices: tuple of str, or `None` for those of all workers.
+    """
     import tensorflow as tf
 
-    return tf.distribute.MultiWorkerMirroredStrategy()
+    if devices is None:
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    return tf.distribute.MirroredStrategy(devices)
 
 
 def _context():

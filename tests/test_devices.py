@@ -1,0 +1,208 @@
+"""Several devices and several processes: the same training as on one."""
+
+import csv
+import dataclasses
+import os
+import shutil
+import signal
+import time
+
+import numpy as np
+import pytest
+import several
+from conftest import BACKEND
+
+import keras_dogs
+from keras_dogs.config import DataConfig
+from keras_dogs.config import TrainConfig
+from keras_dogs.records import RunRecord
+from keras_dogs.training import fine_tune
+
+# 36 training pictures, 12 steps an epoch: 30 steps end amid the third.
+TOLD = dict(epochs=3, batch_size=6, strict=True, augmentation="standard", checkpoint_every=5, peer_timeout=60.0)
+PRESETS = ("vit_nano", "resnet_nano")
+
+
+@pytest.fixture(scope="module")
+def more_dogs(tmp_path_factory, dogs):
+    """Twice as many, of two more breeds than `dogs`, and no validation split of its own."""
+    return make_dogs(tmp_path_factory.mktemp("more_dogs"))
+
+
+def make_dogs(folder):
+    from keras_dogs.datasets.drawn_breeds import BREEDS
+    from keras_dogs.datasets.drawn_dogs import load_drawn_dogs
+
+    dataset = load_drawn_dogs(0, BREEDS[:4], {"train": 20, "test": 5})
+    for part, split in (("train", dataset.train), ("test", dataset.test)):
+        for index, name in enumerate(split.names):
+            file = folder / part / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            split.read(index).save(file)
+    return folder
+
+
+def config_for(dogs, output, preset="resnet_nano", **changes):
+    data = DataConfig(dataset=str(dogs))
+    return TrainConfig(**{**TOLD, "preset": preset, "data": data, "output": output, **changes})
+
+
+def losses(run) -> list[float]:
+    with (run / "steps.csv").open() as file:
+        return [float(row["loss"]) for row in csv.DictReader(file)]
+
+
+def weights(run) -> list[np.ndarray]:
+    return keras_dogs.load_classifier(run / "model.keras").get_weights()
+
+
+def same_training(run, other) -> None:
+    """The bounds of the curves, and the same answers in the end."""
+    one, two = np.array(losses(run)), np.array(losses(other))
+    assert len(one) == len(two) >= 30
+    assert np.abs(one - two)[:10].max() < 1e-4 and np.abs(one - two)[:30].max() < 5e-3
+    records = [RunRecord.load(folder / "record.json") for folder in (run, other)]
+    assert records[0].test.num_pictures == records[1].test.num_pictures == 20
+    assert records[0].test.top1_accuracy == records[1].test.top1_accuracy
+    with np.load(run / "predictions.npz") as found, np.load(other / "predictions.npz") as again:
+        assert (found["names"] == again["names"]).all()
+        np.testing.assert_allclose(found["logits"], again["logits"], atol=2e-2)
+
+
+@pytest.fixture(scope="module")
+def on_one(tmp_path_factory, more_dogs):
+    """Unbroken runs on one device, by preset."""
+    folder = tmp_path_factory.mktemp("on_one")
+    return {preset: fine_tune(config_for(more_dogs, folder / preset, preset)).folder for preset in PRESETS}
+
+
+@pytest.fixture(scope="module")
+def on_two(tmp_path_factory, more_dogs):
+    """Unbroken runs in two processes, by preset."""
+    folder = tmp_path_factory.mktemp("on_two")
+    configs = [config_for(more_dogs, folder / preset, preset) for preset in PRESETS]
+    statuses = several.wait(several.start(folder / "logs", configs))
+    assert statuses == [0, 0], (folder / "logs" / "0.log").read_text()[-3000:]
+    return {preset: folder / preset for preset in PRESETS}
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_two_processes_train_as_one(on_one, on_two, preset):
+    same_training(on_one[preset], on_two[preset])
+    record = RunRecord.load(on_two[preset] / "record.json")
+    assert (record.num_processes, record.num_devices) == (2, 2)
+    assert "statistics of batch norms of the whole batch" in record.distribution
+
+
+@pytest.mark.skipif(BACKEND == "torch", reason="PyTorch has a process a device: `--devices` starts them, see below")
+def test_two_devices_of_one_process_train_as_one(tmp_path, more_dogs, on_one):
+    configs = [config_for(more_dogs, tmp_path / preset, preset, devices=2) for preset in PRESETS]
+    assert several.wait(several.start(tmp_path / "logs", configs, count=1)) == [0]
+    for preset in PRESETS:
+        same_training(on_one[preset], tmp_path / preset)
+        assert RunRecord.load(tmp_path / preset / "record.json").num_devices == 2
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="the others have all devices in one process")
+def test_devices_starts_a_process_a_device(child, tmp_path, dogs):
+    told = ["--dataset", dogs, "--epochs", "1", "--batch-size", "4", "--output", tmp_path / "run", "--devices", "2"]
+    finished = child(["-m", "keras_dogs.train", *told])
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stdout.count("run folder:") == 1 and finished.stderr.count("PyTorch on") == 1
+    assert RunRecord.load(tmp_path / "run" / "record.json").num_processes == 2
+
+    finished = child(["-m", "keras_dogs.train", *told[:-4], "--output", tmp_path / "no", "--devices", "2", "--mixup=-1"])
+    assert finished.returncode == 2 and finished.stderr.count("\n") == 1
+    finished = child(["-m", "keras_dogs.train", "--dataset", tmp_path / "none", "--devices", "2"])
+    assert finished.returncode == 2 and finished.stderr.count("error:") == 1 and "none" in finished.stderr
+
+
+def until(condition, processes) -> None:
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < deadline and all(process.poll() is None for process in processes)
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def killed_on_two(tmp_path_factory, more_dogs):
+    """A run in two processes of which the second was killed amid the second epoch, and what the first said."""
+    folder = tmp_path_factory.mktemp("killed")
+    processes = several.start(folder / "logs", [config_for(more_dogs, folder / "run")])
+    until(lambda: any((folder / "run").glob("checkpoints/step-0000001*")), processes)
+    processes[1].kill()
+    began = time.monotonic()
+    assert several.wait(processes, 60) == [2, -signal.SIGKILL]
+    assert time.monotonic() - began < 60
+    return folder / "run", (folder / "logs" / "0.log").read_text()
+
+
+def test_when_one_is_killed_the_other_ends_with_a_line(killed_on_two):
+    run, said = killed_on_two
+    assert said.splitlines()[-1] == "keras_dogs.train: error: process 1 ended without a word (killed?)"
+    assert "Traceback" not in said and not (run / "record.json").exists()
+
+
+def test_it_goes_on_with_another_number_of_processes(tmp_path, more_dogs, killed_on_two, on_one, on_two):
+    """Killed on two: resumed on two, and on one; begun on one, resumed on two."""
+    again, alone = (shutil.copytree(killed_on_two[0], tmp_path / name) for name in ("again", "alone"))
+    more = tmp_path / "more"
+    begin_and_stop(config_for(more_dogs, more))
+    configs = [TrainConfig(output=folder, resume=True, peer_timeout=60.0) for folder in (again, more)]
+    statuses = several.wait(several.start(tmp_path / "logs", configs))
+    assert statuses == [0, 0], (tmp_path / "logs" / "0.log").read_text()[-3000:]
+    for weight, expected in zip(weights(again), weights(on_two["resnet_nano"])):
+        np.testing.assert_allclose(weight, expected, atol=1e-6)
+    same_training(on_one["resnet_nano"], more)
+    assert RunRecord.load(more / "record.json").num_processes == 2
+    fine_tune(TrainConfig(output=alone, resume=True))
+    same_training(on_one["resnet_nano"], alone)
+
+
+def begin_and_stop(config):
+    """A run in this process that is asked to stop after its checkpoint of step 15."""
+    from keras_dogs import checkpoints
+    from keras_dogs.errors import Interrupted
+
+    save = checkpoints.Checkpoints.save
+
+    def save_and_stop(self, model, state):
+        save(self, model, state)
+        if state["step"] == 15:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.MonkeyPatch.context() as patched, pytest.raises(Interrupted, match="saved"):
+        patched.setattr(checkpoints.Checkpoints, "save", save_and_stop)
+        fine_tune(config)
+
+
+def test_a_batch_that_does_not_divide_is_refused_by_all(tmp_path, dogs):
+    processes = several.start(tmp_path / "logs", [config_for(dogs, tmp_path / "run", batch_size=5, epochs=1)])
+    assert several.wait(processes) == [2, 2]
+    said = (tmp_path / "logs" / "0.log").read_text()
+    assert "--batch-size 5: does not divide over 2 devices; give 4 or 6" in said and "Traceback" not in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_more_devices_than_there_are(tmp_path, dogs, child):
+    finished = child(["-m", "keras_dogs.train", "--dataset", dogs, "--devices", "64", "--output", tmp_path / "run"])
+    assert finished.returncode == 2 and "--devices 64: there " in finished.stderr and finished.stderr.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_flags_of_processes(command):
+    for flags, what in (
+        (["--coordinator", "nowhere"], "must be HOST:PORT"),
+        (["--coordinator", "here:1234"], "needs --num-processes and --process-id"),
+        (["--coordinator", "here:1234", "--num-processes", "2", "--process-id", "2"], "must be below --num-processes 2"),
+        (["--process-id", "1"], "go with --coordinator"),
+        (["--devices", "0"], "positive, or all"),
+    ):
+        status, _, err = command("train", *flags)
+        assert status == 2 and what in err and err.count("\n") == 1
+
+
+def test_the_record_of_one_device(on_one):
+    record = RunRecord.load(on_one["vit_nano"] / "record.json")
+    assert (record.num_devices, record.num_processes, record.distribution) == (1, 1, "one device")
+    assert dataclasses.replace(record).to_json() == record.to_json()
