@@ -104,6 +104,7 @@ def _fine_tune(config: TrainConfig, began: float, started: float) -> Run:
         keras.utils.set_random_seed(config.seed)
         recipe = recipes.choose(config)
         classifier = _build(config, recipe, dataset)
+        engine.check_model(classifier)
         recipe = recipes.complete(recipe, config.preset, _family(classifier))
         built = time.perf_counter()
         pictures = _decode(config, dataset, classifier)

@@ -48,6 +48,9 @@ def join(config: TrainConfig, backend_name: str, versions: dict):
         return
     group = meeting and Processes(meeting, {**_flags(config), **versions}, config.peer_timeout)
     try:
+        if meeting:
+            meeting.check_port()
+            group.agree(0)  # engines wait for one that has failed, TensorFlow's without letting another thread run
         engine = module.Devices(group, meeting, config)
         _current.append(engine)
         try:
@@ -69,12 +72,12 @@ def check_batch(batch_size: int, accumulate: int) -> None:
     Raises:
         UserError: it names the sizes that can.
     """
-    parts = current().num_devices * accumulate
+    parts = current().num_copies * accumulate
     if batch_size % parts:
         below, of = batch_size // parts * parts, f" in {accumulate} steps" if accumulate > 1 else ""
         sizes = " or ".join(str(size) for size in (below, below + parts) if size)
         raise UserError(
-            f"--batch-size {batch_size}: does not divide over {current().num_devices} devices{of}; give {sizes}"
+            f"--batch-size {batch_size}: does not divide over {current().num_copies} devices{of}; give {sizes}"
         )
 
 

@@ -34,10 +34,16 @@ class Engine:
         if self.num_devices == 1:
             return "one device"
         processes = f"{self.group.num_processes} processes, " if self.group.num_processes > 1 else ""
+        copies = f", {self.num_copies} copies of the model" if self.num_copies < self.num_devices else ""
         norms = "of the whole batch" if self.synchronised else "of each device's share"
-        return f"{processes}{self.num_devices} devices with {self.how}; statistics of batch norms {norms}"
+        return f"{processes}{self.num_devices} devices with {self.how}{copies}; statistics of batch norms {norms}"
 
     how = ""
+
+    @property
+    def num_copies(self) -> int:
+        """Copies of the model, between which a batch is divided."""
+        return self.num_devices
 
     def rows(self, batch_size: int) -> slice:
         """Which rows of a step's batch this process reads."""
@@ -47,6 +53,9 @@ class Engine:
     def scope(self):
         """A context in which models and optimizers are made and trained."""
         return contextlib.nullcontext()
+
+    def check_model(self, model) -> None:
+        """Refuses a model that cannot be spread as the flags say."""
 
     def prepare(self, model) -> None:
         """Makes a compiled model train on all devices."""

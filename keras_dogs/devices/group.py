@@ -27,7 +27,7 @@ from keras_dogs.errors import UserError
 _HELLO, _ALIVE, _DATA, _ERROR, _BYE = b"HADEB"
 _FRAME = struct.Struct("!BQ")
 _SECONDS_BETWEEN_SIGNS = 1.0
-_SECONDS_FOR_HELLO = 10.0
+_SECONDS_FOR_HELLO, _BYTES_OF_HELLO = 10.0, 2**20
 # What the main thread has to notice, in its own way, that another process is gone, before it is ended where it stands.
 _SECONDS_TO_NOTICE = 15.0
 
@@ -40,7 +40,8 @@ class Rendezvous(NamedTuple):
         port: int. Of the engine; the group takes another: `control_port`.
         num_processes: int.
         process: int. Which one this is, from 0.
-        source: str. What said so, for errors: `"torchrun"`.
+        source: str. What said so, for errors: `"TF_CONFIG"`.
+        listens_at: int or `None`. The port that this process' engine is about to take.
     """
 
     host: str
@@ -48,11 +49,27 @@ class Rendezvous(NamedTuple):
     num_processes: int
     process: int
     source: str
+    listens_at: int | None = None
 
     @property
     def control_port(self) -> int:
         """The group's port: 1000 above the engine's, or below where there is none above."""
         return self.port + 1000 if self.port + 1000 < 65536 else self.port - 1000
+
+
+    def check_port(self) -> None:
+        """Refuses a port that another program has: engines crash or wait for it.
+
+        Raises:
+            UserError: it is in use.
+        """
+        if self.listens_at is not None:
+            try:
+                socket.create_server(("", self.listens_at)).close()
+            except OSError as error:
+                raise UserError(
+                    f"port {self.listens_at} of {self.source}: {os.strerror(error.errno)}; choose another"
+                ) from error
 
 
 class Group:
@@ -148,8 +165,8 @@ class Processes(Group):
             listener = socket.create_server((address, meeting.control_port))
         except OSError as error:
             raise UserError(
-                f"port {meeting.control_port}: {error.strerror}; the processes of a training talk there (1000 beside "
-                f"{meeting.port} of {meeting.source}); choose another port"
+                f"port {meeting.control_port}: {os.strerror(error.errno)}; the processes of a training talk there (1000 "
+                f"beside {meeting.port} of {meeting.source}); choose another port"
             ) from error
         with listener:
             while len(self._links) < meeting.num_processes - 1:
@@ -171,7 +188,7 @@ class Processes(Group):
         link = _Link(connection)
         try:
             connection.settimeout(_SECONDS_FOR_HELLO)
-            kind, content = link.read()
+            kind, content = link.read(_BYTES_OF_HELLO)
             said = json.loads(content) if kind == _HELLO else None
             process, theirs = said["process"], said["told"]
         except (OSError, EOFError, ValueError, KeyError, TypeError):
@@ -289,8 +306,10 @@ class _Link:
             self.connection.sendall(_FRAME.pack(kind, len(content)))
             self.connection.sendall(content)
 
-    def read(self) -> tuple[int, bytes]:
+    def read(self, most: int | None = None) -> tuple[int, bytes]:
         kind, length = _FRAME.unpack(self._read_exactly(_FRAME.size))
+        if most is not None and length > most:
+            raise ValueError(f"{length} bytes")
         return kind, self._read_exactly(length)
 
     def close(self) -> None:

@@ -4,14 +4,14 @@ import keras
 
 # By the path of a variable: the axis of the mesh along which each of its own is divided. A block's first products are
 # divided by what comes out, its second ones by what goes in: one sum over the shards each, as in Megatron-LM (Shoeybi
-# et al., arXiv 1909.08053, section 3). KerasHub's ViT and DeiT; DINOv2.
+# et al., arXiv 1909.08053, section 3). KerasHub's ViT, then what DeiT calls otherwise.
 VIT_LAYOUT = {
-    r".*(query|key|value)/kernel": (None, "model", None),
-    r".*(query|key|value)/bias": ("model", None),
-    r".*attention_output/kernel": ("model", None, None),
-    r".*(dense_1|fc1|intermediate.*)/kernel": (None, "model"),
-    r".*(dense_1|fc1|intermediate.*)/bias": ("model",),
-    r".*(dense_2|fc2)/kernel": ("model", None),
+    r".*mha/(query|key|value)/kernel": (None, "model", None),
+    r".*mha/(query|key|value)/bias": ("model", None),
+    r".*mha/attention_output/kernel": ("model", None, None),
+    r".*mlp/dense(_1)?/kernel": (None, "model"),
+    r".*mlp/dense(_1)?/bias": ("model",),
+    r".*(mlp/dense_2|output_layer/output)/kernel": ("model", None),
 }
 
 
@@ -24,4 +24,18 @@ def distribution(devices: list, shards: int):
     layout = keras.distribution.LayoutMap(mesh)
     for path, axes in VIT_LAYOUT.items():
         layout[path] = axes
-    return keras.distribution.ModelParallel(layout_map=layout, batch_dim_name="batch", auto_shard_dataset=False)
+    return _Shards(layout_map=layout, batch_dim_name="batch", auto_shard_dataset=False)
+
+
+class _Shards(keras.distribution.ModelParallel):
+    def get_variable_layout(self, variable):
+        """The table's; a variable that it would not divide evenly, such as 3 heads by 2, is whole on each device."""
+        layout, (_, shards) = super().get_variable_layout(variable), self.device_mesh.shape
+        if all(size % shards == 0 for size, axis in zip(variable.shape, layout.axes) if axis):
+            return layout
+        return keras.distribution.TensorLayout([None] * len(variable.shape), self.device_mesh)
+
+
+def num_divided(model) -> int:
+    """How many of a model's variables are in shards."""
+    return sum(any(getattr(variable, "_layout", None).axes) for variable in model.variables)

@@ -22,14 +22,19 @@ def find_rendezvous(config: TrainConfig) -> Rendezvous | None:
     """What the flags say, or what JAX finds out from Slurm or Open MPI; nothing where there is one process."""
     if config.coordinator:
         host, _, port = config.coordinator.rpartition(":")
-        return Rendezvous(host, int(port), config.num_processes, config.process_id, "--coordinator")
+        return _rendezvous(host, int(port), config.num_processes, config.process_id, "--coordinator")
     from jax._src import clusters
 
     for cluster in (clusters.SlurmCluster, clusters.OmpiCluster):
         if cluster.is_env_present() and cluster.get_process_count() > 1:
             host, _, port = cluster.get_coordinator_address(timeout_secs=60).rpartition(":")
-            return Rendezvous(host, int(port), cluster.get_process_count(), cluster.get_process_id(), cluster.name)
+            return _rendezvous(host, int(port), cluster.get_process_count(), cluster.get_process_id(), cluster.name)
     return None
+
+
+def _rendezvous(host: str, port: int, num_processes: int, process: int, source: str) -> Rendezvous | None:
+    listens_at = None if process else port
+    return Rendezvous(host, port, num_processes, process, source, listens_at) if num_processes > 1 else None
 
 
 class Devices(Engine):
@@ -47,10 +52,10 @@ class Devices(Engine):
             # Without effect on accelerators. On a CPU, a trial of several devices that gains nothing.
             with contextlib.suppress(RuntimeError):
                 jax.config.update("jax_num_cpu_devices", min(config.devices, os.cpu_count() or 1))
-        if meeting and not jax.distributed.is_initialized():
-            _initialize(meeting, max(int(config.peer_timeout), 10))
         if meeting:
             _say_why_at_abort(group)
+        if meeting and not jax.distributed.is_initialized():
+            _initialize(meeting, max(int(config.peer_timeout), 10))
         self.local = jax.local_devices()[: wanted(config, len(jax.local_devices()))]
         everywhere = jax.devices() if meeting else self.local
         self.num_devices = len(everywhere)
@@ -74,6 +79,14 @@ class Devices(Engine):
                 yield
         finally:
             distribution_lib.distribute_tensor = kept
+
+    @property
+    def num_copies(self):
+        return self.num_devices // self.shards
+
+    def check_model(self, model):
+        if self.shards > 1 and not layouts.num_divided(model):
+            raise UserError(f"--model-shards {self.shards}: divides ViTs alone; nothing of this model is")
 
     def make_predictor(self, model):
         """On the devices of this process, without the others."""

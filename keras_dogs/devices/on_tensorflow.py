@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import faulthandler
 import functools
 import json
 import os
@@ -25,8 +26,9 @@ def find_rendezvous(config: TrainConfig) -> Rendezvous | None:
         workers = [*cluster.get("chief", []), *cluster["worker"]]
         process = int(task["index"]) + (len(cluster.get("chief", [])) if task["type"] == "worker" else 0)
         host, _, port = workers[0].rpartition(":")
-        found = Rendezvous(host, int(port), len(workers), process, "TF_CONFIG")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        own_port = int(workers[process].rpartition(":")[2])
+        found = Rendezvous(host, int(port), len(workers), process, "TF_CONFIG", own_port)
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise UserError(
             f"TF_CONFIG: cannot be read ({type(error).__name__}: {error}); it is like "
             '{"cluster": {"worker": ["host1:2222", "host2:2222"]}, "task": {"type": "worker", "index": 0}}'
@@ -46,9 +48,13 @@ class Devices(Engine):
         self.synchronised = config.sync_batch_norm
         devices = _take(tf, config, meeting)
         try:
+            # The start of workers holds the interpreter's lock while it waits: a watch that needs none.
+            faulthandler.dump_traceback_later(config.peer_timeout, exit=True)
             self.strategy = _strategy(None if meeting else tuple(devices))
         except (RuntimeError, tf.errors.OpError) as error:
             raise UserError(f"{meeting.source if meeting else '--devices'}: {first_line(error)}") from error
+        finally:
+            faulthandler.cancel_dump_traceback_later()
         self.how = type(self.strategy).__name__.removesuffix("V1")
         self.num_devices = self.num_shares = self.strategy.num_replicas_in_sync
         self._local = self.num_devices // self.group.num_processes

@@ -10,6 +10,7 @@ from keras_dogs.config import TrainConfig
 from keras_dogs.devices.engine import Engine
 from keras_dogs.devices.group import Rendezvous
 from keras_dogs.errors import UserError
+from keras_dogs.errors import first_line
 
 
 def find_rendezvous(config: TrainConfig) -> Rendezvous | None:
@@ -38,21 +39,24 @@ class Devices(Engine):
         super().__init__(group)
         if config.model_shards > 1:
             raise UserError(
-                f"--model-shards {config.model_shards}: on JAX alone; FSDP2 takes a module's parameters out of "
-                "the module, where Keras has variables of its own (docs/scaling.md)"
+                f"--model-shards {config.model_shards}: on JAX alone; Keras' layers would not see what FSDP2 divides "
+                "(docs/scaling.md)"
             )
         self.synchronised = config.sync_batch_norm
         if group is None:
             return
         self.num_devices = self.num_shares = group.num_processes
-        self._on_gpu = torch.cuda.is_available()
-        if self._on_gpu:
+        on_gpu = torch.cuda.is_available()
+        if on_gpu:
             place = int(os.environ.get("LOCAL_RANK", 0))
             if place >= torch.cuda.device_count():
                 raise UserError(f"process {group.process} wants GPU {place}; this host has {torch.cuda.device_count()}")
             torch.cuda.set_device(place)
         timeout = datetime.timedelta(seconds=config.peer_timeout)
-        distributed.init_process_group("nccl" if self._on_gpu else "gloo", timeout=timeout)
+        try:
+            distributed.init_process_group("nccl" if on_gpu else "gloo", timeout=timeout)
+        except (RuntimeError, ValueError) as error:
+            raise UserError(f"{meeting.source} {meeting.host}:{meeting.port}: {first_line(error)}") from error
 
     def prepare(self, model):
         from torch.nn.parallel import DistributedDataParallel

@@ -1,0 +1,223 @@
+"""The connections between the processes of a training; here threads stand for processes."""
+
+import random
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from keras_dogs import devices
+from keras_dogs.devices import group as group_module
+from keras_dogs.devices.engine import Engine
+from keras_dogs.devices.group import Group
+from keras_dogs.devices.group import Processes
+from keras_dogs.devices.group import Rendezvous
+from keras_dogs.errors import UserError
+from keras_dogs.loaders.batches import predict_in_batches
+
+TOLD = {"--batch-size": 32, "keras": "3.15.1"}
+
+
+def meeting_of(count: int, process: int, port: int) -> Rendezvous:
+    return Rendezvous("127.0.0.1", port, count, process, "--coordinator")
+
+
+def a_port() -> int:
+    return random.randrange(20_000, 30_000)
+
+
+def in_processes(count: int, do, timeout: float = 30.0, told=lambda process: TOLD) -> list:
+    """What `do(group)` gives in each of `count` processes."""
+    port = a_port()
+
+    def run(process):
+        group = Processes(meeting_of(count, process, port), told(process), timeout)
+        try:
+            return do(group)
+        finally:
+            group.close()
+
+    with ThreadPoolExecutor(count) as pool:
+        return [future.result() for future in [pool.submit(run, process) for process in range(count)]]
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_what_processes_tell_each_other(count):
+    def talk(group):
+        everything = group.exchange(bytes([group.process] * 3))
+        greatest = group.agree(group.process * 7)
+        value, arrays = group.from_first(
+            {"step": 3} if group.is_first else None, {"a": np.eye(2)} if group.is_first else None
+        )
+        gathered = group.gather(np.full(group.process, 1.5))
+        return everything, greatest, value, arrays["a"].tolist(), [len(part) for part in gathered]
+
+    expected = (
+        [bytes([process] * 3) for process in range(count)],
+        7 * (count - 1),
+        {"step": 3},
+        np.eye(2).tolist(),
+        list(range(count)),
+    )
+    assert in_processes(count, talk) == [expected] * count
+
+
+def test_one_process_alone():
+    group = Group()
+    assert group.is_first and group.agree(3) == 3 and group.exchange(b"x") == [b"x"]
+    assert group.from_first({"a": 1}) == ({"a": 1}, {})
+    assert np.array_equal(group.gather(np.arange(3))[0], np.arange(3))
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_every_picture_is_scored_once(count, monkeypatch):
+    """8,580 pictures, as many as the test split of Stanford Dogs has; batches of 32, the last of 4."""
+    pictures = np.random.default_rng(0).normal(size=(8_580, 6)).astype("float32")
+
+    class Model:
+        def __init__(self):
+            self.seen = []
+
+        def predict_on_batch(self, batch):
+            self.seen.append(len(batch))
+            return batch @ np.arange(12.0).reshape(6, 2)
+
+    alone = Model()
+    expected, _ = predict_in_batches(alone, pictures, 32)
+    here = threading.local()
+    monkeypatch.setattr(devices, "current", lambda: here.engine)
+
+    def score(group):
+        here.engine, model = Engine(group), Model()
+        outputs, rate = predict_in_batches(model, pictures, 32)
+        assert rate > 0
+        return outputs, len(model.seen)
+
+    found = in_processes(count, score)
+    assert sum(num_batches for _, num_batches in found) == len(alone.seen) == 269
+    for outputs, _ in found:
+        assert np.array_equal(outputs, expected)  # to the last bit: each batch is what it is in one process
+
+
+def test_fewer_batches_than_processes(monkeypatch):
+    class Model:
+        def predict_on_batch(self, batch):
+            return batch[:, :1]
+
+    here = threading.local()
+    monkeypatch.setattr(devices, "current", lambda: here.engine)
+
+    def score(group):
+        here.engine = Engine(group)
+        return predict_in_batches(Model(), np.arange(8.0).reshape(4, 2), 2)[0][:, 0].tolist()
+
+    assert in_processes(3, score) == [[0.0, 2.0, 4.0, 6.0]] * 3
+
+
+def test_processes_that_were_told_different_things():
+    with pytest.raises(UserError, match="process 1 has --batch-size 16, process 0 has 32; start all processes alike"):
+        in_processes(2, lambda group: None, told=lambda process: {**TOLD, "--batch-size": 16 if process else 32})
+
+
+def test_the_other_hears_of_it_too():
+    port, said = a_port(), []
+
+    def knock():
+        try:
+            Processes(meeting_of(2, 1, port), {**TOLD, "keras": "3.14"}, 10)
+        except UserError as error:
+            said.append(str(error))
+
+    other = threading.Thread(target=knock)
+    other.start()
+    with pytest.raises(UserError, match="keras 3.14"):
+        Processes(meeting_of(2, 0, port), TOLD, 10)
+    other.join()
+    assert said == ["process 1 has keras 3.14, process 0 has 3.15.1; start all processes alike"]
+
+
+def test_a_process_that_does_not_come():
+    with pytest.raises(UserError, match="process 1, 2 of 3 did not come within 0.3 s: start it, or give --peer-timeout"):
+        Processes(meeting_of(3, 0, a_port()), TOLD, 0.3)
+
+
+def test_a_first_process_that_does_not_answer():
+    with pytest.raises(UserError, match="no answer from process 0 at 127.0.0.1:.* within 0.3 s"):
+        Processes(meeting_of(2, 1, a_port()), TOLD, 0.3)
+
+
+def test_a_port_in_use():
+    port = a_port()
+    with socket.create_server(("127.0.0.1", port + 1000)):
+        with pytest.raises(UserError, match=f"port {port + 1000}: Address already in use"):
+            Processes(meeting_of(2, 0, port), TOLD, 1)
+    with socket.create_server(("", port)):
+        with pytest.raises(UserError, match=f"port {port} of TF_CONFIG: Address already in use; choose another"):
+            Rendezvous("127.0.0.1", port, 2, 1, "TF_CONFIG", port).check_port()
+
+
+def test_strangers_are_shown_out():
+    """Something that tries ports is no process of the training, whatever it sends."""
+    port = a_port()
+
+    def visit():
+        for greeting in (b"GET / HTTP/1.1\r\n\r\n", b"H" + bytes(7) + b"\x02{}"):
+            while True:
+                try:
+                    with socket.create_connection(("127.0.0.1", port + 1000), 1) as stranger:
+                        stranger.sendall(greeting)
+                        stranger.shutdown(socket.SHUT_WR)
+                        assert stranger.recv(1) == b""
+                    break
+                except ConnectionRefusedError:
+                    time.sleep(0.01)
+                except ConnectionResetError:
+                    break
+
+    def come():
+        visit()
+        with_others(1)
+
+    def with_others(process):
+        group = Processes(meeting_of(2, process, port), TOLD, 20)
+        assert group.agree(process) == 1
+        group.close()
+
+    with ThreadPoolExecutor(2) as pool:
+        for future in [pool.submit(with_others, 0), pool.submit(come)]:
+            future.result()
+
+
+def test_the_first_error_reaches_all(monkeypatch):
+    def fail(group):
+        if group.process == 2:
+            group.close("--dataset dogs: no such folder")
+            return "failed"
+        with pytest.raises(UserError, match="^process 2: --dataset dogs: no such folder$"):
+            group.exchange(b"")
+        return group.why()
+
+    assert in_processes(3, fail)[:2] == ["process 2: --dataset dogs: no such folder"] * 2
+
+
+def test_silence_counts_as_an_end(monkeypatch):
+    """As of a host that has lost its power: the connection stays, nothing comes."""
+    send = group_module._Link.send
+
+    def mute(self, kind, content):
+        if threading.current_thread().name == "mute" or kind != group_module._ALIVE:
+            send(self, kind, content)
+
+    monkeypatch.setattr(group_module._Link, "send", mute)
+
+    def wait(group):
+        if group.process:
+            return group.why(10)
+        with pytest.raises(UserError, match="process 1 has given no sign for"):
+            group.exchange(b"")
+        return group.error
+
+    assert all("no sign" in why for why in in_processes(2, wait, timeout=1.0))
