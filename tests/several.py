@@ -10,6 +10,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
+
+from local_processes import where_of
+
 from keras_dogs import backend
 from keras_dogs import commands
 from keras_dogs.config import TrainConfig
@@ -21,32 +25,19 @@ def start(folder: Path, configs: list[TrainConfig], count: int = 2, **environmen
     folder.mkdir(parents=True, exist_ok=True)
     processes = []
     for process in range(count):
-        where = where_of(port, count, process) if count > 1 else {}
+        where, flags = where_of(os.environ["KERAS_BACKEND"], port, count, process) if count > 1 else ({}, {})
         file = folder / f"{process}.json"
-        file.write_text(json.dumps([{**config.to_plain(), **where.get("flags", {})} for config in configs]))
+        file.write_text(json.dumps([{**config.to_plain(), **flags} for config in configs]))
         with (folder / f"{process}.log").open("w") as log:
             processes.append(
                 subprocess.Popen(
                     [sys.executable, __file__, str(file)],
-                    env={**os.environ, "OMP_NUM_THREADS": "1", **where.get("environment", {}), **environment},
+                    env={**os.environ, "OMP_NUM_THREADS": "1", **where, **environment},
                     stdout=log,
                     stderr=log,
                 )
             )
     return processes
-
-
-def where_of(port: int, count: int, process: int) -> dict:
-    """How a process of this backend is told of the others."""
-    here = f"127.0.0.1:{port}"
-    if os.environ["KERAS_BACKEND"] == "jax":
-        return {"flags": {"coordinator": here, "num_processes": count, "process_id": process}}
-    if os.environ["KERAS_BACKEND"] == "torch":
-        told = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": count, "RANK": process}
-        return {"environment": {name: str(value) for name, value in told.items()}}
-    workers = [f"127.0.0.1:{port + number}" for number in range(count)]
-    told = {"cluster": {"worker": workers}, "task": {"type": "worker", "index": process}}
-    return {"environment": {"TF_CONFIG": json.dumps(told)}}
 
 
 def wait(processes: list[subprocess.Popen], seconds: float = 240) -> list[int]:
