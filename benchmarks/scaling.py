@@ -62,9 +62,10 @@ def train(backend: str, count: int, output: Path, dogs: Path, weights: Path) -> 
     told = ["--preset", f"applications:resnet50:{weights}", "--dataset", dogs, "--output", output, *FLAGS]
     print(f"\n{backend}, {count} processes", flush=True)
     start = [LAUNCHER, str(count)] if count > 1 else ["-m", "keras_dogs.train"]
-    pinned = {"NPROC": "1", "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false"} if count > 1 else {}
+    # One thread each; PyTorch's number is the launcher's.
+    one_thread = {"XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false", "TF_NUM_INTRAOP_THREADS": "1"}
     command = [sys.executable, *map(str, [*start, *told])]
-    done = subprocess.run(command, env={**os.environ, **pinned, "KERAS_BACKEND": backend})
+    done = subprocess.run(command, env={**os.environ, **(one_thread if count > 1 else {}), "KERAS_BACKEND": backend})
     if done.returncode:
         return {**row, "error": f"exit status {done.returncode}"}
     record = RunRecord.load(output / "record.json")
@@ -87,7 +88,9 @@ def train(backend: str, count: int, output: Path, dogs: Path, weights: Path) -> 
 def in_words(row: dict) -> str:
     """What is printed of a row."""
     ratio = f", {row['ratio_to_one_process']:.2f} of the speed of one" if "ratio_to_one_process" in row else ""
-    return f"{row['num_processes']} processes: {row['step_s']:.2f} s a step{ratio}; top-1 {row['test_top1_accuracy']:.1%}"
+    return (
+        f"{row['num_processes']} processes: {row['step_s']:.2f} s a step{ratio}; top-1 {row['test_top1_accuracy']:.1%}"
+    )
 
 
 if __name__ == "__main__":

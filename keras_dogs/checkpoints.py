@@ -58,8 +58,9 @@ class Checkpoints:
         """
         read = devices.current().read
         arrays = {name: read(variable) for name, variable in _variables(model)}
-        if not all(np.isfinite(array).all() for name, array in arrays.items() if name.startswith("model/")):
-            raise FloatingPointError("a weight is not finite")
+        for name, variable in _variables(model):
+            if name.startswith("model/") and not np.isfinite(arrays[name]).all():
+                raise FloatingPointError(f"the weight {variable.path} is not finite")
         path = self.folder / f"step-{state['step']:08d}-best-{state['best_epoch']:04d}.npz"
         if not self.writes:
             return path

@@ -48,7 +48,7 @@ def run(name: str, config_type, procedure) -> int:
 
 
 def leave(status: int) -> None:
-    """Ends this process, at once where it failed: an engine that other processes have left may wait for them for ever."""
+    """Ends this process, at once where it failed: an engine may wait for ever for other processes that are gone."""
     if status:
         sys.stdout.flush()
         sys.stderr.flush()

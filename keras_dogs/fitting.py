@@ -275,7 +275,7 @@ def _fit(plan: Plan, task: Task) -> Fitted:
             raise batches.error from error
         if not isinstance(error, FloatingPointError):
             raise
-        raise _diverged(step_log.rows[-1], plan.checkpoints.files()) from error
+        raise _diverged(error, step_log.rows[-1], plan.checkpoints.files()) from error
     finally:
         shown.stop()
     first_step_s = step_log.step_seconds[0] if step_log.step_seconds else 0.0
@@ -291,10 +291,10 @@ def _fit(plan: Plan, task: Task) -> Fitted:
     )
 
 
-def _diverged(row: dict, checkpoints: list[Path]) -> UserError:
+def _diverged(error: FloatingPointError, row: dict, checkpoints: list[Path]) -> UserError:
     left = f"the last good checkpoint is {checkpoints[-1]}" if checkpoints else "nothing was written"
     return UserError(
-        f"the loss is not finite at step {row['step']} (learning rate {row['learning_rate']:.3g}); {left}: "
+        f"{error} at step {row['step']} (learning rate {row['learning_rate']:.3g}); {left}: "
         "lower --learning-rate, or use --dtype-policy float32"
     )
 

@@ -17,7 +17,7 @@ def _train(config: TrainConfig) -> int | None:
     from keras_dogs import backend
 
     backend_name = backend.select()
-    from keras_dogs import launching
+    from keras_dogs.devices import launching
 
     if launching.is_needed(config, backend_name):
         return launching.launch(config)

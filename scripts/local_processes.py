@@ -1,6 +1,6 @@
-"""Several processes on this host that train together, on any backend: `python scripts/local_processes.py 2 FLAGS OF TRAIN`.
+"""Several processes on this host that train together, on any backend: `python scripts/local_processes.py 2 FLAGS`.
 
-A trial of what launchers do on many hosts (docs/scaling.md). It gains nothing on a CPU.
+The flags are those of `train`. A trial of what launchers do on many hosts (docs/scaling.md). It gains nothing on a CPU.
 """
 
 import json

@@ -3,9 +3,12 @@
 import csv
 import dataclasses
 import os
+import re
+import shlex
 import shutil
 import signal
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,24 +18,25 @@ from conftest import BACKEND
 import keras_dogs
 from keras_dogs.config import DataConfig
 from keras_dogs.config import TrainConfig
+from keras_dogs.datasets.drawn_breeds import BREEDS
+from keras_dogs.datasets.drawn_dogs import load_drawn_dogs
 from keras_dogs.records import RunRecord
 from keras_dogs.training import fine_tune
 
-# 36 training pictures, 12 steps an epoch: 30 steps end amid the third.
-TOLD = dict(epochs=3, batch_size=6, strict=True, augmentation="standard", checkpoint_every=5, peer_timeout=60.0)
-PRESETS = ("vit_nano", "resnet_nano")
+# 72 training pictures, more than 30 steps.
+TOLD = dict(strict=True, augmentation="standard", checkpoint_every=5, peer_timeout=60.0)
+# The ViT with all that a step can have: partners on other devices, parts of a batch, averages, dropped features.
+MORE = {
+    "vit_nano": dict(epochs=2, batch_size=8, accumulate=2, mixup=0.2, ema=0.9, dropout=0.1),
+    "resnet_nano": dict(epochs=3, batch_size=6),
+}
+PRESETS = tuple(MORE)
 
 
 @pytest.fixture(scope="module")
-def more_dogs(tmp_path_factory, dogs):
-    """Twice as many, of two more breeds than `dogs`, and no validation split of its own."""
-    return make_dogs(tmp_path_factory.mktemp("more_dogs"))
-
-
-def make_dogs(folder):
-    from keras_dogs.datasets.drawn_breeds import BREEDS
-    from keras_dogs.datasets.drawn_dogs import load_drawn_dogs
-
+def more_dogs(tmp_path_factory):
+    """4 breeds on disk, 20 train and 5 test pictures each."""
+    folder = tmp_path_factory.mktemp("more_dogs")
     dataset = load_drawn_dogs(0, BREEDS[:4], {"train": 20, "test": 5})
     for part, split in (("train", dataset.train), ("test", dataset.test)):
         for index, name in enumerate(split.names):
@@ -44,7 +48,7 @@ def make_dogs(folder):
 
 def config_for(dogs, output, preset="resnet_nano", **changes):
     data = DataConfig(dataset=str(dogs))
-    return TrainConfig(**{**TOLD, "preset": preset, "data": data, "output": output, **changes})
+    return TrainConfig(**{**TOLD, **MORE[preset], "preset": preset, "data": data, "output": output, **changes})
 
 
 def losses(run) -> list[float]:
@@ -97,10 +101,21 @@ def test_two_processes_train_as_one(on_one, on_two, preset):
 @pytest.mark.skipif(BACKEND == "torch", reason="PyTorch has a process a device: `--devices` starts them, see below")
 def test_two_devices_of_one_process_train_as_one(tmp_path, more_dogs, on_one):
     configs = [config_for(more_dogs, tmp_path / preset, preset, devices=2) for preset in PRESETS]
+    if BACKEND == "jax":
+        configs.append(config_for(more_dogs, tmp_path / "shards", "vit_nano", devices=2, model_shards=2))
     assert several.wait(several.start(tmp_path / "logs", configs, count=1)) == [0]
     for preset in PRESETS:
         same_training(on_one[preset], tmp_path / preset)
         assert RunRecord.load(tmp_path / preset / "record.json").num_devices == 2
+    if BACKEND == "jax":
+        same_training(on_one["vit_nano"], tmp_path / "shards")
+        assert "1 copies of the model" in RunRecord.load(tmp_path / "shards" / "record.json").distribution
+
+
+@pytest.mark.skipif(BACKEND == "jax", reason="JAX has them")
+def test_shards_are_refused_elsewhere(command, tmp_path):
+    status, _, err = command("train", "--model-shards", "2", "--output", tmp_path / "run")
+    assert status == 2 and "--model-shards 2: on JAX alone" in err and not (tmp_path / "run").exists()
 
 
 @pytest.mark.skipif(BACKEND != "torch", reason="the others have all devices in one process")
@@ -110,11 +125,20 @@ def test_devices_starts_a_process_a_device(child, tmp_path, dogs):
     assert finished.returncode == 0, finished.stderr
     assert finished.stdout.count("run folder:") == 1 and finished.stderr.count("PyTorch on") == 1
     assert RunRecord.load(tmp_path / "run" / "record.json").num_processes == 2
-
-    finished = child(["-m", "keras_dogs.train", *told[:-4], "--output", tmp_path / "no", "--devices", "2", "--mixup=-1"])
-    assert finished.returncode == 2 and finished.stderr.count("\n") == 1
     finished = child(["-m", "keras_dogs.train", "--dataset", tmp_path / "none", "--devices", "2"])
     assert finished.returncode == 2 and finished.stderr.count("error:") == 1 and "none" in finished.stderr
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="torchrun is PyTorch's")
+def test_the_page_of_scaling_starts_torchrun(child, tmp_path, dogs):
+    page = (Path(__file__).parents[1] / "docs" / "scaling.md").read_text()
+    (line,) = re.findall(r"^KERAS_BACKEND=torch torchrun (--nproc-per-node=2 .*)$", page, re.MULTILINE)
+    told = [*shlex.split(line), "--batch-size=4", "--epochs=1", f"--dataset={dogs}", f"--output={tmp_path / 'run'}"]
+    told.remove("32"), told.remove("--batch-size")
+    finished = child(["-m", "torch.distributed.run", "--standalone", *told], KERAS_DOGS_CACHE=str(tmp_path / "cache"))
+    assert finished.returncode == 0, finished.stderr
+    record = RunRecord.load(tmp_path / "run" / "record.json")
+    assert record.num_processes == 2 and finished.stdout.count("run folder:") == 1
 
 
 def until(condition, processes) -> None:
@@ -143,9 +167,29 @@ def test_when_one_is_killed_the_other_ends_with_a_line(killed_on_two):
     assert "Traceback" not in said and not (run / "record.json").exists()
 
 
-def test_it_goes_on_with_another_number_of_processes(tmp_path, more_dogs, killed_on_two, on_one, on_two):
-    """Killed on two: resumed on two, and on one; begun on one, resumed on two."""
-    again, alone = (shutil.copytree(killed_on_two[0], tmp_path / name) for name in ("again", "alone"))
+@pytest.fixture(scope="module")
+def stopped_on_two(tmp_path_factory, more_dogs):
+    """A run in two processes of which the second was asked to stop, as by a scheduler, and what each said."""
+    folder = tmp_path_factory.mktemp("stopped")
+    processes = several.start(folder / "logs", [config_for(more_dogs, folder / "run")])
+    until(lambda: any((folder / "run").glob("checkpoints/step-0000001*")), processes)
+    processes[1].terminate()
+    assert several.wait(processes, 60) == [143, 143]
+    return folder / "run", [(folder / "logs" / f"{process}.log").read_text() for process in range(2)]
+
+
+def test_one_that_is_asked_to_stop_stops_all(stopped_on_two):
+    _, (first, second) = stopped_on_two
+    assert "stopping after this step" in second and "stopping after this step" not in first
+    steps = [re.findall(r"stopped after step (\d+), which is saved; go on with", said) for said in (first, second)]
+    assert steps[0] == steps[1] and len(steps[0]) == 1
+
+
+def test_it_goes_on_with_another_number_of_processes(
+    tmp_path, more_dogs, killed_on_two, stopped_on_two, on_one, on_two
+):
+    """Killed on two, resumed on two; begun on one, resumed on two; stopped on two, resumed on one."""
+    again = shutil.copytree(killed_on_two[0], tmp_path / "again")
     more = tmp_path / "more"
     begin_and_stop(config_for(more_dogs, more))
     configs = [TrainConfig(output=folder, resume=True, peer_timeout=60.0) for folder in (again, more)]
@@ -155,8 +199,8 @@ def test_it_goes_on_with_another_number_of_processes(tmp_path, more_dogs, killed
         np.testing.assert_allclose(weight, expected, atol=1e-6)
     same_training(on_one["resnet_nano"], more)
     assert RunRecord.load(more / "record.json").num_processes == 2
-    fine_tune(TrainConfig(output=alone, resume=True))
-    same_training(on_one["resnet_nano"], alone)
+    alone = fine_tune(TrainConfig(output=stopped_on_two[0], resume=True))
+    same_training(on_one["resnet_nano"], alone.folder)
 
 
 def begin_and_stop(config):
@@ -194,7 +238,10 @@ def test_flags_of_processes(command):
     for flags, what in (
         (["--coordinator", "nowhere"], "must be HOST:PORT"),
         (["--coordinator", "here:1234"], "needs --num-processes and --process-id"),
-        (["--coordinator", "here:1234", "--num-processes", "2", "--process-id", "2"], "must be below --num-processes 2"),
+        (
+            ["--coordinator", "here:1234", "--num-processes", "2", "--process-id", "2"],
+            "must be below --num-processes 2",
+        ),
         (["--process-id", "1"], "go with --coordinator"),
         (["--devices", "0"], "positive, or all"),
     ):

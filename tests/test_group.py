@@ -140,7 +140,9 @@ def test_the_other_hears_of_it_too():
 
 
 def test_a_process_that_does_not_come():
-    with pytest.raises(UserError, match="process 1, 2 of 3 did not come within 0.3 s: start it, or give --peer-timeout"):
+    with pytest.raises(
+        UserError, match="process 1, 2 of 3 did not come within 0.3 s: start it, or give --peer-timeout"
+    ):
         Processes(meeting_of(3, 0, a_port()), TOLD, 0.3)
 
 

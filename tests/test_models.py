@@ -207,6 +207,19 @@ def vit_class_token(tensors, images):
     return norm("vit.layernorm", x)[:, 0]
 
 
+def test_a_variance_beyond_float16_is_not_infinite(tmp_path, capsys):
+    """As in a file of real weights, which no training could go on from."""
+    reference = keras.applications.ResNet50(weights=None)
+    norm = reference.get_layer("conv1_bn")
+    gamma, beta, mean, variance = norm.get_weights()
+    variance[3] = np.inf
+    norm.set_weights([gamma, beta, mean, variance])
+    reference.save_weights(tmp_path / "resnet50.weights.h5")
+    classifier = keras_dogs.build_resnet(f"applications:resnet50:{tmp_path / 'resnet50.weights.h5'}", num_classes=2)
+    assert all(np.isfinite(weight).all() for weight in classifier.get_weights())
+    assert "1 weights are infinite, as float16 has no room for them: 65,504 is taken" in capsys.readouterr().err
+
+
 def test_keras_applications_weights_file(tmp_path):
     """The file's own classifier comes out, from RGB, although its weights were trained on BGR."""
     reference = keras.applications.ResNet50(weights=None)

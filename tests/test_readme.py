@@ -14,6 +14,7 @@ from keras_dogs.presets import PRESETS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+SCALING = (ROOT / "docs" / "scaling.md").read_text()
 
 # Made quick: the same commands on fewer pictures, for fewer epochs.
 QUICKER = {
@@ -120,6 +121,25 @@ def test_the_page_of_results_is_of_the_result_files(monkeypatch):
     text = (ROOT / "docs" / "results.md").read_text()
     assert text == results_docs.render()
     assert all((ROOT / "docs" / file).is_file() for file in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", text))
+
+
+def test_the_page_of_scaling_is_up_to_date(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import scaling_docs
+
+    assert scaling_docs.insert(SCALING) == SCALING
+
+
+def test_the_commands_of_scaling_are_understood():
+    """`tests/test_devices.py` starts such processes; here the flags are parsed, of other hosts', too."""
+    lines = [line for block in blocks("bash", SCALING) + blocks("sh", SCALING) for line in block.splitlines()]
+    lines = [line for line in lines if "keras_dogs.train" in line or "local_processes.py" in line]
+    assert len(lines) == 8
+    for line in lines:
+        words = [word for word in shlex.split(line) if word != "..."]
+        first = next(place for place, word in enumerate(words) if word.endswith(("keras_dogs.train", "processes.py")))
+        flags = words[first + 1 :]
+        tyro.cli(TrainConfig, args=flags[1:] if words[first].endswith(".py") else flags)
 
 
 def test_the_tree_is_the_tree():

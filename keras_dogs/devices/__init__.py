@@ -61,7 +61,9 @@ def join(config: TrainConfig, backend_name: str, versions: dict):
             _current.remove(engine)
             engine.close()
     except BaseException as error:
-        raise _first_error(error, group, meeting) if group else error
+        if not group:
+            raise
+        raise _first_error(error, group, meeting) from error
     if group:
         group.close()
 

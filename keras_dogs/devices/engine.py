@@ -3,7 +3,6 @@
 import contextlib
 
 import numpy as np
-from keras import ops
 
 from keras_dogs.devices.group import Group
 
@@ -76,6 +75,8 @@ class Engine:
 
     def read(self, variable) -> np.ndarray:
         """The value of a variable, whole."""
+        from keras import ops
+
         return ops.convert_to_numpy(variable.value)
 
     def local_values(self, variable) -> list[np.ndarray]:

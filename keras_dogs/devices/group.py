@@ -56,7 +56,6 @@ class Rendezvous(NamedTuple):
         """The group's port: 1000 above the engine's, or below where there is none above."""
         return self.port + 1000 if self.port + 1000 < 65536 else self.port - 1000
 
-
     def check_port(self) -> None:
         """Refuses a port that another program has: engines crash or wait for it.
 
@@ -132,6 +131,11 @@ class Processes(Group):
         threading.Thread(target=self._watch, daemon=True).start()
 
     def exchange(self, data: bytes) -> list[bytes]:
+        """See `Group`.
+
+        Raises:
+            UserError: another process failed or is gone.
+        """
         if not self.is_first:
             self._send(0, data)
             return _split(self._receive(0))
@@ -143,6 +147,7 @@ class Processes(Group):
         return everything
 
     def close(self, error: str = "") -> None:
+        """See `Group`."""
         if self._closing:
             return
         self._closing = True
@@ -165,8 +170,8 @@ class Processes(Group):
             listener = socket.create_server((address, meeting.control_port))
         except OSError as error:
             raise UserError(
-                f"port {meeting.control_port}: {os.strerror(error.errno)}; the processes of a training talk there (1000 "
-                f"beside {meeting.port} of {meeting.source}); choose another port"
+                f"port {meeting.control_port}: {os.strerror(error.errno)}; the processes of a training talk there "
+                f"(1000 beside {meeting.port} of {meeting.source}); choose another port"
             ) from error
         with listener:
             while len(self._links) < meeting.num_processes - 1:
@@ -219,8 +224,8 @@ class Processes(Group):
             except OSError as error:
                 if time.monotonic() > deadline:
                     raise UserError(
-                        f"no answer from process 0 at {where} within {self.timeout:g} s ({error.strerror or error}); is "
-                        f"it running, and does {meeting.source} name its host?"
+                        f"no answer from process 0 at {where} within {self.timeout:g} s ({error.strerror or error}): "
+                        f"is it running, and does {meeting.source} name its host?"
                     ) from error
                 time.sleep(0.1)
         connection.settimeout(self.timeout)

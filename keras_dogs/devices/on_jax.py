@@ -1,4 +1,4 @@
-"""`keras.distribution` on `jax.distributed`: one program over all devices of all processes, which sees whole batches."""
+"""`keras.distribution` on `jax.distributed`: one program over all devices of all processes, that sees whole batches."""
 
 import contextlib
 import ctypes
@@ -155,7 +155,7 @@ def _initialize(meeting: Rendezvous, timeout: int) -> None:
 
 
 def _say_why_at_abort(group) -> None:
-    """jaxlib aborts a process whose coordinator, process 0, is gone, from a thread of its own: a line goes before."""
+    """Jaxlib aborts a process whose coordinator, process 0, is gone, from a thread of its own: a line goes before."""
 
     @ctypes.CFUNCTYPE(None, ctypes.c_int)
     def say(_):

@@ -108,7 +108,8 @@ def padded_batches(images, batch_size: int, first: int = 0, stride: int = 1):
     Args:
         images: array of shape `(num_pictures, ...)`.
         batch_size: int.
-        first, stride: int. The batches `first`, `first + stride`, ... alone.
+        first: int. The number of the first batch.
+        stride: int. From one to the next.
     """
     batch_size = max(1, min(batch_size, len(images)))
     numbers = range(first, -(-len(images) // batch_size), stride)
@@ -131,7 +132,7 @@ def predict_in_batches(model: keras.Model, images, batch_size: int, on_batch=Non
     Where there are several processes, each takes batches in turn, and all have all outputs in the end.
 
     Args:
-        model: `keras.Model` of one input and one output; `model.go_to(number)`, where it has that, comes before a batch.
+        model: `keras.Model` of one input and one output; where it has `go_to(number)`, that comes before each batch.
         images: array of shape `(num_pictures, ...)`.
         batch_size: int.
         on_batch: function called for each batch, for progress.

@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 import keras
+import numpy as np
 
 from keras_dogs.errors import first_line
 from keras_dogs.network import is_offline
@@ -19,6 +20,8 @@ _PREFIX = "applications:"
 _CLASSES = {"resnet50": "ResNet50", "resnet101": "ResNet101", "resnet152": "ResNet152"}
 # Caffe's mean pixel, RGB (keras.applications.imagenet_utils, mode "caffe"); no division by a standard deviation.
 _MEAN_PIXEL = (123.68, 116.779, 103.939)
+# The first batch norm's variance is of pixels in [-128, 128]: in a float16 file it may be too large, and infinite.
+_LARGEST = float(np.finfo(np.float16).max)
 
 
 def load(wanted: Wanted) -> Loaded:
@@ -36,15 +39,28 @@ def load(wanted: Wanted) -> Loaded:
     build = getattr(keras.applications, _CLASSES[name])
     with _global_policy(wanted.dtype):
         backbone = build(include_top=False, weights=None, input_shape=(*size, 3))
-    head = None
+    head, num_beyond = None, 0
     if wanted.load_weights:
         classifier = _load_classifier(wanted, build, file)
         for layer in backbone.layers:
-            layer.set_weights(classifier.get_layer(layer.name).get_weights() if layer.weights else [])
+            weights = classifier.get_layer(layer.name).get_weights() if layer.weights else []
+            num_beyond += sum(int(np.isinf(weight).sum()) for weight in weights)
+            layer.set_weights([np.where(np.isinf(weight), _LARGEST * np.sign(weight), weight) for weight in weights])
         _take_rgb(backbone.get_layer("conv1_conv"))
         head = Head(*classifier.get_layer("predictions").get_weights()) if wanted.with_head else None
     offset = tuple(-value for value in _MEAN_PIXEL)
-    return Loaded(backbone, "resnet", size, (1.0, 1.0, 1.0), offset, "average", head, num_prefix=0)
+    notes = (f"{num_beyond} weights are infinite, as float16 has no room for them: {_LARGEST:,.0f} is taken",)
+    return Loaded(
+        backbone,
+        "resnet",
+        size,
+        (1.0, 1.0, 1.0),
+        offset,
+        "average",
+        head,
+        num_prefix=0,
+        notes=notes if num_beyond else (),
+    )
 
 
 def _load_classifier(wanted: Wanted, build, file: str) -> keras.Model:

@@ -65,9 +65,7 @@ def _count(config: TrainConfig) -> int:
     if there and config.devices > there:
         raise UserError(f"--devices {config.devices}: there are {there} here")
     if not there and config.devices > (os.cpu_count() or 1):
-        raise UserError(
-            f"--devices {config.devices}: there is no GPU here, and {os.cpu_count()} cores to try it on"
-        )
+        raise UserError(f"--devices {config.devices}: there is no GPU here, and {os.cpu_count()} cores to try it on")
     return config.devices
 
 

@@ -1,0 +1,95 @@
+"""Write the tables of docs/scaling.md, on paper and measured: `python benchmarks/scaling_docs.py`."""
+
+import json
+import re
+from pathlib import Path
+
+import runs
+
+from keras_dogs.costs import count_gflops
+from keras_dogs.costs import count_parameters
+from keras_dogs.presets import PRESETS
+
+PAGE = Path(__file__).parents[1] / "docs" / "scaling.md"
+MODELS = {
+    "ResNet-50": "resnet_50",
+    "ViT-B/16": "vit_base_patch16_224",
+    "ViT-L/16": "vit_large_patch16_224",
+    "ViT-H/14": "vit_huge_patch14_224",
+}
+# Assumptions. 790 TFLOP/s is a large bf16 matrix product on an H200; the share of it that training reaches is a guess.
+TFLOPS, SHARE = 790, {"resnet": 0.15, "vit": 0.4}
+BATCH = 64  # pictures a device
+BYTES = 4  # of a gradient: variables are float32 under every policy
+# Bytes a second each way of a device, and how many devices there are.
+LINKS = {
+    "NVLink 4, 8 devices": (450e9, 8),
+    "InfiniBand NDR, 64": (50e9, 64),
+    "Ethernet 100 Gb/s, 64": (12.5e9, 64),
+    "Ethernet 25 Gb/s for 8 devices, 64": (25e9 / 8 / 8, 64),
+}
+
+
+def bytes_sent(parameters: int, devices: int) -> float:
+    """By each device in a step: a ring sends every gradient twice, less one part in `devices`."""
+    return 2 * (devices - 1) / devices * parameters * BYTES
+
+
+def step_seconds(preset: str) -> float:
+    """Of one device alone: forward and twice that for the gradient."""
+    row = PRESETS[preset]
+    return 3 * count_gflops(row) * 1e9 * BATCH / (TFLOPS * 1e12 * SHARE[row.family])
+
+
+def efficiency(step: float, sending: float) -> float:
+    """Speed a device, of its speed alone: gradients are sent while others are computed, in two thirds of the step."""
+    return step / max(step, step / 3 + sending)
+
+
+def on_paper() -> str:
+    """The model as a table."""
+    links = list(LINKS)
+    lines = [
+        f"| model | parameters | sent a step | 16 bytes a parameter | step alone | {' | '.join(links)} |",
+        "|---" * (5 + len(links)) + "|",
+    ]
+    for name, preset in MODELS.items():
+        parameters, step = count_parameters(PRESETS[preset]), step_seconds(preset)
+        cells = [name, f"{parameters / 1e6:.0f} M", f"{bytes_sent(parameters, 64) / 1e6:,.0f} MB"]
+        cells += [f"{16 * parameters / 1e9:.1f} GB", f"{1000 * step:.0f} ms"]
+        for bandwidth, devices in LINKS.values():
+            sending = bytes_sent(parameters, devices) / bandwidth
+            cells.append(f"{1000 * sending:,.0f} ms: {efficiency(step, sending):.0%}")
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def measured() -> str:
+    """What `scaling.py` found, as tables."""
+    parts = []
+    for file in sorted(runs.RESULTS.glob("scaling-*.json")):
+        result = json.loads(file.read_text())
+        lines = ["| backend | processes | s a step | of one process' speed | top-1 | test loss |", "|---" * 6 + "|"]
+        for row in result["rows"]:
+            cells = [runs.PROSE[row["backend"]], str(row["num_processes"])]
+            if "error" in row:
+                cells += [row["error"], "", "", ""]
+            else:
+                ratio = f"{row['ratio_to_one_process']:.2f}" if "ratio_to_one_process" in row else ""
+                cells += [f"{row['step_s']:.2f}", ratio, f"{row['test_top1_accuracy']:.1%}", f"{row['test_loss']:.4f}"]
+            lines.append(f"| {' | '.join(cells)} |")
+        machine = result["machine"]
+        parts.append(f"{machine['cores']} cores of an {machine['processor']}:\n\n" + "\n".join(lines))
+    return "\n\n".join(parts)
+
+
+def insert(text: str) -> str:
+    """The page with the tables between their marks."""
+    for name, table in (("paper", on_paper()), ("measured", measured())):
+        pattern = rf"(<!-- {name}[^>]*-->\n).*?(<!-- end -->)"
+        text = re.sub(pattern, rf"\1\n{table}\n\n\2", text, flags=re.DOTALL)
+    return text
+
+
+if __name__ == "__main__":
+    PAGE.write_text(insert(PAGE.read_text()))
