@@ -271,8 +271,10 @@ class Checkpointing(keras.callbacks.Callback):
             "step_seconds": self.step_log.step_seconds,
             "first_steps": self.step_log.first_steps,
         }
+        _share_statistics(self.model)
         self.checkpoints.save(self.model, state)
         if stop_status:
+            devices.current().group.agree(0)  # or those that write nothing would be gone before it is written
             step = f"step {state['step']:,}"
             raise Interrupted(f"stopped after {step}, which is saved; {self.how_to_go_on}", stop_status)
 

@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 import warnings
 
 import tyro
@@ -47,9 +48,23 @@ def run(name: str, config_type, procedure) -> int:
         return 141
 
 
-def leave(status: int) -> None:
-    """Ends this process, at once where it failed: an engine may wait for ever for other processes that are gone."""
-    if status:
+def leave(main) -> None:
+    """Ends the process with the status of `main`.
+
+    One of several that failed ends at once: its engine would wait, at the end of Python, for others that are gone.
+
+    Args:
+        main: function of no argument to an exit status.
+    """
+    try:
+        status = main()
+    except SystemExit as stop:
+        status = stop.code
+    except BaseException:
+        traceback.print_exc()
+        status = 1
+    group = sys.modules.get("keras_dogs.devices.group")
+    if status and group and group.Processes.was_joined:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)

@@ -160,7 +160,9 @@ def _train_head_first(plan: Plan, classifier: keras.Model, pictures: Pictures) -
     """A linear probe that nothing is kept of but the head."""
     progress.open_console().print("the head alone first, on features that are computed once")
     recipe = complete(RECIPES["linear_probe"], plan.config.preset, "")
-    recipe = recipe._replace(augmentation="none", dropout=plan.recipe.dropout)
+    copies = devices.current().num_copies
+    batch_size = max(recipe.batch_size // copies, 1) * copies
+    recipe = recipe._replace(augmentation="none", dropout=plan.recipe.dropout, batch_size=batch_size)
     probe_plan = plan._replace(recipe=recipe, checkpoints=Checkpoints(plan.folder / artifacts.CHECKPOINTS / "head"))
     if probe_plan.checkpoints.writes:
         probe_plan.checkpoints.folder.mkdir(exist_ok=True)
@@ -312,8 +314,11 @@ def _make_variables(model: keras.Model, labels) -> None:
 
 def _step_size(recipe: Recipe, num_pictures: int) -> int:
     """Pictures a step: a batch, or its part."""
-    batch_size = min(recipe.batch_size, num_pictures // recipe.accumulate * recipe.accumulate)
-    if not batch_size or batch_size % recipe.accumulate:
+    parts = recipe.accumulate * devices.current().num_copies
+    batch_size = min(recipe.batch_size, num_pictures // parts * parts)
+    if not batch_size:
+        raise UserError(f"{num_pictures} training pictures are fewer than the {parts} parts of a batch")
+    if batch_size % recipe.accumulate:
         raise UserError(f"--accumulate {recipe.accumulate}: does not divide --batch-size {batch_size}")
     devices.check_batch(batch_size, recipe.accumulate)
     return batch_size // recipe.accumulate

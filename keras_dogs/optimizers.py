@@ -1,12 +1,14 @@
 """From a recipe to an optimizer: schedule, groups of weights with rates and decay of their own, averaged weights."""
 
 import contextlib
+import functools
 import math
 import re
 
 import keras
 import numpy as np
 from keras import ops
+from keras.src.optimizers.base_optimizer import BaseOptimizer
 
 from keras_dogs import devices
 from keras_dogs.recipes import Recipe
@@ -140,9 +142,22 @@ class _Groups:
     def _all_reduce_sum_gradients(self, grads_and_vars):
         return grads_and_vars
 
+    def _backend_increment_gradient_accumulators(self, grads, acc_grads):
+        self._of_copies("_backend_increment_gradient_accumulators")(grads, acc_grads)
+
+    def _of_copies(self, name: str):
+        """Keras' method; on several devices of TensorFlow the plain one.
+
+        Its own leaves the devices' part of the graph, which it cannot where every n-th step alone updates.
+        """
+        if devices.current().updates_copies:
+            return functools.partial(getattr(BaseOptimizer, name), self)
+        return getattr(super(), name)
+
     def _backend_update_step(self, grads, trainable_variables, learning_rate):
+        update = self._of_copies("_backend_update_step")
         for group, places in self._by_group(trainable_variables).items():
-            super()._backend_update_step(
+            update(
                 [grads[place] for place in places],
                 [trainable_variables[place] for place in places],
                 self._rate(group, learning_rate),

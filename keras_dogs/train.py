@@ -40,4 +40,4 @@ def _train(config: TrainConfig) -> int | None:
 
 
 if __name__ == "__main__":
-    commands.leave(main())
+    commands.leave(main)

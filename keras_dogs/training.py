@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import hashlib
 import re
 import shutil
 import time
@@ -82,6 +83,7 @@ def _fine_tune(config: TrainConfig, began: float, started: float) -> Run:
     settled = TrainConfig.from_plain(plain)
     config = settled if engine.group.is_first else settled.on_another_host(config)
     output = config.output
+    engine.settle(config)
     if plain["finished"]:
         return Run(output, RunRecord.load(output / artifacts.RECORD) if engine.group.is_first else None)
     if config.learning_rate == "sweep":
@@ -106,8 +108,10 @@ def _fine_tune(config: TrainConfig, began: float, started: float) -> Run:
         classifier = _build(config, recipe, dataset)
         engine.check_model(classifier)
         recipe = recipes.complete(recipe, config.preset, _family(classifier))
+        devices.check_batch(recipe.batch_size, recipe.accumulate)
         built = time.perf_counter()
         pictures = _decode(config, dataset, classifier)
+        _check_same_canvases(pictures)
         decoded = time.perf_counter()
         place = choose_place(config.data.cache, pictures.train, _reads_features(config, recipe))
         if engine.group.agree(int(not place.on_device)) and place.on_device:
@@ -159,6 +163,7 @@ def _fine_tune(config: TrainConfig, began: float, started: float) -> Run:
         )
         if engine.group.is_first:
             _write(folder, record, fitted, pictures, classifier, test.logits, of_validation)
+        engine.forget()
     return Run(output, record if engine.group.is_first else None)
 
 
@@ -188,6 +193,13 @@ def _check_same_pictures(dataset: Dataset) -> None:
     first, _ = devices.current().group.from_first(dataset.fingerprint)
     if first != dataset.fingerprint:
         raise UserError(f"the pictures of {dataset.name} on this host are not those of process 0; copy them")
+
+
+def _check_same_canvases(pictures: Pictures) -> None:
+    """A picture that one host cannot read would shift all batches there."""
+    digest = hashlib.sha256("\0".join(name for part in pictures if part for name in part.names).encode()).hexdigest()
+    if devices.current().group.from_first(digest)[0] != digest:
+        raise UserError("the pictures that this host can read are not those of process 0; copy them")
 
 
 def _check_same(folder: Path, dataset: Dataset) -> None:

@@ -21,7 +21,7 @@ from keras_dogs.config import TrainConfig
 
 def start(folder: Path, configs: list[TrainConfig], count: int = 2, **environment) -> list[subprocess.Popen]:
     """Begins `count` processes; what process N says is in `folder/N.log`."""
-    port = random.randrange(20_000, 30_000)
+    port = random.SystemRandom().randrange(20_000, 30_000)  # a training seeds the usual one
     folder.mkdir(parents=True, exist_ok=True)
     processes = []
     for process in range(count):
@@ -40,7 +40,7 @@ def start(folder: Path, configs: list[TrainConfig], count: int = 2, **environmen
     return processes
 
 
-def wait(processes: list[subprocess.Popen], seconds: float = 240) -> list[int]:
+def wait(processes: list[subprocess.Popen], seconds: float = 600) -> list[int]:
     """The exit statuses; none is left running."""
     try:
         return [process.wait(seconds) for process in processes]
@@ -59,4 +59,4 @@ def _train(config: TrainConfig) -> None:
 
 if __name__ == "__main__":
     _configs = sys.argv.pop(1)
-    commands.leave(commands.run("train", TrainConfig, _train))
+    commands.leave(lambda: commands.run("train", TrainConfig, _train))

@@ -2,6 +2,8 @@
 
 import csv
 import dataclasses
+import importlib
+import json
 import os
 import re
 import shlex
@@ -29,8 +31,10 @@ TOLD = dict(strict=True, augmentation="standard", checkpoint_every=5, peer_timeo
 MORE = {
     "vit_nano": dict(epochs=2, batch_size=8, accumulate=2, mixup=0.2, ema=0.9, dropout=0.1),
     "resnet_nano": dict(epochs=3, batch_size=6),
+    # Views are drawn while features are computed, in turn by the processes.
+    "probe": dict(preset="resnet_nano", linear_probe=True, views=2, epochs=5, batch_size=16, checkpoint_every=50),
 }
-PRESETS = tuple(MORE)
+PRESETS = ("vit_nano", "resnet_nano")
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +52,7 @@ def more_dogs(tmp_path_factory):
 
 def config_for(dogs, output, preset="resnet_nano", **changes):
     data = DataConfig(dataset=str(dogs))
-    return TrainConfig(**{**TOLD, **MORE[preset], "preset": preset, "data": data, "output": output, **changes})
+    return TrainConfig(**{**TOLD, "preset": preset, **MORE[preset], "data": data, "output": output, **changes})
 
 
 def losses(run) -> list[float]:
@@ -75,25 +79,25 @@ def same_training(run, other) -> None:
 
 @pytest.fixture(scope="module")
 def on_one(tmp_path_factory, more_dogs):
-    """Unbroken runs on one device, by preset."""
+    """Unbroken runs on one device, by name."""
     folder = tmp_path_factory.mktemp("on_one")
-    return {preset: fine_tune(config_for(more_dogs, folder / preset, preset)).folder for preset in PRESETS}
+    return {name: fine_tune(config_for(more_dogs, folder / name, name)).folder for name in MORE}
 
 
 @pytest.fixture(scope="module")
 def on_two(tmp_path_factory, more_dogs):
-    """Unbroken runs in two processes, by preset."""
+    """Unbroken runs in two processes, by name."""
     folder = tmp_path_factory.mktemp("on_two")
-    configs = [config_for(more_dogs, folder / preset, preset) for preset in PRESETS]
+    configs = [config_for(more_dogs, folder / name, name) for name in MORE]
     statuses = several.wait(several.start(folder / "logs", configs))
     assert statuses == [0, 0], (folder / "logs" / "0.log").read_text()[-3000:]
-    return {preset: folder / preset for preset in PRESETS}
+    return {name: folder / name for name in MORE}
 
 
-@pytest.mark.parametrize("preset", PRESETS)
-def test_two_processes_train_as_one(on_one, on_two, preset):
-    same_training(on_one[preset], on_two[preset])
-    record = RunRecord.load(on_two[preset] / "record.json")
+@pytest.mark.parametrize("name", MORE)
+def test_two_processes_train_as_one(on_one, on_two, name):
+    same_training(on_one[name], on_two[name])
+    record = RunRecord.load(on_two[name] / "record.json")
     assert (record.num_processes, record.num_devices) == (2, 2)
     assert "statistics of batch norms of the whole batch" in record.distribution
 
@@ -232,6 +236,50 @@ def test_more_devices_than_there_are(tmp_path, dogs, child):
     finished = child(["-m", "keras_dogs.train", "--dataset", dogs, "--devices", "64", "--output", tmp_path / "run"])
     assert finished.returncode == 2 and "--devices 64: there " in finished.stderr and finished.stderr.count("\n") == 1
     assert not (tmp_path / "run").exists()
+
+
+# What launchers put into the environment: of a second process of two, and of one alone.
+LAUNCHED = {
+    "jax": dict(
+        SLURM_JOB_ID="70000",
+        SLURM_STEP_NODELIST="host[0-1]",
+        SLURM_NTASKS="2",
+        SLURM_PROCID="1",
+        SLURM_LOCALID="0",
+        SLURM_STEP_NUM_NODES="2",
+        JAX_COORDINATOR_PORT="1234",
+    ),
+    "torch": dict(MASTER_ADDR="host0", MASTER_PORT="1234", WORLD_SIZE="2", RANK="1"),
+    "tensorflow": dict(
+        TF_CONFIG=json.dumps(
+            {"cluster": {"worker": ["host0:1234", "host1:1234"]}, "task": {"type": "worker", "index": 1}}
+        )
+    ),
+}
+ALONE = {
+    "jax": dict(LAUNCHED["jax"], SLURM_NTASKS="1", SLURM_PROCID="0"),
+    "torch": dict(MASTER_ADDR="host0", MASTER_PORT="1234", WORLD_SIZE="1", RANK="0"),
+    "tensorflow": dict(TF_CONFIG=json.dumps({"cluster": {"chief": ["host0:1234"]}, "task": {"type": "chief"}})),
+}
+BROKEN = {"torch": dict(WORLD_SIZE="2", MASTER_ADDR="host0"), "tensorflow": dict(TF_CONFIG="{'cluster'")}
+
+
+def test_what_launchers_say(monkeypatch):
+    module = importlib.import_module(f"keras_dogs.devices.on_{BACKEND}")
+    for told in (ALONE, LAUNCHED):
+        for name, value in told[BACKEND].items():
+            monkeypatch.setenv(name, value)
+        found = module.find_rendezvous(TrainConfig())
+        assert (found is None) == (told is ALONE)
+    assert found[:4] == ("host0", 1234, 2, 1) and found.control_port == 2234
+
+
+@pytest.mark.skipif(BACKEND == "jax", reason="its flags are checked below")
+def test_half_of_what_launchers_say(command, monkeypatch):
+    for name, value in BROKEN[BACKEND].items():
+        monkeypatch.setenv(name, value)
+    status, _, err = command("train")
+    assert status == 2 and next(iter(BROKEN[BACKEND])) in err and err.count("\n") == 1
 
 
 def test_flags_of_processes(command):

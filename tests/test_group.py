@@ -1,5 +1,6 @@
 """The connections between the processes of a training; here threads stand for processes."""
 
+import contextlib
 import random
 import socket
 import threading
@@ -26,7 +27,7 @@ def meeting_of(count: int, process: int, port: int) -> Rendezvous:
 
 
 def a_port() -> int:
-    return random.randrange(20_000, 30_000)
+    return random.SystemRandom().randrange(20_000, 30_000)  # a training seeds the usual one
 
 
 def in_processes(count: int, do, timeout: float = 30.0, told=lambda process: TOLD) -> list:
@@ -122,6 +123,21 @@ def test_processes_that_were_told_different_things():
         in_processes(2, lambda group: None, told=lambda process: {**TOLD, "--batch-size": 16 if process else 32})
 
 
+def test_two_processes_of_one_number():
+    port = a_port()
+
+    def come(process):
+        return Processes(meeting_of(3, process, port), TOLD, 10)
+
+    with ThreadPoolExecutor(3) as pool:
+        found = [pool.submit(come, process) for process in (0, 1, 1)]
+    with pytest.raises(UserError, match="two processes call themselves 1"):
+        found[0].result()
+    for other in found[1:]:
+        with pytest.raises(UserError, match="one already|two processes"):
+            other.result()
+
+
 def test_the_other_hears_of_it_too():
     port, said = a_port(), []
 
@@ -167,17 +183,16 @@ def test_strangers_are_shown_out():
 
     def visit():
         for greeting in (b"GET / HTTP/1.1\r\n\r\n", b"H" + bytes(7) + b"\x02{}"):
-            while True:
-                try:
-                    with socket.create_connection(("127.0.0.1", port + 1000), 1) as stranger:
-                        stranger.sendall(greeting)
-                        stranger.shutdown(socket.SHUT_WR)
-                        assert stranger.recv(1) == b""
-                    break
-                except ConnectionRefusedError:
-                    time.sleep(0.01)
-                except ConnectionResetError:
-                    break
+            with connect() as stranger, contextlib.suppress(ConnectionResetError, BrokenPipeError):
+                stranger.sendall(greeting)
+                assert stranger.recv(1) == b""  # shown out, one way or the other
+
+    def connect():
+        while True:
+            try:
+                return socket.create_connection(("127.0.0.1", port + 1000), 20)
+            except ConnectionRefusedError:
+                time.sleep(0.01)
 
     def come():
         visit()

@@ -134,9 +134,9 @@ def test_the_commands_of_scaling_are_understood():
     """`tests/test_devices.py` starts such processes; here the flags are parsed, of other hosts', too."""
     lines = [line for block in blocks("bash", SCALING) + blocks("sh", SCALING) for line in block.splitlines()]
     lines = [line for line in lines if "keras_dogs.train" in line or "local_processes.py" in line]
-    assert len(lines) == 8
+    assert len(lines) >= 8
     for line in lines:
-        words = [word for word in shlex.split(line) if word != "..."]
+        words = [word for word in shlex.split(line.replace("'", "")) if word != "..."]
         first = next(place for place, word in enumerate(words) if word.endswith(("keras_dogs.train", "processes.py")))
         flags = words[first + 1 :]
         tyro.cli(TrainConfig, args=flags[1:] if words[first].endswith(".py") else flags)

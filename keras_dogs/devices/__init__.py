@@ -11,6 +11,7 @@ from keras_dogs.config import TrainConfig
 from keras_dogs.devices.engine import Engine
 from keras_dogs.devices.group import Processes
 from keras_dogs.devices.group import Rendezvous
+from keras_dogs.errors import Interrupted
 from keras_dogs.errors import Quiet
 from keras_dogs.errors import UserError
 from keras_dogs.errors import first_line
@@ -46,26 +47,30 @@ def join(config: TrainConfig, backend_name: str, versions: dict):
     if meeting is None and config.devices is None and config.model_shards == 1:
         yield current()
         return
-    group = meeting and Processes(meeting, {**_flags(config), **versions}, config.peer_timeout)
+    group = meeting and Processes(meeting, {**_flags(config), **_meeting(meeting), **versions}, config.peer_timeout)
+    engine = None
     try:
         if meeting:
             meeting.check_port()
             group.agree(0)  # engines wait for one that has failed, TensorFlow's without letting another thread run
         engine = module.Devices(group, meeting, config)
         _current.append(engine)
-        try:
-            with engine.scope():
-                yield engine
-            engine.group.agree(0)  # none leaves before the first has written the record
-        finally:
-            _current.remove(engine)
-            engine.close()
+        with engine.scope():
+            yield engine
+        engine.group.agree(0)  # none leaves before the first has written the record
     except BaseException as error:
         if not group:
             raise
-        raise _first_error(error, group, meeting) from error
-    if group:
-        group.close()
+        first = _first_error(error, group, meeting)
+        if first is error:
+            raise
+        raise first from error
+    finally:
+        if group:
+            group.close()  # before the engine, which may wait for others that wait to be told
+        if engine:
+            _current.remove(engine)
+            engine.close()
 
 
 def check_batch(batch_size: int, accumulate: int) -> None:
@@ -89,16 +94,23 @@ def _flags(config: TrainConfig) -> dict:
     return {f"--{name.replace('_', '-')}": value for name, value in plain.items() if name not in _OWN}
 
 
+def _meeting(meeting: Rendezvous) -> dict:
+    return {"the number of processes": meeting.num_processes, "the first one's port": meeting.port}
+
+
 def _first_error(error: BaseException, group: Processes, meeting: Rendezvous) -> BaseException:
     """What ended all processes: this one's error, or, where that came of another's end, that one's."""
-    if isinstance(error, UserError) or not isinstance(error, Exception):
-        why = group.why()
-    else:
-        why = group.why(_SECONDS_FOR_THE_REASON)  # an engine notices before the group does
-    group.close(why or first_line(error))
-    if not isinstance(error, Exception):
+    if isinstance(error, Interrupted):
+        group.close(first_line(error))
         return error
-    speaks = group.is_first or meeting.host not in ("localhost", "127.0.0.1") or "process 0" in why
-    if not speaks:
-        return Quiet(2)
-    return UserError(why) if why else error
+    is_unexpected = isinstance(error, Exception) and not isinstance(error, UserError)
+    why = group.why(_SECONDS_FOR_THE_REASON if is_unexpected else 0.0)  # an engine notices before the group does
+    is_signal = isinstance(error, SystemExit | KeyboardInterrupt)
+    group.close(why or ("was told to stop" if is_signal else first_line(error)))
+    if not isinstance(error, Exception) or (is_unexpected and not why):
+        return error
+    # On one host one process speaks; where the first is gone, another.
+    first_is_gone = why.startswith("process 0 ")
+    if group.is_first or first_is_gone or meeting.host not in ("localhost", "127.0.0.1"):
+        return UserError(why) if why else error
+    return Quiet(2)

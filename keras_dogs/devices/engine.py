@@ -18,14 +18,16 @@ class Engine:
         num_devices: int. Of all processes.
         num_shares: int. Parts of a batch that the graph is run on; 1 where it sees the whole.
         synchronised: bool. Whether batch norms have the statistics of the whole batch.
+        scores: bool. Whether each process has whole batches of its own just now, as `predictor` takes them.
     """
 
     num_devices = num_shares = 1
-    synchronised = True
+    synchronised, scores = True, False
+    # Whether each copy of a variable is updated where it is, by gradients that are the same everywhere.
+    updates_copies = False
 
     def __init__(self, group: Group | None = None):
         self.group = group or Group()
-        self._predictors: dict = {}
 
     @property
     def in_words(self) -> str:
@@ -49,6 +51,18 @@ class Engine:
         share = batch_size // self.group.num_processes
         return slice(self.group.process * share, (self.group.process + 1) * share)
 
+    def settle(self, config) -> None:
+        """Takes the flags that a resumed run was begun with, whatever this process was told."""
+
+    @contextlib.contextmanager
+    def scoring(self):
+        """Within it, each process has whole batches of its own."""
+        self.scores = True
+        try:
+            yield
+        finally:
+            self.scores = False
+
     def scope(self):
         """A context in which models and optimizers are made and trained."""
         return contextlib.nullcontext()
@@ -65,13 +79,7 @@ class Engine:
 
     def predictor(self, model):
         """A function of a batch of this process alone, an array, to the model's outputs, an array."""
-        if model not in self._predictors:
-            self._predictors[model] = self.make_predictor(model)
-        return self._predictors[model]
-
-    def make_predictor(self, model):
-        """The same, compiled anew."""
-        return model.predict_on_batch
+        return model.predict_on_batch  # which Keras has compiled once
 
     def read(self, variable) -> np.ndarray:
         """The value of a variable, whole."""
@@ -105,5 +113,30 @@ class Engine:
         """What each share adds to a gradient, where the engine has not yet summed it."""
         return gradients
 
+    def forget(self) -> None:
+        """Lets go of the models of a run that is done."""
+
     def close(self) -> None:
         """Lets go of the devices."""
+
+
+class SpreadEngine(Engine):
+    """What engines of several devices have in common: they compile a model's predictor once, and keep it."""
+
+    def __init__(self, group: Group | None = None):
+        super().__init__(group)
+        self._predictors: dict = {}
+
+    def predictor(self, model):
+        """See `Engine`."""
+        if model not in self._predictors:
+            self._predictors[model] = self.make_predictor(model)
+        return self._predictors[model]
+
+    def make_predictor(self, model):
+        """The same, compiled anew."""
+        return model.predict_on_batch
+
+    def forget(self) -> None:
+        """Lets go of the models."""
+        self._predictors.clear()

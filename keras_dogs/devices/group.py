@@ -32,6 +32,9 @@ _SECONDS_FOR_HELLO, _BYTES_OF_HELLO = 10.0, 2**20
 _SECONDS_TO_NOTICE = 15.0
 
 
+_taken: set[int] = set()  # ports of this process' own engine, which outlives a training
+
+
 class Rendezvous(NamedTuple):
     """Where the processes of a training meet.
 
@@ -62,13 +65,15 @@ class Rendezvous(NamedTuple):
         Raises:
             UserError: it is in use.
         """
-        if self.listens_at is not None:
-            try:
-                socket.create_server(("", self.listens_at)).close()
-            except OSError as error:
-                raise UserError(
-                    f"port {self.listens_at} of {self.source}: {os.strerror(error.errno)}; choose another"
-                ) from error
+        if self.listens_at is None or self.listens_at in _taken:
+            return
+        try:
+            socket.create_server(("", self.listens_at)).close()
+        except OSError as error:
+            raise UserError(
+                f"port {self.listens_at} of {self.source}: {os.strerror(error.errno)}; choose another"
+            ) from error
+        _taken.add(self.listens_at)
 
 
 class Group:
@@ -116,7 +121,10 @@ class Processes(Group):
         UserError: one does not come, the port is in use, or one was told something else.
     """
 
+    was_joined = False  # by this Python process, ever
+
     def __init__(self, meeting: Rendezvous, told: dict, timeout: float):
+        Processes.was_joined = True
         self.num_processes, self.process = meeting.num_processes, meeting.process
         self.meeting, self.timeout = meeting, timeout
         self.error = ""
@@ -190,16 +198,20 @@ class Processes(Group):
             link.start()
 
     def _greet(self, connection: socket.socket, told: dict) -> None:
-        link = _Link(connection)
+        link = _Link(connection, self.timeout)
         try:
             connection.settimeout(_SECONDS_FOR_HELLO)
             kind, content = link.read(_BYTES_OF_HELLO)
             said = json.loads(content) if kind == _HELLO else None
-            process, theirs = said["process"], said["told"]
+            process, theirs = int(said["process"]), dict(said["told"])
         except (OSError, EOFError, ValueError, KeyError, TypeError):
             connection.close()  # something else that tries ports
             return
         connection.settimeout(None)
+        if process in self._links or not 0 < process < self.num_processes:
+            link.send(_ERROR, f"process {process}: there is one already, or there are fewer".encode())
+            link.close()
+            raise self._refuse(f"two processes call themselves {process}, or there are fewer: each has its own number")
         self._links[process] = link
         for name in told.keys() | theirs.keys():
             if told.get(name) != theirs.get(name):
@@ -229,7 +241,7 @@ class Processes(Group):
                     ) from error
                 time.sleep(0.1)
         connection.settimeout(self.timeout)
-        link = self._links[0] = _Link(connection)
+        link = self._links[0] = _Link(connection, self.timeout)
         try:
             link.send(_HELLO, json.dumps({"process": self.process, "told": told}).encode())
             kind, content = link.read()
@@ -246,7 +258,7 @@ class Processes(Group):
         while not self._failed.wait(_SECONDS_BETWEEN_SIGNS):
             for process, link in self._links.items():
                 with contextlib.suppress(OSError):
-                    link.send(_ALIVE, b"")
+                    link.send_sign()
                 silence = time.monotonic() - link.heard
                 if link.error is None and silence > self.timeout:
                     link.error = f"process {process} has given no sign for {silence:.0f} s"
@@ -263,10 +275,10 @@ class Processes(Group):
         self.error = why
         self._failed.set()
         for link in self._links.values():
-            if self.is_first:  # the others know of each other through this process
-                with contextlib.suppress(OSError):
-                    link.send(_ERROR, why.encode())
             link.received.put(None)
+        for link in self._links.values() if self.is_first else ():  # the others know of each other through this one
+            with contextlib.suppress(OSError):
+                link.send(_ERROR, why.encode())
 
     def _from_here(self, error: str) -> bytes:
         return (error if error == self.error else f"process {self.process}: {error}").encode()
@@ -296,8 +308,10 @@ class _Link:
         error: str or `None`. Why it ended: what the other side said, or nothing.
     """
 
-    def __init__(self, connection: socket.socket):
+    def __init__(self, connection: socket.socket, timeout: float):
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # what is sent to a host that is gone fails then, and does not wait
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * timeout))
         self.connection, self.received = connection, queue.Queue()
         self.heard, self.error = time.monotonic(), None
         self._sending = threading.Lock()
@@ -310,6 +324,14 @@ class _Link:
         with self._sending:
             self.connection.sendall(_FRAME.pack(kind, len(content)))
             self.connection.sendall(content)
+
+    def send_sign(self) -> None:
+        """Says that this process lives, unless something else is on its way, which says so, too."""
+        if self._sending.acquire(blocking=False):
+            try:
+                self.connection.sendall(_FRAME.pack(_ALIVE, 0))
+            finally:
+                self._sending.release()
 
     def read(self, most: int | None = None) -> tuple[int, bytes]:
         kind, length = _FRAME.unpack(self._read_exactly(_FRAME.size))

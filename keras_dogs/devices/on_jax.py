@@ -12,7 +12,7 @@ import numpy as np
 
 from keras_dogs.config import TrainConfig
 from keras_dogs.devices import layouts
-from keras_dogs.devices.engine import Engine
+from keras_dogs.devices.engine import SpreadEngine
 from keras_dogs.devices.group import Rendezvous
 from keras_dogs.errors import UserError
 from keras_dogs.errors import first_line
@@ -27,7 +27,9 @@ def find_rendezvous(config: TrainConfig) -> Rendezvous | None:
 
     for cluster in (clusters.SlurmCluster, clusters.OmpiCluster):
         if cluster.is_env_present() and cluster.get_process_count() > 1:
-            host, _, port = cluster.get_coordinator_address(timeout_secs=60).rpartition(":")
+            told_port = os.environ.get("JAX_COORDINATOR_PORT")
+            where = cluster.get_coordinator_address(timeout_secs=60, override_coordinator_port=told_port)
+            host, _, port = where.rpartition(":")
             return _rendezvous(host, int(port), cluster.get_process_count(), cluster.get_process_id(), cluster.name)
     return None
 
@@ -37,7 +39,7 @@ def _rendezvous(host: str, port: int, num_processes: int, process: int, source: 
     return Rendezvous(host, port, num_processes, process, source, listens_at) if num_processes > 1 else None
 
 
-class Devices(Engine):
+class Devices(SpreadEngine):
     """`keras.distribution.DataParallel`, or `ModelParallel` for `--model-shards`."""
 
     how = "keras.distribution"
@@ -46,8 +48,6 @@ class Devices(Engine):
         import jax
 
         super().__init__(group)
-        if not config.sync_batch_norm:
-            raise UserError("--no-sync-batch-norm: not on JAX, whose program sees the whole batch; leave it out")
         if isinstance(config.devices, int):
             # Without effect on accelerators. On a CPU, a trial of several devices that gains nothing.
             with contextlib.suppress(RuntimeError):
@@ -57,7 +57,7 @@ class Devices(Engine):
         if meeting and not jax.distributed.is_initialized():
             _initialize(meeting, max(int(config.peer_timeout), 10))
         self.local = jax.local_devices()[: wanted(config, len(jax.local_devices()))]
-        everywhere = jax.devices() if meeting else self.local
+        everywhere = _first_of_each(jax.devices(), len(self.local)) if meeting else self.local
         self.num_devices = len(everywhere)
         if self.num_devices % config.model_shards or len(self.local) % config.model_shards:
             raise UserError(
@@ -66,6 +66,10 @@ class Devices(Engine):
         self.shards = config.model_shards
         self.mesh = jax.sharding.Mesh(np.array(self.local).reshape(-1, self.shards), ("batch", "model"))
         self.distribution = layouts.distribution(everywhere, self.shards)
+
+    def settle(self, config):
+        if not config.sync_batch_norm:
+            raise UserError("--no-sync-batch-norm: not on JAX, whose program sees the whole batch; leave it out")
 
     @contextlib.contextmanager
     def scope(self):
@@ -149,9 +153,19 @@ def _initialize(meeting: Rendezvous, timeout: int) -> None:
     where = f"{meeting.host}:{meeting.port}"
     seconds = {"initialization_timeout": timeout, "heartbeat_timeout_seconds": timeout}
     try:
-        jax.distributed.initialize(where, meeting.num_processes, meeting.process, **seconds)
+        # What the flags say holds, inside a step of Slurm, too; what JAX found out it may complete: a GPU a process.
+        detection = {"cluster_detection_method": "deactivate"} if meeting.source == "--coordinator" else {}
+        jax.distributed.initialize(where, meeting.num_processes, meeting.process, **seconds, **detection)
     except RuntimeError as error:
         raise UserError(f"{meeting.source} {where}: {first_line(error)}") from error
+
+
+def _first_of_each(devices: list, count: int) -> list:
+    """So many devices of each process, in the order of the processes."""
+    by_process = {}
+    for device in devices:
+        by_process.setdefault(device.process_index, []).append(device)
+    return [device for process in sorted(by_process) for device in by_process[process][:count]]
 
 
 def _say_why_at_abort(group) -> None:

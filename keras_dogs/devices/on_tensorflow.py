@@ -10,7 +10,7 @@ import os
 import numpy as np
 
 from keras_dogs.config import TrainConfig
-from keras_dogs.devices.engine import Engine
+from keras_dogs.devices.engine import SpreadEngine
 from keras_dogs.devices.group import Rendezvous
 from keras_dogs.errors import UserError
 from keras_dogs.errors import first_line
@@ -22,22 +22,25 @@ def find_rendezvous(config: TrainConfig) -> Rendezvous | None:
         return None
     try:
         told = json.loads(os.environ["TF_CONFIG"])
-        cluster, task = told["cluster"], told["task"]
-        workers = [*cluster.get("chief", []), *cluster["worker"]]
+        cluster, task = told.get("cluster", {}), told.get("task", {})
+        workers = [*cluster.get("chief", []), *cluster.get("worker", [])]
+        if len(workers) < 2:
+            return None
         process = int(task["index"]) + (len(cluster.get("chief", [])) if task["type"] == "worker" else 0)
         host, _, port = workers[0].rpartition(":")
         own_port = int(workers[process].rpartition(":")[2])
-        found = Rendezvous(host, int(port), len(workers), process, "TF_CONFIG", own_port)
+        return Rendezvous(host, int(port), len(workers), process, "TF_CONFIG", own_port)
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise UserError(
             f"TF_CONFIG: cannot be read ({type(error).__name__}: {error}); it is like "
             '{"cluster": {"worker": ["host1:2222", "host2:2222"]}, "task": {"type": "worker", "index": 0}}'
         ) from error
-    return found if found.num_processes > 1 else None
 
 
-class Devices(Engine):
+class Devices(SpreadEngine):
     """A copy of the model on each device; gradients are summed once a step."""
+
+    updates_copies = True
 
     def __init__(self, group, meeting, config):
         import tensorflow as tf
@@ -45,7 +48,6 @@ class Devices(Engine):
         super().__init__(group)
         if config.model_shards > 1:
             raise UserError(f"--model-shards {config.model_shards}: on JAX alone (docs/scaling.md)")
-        self.synchronised = config.sync_batch_norm
         devices = _take(tf, config, meeting)
         try:
             # The start of workers holds the interpreter's lock while it waits: a watch that needs none.
@@ -58,6 +60,14 @@ class Devices(Engine):
         self.how = type(self.strategy).__name__.removesuffix("V1")
         self.num_devices = self.num_shares = self.strategy.num_replicas_in_sync
         self._local = self.num_devices // self.group.num_processes
+
+    def settle(self, config):
+        self.synchronised = config.sync_batch_norm
+        if config.dtype_policy == "mixed_float16":
+            raise UserError(
+                "--dtype-policy mixed_float16: not on several devices of TensorFlow, where Keras decides on each "
+                "whether a step counts; mixed_bfloat16 needs no such decision"
+            )
 
     @contextlib.contextmanager
     def scope(self):
@@ -130,11 +140,20 @@ class Devices(Engine):
 
     def first_place(self, share):
         context = _context()
-        return context.replica_id_in_sync_group * share if context else 0
+        first = self.group.process * self._local if self.scores else 0  # this process has the whole batch then
+        return (context.replica_id_in_sync_group - first) * share if context else 0
 
     def whole_batch(self, tensor):
+        import tensorflow as tf
+
         context = _context()
-        return context.all_gather(tensor, axis=0) if context else tensor
+        if context is None:
+            return tensor
+        # A sum with zeros for the other shares: `all_gather` fails where there are workers (2.21).
+        mine = tf.one_hot(context.replica_id_in_sync_group, self.num_shares, dtype=tensor.dtype)
+        spread = tf.reshape(mine, (-1, *[1] * tensor.shape.rank)) * tensor[None]
+        whole = context.all_reduce(tf.distribute.ReduceOp.SUM, spread)
+        return tf.reshape(whole, (-1, *tensor.shape[1:]))
 
     def mean_over_shares(self, tensor):
         import tensorflow as tf

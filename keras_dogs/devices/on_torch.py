@@ -7,7 +7,7 @@ import os
 import keras
 
 from keras_dogs.config import TrainConfig
-from keras_dogs.devices.engine import Engine
+from keras_dogs.devices.engine import SpreadEngine
 from keras_dogs.devices.group import Rendezvous
 from keras_dogs.errors import UserError
 from keras_dogs.errors import first_line
@@ -27,7 +27,7 @@ def find_rendezvous(config: TrainConfig) -> Rendezvous | None:
         ) from error
 
 
-class Devices(Engine):
+class Devices(SpreadEngine):
     """`DistributedDataParallel`, which averages gradients while they are computed."""
 
     how = "DistributedDataParallel"
@@ -42,7 +42,9 @@ class Devices(Engine):
                 f"--model-shards {config.model_shards}: on JAX alone; Keras' layers would not see what FSDP2 divides "
                 "(docs/scaling.md)"
             )
-        self.synchronised = config.sync_batch_norm
+        if isinstance(config.devices, int) and config.devices != (group.num_processes if group else 1):
+            count = group.num_processes if group else 1
+            raise UserError(f"--devices {config.devices}: a launcher has started {count} processes; leave it out")
         if group is None:
             return
         self.num_devices = self.num_shares = group.num_processes
@@ -58,6 +60,9 @@ class Devices(Engine):
         except (RuntimeError, ValueError) as error:
             raise UserError(f"{meeting.source} {meeting.host}:{meeting.port}: {first_line(error)}") from error
 
+    def settle(self, config):
+        self.synchronised = config.sync_batch_norm
+
     def prepare(self, model):
         from torch.nn.parallel import DistributedDataParallel
 
@@ -72,7 +77,7 @@ class Devices(Engine):
         model.train_step = functools.partial(_train_step, model, parallel)
 
     def first_place(self, share):
-        return self.group.process * share
+        return 0 if self.scores else self.group.process * share
 
     def whole_batch(self, tensor):
         import torch

@@ -146,7 +146,8 @@ def predict_in_batches(model: keras.Model, images, batch_size: int, on_batch=Non
     for number, batch, num_real in padded_batches(images, batch_size, group.process, group.num_processes):
         if go_to:
             go_to(number)
-        outputs.append(np.asarray(predict(batch), np.float32)[:num_real])
+        with engine.scoring():
+            outputs.append(np.asarray(predict(batch), np.float32)[:num_real])
         rows.append(number * len(batch) + np.arange(num_real))
         clock.append(time.perf_counter())
         for _ in range(group.num_processes if on_batch else 0):
