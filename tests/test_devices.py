@@ -12,16 +12,20 @@ import signal
 import time
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 import several
 from conftest import BACKEND
 
 import keras_dogs
+from keras_dogs import callbacks
+from keras_dogs import devices
 from keras_dogs.config import DataConfig
 from keras_dogs.config import TrainConfig
 from keras_dogs.datasets.drawn_breeds import BREEDS
 from keras_dogs.datasets.drawn_dogs import load_drawn_dogs
+from keras_dogs.devices.engine import Engine
 from keras_dogs.records import RunRecord
 from keras_dogs.training import fine_tune
 
@@ -222,6 +226,22 @@ def begin_and_stop(config):
     with pytest.MonkeyPatch.context() as patched, pytest.raises(Interrupted, match="saved"):
         patched.setattr(checkpoints.Checkpoints, "save", save_and_stop)
         fine_tune(config)
+
+
+def test_statistics_of_each_device_are_brought_to_their_mean(monkeypatch):
+    """Without `--sync-batch-norm` each has its own, and what is scored and saved is of all."""
+    model = keras_dogs.build_classifier("resnet_nano", 3)
+    norm = next(layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.BatchNormalization))
+
+    class Uneven(Engine):
+        synchronised = False
+
+        def local_values(self, variable):
+            return [self.read(variable) * 0 + value for value in (1.0, 4.0)]
+
+    monkeypatch.setattr(devices, "current", Uneven)
+    callbacks._share_statistics(model)
+    assert np.allclose(norm.moving_mean, 2.5) and np.allclose(norm.moving_variance, 2.5)
 
 
 def test_a_batch_that_does_not_divide_is_refused_by_all(tmp_path, dogs):
