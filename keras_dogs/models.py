@@ -313,6 +313,7 @@ class _ViewExtractor(keras.Model):
         super().__init__(name="view_extractor")
         self.pipeline, self.rest, self.counter = pipeline, rest, counter
         self.first_step = 0
+        self.built = True  # its parts are
 
     def go_to(self, batch: int) -> None:
         """Says of which batch the draws are that come next: those of a view may be spread over processes."""
