@@ -27,6 +27,23 @@ def pytest_configure(config):
     backend.keep_compiled(caches.folder("compiled"))
 
 
+def pytest_collection_modifyitems(items):
+    """The files that take longest first."""
+    long = (
+        "devices",
+        "same_on_every_backend",
+        "recipes",
+        "resume",
+        "readme",
+        "training",
+        "weights",
+        "models",
+        "main_job",
+    )
+    place = {f"test_{name}.py": number for number, name in enumerate(long)}
+    items.sort(key=lambda item: place.get(item.path.name, len(long)))
+
+
 @pytest.fixture(scope="session")
 def dogs(tmp_path_factory) -> Path:
     """A small dataset on disk: 3 drawn breeds, `train/` with 6 and `test/` with 3 pictures a breed."""

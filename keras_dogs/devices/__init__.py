@@ -80,7 +80,7 @@ def check_batch(batch_size: int, accumulate: int) -> None:
         UserError: it names the sizes that can.
     """
     parts = current().num_copies * accumulate
-    if batch_size % parts:
+    if current().num_copies > 1 and batch_size % parts:
         below, of = batch_size // parts * parts, f" in {accumulate} steps" if accumulate > 1 else ""
         sizes = " or ".join(str(size) for size in (below, below + parts) if size)
         raise UserError(
