@@ -150,7 +150,7 @@ def test_the_page_of_scaling_starts_torchrun(child, tmp_path, dogs):
 
 
 def until(condition, processes) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 400
     while not condition():
         assert time.monotonic() < deadline and all(process.poll() is None for process in processes)
         time.sleep(0.05)
