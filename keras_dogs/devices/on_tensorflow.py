@@ -6,6 +6,7 @@ import faulthandler
 import functools
 import json
 import os
+import sys
 
 import numpy as np
 
@@ -51,7 +52,8 @@ class Devices(SpreadEngine):
         devices = _take(tf, config, meeting)
         try:
             # The start of workers holds the interpreter's lock while it waits: a watch that needs none.
-            faulthandler.dump_traceback_later(config.peer_timeout, exit=True)
+            if meeting:
+                faulthandler.dump_traceback_later(config.peer_timeout, exit=True, file=sys.__stderr__)
             self.strategy = _strategy(None if meeting else tuple(devices))
         except (RuntimeError, tf.errors.OpError) as error:
             raise UserError(f"{meeting.source if meeting else '--devices'}: {first_line(error)}") from error
