@@ -1,5 +1,6 @@
 """`torch.distributed`: a process a device, started by `torchrun` or by `--devices`."""
 
+import atexit
 import datetime
 import functools
 import os
@@ -54,11 +55,14 @@ class Devices(SpreadEngine):
             if place >= torch.cuda.device_count():
                 raise UserError(f"process {group.process} wants GPU {place}; this host has {torch.cuda.device_count()}")
             torch.cuda.set_device(place)
+        if distributed.is_initialized():
+            return  # once a process: a second group at the same port may meet what is left of the first
         timeout = datetime.timedelta(seconds=config.peer_timeout)
         try:
             distributed.init_process_group("nccl" if on_gpu else "gloo", timeout=timeout)
         except (RuntimeError, ValueError) as error:
             raise UserError(f"{meeting.source} {meeting.host}:{meeting.port}: {first_line(error)}") from error
+        atexit.register(distributed.destroy_process_group)
 
     def settle(self, config):
         self.synchronised = config.sync_batch_norm
@@ -93,12 +97,6 @@ class Devices(SpreadEngine):
 
     def mean_over_shares(self, tensor):
         return tensor if self.num_shares == 1 else _mean()(tensor, self.num_shares)
-
-    def close(self):
-        from torch import distributed
-
-        if distributed.is_initialized():
-            distributed.destroy_process_group()
 
 
 def _train_step(model, parallel, data):
