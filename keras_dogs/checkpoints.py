@@ -56,9 +56,9 @@ class Checkpoints:
         Raises:
             FloatingPointError: a weight is not finite; nothing was written.
         """
-        read = devices.current().read
-        arrays = {name: read(variable) for name, variable in _variables(model)}
+        arrays = {}
         for name, variable in _variables(model):
+            arrays[name] = devices.current().read(variable)
             if name.startswith("model/") and not np.isfinite(arrays[name]).all():
                 raise FloatingPointError(f"the weight {variable.path} is not finite")
         path = self.folder / f"step-{state['step']:08d}-best-{state['best_epoch']:04d}.npz"

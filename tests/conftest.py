@@ -47,11 +47,15 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(scope="session")
 def dogs(tmp_path_factory) -> Path:
     """A small dataset on disk: 3 drawn breeds, `train/` with 6 and `test/` with 3 pictures a breed."""
+    return write_dogs(tmp_path_factory.mktemp("dogs"), num_breeds=3, train=6, test=3)
+
+
+def write_dogs(folder: Path, num_breeds: int, train: int, test: int) -> Path:
+    """Drawn dogs in `folder`, so many pictures a breed."""
     from keras_dogs.datasets.drawn_breeds import BREEDS
     from keras_dogs.datasets.drawn_dogs import load_drawn_dogs
 
-    folder = tmp_path_factory.mktemp("dogs")
-    dataset = load_drawn_dogs(0, BREEDS[:3], {"train": 6, "test": 3})
+    dataset = load_drawn_dogs(0, BREEDS[:num_breeds], {"train": train, "test": test})
     for part, split in (("train", dataset.train), ("test", dataset.test)):
         for index, name in enumerate(split.names):
             file = folder / part / name

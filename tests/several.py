@@ -19,7 +19,7 @@ from keras_dogs import commands
 from keras_dogs.config import TrainConfig
 
 
-def start(folder: Path, configs: list[TrainConfig], count: int = 2, **environment) -> list[subprocess.Popen]:
+def start(folder: Path, configs: list[TrainConfig], count: int = 2) -> list[subprocess.Popen]:
     """Begins `count` processes; what process N says is in `folder/N.log`."""
     port = random.SystemRandom().randrange(20_000, 30_000)  # a training seeds the usual one
     folder.mkdir(parents=True, exist_ok=True)
@@ -32,7 +32,7 @@ def start(folder: Path, configs: list[TrainConfig], count: int = 2, **environmen
             processes.append(
                 subprocess.Popen(
                     [sys.executable, __file__, str(file)],
-                    env={**os.environ, "OMP_NUM_THREADS": "1", **where, **environment},
+                    env={**os.environ, "OMP_NUM_THREADS": "1", **where},
                     stdout=log,
                     stderr=log,
                 )

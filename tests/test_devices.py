@@ -17,14 +17,13 @@ import numpy as np
 import pytest
 import several
 from conftest import BACKEND
+from conftest import write_dogs
 
 import keras_dogs
 from keras_dogs import callbacks
 from keras_dogs import devices
 from keras_dogs.config import DataConfig
 from keras_dogs.config import TrainConfig
-from keras_dogs.datasets.drawn_breeds import BREEDS
-from keras_dogs.datasets.drawn_dogs import load_drawn_dogs
 from keras_dogs.devices.engine import Engine
 from keras_dogs.records import RunRecord
 from keras_dogs.training import fine_tune
@@ -44,14 +43,7 @@ PRESETS = ("vit_nano", "resnet_nano")
 @pytest.fixture(scope="module")
 def more_dogs(tmp_path_factory):
     """4 breeds on disk, 20 train and 5 test pictures each."""
-    folder = tmp_path_factory.mktemp("more_dogs")
-    dataset = load_drawn_dogs(0, BREEDS[:4], {"train": 20, "test": 5})
-    for part, split in (("train", dataset.train), ("test", dataset.test)):
-        for index, name in enumerate(split.names):
-            file = folder / part / name
-            file.parent.mkdir(parents=True, exist_ok=True)
-            split.read(index).save(file)
-    return folder
+    return write_dogs(tmp_path_factory.mktemp("more_dogs"), num_breeds=4, train=20, test=5)
 
 
 def config_for(dogs, output, preset="resnet_nano", **changes):
@@ -149,19 +141,21 @@ def test_the_page_of_scaling_starts_torchrun(child, tmp_path, dogs):
     assert record.num_processes == 2 and finished.stdout.count("run folder:") == 1
 
 
-def until(condition, processes) -> None:
+def amid_a_training(folder, dogs):
+    """Two processes that have written the checkpoint of step 10 of `folder/run`."""
+    processes = several.start(folder / "logs", [config_for(dogs, folder / "run")])
     deadline = time.monotonic() + 400
-    while not condition():
+    while not any((folder / "run").glob("checkpoints/step-0000001*")):
         assert time.monotonic() < deadline and all(process.poll() is None for process in processes)
         time.sleep(0.05)
+    return processes
 
 
 @pytest.fixture(scope="module")
 def killed_on_two(tmp_path_factory, more_dogs):
     """A run in two processes of which the second was killed amid the second epoch, and what the first said."""
     folder = tmp_path_factory.mktemp("killed")
-    processes = several.start(folder / "logs", [config_for(more_dogs, folder / "run")])
-    until(lambda: any((folder / "run").glob("checkpoints/step-0000001*")), processes)
+    processes = amid_a_training(folder, more_dogs)
     processes[1].kill()
     began = time.monotonic()
     assert several.wait(processes, 60) == [2, -signal.SIGKILL]
@@ -179,8 +173,7 @@ def test_when_one_is_killed_the_other_ends_with_a_line(killed_on_two):
 def stopped_on_two(tmp_path_factory, more_dogs):
     """A run in two processes of which the second was asked to stop, as by a scheduler, and what each said."""
     folder = tmp_path_factory.mktemp("stopped")
-    processes = several.start(folder / "logs", [config_for(more_dogs, folder / "run")])
-    until(lambda: any((folder / "run").glob("checkpoints/step-0000001*")), processes)
+    processes = amid_a_training(folder, more_dogs)
     processes[1].terminate()
     assert several.wait(processes, 60) == [143, 143]
     return folder / "run", [(folder / "logs" / f"{process}.log").read_text() for process in range(2)]

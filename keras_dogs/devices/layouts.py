@@ -38,4 +38,4 @@ class _Shards(keras.distribution.ModelParallel):
 
 def num_divided(model) -> int:
     """How many of a model's variables are in shards."""
-    return sum(any(getattr(variable, "_layout", None).axes) for variable in model.variables)
+    return sum(any(variable._layout.axes) for variable in model.variables)

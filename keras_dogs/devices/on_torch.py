@@ -84,15 +84,13 @@ class Devices(SpreadEngine):
         return 0 if self.scores else self.group.process * share
 
     def whole_batch(self, tensor):
-        import torch
         from torch import distributed
 
         if self.num_shares == 1:
             return tensor
         tensor = tensor.detach().contiguous()
         whole = tensor.new_empty((self.num_shares * tensor.shape[0], *tensor.shape[1:]))
-        with torch.no_grad():
-            distributed.all_gather_into_tensor(whole, tensor)
+        distributed.all_gather_into_tensor(whole, tensor)
         return whole
 
     def mean_over_shares(self, tensor):
