@@ -5,9 +5,10 @@ The flags are those of `train`. A trial of what launchers do on many hosts (docs
 
 import json
 import os
-import random
 import subprocess
 import sys
+
+from keras_dogs.devices import launching
 
 
 def where_of(backend: str, port: int, count: int, process: int) -> tuple[dict[str, str], dict]:
@@ -15,8 +16,7 @@ def where_of(backend: str, port: int, count: int, process: int) -> tuple[dict[st
     if backend == "jax":
         return {}, {"coordinator": f"127.0.0.1:{port}", "num_processes": count, "process_id": process}
     if backend == "torch":
-        told = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": count, "RANK": process}
-        return {name: str(value) for name, value in {**told, "LOCAL_RANK": process}.items()}, {}
+        return launching.environment_of(port, count, process), {}
     workers = [f"127.0.0.1:{port + number}" for number in range(count)]
     return {"TF_CONFIG": json.dumps({"cluster": {"worker": workers}, "task": {"type": "worker", "index": process}})}, {}
 
@@ -24,12 +24,11 @@ def where_of(backend: str, port: int, count: int, process: int) -> tuple[dict[st
 def main() -> int:
     """Starts them and waits; gives the first status that is not 0."""
     count, *flags = sys.argv[1:]
-    port, threads = random.randrange(20_000, 30_000), max((os.cpu_count() or 1) // int(count), 1)
-    running = []
+    port, running = launching.free_port(), []
     for process in range(int(count)):
         environment, told = where_of(os.environ.get("KERAS_BACKEND", "tensorflow"), port, int(count), process)
         more = [part for name, value in told.items() for part in (f"--{name.replace('_', '-')}", str(value))]
-        environment = {"OMP_NUM_THREADS": str(threads), **os.environ, **environment}
+        environment = {**launching.threads_of(int(count)), **os.environ, **environment}
         running.append(subprocess.Popen([sys.executable, "-m", "keras_dogs.train", *flags, *more], env=environment))
     statuses = [child.wait() for child in running]
     return next((status for status in statuses if status), 0)

@@ -5,7 +5,6 @@
 
 import json
 import os
-import random
 import subprocess
 import sys
 from pathlib import Path
@@ -17,11 +16,12 @@ from local_processes import where_of
 from keras_dogs import backend
 from keras_dogs import commands
 from keras_dogs.config import TrainConfig
+from keras_dogs.devices import launching
 
 
 def start(folder: Path, configs: list[TrainConfig], count: int = 2) -> list[subprocess.Popen]:
     """Begins `count` processes; what process N says is in `folder/N.log`."""
-    port = random.SystemRandom().randrange(20_000, 30_000)  # a training seeds the usual one
+    port = launching.free_port()
     folder.mkdir(parents=True, exist_ok=True)
     processes = []
     for process in range(count):

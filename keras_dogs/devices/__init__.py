@@ -109,8 +109,7 @@ def _first_error(error: BaseException, group: Processes, meeting: Rendezvous) ->
     group.close(why or ("was told to stop" if is_signal else first_line(error)))
     if not isinstance(error, Exception) or (is_unexpected and not why):
         return error
-    # On one host one process speaks; where the first is gone, another.
     first_is_gone = why.startswith("process 0 ")
-    if group.is_first or first_is_gone or meeting.host not in ("localhost", "127.0.0.1"):
+    if group.is_first or first_is_gone or not meeting.is_on_one_host:
         return UserError(why) if why else error
     return Quiet(2)

@@ -1,10 +1,30 @@
 """What a training needs of the engine that spreads its steps over devices; alone, of one device."""
 
 import contextlib
+import os
 
 import numpy as np
 
 from keras_dogs.devices.group import Group
+from keras_dogs.errors import UserError
+
+
+def check_count(wanted: int, num_gpus: int) -> None:
+    """Refuses more devices than there are on this host: GPUs, or where there is none, cores to try it on.
+
+    Raises:
+        UserError: it says how many there are.
+    """
+    if num_gpus and wanted > num_gpus:
+        raise UserError(f"--devices {wanted}: there are {num_gpus} here")
+    if not num_gpus and wanted > (os.cpu_count() or 1):
+        raise UserError(f"--devices {wanted}: there is no GPU here, and {os.cpu_count()} cores to try it on")
+
+
+def filled_up(batch: np.ndarray, multiple: int) -> np.ndarray:
+    """A batch with its first row repeated at its end until its length is a multiple of a number."""
+    missing = -len(batch) % multiple
+    return np.concatenate([batch, np.repeat(batch[:1], missing, axis=0)]) if missing else batch
 
 
 class Engine:

@@ -59,6 +59,11 @@ class Rendezvous(NamedTuple):
         """The group's port: 1000 above the engine's, or below where there is none above."""
         return self.port + 1000 if self.port + 1000 < 65536 else self.port - 1000
 
+    @property
+    def is_on_one_host(self) -> bool:
+        """Whether all processes are on this host, where one of them speaks for all."""
+        return self.host in ("localhost", "127.0.0.1")
+
     def check_port(self) -> None:
         """Refuses a port that another program has: engines crash or wait for it.
 
@@ -173,7 +178,7 @@ class Processes(Group):
 
     def _welcome(self, told: dict) -> None:
         meeting, deadline = self.meeting, time.monotonic() + self.timeout
-        address = meeting.host if meeting.host in ("localhost", "127.0.0.1") else ""
+        address = meeting.host if meeting.is_on_one_host else ""
         try:
             listener = socket.create_server((address, meeting.control_port))
         except OSError as error:

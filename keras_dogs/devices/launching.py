@@ -10,6 +10,7 @@ import time
 
 from keras_dogs import children
 from keras_dogs.config import TrainConfig
+from keras_dogs.devices.engine import check_count
 from keras_dogs.errors import UserError
 
 
@@ -20,16 +21,23 @@ def is_needed(config: TrainConfig, backend_name: str) -> bool:
 
 def launch(config: TrainConfig) -> int:
     """Runs this command in as many processes as there are devices; gives the exit status."""
-    count, port = _count(config), _free_port()
-    threads = max((os.cpu_count() or 1) // count, 1)
-    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(count)}
-    common = {"OMP_NUM_THREADS": str(threads), **os.environ, **common}
-    arguments = ["-m", "keras_dogs.train", *sys.argv[1:]]
+    count, port = _count(config), free_port()
+    arguments, common = ["-m", "keras_dogs.train", *sys.argv[1:]], {**threads_of(count), **os.environ}
     running = [
-        children.start(arguments, {**common, "RANK": str(process), "LOCAL_RANK": str(process)})
-        for process in range(count)
+        children.start(arguments, {**common, **environment_of(port, count, process)}) for process in range(count)
     ]
     return _wait(running, config.peer_timeout)
+
+
+def environment_of(port: int, count: int, process: int) -> dict[str, str]:
+    """What `torchrun` tells a process of several on one host."""
+    told = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": count}
+    return {name: str(value) for name, value in {**told, "RANK": process, "LOCAL_RANK": process}.items()}
+
+
+def threads_of(count: int) -> dict[str, str]:
+    """The share of the cores that each of several processes gets, for those that read it."""
+    return {"OMP_NUM_THREADS": str(max((os.cpu_count() or 1) // count, 1))}
 
 
 def _wait(running: list[subprocess.Popen], seconds: float) -> int:
@@ -62,16 +70,14 @@ def _count(config: TrainConfig) -> int:
     there = torch.cuda.device_count()
     if config.devices == "all":
         return max(there, 1)
-    if there and config.devices > there:
-        raise UserError(f"--devices {config.devices}: there are {there} here")
-    if not there and config.devices > (os.cpu_count() or 1):
-        raise UserError(f"--devices {config.devices}: there is no GPU here, and {os.cpu_count()} cores to try it on")
+    check_count(config.devices, there)
     return config.devices
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """One whose neighbour for the group (`Rendezvous.control_port`) is free, too."""
-    for port in random.sample(range(20_000, 30_000), 100):
+    # The system's chance: a training seeds Python's own, and would find the ports of the one before.
+    for port in random.SystemRandom().sample(range(20_000, 30_000), 100):
         try:
             for each in (port, port + 1000):
                 socket.create_server(("127.0.0.1", each)).close()

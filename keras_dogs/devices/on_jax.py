@@ -13,6 +13,7 @@ import numpy as np
 from keras_dogs.config import TrainConfig
 from keras_dogs.devices import layouts
 from keras_dogs.devices.engine import SpreadEngine
+from keras_dogs.devices.engine import filled_up
 from keras_dogs.devices.group import Rendezvous
 from keras_dogs.errors import UserError
 from keras_dogs.errors import first_line
@@ -108,9 +109,7 @@ class Devices(SpreadEngine):
         call = jax.jit(call)
 
         def predict(batch):
-            missing = -len(batch) % parts
-            padded = np.concatenate([batch, np.repeat(batch[:1], missing, axis=0)]) if missing else batch
-            padded = jax.device_put(padded, NamedSharding(self.mesh, PartitionSpec("batch")))
+            padded = jax.device_put(filled_up(batch, parts), NamedSharding(self.mesh, PartitionSpec("batch")))
             trained, others = (
                 [self._here(variable) for variable in variables]
                 for variables in (model.trainable_variables, model.non_trainable_variables)

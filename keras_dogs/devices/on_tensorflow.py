@@ -12,6 +12,8 @@ import numpy as np
 
 from keras_dogs.config import TrainConfig
 from keras_dogs.devices.engine import SpreadEngine
+from keras_dogs.devices.engine import check_count
+from keras_dogs.devices.engine import filled_up
 from keras_dogs.devices.group import Rendezvous
 from keras_dogs.errors import UserError
 from keras_dogs.errors import first_line
@@ -122,9 +124,7 @@ class Devices(SpreadEngine):
         call = tf.function(lambda batch: self.strategy.run(model, (batch,), arguments))
 
         def predict(batch):
-            missing = -len(batch) % self._local
-            padded = np.concatenate([batch, np.repeat(batch[:1], missing, axis=0)]) if missing else batch
-            shares = np.split(padded, self._local)
+            shares = np.split(filled_up(batch, self._local), self._local)
             first = self.group.process * self._local
             values = self.strategy.experimental_distribute_values_from_function(
                 lambda context: tf.convert_to_tensor(shares[context.replica_id_in_sync_group - first])
@@ -208,13 +208,11 @@ def _take(tf, config: TrainConfig, meeting) -> list[str] | None:
     """The devices of this process. Of CPUs there may be more than one: a trial that gains nothing."""
     there = tf.config.list_physical_devices("GPU")
     count = config.devices if isinstance(config.devices, int) else None
+    if count:
+        check_count(count, len(there))
     if there:
-        if count and count > len(there):
-            raise UserError(f"--devices {count}: there are {len(there)} here")
         tf.config.set_visible_devices(there[:count], "GPU")
         return [f"GPU:{number}" for number in range(count or len(there))]
-    if count and count > (os.cpu_count() or 1):
-        raise UserError(f"--devices {count}: there is no GPU here, and {os.cpu_count()} cores to try it on")
     with contextlib.suppress(RuntimeError):  # the devices were taken before
         cpu = tf.config.list_physical_devices("CPU")[0]
         tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * (count or 1))

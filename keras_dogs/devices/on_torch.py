@@ -16,7 +16,7 @@ from keras_dogs.errors import first_line
 
 def find_rendezvous(config: TrainConfig) -> Rendezvous | None:
     """What `torchrun` says in the environment; nothing where there is one process."""
-    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+    if os.environ.get("WORLD_SIZE", "1") == "1":
         return None
     try:
         host, port, process = (os.environ[name] for name in ("MASTER_ADDR", "MASTER_PORT", "RANK"))

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from keras_dogs import devices
+from keras_dogs.devices.engine import filled_up
 from keras_dogs.errors import UserError
 from keras_dogs.loaders.stream import Undecoded
 from keras_dogs.loaders.stream import fetch_ahead
@@ -117,10 +118,7 @@ def padded_batches(images, batch_size: int, first: int = 0, stride: int = 1):
     def collect(index: int):
         number = numbers[index]
         batch = images[number * batch_size : (number + 1) * batch_size]
-        num_real = len(batch)
-        if num_real < batch_size:
-            batch = np.concatenate([batch, np.repeat(batch[:1], batch_size - num_real, axis=0)])
-        return number, batch, num_real
+        return number, filled_up(batch, batch_size), len(batch)
 
     count = len(numbers)
     yield from fetch_ahead(collect, count) if isinstance(images, Undecoded) else map(collect, range(count))
