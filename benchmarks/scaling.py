@@ -1,7 +1,8 @@
 """One process against two on this host: `python benchmarks/scaling.py --sample FOLDER --weights FOLDER`.
 
-Real dogs, the real ResNet-50, the whole of it trained. Two processes have one thread each where one has all cores: what
-they lose is what it costs to be two, as there is no device more. A part of the sample, for a run to take minutes.
+Real dogs, the real ResNet-50: all its weights trained on a part of the sample, for a run to take minutes, and its head
+trained on all of the sample. Two processes have one thread each where one has all cores: what they lose is what it costs
+to be two, as there is no device more.
 """
 
 import argparse
@@ -19,7 +20,12 @@ from keras_dogs.records import RunRecord
 LAUNCHER = Path(__file__).parents[1] / "scripts" / "local_processes.py"
 WEIGHTS = "resnet50_imagenet1k_fp16.weights.h5"
 NUM_BREEDS = 6
-FLAGS = ["--epochs", "1", "--batch-size", "16", "--canvas-size", "256"]
+# What is trained, and which figure of the record tells its speed.
+ALL_WEIGHTS, PROBE = "all weights, 6 breeds", "linear probe, the whole sample"
+FLAGS = {
+    ALL_WEIGHTS: ["--epochs", "1", "--batch-size", "16", "--canvas-size", "256"],
+    PROBE: ["--linear-probe"],
+}
 
 
 def main():
@@ -28,19 +34,21 @@ def main():
     parser.add_argument("--sample", type=Path, required=True)
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--backends", nargs="+", default=["jax", "tensorflow", "torch"])
+    parser.add_argument("--tasks", nargs="+", choices=FLAGS, default=list(FLAGS))
     flags = parser.parse_args()
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        dogs = part_of(flags.sample, Path(folder) / "dogs")
-        for backend in flags.backends:
-            found = [
-                train(backend, count, Path(folder) / f"{backend}-{count}", dogs, flags.weights / WEIGHTS)
-                for count in (1, 2)
-            ]
-            if not any("error" in row for row in found):
-                found[1]["ratio_to_one_process"] = found[0]["step_s"] / found[1]["step_s"]
-            rows += found
-    runs.write("scaling", rows, line=in_words, key=("backend", "num_processes"))
+        dogs = {ALL_WEIGHTS: part_of(flags.sample, Path(folder) / "dogs"), PROBE: flags.sample}
+        for task in flags.tasks:
+            for backend in flags.backends:
+                one, two = (
+                    train(task, backend, count, Path(folder) / f"{task}-{backend}-{count}", dogs[task], flags.weights)
+                    for count in (1, 2)
+                )
+                if "error" not in {*one, *two}:
+                    two["ratio_to_one_process"] = one["seconds"] / two["seconds"]
+                rows += [one, two]
+    runs.write("scaling", rows, line=in_words, key=("task", "backend", "num_processes"))
 
 
 def part_of(sample: Path, folder: Path) -> Path:
@@ -56,11 +64,13 @@ def part_of(sample: Path, folder: Path) -> Path:
     return folder
 
 
-def train(backend: str, count: int, output: Path, dogs: Path, weights: Path) -> dict:
-    """Trains in a number of processes; a row."""
-    row = {"backend": backend, "num_processes": count, "threads_a_process": max((os.cpu_count() or 1) // count, 1)}
-    told = ["--preset", f"applications:resnet50:{weights}", "--dataset", dogs, "--output", output, *FLAGS]
-    print(f"\n{backend}, {count} processes", flush=True)
+def train(task: str, backend: str, count: int, output: Path, dogs: Path, weights: Path) -> dict:
+    """Trains in a number of processes; a row, whose `seconds` are of a step or of the features of all pictures."""
+    threads = max((os.cpu_count() or 1) // count, 1)
+    row = {"task": task, "backend": backend, "num_processes": count, "threads_a_process": threads}
+    preset = f"applications:resnet50:{weights / WEIGHTS}"
+    told = ["--preset", preset, "--dataset", dogs, "--output", output, *FLAGS[task]]
+    print(f"\n{task}: {backend}, {count} processes", flush=True)
     start = [LAUNCHER, str(count)] if count > 1 else ["-m", "keras_dogs.train"]
     # One thread each; PyTorch's number is the launcher's.
     one_thread = {"XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false", "TF_NUM_INTRAOP_THREADS": "1"}
@@ -74,7 +84,8 @@ def train(backend: str, count: int, output: Path, dogs: Path, weights: Path) -> 
         "distribution": record.distribution,
         "preset": Path(record.preset).name,
         "num_train": record.dataset.num_train,
-        "step_s": record.throughput.step_time_ms / 1000,
+        "num_test": record.dataset.num_test,
+        "seconds": record.timings.features_s or record.throughput.step_time_ms / 1000,
         "train_images_per_second": record.throughput.train_images_per_second,
         "predict_images_per_second": record.throughput.predict_images_per_second,
         "test_top1_accuracy": record.test.top1_accuracy,
@@ -89,7 +100,8 @@ def in_words(row: dict) -> str:
     """What is printed of a row."""
     ratio = f", {row['ratio_to_one_process']:.2f} of the speed of one" if "ratio_to_one_process" in row else ""
     return (
-        f"{row['num_processes']} processes: {row['step_s']:.2f} s a step{ratio}; top-1 {row['test_top1_accuracy']:.1%}"
+        f"{row['task']}, {row['num_processes']} processes: {row['seconds']:.2f} s{ratio}; "
+        f"top-1 {row['test_top1_accuracy']:.1%}"
     )
 
 
