@@ -1,7 +1,7 @@
 """One process against two on this host: `python benchmarks/scaling.py --sample FOLDER --weights FOLDER`.
 
 Real dogs, the real ResNet-50: all its weights trained on a part of the sample, for a run to take minutes, and its head
-trained on all of the sample. Two processes have one thread each where one has all cores: what they lose is what it costs
+trained on all of it. Two processes have one thread each where one has all cores: what they lose is what it costs
 to be two, as there is no device more.
 """
 

@@ -119,13 +119,14 @@ def _inputs_of(attention: list):
 
         return watch
 
-    for layer in attention:
-        layer.call = watching(layer, layer.call)
+    calls = [layer.call for layer in attention]  # the class' own, or a faster one
+    for layer, call in zip(attention, calls):
+        layer.call = watching(layer, call)
     try:
         yield seen
     finally:
-        for layer in attention:
-            del layer.call  # the class's own shows again
+        for layer, call in zip(attention, calls):
+            layer.call = call
 
 
 def _attention_weights(layer, query) -> np.ndarray:

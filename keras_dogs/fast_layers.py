@@ -171,12 +171,15 @@ def _gelu_with_kept_gradient():
 
 
 def _speed_up_on_torch(layer) -> None:
-    """Convolutions and pooling without the two copies of their input that Keras makes; norms and dense layers whole.
+    """Convolutions, pooling attention without the copies of their input that Keras makes; norms, dense layers whole.
 
     Keras lays the channels first and then, for the kernel, last again (keras#22324), takes a batch norm apart into five
-    passes, and adds a bias in one of its own. ResNet-18, batch 16, two cores: 1.3 times faster steps.
+    passes, adds a bias in one of its own, and holds all that layers gave until the model is through. ResNet-18, batch
+    16, two cores: 1.3 times faster steps; ViT-Ti/16 predicts 1.2 times faster.
     """
     _take_rows(layer)
+    if hasattr(layer, "_run_through_graph"):
+        layer._run_through_graph = functools.partial(_run_and_forget, layer, _last_uses(layer))
     if getattr(layer, "data_format", None) == "channels_last":
         if type(layer) is keras.layers.Conv2D and _pads_alike(layer):
             layer.convolution_op = functools.partial(_convolve, layer)
@@ -184,6 +187,58 @@ def _speed_up_on_torch(layer) -> None:
             layer.call = functools.partial(_max_pool, layer)
     elif type(layer) is keras.layers.BatchNormalization and layer.axis in (-1, 3) and not layer.renorm:
         layer.call = functools.partial(_normalise_batch, layer)
+    elif type(layer) is keras.layers.MultiHeadAttention and not (layer._dropout or layer._use_gate):
+        layer.call = functools.partial(_attend, layer)
+
+
+def _last_uses(model) -> list[tuple]:
+    """Each node of a graph as Keras runs them, with the tensors, by `id`, that nothing after it needs."""
+    nodes = [node for depth in sorted(model._nodes_by_depth, reverse=True) for node in model._nodes_by_depth[depth]]
+    nodes = [node for node in nodes if node.operation and not node.is_input]
+    needed, found = {id(tensor) for tensor in model.outputs}, []
+    for node in reversed(nodes):
+        tensors = {id(tensor) for tensor in [*node.input_tensors, *node.outputs]}
+        found.append((node, tensors - needed))
+        needed |= tensors
+    return found[::-1]
+
+
+def _run_and_forget(model, last_uses, inputs, operation_fn=lambda operation: operation, call_fn=None):
+    """A model's own way through its layers, which lets go of what each gave once the last has read it.
+
+    ResNet-50, 64 pictures to predict on two cores: 3.4 GiB instead of 10.5, and 14 images/s instead of 5.5.
+    """
+    if call_fn is not None:
+        return type(model)._run_through_graph(model, inputs, operation_fn, call_fn)
+    held = dict(zip(map(id, model.inputs), keras.tree.flatten(inputs)))
+    del inputs
+    for node, done in last_uses:
+        arguments, named = node.arguments.fill_in(held)
+        outputs = operation_fn(node.operation)(*arguments, **named)
+        held.update(zip(map(id, node.outputs), keras.tree.flatten(outputs)))
+        for tensor in done:
+            del held[tensor]
+        del arguments, named, outputs
+    return keras.tree.pack_sequence_as(model._outputs_struct, [held[id(tensor)] for tensor in model.outputs])
+
+
+def _attend(layer, query, value, key=None, training=None, **asked):
+    """Attention of a sequence to itself: queries, keys and values of one product, and not copied for the kernel."""
+    import torch
+
+    is_plain = value is query and (key is None or key is query) and getattr(query, "_keras_mask", None) is None
+    if not is_plain or any(value is not None and value is not False for value in asked.values()):
+        return type(layer).call(layer, query, value, key, training=training, **asked)
+    parts, (count, length, depth) = (layer.query_dense, layer.key_dense, layer.value_dense), query.shape
+    rows = query.reshape(-1, depth)
+    kernel = torch.cat([ops.convert_to_tensor(part.kernel).reshape(depth, -1) for part in parts], 1)
+    if layer._use_bias:
+        rows = torch.cat([ops.convert_to_tensor(part.bias).reshape(-1) for part in parts]).addmm(rows, kernel)
+    else:
+        rows = rows @ kernel
+    split = rows.reshape(count, length, 3, layer.num_heads, -1).permute(2, 0, 3, 1, 4)
+    attended = torch.nn.functional.scaled_dot_product_attention(*split, scale=layer._inverse_sqrt_key_dim)
+    return layer.output_dense(attended.transpose(1, 2))
 
 
 def _pads_alike(layer) -> bool:

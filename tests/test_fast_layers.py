@@ -1,5 +1,7 @@
 """What a backend's faster ways change is rounding alone: against Keras' own layers, forward and in training."""
 
+import weakref
+
 import keras
 import numpy as np
 import pytest
@@ -139,6 +141,50 @@ def test_mixed_precision(name, rng):
         np.asarray(keras.ops.convert_to_numpy(keras.ops.cast(model(images), "float32"))) for model in (plain, fast)
     ]
     np.testing.assert_allclose(outputs[1], outputs[0], atol=0.03 * np.abs(outputs[0]).max())
+
+
+@pytest.mark.parametrize("how", ["of another", "masked", "causal", "with its weights"])
+def test_attention_that_is_asked_for_more(how, rng):
+    """A sequence's attention to itself has a faster way; any other is Keras' own."""
+    query, value = keras.Input((5, 8)), keras.Input((5, 8))
+    attention = keras.layers.MultiHeadAttention(2, 4)
+    asked = {
+        "of another": {},
+        "masked": {"attention_mask": np.tril(np.ones((1, 5, 5), "bool"), 1)},
+        "causal": {"use_causal_mask": True},
+        "with its weights": {"return_attention_scores": True},
+    }[how]
+    model = keras.Model([query, value], attention(query, value if how == "of another" else query, **asked))
+    inputs = [rng.normal(size=(3, 5, 8)).astype("float32") for _ in range(2)]
+    before = model.predict_on_batch(inputs)
+    fast_layers.speed_up(model)
+    for now, then in zip(keras.tree.flatten(model.predict_on_batch(inputs)), keras.tree.flatten(before)):
+        np.testing.assert_allclose(now, then, atol=1e-6)
+
+
+class Witness(keras.layers.Layer):
+    """Passes on a new tensor, and keeps of it whether it still is."""
+
+    def call(self, inputs):
+        outputs = inputs + 1.0
+        self.seen = weakref.ref(outputs)
+        return outputs
+
+
+@pytest.mark.skipif(backend.name() != "torch", reason="the others compile a step, and free as they see fit")
+def test_what_no_layer_needs_any_more_is_freed(rng):
+    witnesses = [Witness() for _ in range(5)]
+    alive = []
+    count = keras.layers.Lambda(lambda x: alive.append(sum(one.seen() is not None for one in witnesses)) or x * 1.0)
+    x = inputs = keras.Input((3,))
+    x = first = witnesses[0](x)
+    for witness in witnesses[1:]:
+        x = witness(x)
+    model = keras.Model(inputs, keras.layers.Add()([count(x), first]))  # a shortcut past them all
+    fast_layers.speed_up(model)
+    alive.clear()
+    np.testing.assert_allclose(model.predict_on_batch(np.zeros((2, 3), "float32")), 6.0)
+    assert alive == [2]  # the last, and the shortcut
 
 
 def test_something_is_swapped():

@@ -10,6 +10,7 @@ from keras_dogs.layers.draw_keys import RandomLayer
 
 _AREA, _RATIO, _TOP, _LEFT, _FLIP = range(5)
 _PIXEL = 4096  # units a pixel in which places are computed: whole numbers, the same on every backend
+_BAND = 32  # output pixels that are computed together at inference, of the few input pixels that they see
 
 
 @keras.saving.register_keras_serializable(package="keras_dogs")
@@ -80,12 +81,44 @@ class RandomResizedCrop(RandomLayer):
         # `images.shape`, as TensorFlow traces sizes that vary from batch to batch as tensors, which have no truth.
         if self.evaluation_scale == 1.0 and tuple(images.shape[1:3]) == (self.height, self.width):
             return images
-        height, width = ops.shape(images)[1:3]
+        height, width, channels = ops.shape(images)[1:]
         extent = np.array([round(self.evaluation_scale * boxes.SIDE)], "int32")
         start = (boxes.SIDE - extent) // 2
         rows = self._sampling_matrix(start, extent, self.height, height)[0]
         columns = self._sampling_matrix(start, extent, self.width, width)[0]
-        return self._clip(ops.einsum("jw,biwc->bijc", columns, ops.einsum("ih,bhwc->biwc", rows, images)))
+        # As products of large matrices whose last axis is long, so without a copy of the pictures in another order.
+        images = ops.reshape(ops.cast(images, "float32"), (-1, height, width * channels))
+        bands = self._bands(self.height, images.shape[1])
+        images = ops.concatenate([rows[out, seen] @ images[:, seen] for out, seen in bands], axis=1)
+        images = ops.reshape(images, (-1, width * channels))
+        bands = self._bands(self.width, width)
+        images = ops.concatenate(
+            [
+                images[:, seen.start * channels : seen.stop * channels] @ _for_channels(columns[out, seen], channels)
+                for out, seen in bands
+            ],
+            axis=1,
+        )
+        return self._clip(ops.reshape(images, (-1, self.height, self.width, channels)))
+
+    def _bands(self, num_outputs: int, num_inputs) -> list[tuple[slice, slice]]:
+        """Neighbouring output pixels and the input pixels that have a weight in them: all, where that is not known."""
+        if not isinstance(num_inputs, int):
+            return [(slice(0, num_outputs), slice(0, num_inputs))]
+        step = self.evaluation_scale * num_inputs / num_outputs
+        margin = (1 - self.evaluation_scale) / 2 * num_inputs
+        reach = _REACH[self.interpolation] * max(step, 1.0) + 1.0
+        firsts = range(0, num_outputs, _BAND)
+        return [
+            (
+                slice(first, min(first + _BAND, num_outputs)),
+                slice(
+                    max(int(margin + first * step - reach), 0),
+                    min(int(margin + (first + _BAND) * step + reach) + 1, num_inputs),
+                ),
+            )
+            for first in firsts
+        ]
 
     def _clip(self, images):
         """Bicubic weights below zero overshoot."""
@@ -129,6 +162,14 @@ def _cubic(distance):
 
 
 _FILTERS = {"bilinear": _triangle, "bicubic": _cubic}
+_REACH = {"bilinear": 1, "bicubic": 2}  # how far from its centre a filter has weights
+
+
+def _for_channels(matrix, channels: int):
+    """What `matrix`, `(outputs, inputs)`, does to pixels, for rows in which pixels lie channel by channel."""
+    outputs, inputs = ops.shape(matrix)
+    spread = ops.einsum("oi,cd->icod", matrix, np.eye(channels, dtype="float32"))
+    return ops.reshape(spread, (inputs * channels, outputs * channels))
 
 
 def _sampling_matrix(kernel, start, extent, num_outputs: int, num_inputs, reversed_=None):
