@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import runs
+import scaling
 
 from keras_dogs.costs import count_gflops
 from keras_dogs.costs import count_parameters
@@ -21,6 +22,8 @@ MODELS = {
 TFLOPS, SHARE = 790, {"resnet": 0.15, "vit": 0.4}
 BATCH = 64  # pictures a device
 BYTES = 4  # of a gradient: variables are float32 under every policy
+# Of each task of `scaling.py`, what its seconds are.
+WHAT = {scaling.ALL_WEIGHTS: "s a step", scaling.PROBE: "s for all features"}
 # Bytes a second each way of a device, and how many devices there are.
 LINKS = {
     "NVLink 4, 8 devices": (450e9, 8),
@@ -69,18 +72,27 @@ def measured() -> str:
     parts = []
     for file in sorted(runs.RESULTS.glob("scaling-*.json")):
         result = json.loads(file.read_text())
-        lines = ["| backend | processes | s a step | of one process' speed | top-1 | test loss |", "|---" * 6 + "|"]
-        for row in result["rows"]:
-            cells = [runs.PROSE[row["backend"]], str(row["num_processes"])]
-            if "error" in row:
-                cells += [row["error"], "", "", ""]
-            else:
-                ratio = f"{row['ratio_to_one_process']:.2f}" if "ratio_to_one_process" in row else ""
-                cells += [f"{row['step_s']:.2f}", ratio, f"{row['test_top1_accuracy']:.1%}", f"{row['test_loss']:.4f}"]
-            lines.append(f"| {' | '.join(cells)} |")
         machine = result["machine"]
-        parts.append(f"{machine['cores']} cores of an {machine['processor']}:\n\n" + "\n".join(lines))
+        parts.append(f"{machine['cores']} cores of an {machine['processor']}:")
+        for task, what in WHAT.items():
+            lines = [
+                f"| {task} | processes | {what} | of one process' speed | top-1 | test loss | memory a process, GiB |",
+                "|---" * 7 + "|",
+            ]
+            lines += [_measured_row(row) for row in result["rows"] if row["task"] == task]
+            parts.append("\n".join(lines))
     return "\n\n".join(parts)
+
+
+def _measured_row(row: dict) -> str:
+    cells = [runs.PROSE[row["backend"]], str(row["num_processes"])]
+    if "error" in row:
+        cells += [row["error"], "", "", "", ""]
+    else:
+        ratio = f"{row['ratio_to_one_process']:.2f}" if "ratio_to_one_process" in row else ""
+        cells += [f"{row['seconds']:,.2f}" if row["seconds"] < 100 else f"{row['seconds']:,.0f}", ratio]
+        cells += [f"{row['test_top1_accuracy']:.1%}", f"{row['test_loss']:.4f}", f"{row['peak_memory_gib']:.1f}"]
+    return f"| {' | '.join(cells)} |"
 
 
 def insert(text: str) -> str:

@@ -26,6 +26,7 @@ from keras_dogs.classifier import SmoothedCrossentropy
 from keras_dogs.classifier import StepLoss
 from keras_dogs.classifier import TrainAccuracy
 from keras_dogs.config import TrainConfig
+from keras_dogs.errors import Interrupted
 from keras_dogs.errors import UserError
 from keras_dogs.loaders.batches import EpochOrder
 from keras_dogs.loaders.batches import TrainingBatches
@@ -195,14 +196,18 @@ def _train_head(plan: Plan, classifier: keras.Model, pictures: Pictures, views: 
     began = time.perf_counter()
     extractor = models.feature_extractor(classifier)
     train_images = pictures.train.images
-    features = _extract_views(classifier, train_images, views) if views else _extract(extractor, train_images, "train")
+    features = (
+        _extract_views(plan, classifier, train_images, views)
+        if views
+        else _extract(plan, extractor, train_images, "train")
+    )
     mean, scale = standardisation(features)
     labels = np.tile(pictures.train.labels, max(views, 1))
     names = pictures.train.names * max(views, 1)
     train = dataclasses.replace(pictures.train, images=(features - mean) * scale, labels=labels, names=names)
     predict, labels = None, None
     if pictures.validation:
-        standardised = (_extract(extractor, pictures.validation.images, "validation") - mean) * scale
+        standardised = (_extract(plan, extractor, pictures.validation.images, "validation") - mean) * scale
         predict, labels = lambda: predict_in_batches(probe, standardised, 256)[0], pictures.validation.labels
 
     head = classifier.get_layer("head")
@@ -226,19 +231,25 @@ def standardisation(features) -> tuple[np.ndarray, float]:
     return mean, _NORM / max(float(np.sqrt(np.mean(((features - mean) ** 2).sum(axis=1)))), 1e-12)
 
 
-def _extract_views(classifier: keras.Model, images, views: int) -> np.ndarray:
+def _extract_views(plan: Plan, classifier: keras.Model, images, views: int) -> np.ndarray:
     extractor, steps = models.view_extractor(classifier), -(-len(images) // _FEATURE_BATCH)
     found = []
     for view in range(views):
         extractor.first_step = view * steps
-        found.append(_extract(extractor, images, f"view {view + 1} of {views} of train"))
+        found.append(_extract(plan, extractor, images, f"view {view + 1} of {views} of train"))
     extractor.go_to(steps)  # where a single process has come to
     return np.concatenate(found)
 
 
-def _extract(extractor: keras.Model, images, what: str) -> np.ndarray:
+def _extract(plan: Plan, extractor: keras.Model, images, what: str) -> np.ndarray:
+    def counted():
+        on_batch()
+        if plan.stop.status:
+            text = f"stopped before the first step, nothing is saved; {artifacts.how_to_go_on(plan.folder)}"
+            raise Interrupted(text, plan.stop.status)
+
     with progress.counting(f"Features of {what} (batches)", -(-len(images) // _FEATURE_BATCH)) as on_batch:
-        return predict_in_batches(extractor, images, _FEATURE_BATCH, on_batch)[0]
+        return predict_in_batches(extractor, images, _FEATURE_BATCH, counted)[0]
 
 
 def _fit(plan: Plan, task: Task) -> Fitted:

@@ -17,8 +17,10 @@ from conftest import files_below
 import keras_dogs
 from keras_dogs import artifacts
 from keras_dogs import checkpoints
+from keras_dogs import fitting
 from keras_dogs.config import DataConfig
 from keras_dogs.config import TrainConfig
+from keras_dogs.errors import Interrupted
 from keras_dogs.errors import UserError
 from keras_dogs.training import fine_tune
 
@@ -209,6 +211,25 @@ def test_a_signal_finishes_the_step_and_says_how_to_go_on(tmp_path, dogs):
     assert process.returncode == 143 and "Traceback" not in err
     assert "which is saved; go on with: python -m keras_dogs.train --resume --output" in err
     assert not (tmp_path / "run" / "record.json").exists() and not (tmp_path / "run" / ".lock").exists()
+
+
+def test_a_signal_while_features_are_computed(monkeypatch, tmp_path, dogs):
+    """Of a large backbone they take minutes, and there is no step yet to finish."""
+    predict, asked = fitting.predict_in_batches, []
+
+    def interrupted(*arguments):
+        if not asked:
+            asked.append(signal.raise_signal(signal.SIGTERM))
+        return predict(*arguments)
+
+    monkeypatch.setattr(fitting, "predict_in_batches", interrupted)
+    told = TrainConfig(
+        data=DataConfig(dataset=str(dogs)), output=tmp_path / "run", linear_probe=True, epochs=2, batch_size=4
+    )
+    with pytest.raises(Interrupted, match="nothing is saved; go on with: .*--resume") as stopped:
+        fine_tune(told)
+    assert stopped.value.status == 143 and not list(tmp_path.glob("run/checkpoints/step-*"))
+    assert len(fine_tune(TrainConfig(output=tmp_path / "run", resume=True)).record.epoch_end_s) == 2
 
 
 def test_two_processes_do_not_share_a_folder(dogs, broken):
