@@ -226,10 +226,9 @@ def test_a_signal_while_features_are_computed(monkeypatch, tmp_path, dogs):
     told = TrainConfig(
         data=DataConfig(dataset=str(dogs)), output=tmp_path / "run", linear_probe=True, epochs=2, batch_size=4
     )
-    with pytest.raises(Interrupted, match="nothing is saved; go on with: .*--resume") as stopped:
+    with pytest.raises(Interrupted, match="before the first step; there was nothing to save") as stopped:
         fine_tune(told)
-    assert stopped.value.status == 143 and not list(tmp_path.glob("run/checkpoints/step-*"))
-    assert len(fine_tune(TrainConfig(output=tmp_path / "run", resume=True)).record.epoch_end_s) == 2
+    assert stopped.value.status == 143 and not list(tmp_path.iterdir())
 
 
 def test_two_processes_do_not_share_a_folder(dogs, broken):
