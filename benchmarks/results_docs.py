@@ -92,9 +92,30 @@ def _throughput(result: dict) -> str:
     ]
     return (
         f"\n## Images a second\n\n{_machine(result)}\n\nBatch 16 at 224 pixels, float32. `keras_dogs` has `standard` "
-        "augmentation in its training step, the others none. A ratio is of one round: to Flax on JAX, to bare KerasHub "
-        "on TensorFlow, to the faster of timm and transformers on PyTorch.\n\n" + pages.table(header, rows)
+        "augmentation in its training step, and resizes what it predicts; the others have pictures that are ready. A "
+        "ratio is of one round: to Flax on JAX, to bare KerasHub on TensorFlow, to the faster of timm and transformers "
+        "on PyTorch.\n\n### Of the peer's speed\n\n"
+        + _in_short(result["rows"])
+        + "\n\n*Best of all*: the fastest backend "
+        "of keras_dogs against the fastest of timm, transformers and Flax.\n\n### Each of them\n\n"
+        + pages.table(header, rows)
     )
+
+
+def _in_short(rows: list[dict]) -> str:
+    """Ratios to the peers, a line a model and mode."""
+    measured = [row for row in rows if "error" not in row]
+    lines = []
+    for model, mode in dict.fromkeys((row["model"], row["mode"]) for row in measured):
+        of_model = [row for row in measured if (row["model"], row["mode"]) == (model, mode)]
+        own = {row["backend"]: row for row in of_model if row["engine"] == "keras_dogs"}
+        ratios = [own[name].get("ratio_to_best_peer") if name in own else None for name in runs.PROSE]
+        fastest = max((row["images_per_second"]["median"] for row in own.values()), default=0)
+        peers = [row for row in of_model if row["engine"] not in ("keras_dogs", "keras_hub")]
+        peer = max((row["images_per_second"]["median"] for row in peers), default=None)
+        best = f"{fastest / peer:.2f}" if peer and own else "–"
+        lines.append([model, mode, *(f"{statistics.median(ratio):.2f}" if ratio else "–" for ratio in ratios), best])
+    return pages.table(["model", "mode", *runs.PROSE.values(), "best of all"], lines)
 
 
 def draw() -> None:
