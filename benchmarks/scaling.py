@@ -20,7 +20,7 @@ from keras_dogs.records import RunRecord
 LAUNCHER = Path(__file__).parents[1] / "scripts" / "local_processes.py"
 WEIGHTS = "resnet50_imagenet1k_fp16.weights.h5"
 NUM_BREEDS = 6
-# What is trained, and which figure of the record tells its speed.
+# Flags of `train` for what is trained.
 ALL_WEIGHTS, PROBE = "all weights, 6 breeds", "linear probe, the whole sample"
 FLAGS = {
     ALL_WEIGHTS: ["--epochs", "1", "--batch-size", "16", "--canvas-size", "256"],

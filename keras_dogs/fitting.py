@@ -245,7 +245,9 @@ def _extract(plan: Plan, extractor: keras.Model, images, what: str) -> np.ndarra
     def counted():
         on_batch()
         if plan.stop.status:
-            raise Interrupted("stopped before the first step; there was nothing to save", plan.stop.status)
+            begun = f"nothing was added to what is saved; {artifacts.how_to_go_on(plan.folder)}"
+            text = begun if plan.checkpoints.files() else "stopped before the first step; there was nothing to save"
+            raise Interrupted(text, plan.stop.status)
 
     with progress.counting(f"Features of {what} (batches)", -(-len(images) // _FEATURE_BATCH)) as on_batch:
         return predict_in_batches(extractor, images, _FEATURE_BATCH, counted)[0]
