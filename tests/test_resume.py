@@ -230,6 +230,14 @@ def test_a_signal_while_features_are_computed(monkeypatch, tmp_path, dogs):
         fine_tune(told)
     assert stopped.value.status == 143 and not list(tmp_path.iterdir())
 
+    asked.append("once")
+    killed_at(monkeypatch, dogs, tmp_path / "run", 2, "after", linear_probe=True, mixup=None)
+    asked.clear()
+    before = files_below(tmp_path / "run" / "checkpoints")
+    with pytest.raises(Interrupted, match="go on with: .*--resume"):
+        fine_tune(TrainConfig(output=tmp_path / "run", resume=True))
+    assert before and files_below(tmp_path / "run" / "checkpoints") == before
+
 
 def test_two_processes_do_not_share_a_folder(dogs, broken):
     with filelock.FileLock(broken / ".lock"):
