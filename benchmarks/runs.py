@@ -55,6 +55,7 @@ def measure(backend: str, *arguments):
     command = [sys.executable, *map(str, arguments)]
     done = subprocess.run(command, env={**os.environ, "KERAS_BACKEND": backend}, capture_output=True, text=True)
     if done.returncode:
+        print(done.stderr[-4000:], file=sys.stderr)
         return {"error": done.stderr.strip().splitlines()[-1]}
     return json.loads(done.stdout.splitlines()[-1])
 

@@ -32,6 +32,7 @@ ENGINES = (
 )
 # The peers that a backend must hold its own against; TensorFlow has none but KerasHub.
 PEERS = {"jax": ("flax",), "tensorflow": ("keras_hub",), "torch": ("timm", "transformers")}
+_WARM_UP = 4  # steps; on PyTorch ours are traced at the third
 
 
 def main():
@@ -105,17 +106,19 @@ def measure(engine: str, model: str, mode: str, flags) -> dict:
             backend.select()  # and what it does for a backend, which bare KerasHub has not
         build = {"keras_dogs": ours, "keras_hub": keras_hub}[engine]
         run, compiled = build(model, mode, flags.batch_size, flags.dtype)
-        seconds = run(flags.steps + 2)
+        seconds = run(flags.steps + _WARM_UP)
+        compiled = compiled()
         extra = {"peak_memory_gib": backend.peak_memory_gib(), "versions": backend.versions()}
     else:
         steps = dict(zip(("train", "predict"), getattr(peers, engine)(model, flags.batch_size, flags.dtype)))
-        seconds, compiled = _times(steps[mode], flags.steps + 2), "jit" if engine == "flax" else "eager"
+        read = {"train": lambda: float(steps["train"]()), "predict": steps["predict"]}[mode]
+        seconds, compiled = _times(read, flags.steps + _WARM_UP), "jit" if engine == "flax" else "eager"
         extra = {"peak_memory_gib": _peak_memory_gib(engine)}
-    return {"first_step_s": seconds[0], "seconds": seconds[2:], "compiled": compiled, **extra}
+    return {"first_step_s": max(seconds[:_WARM_UP]), "seconds": seconds[_WARM_UP:], "compiled": compiled, **extra}
 
 
 def ours(model: str, mode: str, batch_size: int, dtype: str):
-    """A function of a number of steps to the seconds of each, and how it is compiled."""
+    """A function of a number of steps to the seconds of each, and one that says how they ran."""
     import numpy as np
 
     import keras_dogs
@@ -160,7 +163,7 @@ def _keras_steps(model, images, mode: str, build_first: bool = False):
     if build_first:
         model.optimizer.build(model.trainable_variables)  # as `train` does
     if mode == "predict":
-        return (lambda steps: _times(lambda: model.predict_on_batch(images), steps)), backend.describe_execution(model)
+        return (lambda steps: _times(lambda: model.predict_on_batch(images), steps)), lambda: in_what_way(model)
 
     class Clock(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
@@ -184,7 +187,15 @@ def _keras_steps(model, images, mode: str, build_first: bool = False):
         model.fit(Batches(steps), epochs=1, verbose=0, shuffle=False, callbacks=[clock])
         return [end - begin for begin, end in zip(clock.ends, clock.ends[1:])]
 
-    return run, backend.describe_execution(model)
+    return run, lambda: in_what_way(model)
+
+
+def in_what_way(model) -> str:
+    """How the steps of a Keras model ran."""
+    from keras_dogs import backend
+    from keras_dogs import tracing
+
+    return tracing.describe(model) or backend.describe_execution(model)
 
 
 def _times(step, count: int) -> list[float]:

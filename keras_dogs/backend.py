@@ -256,6 +256,33 @@ def on_device(array):
     raise ValueError(f"Unknown backend: {name()}")
 
 
+def sent(array):
+    """A batch's array on its way to the device, where Keras would wait for all steps before it; or as it is.
+
+    That is PyTorch's copy from memory that the system may move, to a GPU.
+    """
+    if name() != "torch" or not has_accelerator():
+        return array
+    import torch
+
+    return torch.from_numpy(array).pin_memory().to("cuda", non_blocking=True)
+
+
+@contextlib.contextmanager
+def exact_products():
+    """Within it, products of float32 are such on an accelerator, too, where JAX would round their factors to TF32.
+
+    PyTorch has them exact unless it is told otherwise; TensorFlow can be told for the whole process alone (`--strict`).
+    """
+    if name() != "jax" or not has_accelerator():
+        yield
+        return
+    import jax
+
+    with jax.default_matmul_precision("highest"):
+        yield
+
+
 def versions() -> dict[str, str]:
     """Versions of what a result depends on."""
     packages = ("keras", "keras-hub", "numpy", "pillow", name()) + (("jaxlib",) if name() == "jax" else ())

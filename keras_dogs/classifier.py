@@ -5,6 +5,7 @@ from keras import ops
 
 from keras_dogs import devices
 from keras_dogs import fast_layers
+from keras_dogs import tracing
 from keras_dogs.layers import Mixing
 
 
@@ -19,6 +20,7 @@ class Classifier(keras.Model):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         fast_layers.speed_up(self)
+        tracing.trace(self)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """See `keras.Model.compute_loss`."""

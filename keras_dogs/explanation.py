@@ -10,6 +10,7 @@ from keras import ops
 
 from keras_dogs import figures
 from keras_dogs import models
+from keras_dogs import tracing
 from keras_dogs.datasets import display_name
 from keras_dogs.datasets.pictures import UnreadablePicture
 from keras_dogs.datasets.pictures import open_picture
@@ -93,7 +94,7 @@ def attention_rollout(classifier: keras.Model, images) -> np.ndarray:
     if not attention:
         family = family_of(models.backbone_of(classifier))
         raise UserError(f"attention rollout: a {family} keeps its attention to itself; ViT, DeiT and DINOv2 show it")
-    with _inputs_of(attention) as seen:
+    with _inputs_of(attention) as seen, tracing.layer_by_layer():
         classifier(images, training=False)
     flow = None
     for layer, query in seen:

@@ -8,6 +8,7 @@ import numpy as np
 from keras_dogs import imagenet
 from keras_dogs import layers
 from keras_dogs import progress
+from keras_dogs import tracing
 from keras_dogs.classifier import Classifier
 from keras_dogs.errors import UserError
 from keras_dogs.errors import first_line
@@ -294,7 +295,9 @@ def from_table(classifier: keras.Model, canvases: np.ndarray) -> keras.Model:
 
 def feature_extractor(classifier: keras.Model) -> keras.Model:
     """The part of a classifier before its head: pictures -> features `(batch, hidden)`; layers are shared."""
-    return keras.Model(classifier.input, classifier.get_layer("head").input, name="feature_extractor")
+    extractor = keras.Model(classifier.input, classifier.get_layer("head").input, name="feature_extractor")
+    tracing.trace(extractor)
+    return extractor
 
 
 def view_extractor(classifier: keras.Model) -> keras.Model:
@@ -305,7 +308,10 @@ def view_extractor(classifier: keras.Model) -> keras.Model:
     pipeline = image_pipeline(classifier)
     names = [layer.name for layer in classifier.layers]
     features = classifier.get_layer("dropout").input[0] if "dropout" in names else classifier.get_layer("head").input
-    return _ViewExtractor(pipeline, keras.Model(pipeline.output, features), classifier.get_layer("draw_keys"))
+    rest = keras.Model(pipeline.output, features)
+    for part in (pipeline, rest):
+        tracing.trace(part)
+    return _ViewExtractor(pipeline, rest, classifier.get_layer("draw_keys"))
 
 
 class _ViewExtractor(keras.Model):

@@ -23,6 +23,7 @@ from keras_dogs import network
 from keras_dogs import presets
 from keras_dogs import progress
 from keras_dogs import recipes
+from keras_dogs import tracing
 from keras_dogs.checkpoints import Checkpoints
 from keras_dogs.config import TrainConfig
 from keras_dogs.datasets import Dataset
@@ -136,7 +137,7 @@ def _fine_tune(config: TrainConfig, began: float, started: float) -> Run:
             device=backend.describe_device(),
             dtype_policy=config.dtype_policy,
             jit_compile=bool(fitted.model.jit_compile),
-            execution=backend.describe_execution(fitted.model),
+            execution=tracing.describe(fitted.model) or backend.describe_execution(fitted.model),
             cache=place.in_words,
             num_devices=engine.num_devices,
             num_processes=engine.group.num_processes,

@@ -52,7 +52,8 @@ class ColorJitter(RandomLayer):
         self.hue, self.grey = hue, grey
 
     def convert(self, images):
-        return images * np.float32(self.scale) + np.float32(self.offset)
+        scale, shift = self._scale_and_shift()
+        return images * scale + shift
 
     def augment(self, images, keys):
         if not any((self.brightness, self.contrast, self.saturation, self.hue, self.grey)):
@@ -75,21 +76,25 @@ class ColorJitter(RandomLayer):
         return self._apply(images, matrix, offset)
 
     def _apply(self, images, matrix, offset):
-        scale, shift = np.float32(self.scale), np.float32(self.offset)
+        scale, shift = self._scale_and_shift()
         matrix = ops.transpose(matrix, (0, 2, 1)) * scale
         offset = ops.expand_dims(offset * scale + shift, 1)
         height, width = ops.shape(images)[1:3]
         colors = ops.matmul(ops.reshape(images, (-1, height * width, 3)), matrix) + offset
         black, white = shift, 255 * scale + shift
-        colors = ops.clip(colors, np.minimum(black, white), np.maximum(black, white))
+        colors = ops.clip(colors, ops.minimum(black, white), ops.maximum(black, white))
         return ops.reshape(colors, (-1, height, width, 3))
 
+    def _scale_and_shift(self):
+        """Of each channel; tensors, as PyTorch hands a product with an array of NumPy to NumPy."""
+        return ops.convert_to_tensor(self.scale, "float32"), ops.convert_to_tensor(self.offset, "float32")
+
     def _draw_hue(self, keys):
-        turn = (2 * draws.uniform(keys, self.draw_stream(_HUE)) - 1) * np.float32(2 * np.pi * self.hue)
+        turn = (2 * draws.uniform(keys, self.draw_stream(_HUE)) - 1) * float(2 * np.pi * self.hue)
         cosine, sine = (ops.reshape(value, (-1, 1, 1)) for value in (ops.cos(turn), ops.sin(turn)))
         back = np.linalg.inv(_TO_YIQ)
         still, same, across = (
-            (back @ np.array(part) @ _TO_YIQ).astype("float32")[None]
+            ops.convert_to_tensor((back @ np.array(part) @ _TO_YIQ).astype("float32")[None])
             for part in (
                 [[1, 0, 0], [0, 0, 0], [0, 0, 0]],
                 [[0, 0, 0], [0, 1, 0], [0, 0, 1]],
@@ -117,4 +122,5 @@ class ColorJitter(RandomLayer):
 def _towards_grey(saturation):
     """The matrix of a saturation factor: 1 leaves a colour, 0 makes it grey."""
     saturation = ops.reshape(saturation, (-1, 1, 1))
-    return saturation * np.eye(3, dtype="float32")[None] + (1 - saturation) * np.tile(GREY, (3, 1))[None]
+    as_it_is, grey = (ops.convert_to_tensor(each[None]) for each in (np.eye(3, dtype="float32"), np.tile(GREY, (3, 1))))
+    return saturation * as_it_is + (1 - saturation) * grey

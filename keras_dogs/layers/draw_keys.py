@@ -82,9 +82,10 @@ class RandomLayer(keras.layers.Layer):
 
     def call(self, images, keys=None, training=False):
         images = ops.cast(images, self.compute_dtype)
-        if not training:
-            return self.convert(images)
-        return self.augment(images, self.own_keys(images, training=True) if keys is None else keys)
+        with backend.exact_products():
+            if not training:
+                return self.convert(images)
+            return self.augment(images, self.own_keys(images, training=True) if keys is None else keys)
 
     def augment(self, images, keys):
         """Training: draws with `keys`, int32 `(batch, 2)`."""

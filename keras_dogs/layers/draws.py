@@ -59,7 +59,7 @@ def uniform(keys, stream: int):
 
 def to_unit(random_bits):
     """Random bits, int32, to float32 in [0, 1): multiples of 2**-24."""
-    return ops.cast(_shift_right(random_bits, 8), "float32") * np.float32(2.0**-24)
+    return ops.cast(_shift_right(random_bits, 8), "float32") * 2.0**-24
 
 
 def integers(keys, stream: int, below):
@@ -109,7 +109,7 @@ def noise(keys, stream: int, size: int):
     total = sum(
         ops.bitwise_and(ops.right_shift(random_bits, np.int32(shift)), np.int32(255)) for shift in range(0, 32, 8)
     )
-    return (ops.cast(total, "float32") - 510.0) * np.float32(1 / np.sqrt(4 * (256**2 - 1) / 12))
+    return (ops.cast(total, "float32") - 510.0) * (4 * (256**2 - 1) / 12) ** -0.5
 
 
 def permutation(keys, stream: int):

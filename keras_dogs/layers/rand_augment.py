@@ -206,7 +206,7 @@ def _histogram(values):
 
 def _histogram_through(table, counts):
     """The histogram of a picture whose values, with these `counts`, went through `table`."""
-    becomes = ops.expand_dims(table, 3) == _LEVELS[None, None, None]
+    becomes = ops.expand_dims(table, 3) == ops.convert_to_tensor(_LEVELS[None, None, None])
     return ops.sum(ops.where(becomes, ops.expand_dims(counts, 3), 0), axis=2)
 
 
@@ -239,10 +239,10 @@ def _extremes(histogram):
 
 def _mean_grey(histogram):
     """The mean of the grey picture, rounded: int32 `(batch, 1, 1)`."""
-    total, count = ops.sum(histogram * _LEVELS, axis=2), ops.sum(histogram, axis=2)
+    total, count = ops.sum(histogram * ops.convert_to_tensor(_LEVELS), axis=2), ops.sum(histogram, axis=2)
     whole = ops.floor_divide(total, count)
     means = whole * 8 + ops.floor_divide((total - whole * count) * 8, count)  # in eighths
-    grey = ops.sum(means * np.array([299, 587, 114], "int32"), axis=1, keepdims=True)
+    grey = ops.sum(means * ops.convert_to_tensor([299, 587, 114], "int32"), axis=1, keepdims=True)
     return ops.expand_dims(ops.floor_divide(grey + 4000, 8000), 2)
 
 
@@ -252,7 +252,7 @@ def _blend(levels, other, factor: int):
 
 
 def _saturate(images, factor):
-    grey = ops.sum(images * GREY, axis=3, keepdims=True)
+    grey = ops.sum(images * ops.convert_to_tensor(GREY), axis=3, keepdims=True)
     return ops.clip(grey + (images - grey) * factor, 0.0, 255.0)
 
 

@@ -130,5 +130,5 @@ def sample(images, matrix, shift, fill: float):
 
 def _split(place):
     """Whole pixels, and the rest as a float32 in [0, 1) with an axis for channels."""
-    rest = ops.cast(ops.bitwise_and(place, np.int32(2 * ONE - 1)), "float32") * np.float32(0.5 / ONE)
+    rest = ops.cast(ops.bitwise_and(place, np.int32(2 * ONE - 1)), "float32") * (0.5 / ONE)
     return ops.right_shift(place, np.int32(15)), ops.expand_dims(rest, -1)

@@ -187,7 +187,7 @@ def _sampling_matrix(kernel, start, extent, num_outputs: int, num_inputs, revers
         float32 tensor of shape `(batch, num_outputs, num_inputs)`; rows sum to 1.
     """
     start, extent = (ops.expand_dims(ops.convert_to_tensor(value), 1) * num_inputs for value in (start, extent))
-    output = np.arange(num_outputs, dtype="int32")[None]
+    output = ops.expand_dims(ops.arange(num_outputs, dtype="int32"), 0)
     if reversed_ is not None:
         output = ops.where(ops.expand_dims(reversed_, 1), num_outputs - 1 - output, output)
     # extent * (output + 1/2) / num_outputs, in whole numbers that fit 32 bits.

@@ -5,6 +5,7 @@ import time
 import keras
 import numpy as np
 
+from keras_dogs import backend
 from keras_dogs import devices
 from keras_dogs.devices.engine import filled_up
 from keras_dogs.errors import UserError
@@ -67,7 +68,7 @@ class TrainingBatches(keras.utils.PyDataset):
         index += self._first
         places = self._order[index * self.batch_size : (index + 1) * self.batch_size]
         places = places[devices.current().rows(self.batch_size)]
-        return self.images[places], self.labels[places]
+        return backend.sent(self.images[places]), backend.sent(self.labels[places])
 
     def _shuffle(self):
         generator = np.random.default_rng([self.seed, self.epoch])
