@@ -7,6 +7,7 @@ from keras_dogs import devices
 from keras_dogs import fast_layers
 from keras_dogs import tracing
 from keras_dogs.layers import Mixing
+from keras_dogs.layers.draw_keys import RandomLayer
 
 
 @keras.saving.register_keras_serializable(package="keras_dogs")
@@ -19,6 +20,9 @@ class Classifier(keras.Model):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
+        for layer in self._flatten_layers():
+            if isinstance(layer, RandomLayer):
+                layer.exact = tracing.is_exact(self)
         fast_layers.speed_up(self)
         tracing.trace(self)
 

@@ -4,6 +4,7 @@ import time
 
 import keras
 import numpy as np
+from keras import ops
 
 from keras_dogs import backend
 from keras_dogs import devices
@@ -140,17 +141,26 @@ def predict_in_batches(model: keras.Model, images, batch_size: int, on_batch=Non
         The outputs as a float32 array `(num_pictures, ...)`, and pictures a second after the first batch.
     """
     engine = devices.current()
-    predict, group, go_to = engine.predictor(model), engine.group, getattr(model, "go_to", None)
-    outputs, clock, rows = [], [time.perf_counter()], []
+    predict, group, go_to = engine.predictor(model) or _predictor(model), engine.group, getattr(model, "go_to", None)
+    outputs, clock, rows, unread = [], [time.perf_counter()], [], []
+
+    def read():
+        found, num_real = unread.pop(0)
+        outputs.append(np.asarray(ops.convert_to_numpy(found), np.float32)[:num_real])
+        clock.append(time.perf_counter())
+        for _ in range(group.num_processes if on_batch else 0):
+            on_batch()
+
     for number, batch, num_real in padded_batches(images, batch_size, group.process, group.num_processes):
         if go_to:
             go_to(number)
         with engine.scoring():
-            outputs.append(np.asarray(predict(batch), np.float32)[:num_real])
+            unread.append((predict(batch), num_real))
         rows.append(number * len(batch) + np.arange(num_real))
-        clock.append(time.perf_counter())
-        for _ in range(group.num_processes if on_batch else 0):
-            on_batch()
+        if len(unread) > 1:  # the device has the next batch by now
+            read()
+    while unread:
+        read()
     num_first = len(outputs[0]) if len(outputs) > 1 else 0
     seconds = clock[-1] - clock[1 if num_first else 0]
     images_per_second = (sum(map(len, outputs)) - num_first) / seconds if outputs else 0.0
@@ -159,6 +169,13 @@ def predict_in_batches(model: keras.Model, images, batch_size: int, on_batch=Non
     whole = np.empty((len(images), *outputs[0].shape[1:]), np.float32)
     whole[np.concatenate(rows)] = np.concatenate(outputs)
     return whole, images_per_second
+
+
+def _predictor(model: keras.Model):
+    """That of the backend, compiled once a model."""
+    if not hasattr(model, "unread_outputs"):
+        model.unread_outputs = backend.predictor(model)
+    return model.unread_outputs
 
 
 def _from_all(group, outputs: list, rows: list, images_per_second: float):
