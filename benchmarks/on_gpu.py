@@ -71,7 +71,8 @@ def main():
 
         found = dict(zip(plan, workers.map(measured, plan)))
     rows = [row for of in plan for row in rows_of(of, found, flags)]
-    runs.write("on_gpu", rows, line=in_words, key=("model", "engine", "backend", "mode", "dtype"))
+    device = next((row["device"] for row in rows if "device" in row), "none")
+    runs.write("on_gpu", rows, line=in_words, key=("model", "engine", "backend", "mode", "dtype"), device=device)
 
 
 def rows_of(of: tuple, found: dict, flags) -> list[dict]:

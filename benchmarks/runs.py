@@ -65,7 +65,7 @@ def in_words(row: dict) -> str:
     return f"top-1 {row['test_top1_accuracy']:.1%} in {row['total_s']:.0f} s"
 
 
-def write(name: str, rows: list[dict], summary: dict | None = None, line=in_words, key=()) -> Path:
+def write(name: str, rows: list[dict], summary: dict | None = None, line=in_words, key=(), device="") -> Path:
     """Writes `results/<name>-<machine>.json` and prints a line a row.
 
     Args:
@@ -73,9 +73,10 @@ def write(name: str, rows: list[dict], summary: dict | None = None, line=in_word
         rows: list of dict.
         summary: dict or `None`. What follows from the rows together; goes before them.
         line: function of a row to the text that is printed of it.
+        device: str. What the file is named by, instead of the processor.
         key: tuple of str. If given, rows of an earlier result with another key stay; each row has its own commit then.
     """
-    machine = describe_machine()
+    machine = describe_machine(device)
     file = RESULTS / f"{name}-{machine['name']}.json"
     versions = {package: version for row in rows for package, version in row.pop("versions", {}).items()}
     if key and file.exists():
@@ -101,8 +102,8 @@ def write(name: str, rows: list[dict], summary: dict | None = None, line=in_word
     return file
 
 
-def describe_machine() -> dict:
-    """Processor, cores and memory; `name` is fit for a file."""
+def describe_machine(device: str = "") -> dict:
+    """Processor, cores and memory; `name`, of the device or of the processor, is fit for a file."""
     processor = next(
         (line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")),
         platform.processor(),
@@ -111,8 +112,13 @@ def describe_machine() -> dict:
     memory = next(
         (int(line.split()[1]) / 2**20 for line in _lines("/proc/meminfo") if line.startswith("MemTotal")), None
     )
-    brand = "".join(letter if letter.isalnum() else "-" for letter in processor.lower()).strip("-")
-    return {"name": f"{cores}x-{brand}", "processor": processor, "cores": cores, "memory_gib": memory}
+    brand = "".join(letter if letter.isalnum() else "-" for letter in (device or processor).lower()).strip("-")
+    return {
+        "name": brand if device else f"{cores}x-{brand}",
+        "processor": processor,
+        "cores": cores,
+        "memory_gib": memory,
+    }
 
 
 def _lines(file: str) -> list[str]:

@@ -69,15 +69,24 @@ def _speed_up_on_jax(layer) -> None:
 def _attend_by_cudnn(layer, query, value, key=None, training=None, **asked):
     """Attention whose weights never lie in memory, where cuDNN can; Keras' own choice of it is not taken.
 
-    An H200, ViT-B/16, batch 128: a training step of 52 ms without, of which a third was softmax and its gradient.
+    cuDNN has no gradient for an odd number of tokens, as a class token makes it: there one is added that is not seen.
+    An H200, the attention of a block of ViT-B/16, batch 128: 0.58 ms forward and backward, by XLA 1.2 ms or more.
     """
     import jax
+    from jax import numpy as jnp
 
     if _is_plain(query, value, query if key is None else key, asked) and query.dtype.itemsize == 2:
-        parts = (part(query) for part in (layer.query_dense, layer.key_dense, layer.value_dense))
+        parts = [part(query) for part in (layer.query_dense, layer.key_dense, layer.value_dense)]
+        length, told = query.shape[1], {}
+        if training and length % 2:
+            parts = [jnp.pad(part, ((0, 0), (0, 1), (0, 0), (0, 0))) for part in parts]
+            seen = jnp.full(query.shape[:1], length, "int32")
+            told = {"query_seq_lengths": seen, "key_value_seq_lengths": seen}
         with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):  # an older GPU, or none of NVIDIA
-            attended = jax.nn.dot_product_attention(*parts, scale=layer._inverse_sqrt_key_dim, implementation="cudnn")
-            return layer.output_dense(attended)
+            attended = jax.nn.dot_product_attention(
+                *parts, scale=layer._inverse_sqrt_key_dim, implementation="cudnn", **told
+            )
+            return layer.output_dense(attended[:, :length])
     return type(layer).call(layer, query, value, key, training=training, **asked)
 
 

@@ -163,6 +163,8 @@ class _TracedStep:
         gradients = [torch.zeros_like(weight._value, requires_grad=False) for weight in self._trained]
         with torch.no_grad(), contextlib.suppress(Exception):  # those that look at the number of the step
             self._update = _Graph(variables, self._apply, gradients, compiled=False)
+            if backend.has_accelerator():
+                _do_not_wait(self._update.module)
 
     @property
     def in_words(self) -> str:
@@ -220,7 +222,7 @@ class _Graph:
         _fold_constants(module)
         _put_channels_second(module)
         _pad_in_convolutions(module)
-        self._module = self._run = module
+        self.module = self._run = module
         self.in_words, self._ran = _TRACED, False
         torch.backends.cudnn.benchmark = not torch.are_deterministic_algorithms_enabled()
         if compiled and backend.has_accelerator() and not torch.are_deterministic_algorithms_enabled():
@@ -234,10 +236,10 @@ class _Graph:
         try:
             return self._once(tensors, then)
         except Exception as error:
-            if self._run is self._module or self._ran:
+            if self._run is self.module or self._ran:
                 raise
             print(f"warning: torch.compile fails, so that it is left out: {first_line(error)}", file=sys.stderr)
-            self._run, self.in_words = self._module, _TRACED
+            self._run, self.in_words = self.module, _TRACED
             return self._once(tensors, then)
 
     def _once(self, tensors, then):
@@ -347,4 +349,20 @@ def _pad_in_convolutions(module) -> None:
             continue
         node.args = tuple(arguments)
     graph.eliminate_dead_code()
+    module.recompile()
+
+
+def _do_not_wait(module) -> None:
+    """Takes a rate that Keras' SGD reads from the device, and so waits for the whole step, as the tensor it is."""
+    import torch
+
+    aten, graph = torch.ops.aten, module.graph
+    for node in graph.find_nodes(op="call_function", target=aten._foreach_add_.List):
+        alpha = node.kwargs.get("alpha")
+        if getattr(alpha, "target", None) is aten._local_scalar_dense.default:
+            with graph.inserting_before(node):
+                scaled = graph.call_function(aten._foreach_mul.Tensor, (node.args[1], alpha.args[0]))
+            node.args, node.kwargs = (node.args[0], scaled), {}
+            if not alpha.users:
+                graph.erase_node(alpha)
     module.recompile()
