@@ -1,6 +1,6 @@
 """Which framework runs, on what, and what each needs so that the rest need not know.
 
-Only this module and `fast_layers.py` name a framework.
+Only this module, `fast_layers.py` and `tracing.py` name a framework.
 
 `jax`, `tensorflow` and `torch` are imported inside functions, never at the top. `select` runs before Keras is imported.
 """

@@ -6,9 +6,11 @@ that they end in can be written down once (`make_fx`), for each shape of the inp
 a GPU that list goes to `torch.compile`, which cannot follow Keras' own code.
 """
 
+import collections
 import contextlib
 import functools
 import sys
+import time
 
 import keras
 import numpy as np
@@ -18,8 +20,9 @@ from keras_dogs import backend
 from keras_dogs import devices
 from keras_dogs.errors import first_line
 
-# Calls of a kind that go layer by layer first: what is called once or twice is not worth a trace.
-_CALLS_BEFORE = 2
+# What calls of a kind take, layer by layer, before a trace, which takes some seconds itself, is worth while.
+SECONDS_BEFORE = 5.0
+_CALLS_BEFORE = 2  # at least: the first ones make things
 _TRACED = "traced once to calls of ATen"
 _state = {"layer_by_layer": False}
 
@@ -56,7 +59,8 @@ class Traced:
 
     def __init__(self, model: keras.Model, work):
         self._model, self._work = model, work
-        self._runners: dict = {}  # by the kind of a call: how often it came, or what runs it
+        self._runners: dict = {}  # by the kind of a call; `None` where it cannot be traced
+        self._spent = collections.defaultdict(list)  # seconds of each call of a kind that went layer by layer
         self._last = None
 
     @property
@@ -71,15 +75,17 @@ class Traced:
             return self._work.plainly(*args, **kwargs)
         kind += tuple((tensor.shape, tensor.dtype) for tensor in tensors)
         kind += tuple(layer.trainable for layer in self._layers)
-        found = self._runners.setdefault(kind, 0)
-        if found == _CALLS_BEFORE:
-            found = self._runners[kind] = self._trace(tensors, kind)
-        if found and not isinstance(found, int):
-            return found(*tensors)
-        if found is not None:
-            self._runners[kind] += 1
+        spent = self._spent[kind]
+        if kind not in self._runners and len(spent) >= _CALLS_BEFORE and sum(spent) >= SECONDS_BEFORE:
+            self._runners[kind] = self._trace(tensors, kind)
+        if runner := self._runners.get(kind):
+            return runner(*tensors)
+        began = time.perf_counter()
         with layer_by_layer():
-            return self._work.plainly(*args, **kwargs)
+            outputs = self._work.plainly(*args, **kwargs)
+        if kind not in self._runners:
+            spent.append(time.perf_counter() - began)
+        return outputs
 
     def _may_trace(self, tensors) -> bool:
         import torch
@@ -179,7 +185,10 @@ class _TracedStep:
         def differentiate(outputs):
             loss, logs = outputs
             weights = [weight._value for weight in self._trained]
-            return torch.autograd.grad(loss, weights, allow_unused=True), logs
+            for weight in weights:
+                weight.grad = None
+            loss.backward()
+            return [weight.grad for weight in weights], logs
 
         gradients, logs = self._losses(inputs, labels, then=differentiate)
         with torch.no_grad():
@@ -220,12 +229,12 @@ class _Graph:
         # On tensors without numbers, so that whatever would become a constant of the graph is an error.
         module = make_fx(run, tracing_mode="fake", _allow_non_fake_inputs=True)(*tensors, *self._values())
         _fold_constants(module)
-        _put_channels_second(module)
-        _pad_in_convolutions(module)
         self.module = self._run = module
         self.in_words, self._ran = _TRACED, False
-        torch.backends.cudnn.benchmark = not torch.are_deterministic_algorithms_enabled()
         if compiled and backend.has_accelerator() and not torch.are_deterministic_algorithms_enabled():
+            _put_channels_second(module)
+            _pad_in_convolutions(module)
+            torch.backends.cudnn.benchmark = True
             self._run, self.in_words = torch.compile(module, dynamic=False), "traced, and compiled by torch.compile"
 
     def _values(self) -> list:

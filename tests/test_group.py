@@ -82,7 +82,7 @@ def test_every_picture_is_scored_once(count, monkeypatch):
         def __init__(self):
             self.seen = []
 
-        def predict_on_batch(self, batch):
+        def unread_outputs(self, batch):
             self.seen.append(len(batch))
             return batch @ np.arange(12.0).reshape(6, 2)
 
@@ -105,7 +105,7 @@ def test_every_picture_is_scored_once(count, monkeypatch):
 
 def test_fewer_batches_than_processes(monkeypatch):
     class Model:
-        def predict_on_batch(self, batch):
+        def unread_outputs(self, batch):
             return batch[:, :1]
 
     here = threading.local()
