@@ -15,6 +15,7 @@ import time
 import keras
 import numpy as np
 from keras import ops
+from keras.src.backend.common.stateless_scope import in_stateless_scope
 
 from keras_dogs import backend
 from keras_dogs import devices
@@ -90,7 +91,9 @@ class Traced:
     def _may_trace(self, tensors) -> bool:
         import torch
 
-        if _state["layer_by_layer"] or devices.current().num_shares > 1 or self._is_opaque:
+        if _state["layer_by_layer"] or in_stateless_scope() or torch.compiler.is_compiling():
+            return False
+        if devices.current().num_shares > 1 or self._is_opaque:
             return False
         return all(isinstance(tensor, torch.Tensor) and not tensor.is_meta for tensor in tensors)
 
@@ -142,7 +145,8 @@ class _Step:
         inputs, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
         optimizer = self.model.optimizer
         can_trace = weights is None and not isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
-        return [_as_tensor(inputs), _as_tensor(labels)], (id(optimizer),) if can_trace else None
+        compiled = (optimizer, self.model._compile_loss, self.model._compile_metrics)
+        return [_as_tensor(inputs), _as_tensor(labels)], tuple(map(id, compiled)) if can_trace else None
 
     def trace(self, tensors, kind):
         return _TracedStep(self.model, tensors)
@@ -155,6 +159,7 @@ class _TracedStep:
         import torch
 
         self._optimizer, self._trained = model.optimizer, model.trainable_weights
+        self._kept = (model._compile_loss, model._compile_metrics)  # or others could have their `id`
 
         def losses(inputs, labels):
             outputs = model(inputs, training=True)

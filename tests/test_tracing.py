@@ -106,6 +106,26 @@ def test_what_is_frozen_between_steps_stays():
 
 
 @on_torch
+def test_another_loss_is_another_trace():
+    model = build("resnet_nano", augmentation="none")
+    train(model)
+    model.compile(model.optimizer, lambda labels, logits: 7.0 + 0.0 * keras.ops.mean(logits, axis=-1))
+    logs = [model.train_on_batch(*batch(), return_dict=True) for _ in range(4)]
+    assert [float(log["loss"]) for log in logs] == [7.0] * 4
+
+
+@on_torch
+def test_values_of_a_stateless_call_are_those_it_is_given():
+    model, (images, _) = build("resnet_nano", augmentation="none"), batch()
+    for _ in range(4):
+        before = model.predict_on_batch(images)
+    values = [[weight.value * factor for weight in kind] for kind, factor in ((model.trainable_variables, 0.0),)]
+    outputs, _ = model.stateless_call(*values, [each.value for each in model.non_trainable_variables], images)
+    assert np.abs(before).max() > 0
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(outputs), 0.0)
+
+
+@on_torch
 @pytest.mark.parametrize("of", [dict(augmentation="keras"), dict(remat=True)], ids=["draws of Keras", "computed again"])
 def test_what_a_trace_would_change_goes_layer_by_layer(of):
     model = build(**{"augmentation": "none", **of})
