@@ -192,7 +192,7 @@ def ours(model: str, batch_size: int, dtype: str) -> dict:
     def train(steps, every):
         clock = Clock()
         clock.every = every
-        batches = _Repeated(TrainingBatches(np.arange(_TABLE, dtype="int32"), labels, batch_size, 0), steps)
+        batches = _repeated(TrainingBatches(np.arange(_TABLE, dtype="int32"), labels, batch_size, 0), steps)
         watching = LazyCallbacks([clock], add_history=True, model=model, verbose=0, epochs=1, steps=steps)
         clock.ends = [time.perf_counter()]
         model.fit(batches, epochs=1, verbose=0, shuffle=False, callbacks=watching)
@@ -211,8 +211,8 @@ def ours(model: str, batch_size: int, dtype: str) -> dict:
     }
 
 
-def _Repeated(batches, steps: int):  # noqa: N802 (a class that Keras' import must wait for)
-    """`TrainingBatches`, epoch after epoch in one."""
+def _repeated(batches, steps: int):
+    """So many batches of `TrainingBatches`, over and over, as one dataset."""
     import keras
 
     class Repeated(keras.utils.PyDataset):
