@@ -20,9 +20,10 @@ class Classifier(keras.Model):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
+        exact = tracing.is_exact(self)
         for layer in self._flatten_layers():
             if isinstance(layer, RandomLayer):
-                layer.exact = tracing.is_exact(self)
+                layer.exact = exact
         fast_layers.speed_up(self)
         tracing.trace(self)
 

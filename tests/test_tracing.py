@@ -135,7 +135,7 @@ def test_what_a_trace_would_change_goes_layer_by_layer(of):
 
 @on_torch
 def test_where_compilation_fails_the_trace_runs(monkeypatch, capsys):
-    """As on a GPU, in whose update SGD's rate is not read back."""
+    """As on a GPU: axes are in PyTorch's order, convolutions pad themselves, and SGD's rate is not read back."""
     torch = pytest.importorskip("torch")
 
     def fail(module, dynamic):
@@ -144,7 +144,7 @@ def test_where_compilation_fails_the_trace_runs(monkeypatch, capsys):
 
         return compiled
 
-    of = dict(augmentation="light", recipe="resnet_finetune")
+    of = dict(preset="resnet_nano", augmentation="light", recipe="resnet_finetune")
     expected, model = train(build(**of), layer_by_layer=True), build(**of)
     monkeypatch.setattr(torch, "compile", fail)
     monkeypatch.setattr(backend, "has_accelerator", lambda: True)
