@@ -268,6 +268,34 @@ def sent(array):
     return torch.from_numpy(array).pin_memory().to("cuda", non_blocking=True)
 
 
+def rows_of_each(tables, indices):
+    """Of each table of a batch the rows with its own indices: a gather that leaves a batch spread over devices.
+
+    Args:
+        tables: tensor of shape `(batch, rows, columns)`.
+        indices: int32 tensor of shape `(batch, count)`, all of them in range.
+
+    Returns:
+        tensor of shape `(batch, count, columns)`.
+    """
+    if name() == "jax":
+        import jax
+
+        return jax.vmap(lambda table, rows: jax.numpy.take(table, rows, axis=0, mode="clip"))(tables, indices)
+    if name() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.gather(tables, indices, batch_dims=1)
+    if name() == "torch":
+        import torch
+
+        # Whole rows at once, which `torch.gather` would take apart.
+        (batch, rows, columns), count = tables.shape, indices.shape[1]
+        first = torch.arange(batch, device=tables.device)[:, None] * rows
+        return tables.reshape(-1, columns).index_select(0, (first + indices).reshape(-1)).reshape(batch, count, columns)
+    raise ValueError(f"Unknown backend: {name()}")
+
+
 @contextlib.contextmanager
 def products(exact: bool):
     """Within it, products of float32 are exactly such on an accelerator, too, or of factors rounded to TF32.

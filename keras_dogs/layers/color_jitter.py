@@ -1,5 +1,7 @@
 """Brightness, contrast, saturation, hue and grey as one matrix a picture, folded with the preset's normalisation."""
 
+import math
+
 import keras
 import numpy as np
 from keras import ops
@@ -9,6 +11,9 @@ from keras_dogs.layers.draw_keys import RandomLayer
 
 GREY = np.array([0.299, 0.587, 0.114], "float32")  # ITU-R 601-2 luma, as Pillow's "L" and torchvision's
 _BRIGHTNESS, _CONTRAST, _SATURATION, _HUE, _GREY = range(5)
+# Pixels a row of the product: kernels for matrices are slow with 3 columns. Two cores, 16 pictures of 224 pixels: 8 ms
+# instead of 17 on JAX, 11 of 31 on TensorFlow, 16 of 30 on PyTorch.
+_TOGETHER = 16
 
 # YIQ (FCC NTSC, 1953): hue is a turn in the plane of I and Q.
 _TO_YIQ = np.array([GREY, [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]], "float64")
@@ -80,8 +85,10 @@ class ColorJitter(RandomLayer):
         matrix = ops.transpose(matrix, (0, 2, 1)) * scale
         offset = ops.expand_dims(offset * scale + shift, 1)
         height, width = ops.shape(images)[1:3]
-        colors = ops.matmul(ops.reshape(images, (-1, height * width, 3)), matrix) + offset
-        black, white = shift, 255 * scale + shift
+        count = math.gcd(height * width, _TOGETHER) if isinstance(height * width, int) else 1
+        black, white, offset = (ops.tile(colors, count) for colors in (shift, 255 * scale + shift, offset))
+        colors = ops.reshape(images, (-1, height * width // count, 3 * count))
+        colors = ops.matmul(colors, _for_each_of(count, matrix)) + offset
         colors = ops.clip(colors, ops.minimum(black, white), ops.maximum(black, white))
         return ops.reshape(colors, (-1, height, width, 3))
 
@@ -117,6 +124,12 @@ class ColorJitter(RandomLayer):
             "hue": self.hue,
             "grey": self.grey,
         }
+
+
+def _for_each_of(count: int, matrix):
+    """The 3 x 3 matrices of a batch for rows of `count` pixels: blocks along the diagonal."""
+    places = ops.convert_to_tensor(np.eye(count, dtype="float32").reshape(1, count, 1, count, 1))
+    return ops.reshape(places * ops.reshape(matrix, (-1, 1, 3, 1, 3)), (-1, 3 * count, 3 * count))
 
 
 def _towards_grey(saturation):

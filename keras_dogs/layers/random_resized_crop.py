@@ -1,4 +1,4 @@
-"""Crop, flip and resize as one antialiased sampling: two small matrix products a picture, compiled on every backend."""
+"""Crop, flip and resize as one antialiased sampling: small matrix products, compiled on every backend."""
 
 import keras
 import numpy as np
@@ -7,10 +7,13 @@ from keras import ops
 from keras_dogs.layers import boxes
 from keras_dogs.layers import draws
 from keras_dogs.layers.draw_keys import RandomLayer
+from keras_dogs.layers.resampling import BAND
+from keras_dogs.layers.resampling import FILTERS
+from keras_dogs.layers.resampling import reach
+from keras_dogs.layers.resampling import resample_boxes
+from keras_dogs.layers.resampling import sampling_matrix
 
 _AREA, _RATIO, _TOP, _LEFT, _FLIP = range(5)
-_PIXEL = 4096  # units a pixel in which places are computed: whole numbers, the same on every backend
-_BAND = 32  # output pixels that are computed together at inference, of the few input pixels that they see
 
 
 @keras.saving.register_keras_serializable(package="keras_dogs")
@@ -59,8 +62,8 @@ class RandomResizedCrop(RandomLayer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        if interpolation not in _FILTERS:
-            raise ValueError(f"interpolation {interpolation!r}: choose one of {', '.join(_FILTERS)}")
+        if interpolation not in FILTERS:
+            raise ValueError(f"interpolation {interpolation!r}: choose one of {', '.join(FILTERS)}")
         self.interpolation = interpolation
         self.height, self.width = height, width
         self.scale, self.ratio, self.flip = tuple(scale), tuple(ratio), flip
@@ -72,20 +75,24 @@ class RandomResizedCrop(RandomLayer):
             return self.convert(images)
         top, left, tall, wide = self.draw_boxes(keys)
         flipped = draws.bernoulli(keys, self.draw_stream(_FLIP), self.flip)
-        height, width = ops.shape(images)[1:3]
-        rows = self._sampling_matrix(top, tall, self.height, height)
-        columns = self._sampling_matrix(left, wide, self.width, width, flipped)
-        return self._clip(ops.einsum("bjw,biwc->bijc", columns, ops.einsum("bih,bhwc->biwc", rows, images)))
+        height, width, channels = ops.shape(images)[1:]
+        images = ops.reshape(images, (-1, height, width * channels))
+        images = resample_boxes(images, top, tall, self.height, self.interpolation)
+        images = ops.transpose(ops.reshape(images, (-1, self.height, width, channels)), (0, 2, 1, 3))
+        images = ops.reshape(images, (-1, width, self.height * channels))
+        images = resample_boxes(images, left, wide, self.width, self.interpolation, flipped)
+        images = ops.reshape(images, (-1, self.width, self.height, channels))
+        return self._clip(ops.transpose(images, (0, 2, 1, 3)))
 
     def convert(self, images):
         # `images.shape`, as TensorFlow traces sizes that vary from batch to batch as tensors, which have no truth.
         if self.evaluation_scale == 1.0 and tuple(images.shape[1:3]) == (self.height, self.width):
             return images
         height, width, channels = ops.shape(images)[1:]
-        extent = np.array([round(self.evaluation_scale * boxes.SIDE)], "int32")
-        start = (boxes.SIDE - extent) // 2
-        rows = self._sampling_matrix(start, extent, self.height, height)[0]
-        columns = self._sampling_matrix(start, extent, self.width, width)[0]
+        extent = round(self.evaluation_scale * boxes.SIDE)
+        box = (boxes.SIDE - extent) // 2, extent
+        rows = sampling_matrix(self.interpolation, *box, self.height, height)
+        columns = sampling_matrix(self.interpolation, *box, self.width, width)
         # As products of large matrices whose last axis is long, so without a copy of the pictures in another order.
         images = ops.reshape(ops.cast(images, "float32"), (-1, height, width * channels))
         bands = self._bands(self.height, images.shape[1])
@@ -107,14 +114,14 @@ class RandomResizedCrop(RandomLayer):
             return [(slice(0, num_outputs), slice(0, num_inputs))]
         step = self.evaluation_scale * num_inputs / num_outputs
         margin = (1 - self.evaluation_scale) / 2 * num_inputs
-        reach = _REACH[self.interpolation] * max(step, 1.0) + 1.0
-        firsts = range(0, num_outputs, _BAND)
+        far = reach(self.interpolation, self.evaluation_scale * num_inputs, num_outputs) + 1.0
+        firsts = range(0, num_outputs, BAND)
         return [
             (
-                slice(first, min(first + _BAND, num_outputs)),
+                slice(first, min(first + BAND, num_outputs)),
                 slice(
-                    max(int(margin + first * step - reach), 0),
-                    min(int(margin + (first + _BAND) * step + reach) + 1, num_inputs),
+                    max(int(margin + first * step - far), 0),
+                    min(int(margin + (first + BAND) * step + far) + 1, num_inputs),
                 ),
             )
             for first in firsts
@@ -123,9 +130,6 @@ class RandomResizedCrop(RandomLayer):
     def _clip(self, images):
         """Bicubic weights below zero overshoot."""
         return images if self.interpolation == "bilinear" else ops.clip(images, 0.0, 255.0)
-
-    def _sampling_matrix(self, *arguments):
-        return _sampling_matrix(_FILTERS[self.interpolation], *arguments)
 
     def draw_boxes(self, keys):
         """The boxes of a batch, in 4096ths of the picture's sides: top, left, height, width, each `(batch,)`."""
@@ -150,52 +154,8 @@ class RandomResizedCrop(RandomLayer):
         }
 
 
-def _triangle(distance):
-    return ops.maximum(1.0 - distance, 0.0)
-
-
-def _cubic(distance):
-    """The cubic convolution kernel with a = -0.5 (Keys, 1981), as Pillow's."""
-    near = (1.5 * distance - 2.5) * distance * distance + 1.0
-    far = ((-0.5 * distance + 2.5) * distance - 4.0) * distance + 2.0
-    return ops.where(distance < 1.0, near, ops.where(distance < 2.0, far, 0.0))
-
-
-_FILTERS = {"bilinear": _triangle, "bicubic": _cubic}
-_REACH = {"bilinear": 1, "bicubic": 2}  # how far from its centre a filter has weights
-
-
 def _for_channels(matrix, channels: int):
     """What `matrix`, `(outputs, inputs)`, does to pixels, for rows in which pixels lie channel by channel."""
     outputs, inputs = ops.shape(matrix)
     spread = ops.einsum("oi,cd->icod", matrix, np.eye(channels, dtype="float32"))
     return ops.reshape(spread, (inputs * channels, outputs * channels))
-
-
-def _sampling_matrix(kernel, start, extent, num_outputs: int, num_inputs, reversed_=None):
-    """Weights of the input pixels in each output pixel of one axis.
-
-    Args:
-        kernel: function of the distance, in units of its reach, to a weight.
-        start: int32 tensor of shape `(batch,)`. Where the box begins, in 4096ths of the axis.
-        extent: int32 tensor of shape `(batch,)`. How far it goes.
-        num_outputs: int.
-        num_inputs: int, or int32 scalar tensor.
-        reversed_: bool tensor of shape `(batch,)` or `None`. Where the box is walked from its end.
-
-    Returns:
-        float32 tensor of shape `(batch, num_outputs, num_inputs)`; rows sum to 1.
-    """
-    start, extent = (ops.expand_dims(ops.convert_to_tensor(value), 1) * num_inputs for value in (start, extent))
-    output = ops.expand_dims(ops.arange(num_outputs, dtype="int32"), 0)
-    if reversed_ is not None:
-        output = ops.where(ops.expand_dims(reversed_, 1), num_outputs - 1 - output, output)
-    # extent * (output + 1/2) / num_outputs, in whole numbers that fit 32 bits.
-    steps, twice = 2 * output + 1, 2 * num_outputs
-    quotient = ops.floor_divide(extent, twice)
-    centres = start + quotient * steps + ops.floor_divide((extent - quotient * twice) * steps, twice)
-    pixels = ops.arange(num_inputs, dtype="int32") * _PIXEL + _PIXEL // 2
-    distance = ops.cast(ops.abs(ops.expand_dims(centres, 2) - pixels), "float32")
-    reach = ops.maximum(ops.cast(extent, "float32") / num_outputs, float(_PIXEL))
-    weights = kernel(distance / ops.expand_dims(reach, 2))
-    return weights / ops.sum(weights, axis=2, keepdims=True)
