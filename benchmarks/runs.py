@@ -1,15 +1,18 @@
 """What the benchmarks share: start a run in a child process, read its record, write the result file."""
 
+import contextlib
 import json
 import os
 import platform
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from keras_dogs.records import PROSE  # noqa: F401 (the scripts beside this one take it from here)
 from keras_dogs.records import RunRecord
 
+_ANSWER = "answer: "  # what a line begins with that is for the parent, among all that libraries print
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -58,6 +61,55 @@ def measure(backend: str, *arguments):
         print(done.stderr[-4000:], file=sys.stderr)
         return {"error": done.stderr.strip().splitlines()[-1]}
     return json.loads(done.stdout.splitlines()[-1])
+
+
+class Child:
+    """Python with `arguments` on `backend` in a process that lives on, and does a turn of its work when it is asked."""
+
+    def __init__(self, backend: str, *arguments):
+        self._errors = tempfile.TemporaryFile("w+")
+        self._process = subprocess.Popen(
+            [sys.executable, *map(str, arguments)],
+            env={**os.environ, "KERAS_BACKEND": backend},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+        )
+
+    def ask(self) -> dict:
+        """What the child answers to one turn; `{"error": str}` where it has failed."""
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write("\n")
+            self._process.stdin.flush()
+        return self._read()
+
+    def end(self) -> dict:
+        """What the child says when there are no more turns."""
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
+        answer = self._read()
+        self._process.wait()
+        return answer
+
+    def _read(self) -> dict:
+        for line in self._process.stdout:
+            if line.startswith(_ANSWER):
+                return json.loads(line.removeprefix(_ANSWER))
+        self._errors.seek(0)
+        said = self._errors.read().strip()
+        print(said[-4000:], file=sys.stderr)
+        return {"error": (said.splitlines() or ["it ended without a word"])[-1]}
+
+
+def is_asked() -> bool:
+    """In a `Child`: waits for the next turn; `False` where there are no more."""
+    return bool(sys.stdin.readline())
+
+
+def answer(told: dict) -> None:
+    """In a `Child`: what is said of a turn, or at the end."""
+    print(f"\n{_ANSWER}{json.dumps(told)}", flush=True)
 
 
 def in_words(row: dict) -> str:

@@ -1,15 +1,14 @@
 """Images a second, ours beside each framework's own libraries, on this machine: `python benchmarks/throughput.py`.
 
-Every measurement is a process of its own: build, first step (compilation), warm-up, then timed steps, the loss read
-back each step. Engines take turns, round after round, so that a machine that drifts drifts for all; a ratio is of one
-round.
+Each engine is a process of its own: build, first step (compilation), warm-up, then timed steps, the loss read back each
+step. The engines of a model live side by side and take turns step by step, the others waiting meanwhile, so that a
+machine that drifts drifts for all; a ratio is of one turn.
 
 `keras_dogs` trains as `train` does: `fit`, with `standard` augmentation in the graph, from uint8 canvases. The others
 have no augmentation and pictures that are ready. `keras_hub` is the same backbone without anything of ours.
 """
 
 import argparse
-import json
 import statistics
 import sys
 import time
@@ -32,7 +31,7 @@ ENGINES = (
 )
 # The peers that a backend must hold its own against; TensorFlow has none but KerasHub.
 PEERS = {"jax": ("flax",), "tensorflow": ("keras_hub",), "torch": ("timm", "transformers")}
-_WARM_UP = 4  # steps; on PyTorch ours are traced at the third
+_WARM_UP = 4  # turns; on PyTorch our steps are traced at the third
 
 
 def main():
@@ -44,12 +43,11 @@ def main():
     parser.add_argument("--modes", nargs="+", default=["train", "predict"])
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--dtype", default="float32", choices=["float32", "mixed_bfloat16"])
-    parser.add_argument("--steps", type=int, default=6)
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--turns", type=int, default=20)
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     flags = parser.parse_args()
     if flags.child:
-        print("\n" + json.dumps(measure(*flags.child, flags)))
+        runs.answer(measure(*flags.child, flags))
         return
     rows = []
     for model in flags.models:
@@ -61,44 +59,50 @@ def main():
 def compare(model: str, mode: str, flags) -> list[dict]:
     """A row an engine and backend."""
     plan = [pair for pair in ENGINES if pair[0] in flags.engines and pair[1] in flags.backends]
-    found = {pair: [] for pair in plan}
-    for _ in range(flags.rounds):
-        for engine, backend in plan:
-            told = ["--batch-size", flags.batch_size, "--dtype", flags.dtype, "--steps", flags.steps]
-            found[engine, backend].append(runs.measure(backend, __file__, "--child", engine, model, mode, *told))
-            print(model, mode, engine, backend, found[engine, backend][-1], file=sys.stderr, flush=True)
-    return [summarise(model, mode, pair, found, flags) for pair in plan]
+    told = ["--batch-size", flags.batch_size, "--dtype", flags.dtype]
+    children, found = {}, {pair: [] for pair in plan}
+    for turn in range(_WARM_UP + flags.turns):
+        for pair in plan:
+            if turn == 0:  # not all at once, so that each has the machine for its start
+                engine, backend = pair
+                children[pair] = runs.Child(backend, __file__, "--child", engine, model, mode, *told)
+            found[pair].append(children[pair].ask())
+            print(model, mode, *pair, turn, found[pair][-1], file=sys.stderr, flush=True)
+    ends = {pair: child.end() for pair, child in children.items()}
+    return [summarise(model, mode, pair, found, ends[pair], flags) for pair in plan]
 
 
-def summarise(model: str, mode: str, pair: tuple[str, str], found: dict, flags) -> dict:
-    """The row of an engine on a backend, with its ratio to the best peer of that backend in each round."""
+def summarise(model: str, mode: str, pair: tuple[str, str], found: dict, end: dict, flags) -> dict:
+    """The row of an engine on a backend, with its ratio in each turn to that peer which is fastest over all."""
     engine, backend = pair
     row = {"engine": engine, "backend": backend, "model": model, "mode": mode, "dtype": flags.dtype}
     row["batch_size"] = flags.batch_size
-    rounds = found[pair]
-    if errors := [result["error"] for result in rounds if "error" in result]:
+    if errors := [answer["error"] for answer in [*found[pair], end] if "error" in answer]:
         return {**row, "error": errors[0]}
-    speeds = [flags.batch_size / seconds for result in rounds for seconds in result["seconds"]]
+    seconds = _seconds(found[pair])
+    speeds = [flags.batch_size / each for each in seconds]
     row |= {
-        "compiled": rounds[0]["compiled"],
+        "compiled": end["compiled"],
         "images_per_second": {"min": min(speeds), "median": statistics.median(speeds), "max": max(speeds)},
-        "first_step_s": min(result["first_step_s"] for result in rounds),
-        "peak_memory_gib": max(result["peak_memory_gib"] for result in rounds),
-        "versions": rounds[0].get("versions", {}),
+        "first_step_s": max(answer["seconds"] for answer in found[pair][:_WARM_UP]),
+        "peak_memory_gib": end["peak_memory_gib"],
+        "versions": end.get("versions", {}),
     }
-    others = [(peer, backend) for peer in PEERS[backend] if (peer, backend) in found and peer != engine]
-    ratios = [ratio for number in range(flags.rounds) if (ratio := _ratio(rounds[number], found, others, number))]
-    return {**row, "ratio_to_best_peer": sorted(ratios)} if ratios else row
+    peers = [(peer, backend) for peer in PEERS[backend] if (peer, backend) in found and peer != engine]
+    peers = [times for peer in peers if (times := _seconds(found[peer]))]
+    if not peers:
+        return row
+    fastest = min(peers, key=statistics.median)
+    return {**row, "ratio_to_best_peer": sorted(peer / own for own, peer in zip(seconds, fastest))}
 
 
-def _ratio(own: dict, found: dict, others: list, number: int) -> float | None:
-    rounds = (found[other][number] for other in others)
-    seconds = [statistics.median(result["seconds"]) for result in rounds if "seconds" in result]
-    return min(seconds) / statistics.median(own["seconds"]) if seconds else None
+def _seconds(answers: list[dict]) -> list[float]:
+    """Of the turns after the warm-up; empty where one failed."""
+    return [] if any("error" in answer for answer in answers) else [each["seconds"] for each in answers[_WARM_UP:]]
 
 
 def measure(engine: str, model: str, mode: str, flags) -> dict:
-    """The child's part."""
+    """The child's part: a step whenever it is asked for one, and what it says at the end."""
     if engine in ("keras_dogs", "keras_hub"):
         from keras_dogs import backend
 
@@ -106,19 +110,23 @@ def measure(engine: str, model: str, mode: str, flags) -> dict:
             backend.select()  # and what it does for a backend, which bare KerasHub has not
         build = {"keras_dogs": ours, "keras_hub": keras_hub}[engine]
         run, compiled = build(model, mode, flags.batch_size, flags.dtype)
-        seconds = run(flags.steps + _WARM_UP)
-        compiled = compiled()
-        extra = {"peak_memory_gib": backend.peak_memory_gib(), "versions": backend.versions()}
-    else:
-        steps = dict(zip(("train", "predict"), getattr(peers, engine)(model, flags.batch_size, flags.dtype)))
-        read = {"train": lambda: float(steps["train"]()), "predict": steps["predict"]}[mode]
-        seconds, compiled = _times(read, flags.steps + _WARM_UP), "jit" if engine == "flax" else "eager"
-        extra = {"peak_memory_gib": _peak_memory_gib(engine)}
-    return {"first_step_s": max(seconds[:_WARM_UP]), "seconds": seconds[_WARM_UP:], "compiled": compiled, **extra}
+        run()
+        return {"compiled": compiled(), "peak_memory_gib": backend.peak_memory_gib(), "versions": backend.versions()}
+    steps = dict(zip(("train", "predict"), getattr(peers, engine)(model, flags.batch_size, flags.dtype)))
+    take_turns({"train": lambda: float(steps["train"]()), "predict": steps["predict"]}[mode])
+    return {"compiled": "jit" if engine == "flax" else "eager", "peak_memory_gib": _peak_memory_gib(engine)}
+
+
+def take_turns(step) -> None:
+    """Steps as the parent asks for them."""
+    while runs.is_asked():
+        began = time.perf_counter()
+        step()
+        runs.answer({"seconds": time.perf_counter() - began})
 
 
 def ours(model: str, mode: str, batch_size: int, dtype: str):
-    """A function of a number of steps to the seconds of each, and one that says how they ran."""
+    """A function that takes turns until the parent ends them, and one that says how the steps ran."""
     import numpy as np
 
     import keras_dogs
@@ -165,29 +173,28 @@ def _keras_steps(model, images, mode: str, build_first: bool = False):
     if build_first:
         model.optimizer.build(model.trainable_variables)  # as `train` does
     if mode == "predict":
-        return (lambda steps: _times(lambda: model.predict_on_batch(images), steps)), lambda: in_what_way(model)
+        return (lambda: take_turns(lambda: model.predict_on_batch(images))), lambda: in_what_way(model)
 
-    class Clock(keras.callbacks.Callback):
+    class Turns(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            runs.is_asked()
+            self.began = time.perf_counter()
+
         def on_train_batch_end(self, batch, logs=None):
             float(logs["loss"])
-            self.ends.append(time.perf_counter())
+            runs.answer({"seconds": time.perf_counter() - self.began})
+            self.model.stop_training = not runs.is_asked()
+            self.began = time.perf_counter()
 
     class Batches(keras.utils.PyDataset):
-        def __init__(self, count):
-            super().__init__()
-            self.count = count
-
         def __len__(self):
-            return self.count
+            return 10**6  # until there are no more turns
 
         def __getitem__(self, index):
             return images, labels
 
-    def run(steps):
-        clock = Clock()
-        clock.ends = [time.perf_counter()]
-        model.fit(Batches(steps), epochs=1, verbose=0, shuffle=False, callbacks=[clock])
-        return [end - begin for begin, end in zip(clock.ends, clock.ends[1:])]
+    def run():
+        model.fit(Batches(), epochs=1, verbose=0, shuffle=False, callbacks=[Turns()])
 
     return run, lambda: in_what_way(model)
 
@@ -198,15 +205,6 @@ def in_what_way(model) -> str:
     from keras_dogs import tracing
 
     return tracing.describe(model) or backend.describe_execution(model)
-
-
-def _times(step, count: int) -> list[float]:
-    seconds = []
-    for _ in range(count):
-        began = time.perf_counter()
-        step()
-        seconds.append(time.perf_counter() - began)
-    return seconds
 
 
 def _peak_memory_gib(engine: str) -> float:

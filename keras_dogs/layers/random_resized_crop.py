@@ -1,17 +1,13 @@
 """Crop, flip and resize as one antialiased sampling: small matrix products, compiled on every backend."""
 
 import keras
-import numpy as np
 from keras import ops
 
 from keras_dogs.layers import boxes
 from keras_dogs.layers import draws
 from keras_dogs.layers.draw_keys import RandomLayer
-from keras_dogs.layers.resampling import BAND
 from keras_dogs.layers.resampling import FILTERS
-from keras_dogs.layers.resampling import reach
 from keras_dogs.layers.resampling import resample_boxes
-from keras_dogs.layers.resampling import sampling_matrix
 
 _AREA, _RATIO, _TOP, _LEFT, _FLIP = range(5)
 
@@ -75,7 +71,20 @@ class RandomResizedCrop(RandomLayer):
             return self.convert(images)
         top, left, tall, wide = self.draw_boxes(keys)
         flipped = draws.bernoulli(keys, self.draw_stream(_FLIP), self.flip)
-        height, width, channels = ops.shape(images)[1:]
+        return self._resize(images, (top, left, tall, wide), flipped)
+
+    def convert(self, images):
+        # `images.shape`, as TensorFlow traces sizes that vary from batch to batch as tensors, which have no truth.
+        if self.evaluation_scale == 1.0 and tuple(images.shape[1:3]) == (self.height, self.width):
+            return images
+        side = round(self.evaluation_scale * boxes.SIDE)
+        start = ops.zeros(ops.shape(images)[:1], "int32") + (boxes.SIDE - side) // 2
+        extent = ops.zeros_like(start) + side
+        return self._resize(images, (start, start, extent, extent))
+
+    def _resize(self, images, box, flipped=None):
+        """What of each picture is in its own box: first the rows, then, with them before all others, the columns."""
+        (top, left, tall, wide), (height, width, channels) = box, ops.shape(images)[1:]
         images = ops.reshape(images, (-1, height, width * channels))
         images = resample_boxes(images, top, tall, self.height, self.interpolation)
         images = ops.transpose(ops.reshape(images, (-1, self.height, width, channels)), (0, 2, 1, 3))
@@ -83,49 +92,6 @@ class RandomResizedCrop(RandomLayer):
         images = resample_boxes(images, left, wide, self.width, self.interpolation, flipped)
         images = ops.reshape(images, (-1, self.width, self.height, channels))
         return self._clip(ops.transpose(images, (0, 2, 1, 3)))
-
-    def convert(self, images):
-        # `images.shape`, as TensorFlow traces sizes that vary from batch to batch as tensors, which have no truth.
-        if self.evaluation_scale == 1.0 and tuple(images.shape[1:3]) == (self.height, self.width):
-            return images
-        height, width, channels = ops.shape(images)[1:]
-        extent = round(self.evaluation_scale * boxes.SIDE)
-        box = (boxes.SIDE - extent) // 2, extent
-        rows = sampling_matrix(self.interpolation, *box, self.height, height)
-        columns = sampling_matrix(self.interpolation, *box, self.width, width)
-        # As products of large matrices whose last axis is long, so without a copy of the pictures in another order.
-        images = ops.reshape(ops.cast(images, "float32"), (-1, height, width * channels))
-        bands = self._bands(self.height, images.shape[1])
-        images = ops.concatenate([rows[out, seen] @ images[:, seen] for out, seen in bands], axis=1)
-        images = ops.reshape(images, (-1, width * channels))
-        bands = self._bands(self.width, width)
-        images = ops.concatenate(
-            [
-                images[:, seen.start * channels : seen.stop * channels] @ _for_channels(columns[out, seen], channels)
-                for out, seen in bands
-            ],
-            axis=1,
-        )
-        return self._clip(ops.reshape(images, (-1, self.height, self.width, channels)))
-
-    def _bands(self, num_outputs: int, num_inputs) -> list[tuple[slice, slice]]:
-        """Neighbouring output pixels and the input pixels that have a weight in them: all, where that is not known."""
-        if not isinstance(num_inputs, int):
-            return [(slice(0, num_outputs), slice(0, num_inputs))]
-        step = self.evaluation_scale * num_inputs / num_outputs
-        margin = (1 - self.evaluation_scale) / 2 * num_inputs
-        far = reach(self.interpolation, self.evaluation_scale * num_inputs, num_outputs) + 1.0
-        firsts = range(0, num_outputs, BAND)
-        return [
-            (
-                slice(first, min(first + BAND, num_outputs)),
-                slice(
-                    max(int(margin + first * step - far), 0),
-                    min(int(margin + (first + BAND) * step + far) + 1, num_inputs),
-                ),
-            )
-            for first in firsts
-        ]
 
     def _clip(self, images):
         """Bicubic weights below zero overshoot."""
@@ -152,10 +118,3 @@ class RandomResizedCrop(RandomLayer):
             "canvas_size": self.canvas_size,
             "fit": self.fit,
         }
-
-
-def _for_channels(matrix, channels: int):
-    """What `matrix`, `(outputs, inputs)`, does to pixels, for rows in which pixels lie channel by channel."""
-    outputs, inputs = ops.shape(matrix)
-    spread = ops.einsum("oi,cd->icod", matrix, np.eye(channels, dtype="float32"))
-    return ops.reshape(spread, (inputs * channels, outputs * channels))

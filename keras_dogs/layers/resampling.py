@@ -8,7 +8,7 @@ from keras import ops
 from keras_dogs import backend
 from keras_dogs.layers import boxes
 
-BAND = 32  # output pixels that are computed together, of the few input pixels that they see
+_BAND = 32  # output pixels that are computed together, of the few input pixels that they see
 _PIXEL = boxes.SIDE  # units a pixel in which places are computed: whole numbers, the same on every backend
 
 
@@ -23,13 +23,8 @@ def _cubic(distance):
     return ops.where(distance < 1.0, near, ops.where(distance < 2.0, far, 0.0))
 
 
-FILTERS = {"bilinear": _triangle, "bicubic": _cubic}
-_RADII = {"bilinear": 1, "bicubic": 2}  # how far from its centre a filter has weights
-
-
-def reach(interpolation: str, num_inputs: int, num_outputs: int) -> float:
-    """How far from its centre, at most, an output pixel sees, in input pixels."""
-    return _RADII[interpolation] * max(num_inputs / num_outputs, 1.0)
+# The filter, and how far from its centre it has weights.
+FILTERS = {"bilinear": (_triangle, 1), "bicubic": (_cubic, 2)}
 
 
 def resample_boxes(lines, start, extent, num_outputs: int, interpolation: str, reversed_=None):
@@ -51,37 +46,29 @@ def resample_boxes(lines, start, extent, num_outputs: int, interpolation: str, r
     """
     num_inputs, others = ops.shape(lines)[1:]
     # All at once, where TensorFlow does not know how many lines there are.
-    is_known = isinstance(num_inputs, int)
-    band = BAND if is_known else num_outputs
+    band = _BAND if isinstance(num_inputs, int) else num_outputs
     num_bands = math.ceil(num_outputs / band)
     outputs = np.minimum(np.arange(num_bands * band, dtype="int32"), num_outputs - 1)
     centres = ops.reshape(_centres(start, extent, outputs, num_outputs, num_inputs, reversed_), (-1, num_bands, band))
-    first, width = ops.zeros_like(centres[:, :, 0]), num_inputs
-    if is_known:
-        far = reach(interpolation, num_inputs, num_outputs)
-        width = min(math.ceil((band - 1) * num_inputs / num_outputs + 2 * far) + 2, num_inputs)
-        lowest = ops.minimum(centres[:, :, 0], centres[:, :, -1]) - (math.ceil(far * _PIXEL) + 1)
-        first = ops.clip(ops.floor_divide(lowest, _PIXEL), 0, num_inputs - width)
-    seen = ops.expand_dims(first, 2) + ops.arange(width, dtype="int32")
+    kernel, radius = FILTERS[interpolation]
+    seen = _seen(centres, radius, num_inputs, num_outputs)
     spread = ops.reshape(ops.cast(extent * num_inputs, "float32") / num_outputs, (-1, 1, 1, 1))
-    weights = _weights(FILTERS[interpolation], centres, ops.expand_dims(seen, 2), spread)
+    weights = _weights(kernel, centres, seen, spread)
+    width = ops.shape(seen)[2]
     lines = backend.rows_of_each(lines, ops.reshape(seen, (-1, num_bands * width)))
     lines = ops.reshape(ops.cast(lines, "float32"), (-1, num_bands, width, others))
     return ops.reshape(ops.matmul(weights, lines), (-1, num_bands * band, others))[:, :num_outputs]
 
 
-def sampling_matrix(interpolation: str, start: int, extent: int, num_outputs: int, num_inputs):
-    """Weights of the input pixels in each output pixel of a stretch of an axis, in 4096ths of it.
-
-    `num_inputs` is an int, or an int32 scalar tensor. Returns a float32 tensor of shape `(num_outputs, num_inputs)`,
-    whose rows sum to 1.
-    """
-    start, extent = (np.array([value], "int32") for value in (start, extent))
-    outputs = np.arange(num_outputs, dtype="int32")
-    centres = _centres(start, extent, outputs, num_outputs, num_inputs)
-    pixels = ops.reshape(ops.arange(num_inputs, dtype="int32"), (1, 1, -1))
-    spread = ops.cast(ops.convert_to_tensor(extent) * num_inputs, "float32") / num_outputs
-    return _weights(FILTERS[interpolation], centres, pixels, ops.reshape(spread, (1, 1, 1)))[0]
+def _seen(centres, radius: int, num_inputs, num_outputs: int):
+    """Neighbouring lines, among them all that the outputs of a band have a weight of: int32 `(batch, bands, some)`."""
+    if not isinstance(num_inputs, int):
+        return ops.zeros_like(centres[:, :, :1]) + ops.arange(num_inputs, dtype="int32")
+    reach = radius * max(num_inputs / num_outputs, 1.0)
+    width = math.ceil((centres.shape[2] - 1) * num_inputs / num_outputs + 2 * reach) + 2
+    lowest = ops.minimum(centres[:, :, :1], centres[:, :, -1:]) - (math.ceil(reach * _PIXEL) + 1)
+    first = ops.clip(ops.floor_divide(lowest, _PIXEL), 0, max(num_inputs - width, 0))
+    return first + ops.arange(min(width, num_inputs), dtype="int32")
 
 
 def _centres(start, extent, outputs: np.ndarray, num_outputs: int, num_inputs, reversed_=None):
@@ -96,8 +83,9 @@ def _centres(start, extent, outputs: np.ndarray, num_outputs: int, num_inputs, r
     return start + quotient * steps + ops.floor_divide((extent - quotient * twice) * steps, twice)
 
 
-def _weights(kernel, centres, pixels, spread):
-    """Of `pixels` in each output: they sum to 1 along the last axis; `spread` is of an output pixel, 4096ths."""
-    distance = ops.cast(ops.abs(ops.expand_dims(centres, -1) - (pixels * _PIXEL + _PIXEL // 2)), "float32")
+def _weights(kernel, centres, seen, spread):
+    """Of the lines in each output, `(batch, bands, outputs, lines)`; `spread` is an output pixel's size, in 4096ths."""
+    places = ops.expand_dims(seen * _PIXEL + _PIXEL // 2, 2)
+    distance = ops.cast(ops.abs(ops.expand_dims(centres, 3) - places), "float32")
     weights = kernel(distance / ops.maximum(spread, float(_PIXEL)))
-    return weights / ops.sum(weights, axis=-1, keepdims=True)
+    return weights / ops.sum(weights, axis=3, keepdims=True)
