@@ -88,7 +88,7 @@ def _throughput(result: dict) -> str:
             [
                 *cells,
                 f"{speed['median']:.1f} ({speed['min']:.1f} to {speed['max']:.1f})",
-                f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})" if ratios else "–",
+                _middle_half(ratios) if ratios else "–",
                 f"{row['first_step_s']:.1f}",
                 f"{row['peak_memory_gib']:.1f}",
             ]
@@ -105,14 +105,20 @@ def _throughput(result: dict) -> str:
     ]
     return (
         f"\n## Images a second\n\n{_machine(result)}\n\nBatch 16 at 224 pixels, float32. `keras_dogs` has `standard` "
-        "augmentation in its training step, and resizes what it predicts; the others have pictures that are ready. A "
-        "ratio is of one round: to Flax on JAX, to bare KerasHub on TensorFlow, to the faster of timm and transformers "
+        "augmentation in its training step, and resizes what it predicts; the others have pictures that are ready. "
+        "Engines take turns, step by step; a ratio is of one turn, with the quartiles over turns: to Flax on "
+        "JAX, to bare KerasHub on TensorFlow, to the faster of timm and transformers "
         "on PyTorch.\n\n### Of the peer's speed\n\n"
         + _in_short(result["rows"])
         + "\n\n*Best of all*: the fastest backend "
         "of keras_dogs against the fastest of timm, transformers and Flax that were measured together last.\n\n"
         "### Each of them\n\n" + pages.table(header, rows)
     )
+
+
+def _middle_half(ratios: list[float]) -> str:
+    low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive")
+    return f"{middle:.2f} ({low:.2f} to {high:.2f})"
 
 
 def _on_gpu(result: dict) -> str:

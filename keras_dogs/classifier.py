@@ -1,5 +1,7 @@
 """The class of our models, whose loss knows of mix-up, and what it is trained on."""
 
+import contextlib
+
 import keras
 from keras import ops
 
@@ -7,11 +9,30 @@ from keras_dogs import devices
 from keras_dogs import fast_layers
 from keras_dogs import tracing
 from keras_dogs.layers import Mixing
+from keras_dogs.layers import TokenPooling
+from keras_dogs.layers import class_token
 from keras_dogs.layers.draw_keys import RandomLayer
 
 
+class PooledModel(keras.Model):
+    """A functional `keras.Model` that goes at least to where a backbone's output is pooled; layers are made fast."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        layers = self._flatten_layers()
+        self._reads_one_token = any(isinstance(layer, TokenPooling) and layer.kind == "token" for layer in layers)
+        if self._reads_one_token:
+            class_token.prepare(self)
+        tracing.trace(self)
+
+    def call(self, inputs, training=None, mask=None, **kwargs):
+        """See `keras.Model.call`."""
+        with class_token.alone() if self._reads_one_token else contextlib.nullcontext():
+            return super().call(inputs, training=training, mask=mask, **kwargs)
+
+
 @keras.saving.register_keras_serializable(package="keras_dogs")
-class Classifier(keras.Model):
+class Classifier(PooledModel):
     """A functional `keras.Model` whose training loss is mixed as its pictures are.
 
     With mix-up or cut-mix in the graph, the loss that `compile` was given, whichever it is, is taken of the picture's
@@ -25,7 +46,6 @@ class Classifier(keras.Model):
             if isinstance(layer, RandomLayer):
                 layer.exact = exact
         fast_layers.speed_up(self)
-        tracing.trace(self)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """See `keras.Model.compute_loss`."""

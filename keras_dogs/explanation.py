@@ -94,8 +94,9 @@ def attention_rollout(classifier: keras.Model, images) -> np.ndarray:
     if not attention:
         family = family_of(models.backbone_of(classifier))
         raise UserError(f"attention rollout: a {family} keeps its attention to itself; ViT, DeiT and DINOv2 show it")
+    whole = keras.Model(classifier.input, classifier.output)  # not the class token's way through the last block alone
     with _inputs_of(attention) as seen, tracing.layer_by_layer():
-        classifier(images, training=False)
+        whole(images, training=False)
     flow = None
     for layer, query in seen:
         weights = np.mean(_attention_weights(layer, query), axis=1)

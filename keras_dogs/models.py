@@ -10,6 +10,7 @@ from keras_dogs import layers
 from keras_dogs import progress
 from keras_dogs import tracing
 from keras_dogs.classifier import Classifier
+from keras_dogs.classifier import PooledModel
 from keras_dogs.errors import UserError
 from keras_dogs.errors import first_line
 from keras_dogs.presets import VIT_FAMILIES
@@ -295,9 +296,7 @@ def from_table(classifier: keras.Model, canvases: np.ndarray) -> keras.Model:
 
 def feature_extractor(classifier: keras.Model) -> keras.Model:
     """The part of a classifier before its head: pictures -> features `(batch, hidden)`; layers are shared."""
-    extractor = keras.Model(classifier.input, classifier.get_layer("head").input, name="feature_extractor")
-    tracing.trace(extractor)
-    return extractor
+    return PooledModel(classifier.input, classifier.get_layer("head").input, name="feature_extractor")
 
 
 def view_extractor(classifier: keras.Model) -> keras.Model:
@@ -308,9 +307,8 @@ def view_extractor(classifier: keras.Model) -> keras.Model:
     pipeline = image_pipeline(classifier)
     names = [layer.name for layer in classifier.layers]
     features = classifier.get_layer("dropout").input[0] if "dropout" in names else classifier.get_layer("head").input
-    rest = keras.Model(pipeline.output, features)
-    for part in (pipeline, rest):
-        tracing.trace(part)
+    tracing.trace(pipeline)
+    rest = PooledModel(pipeline.output, features)
     return _ViewExtractor(pipeline, rest, classifier.get_layer("draw_keys"))
 
 

@@ -281,6 +281,54 @@ def test_drop_path_leaves_whole_branches_out_of_some_pictures(tmp_path, preset):
     assert np.abs(features(classifier, True) - dropped).max() > 1e-3, "every step draws anew"
 
 
+def test_drop_path_rises_with_the_depth(tmp_path):
+    """From never, in the first of two blocks: where the last one adds nothing, nothing can fall out."""
+    small = dict(patch_size=16, num_layers=2, num_heads=2, hidden_dim=16, mlp_dim=32)
+    keras_hub.models.ViTBackbone(image_shape=(32, 32, 3), **small).save_to_preset(str(tmp_path))
+    classifier = keras_dogs.build_vit(str(tmp_path), num_classes=2, augmentation="none", drop_path=0.5)
+    randomise(backbone_of(classifier))
+    last = [
+        weight
+        for weight in backbone_of(classifier).weights
+        if "transformer_block_2/" in weight.path and ("attention_output" in weight.path or "dense_2" in weight.path)
+    ]
+    assert len(last) == 4
+    for weight in last:
+        weight.assign(np.zeros(weight.shape))
+    images, extract = np.repeat(pictures(1, 32, 32), 32, axis=0), feature_extractor(classifier)
+    trained, whole = (keras.ops.convert_to_numpy(extract(images, training=training)) for training in (True, False))
+    np.testing.assert_allclose(trained, whole, atol=1e-5)
+
+
+def updates(model, images, labels):
+    """What one step of plain gradient descent takes from each weight; they are as before afterwards."""
+    before = model.get_weights()
+    model.compile(keras.optimizers.SGD(1.0), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.train_on_batch(images, labels)
+    after = model.get_weights()
+    model.set_weights(before)
+    return [old - new for old, new in zip(before, after)]
+
+
+def test_what_the_head_does_not_read_of_the_last_block_changes_nothing():
+    """The class token alone goes through it: logits and gradients are those of KerasHub's whole block."""
+    classifier = keras_dogs.build_vit("vit_nano", num_classes=4, augmentation="none")
+    randomise(backbone_of(classifier))
+    randomise(classifier.get_layer("head"))
+    whole = keras.Model(classifier.input, classifier.output)
+    images, labels = pictures(3), np.array([0, 3, 1])
+    pooling, seen = classifier.get_layer("pooling"), set()
+    pool = pooling.call
+    pooling.call = lambda tokens: seen.add(tokens.shape[1]) or pool(tokens)
+    np.testing.assert_allclose(classifier.predict_on_batch(images), whole.predict_on_batch(images), atol=1e-5)
+    assert seen == {1, 65}, "it is not left out, or from what reads all"
+    for weight, one, other in zip(
+        classifier.weights, updates(classifier, images, labels), updates(whole, images, labels)
+    ):
+        assert np.abs(other).max() > 0 or not weight.trainable, weight.path
+        np.testing.assert_allclose(one, other, atol=1e-6 + 2e-5 * np.abs(other).max(), err_msg=weight.path)
+
+
 def test_drop_path_keeps_the_type():
     from keras_dogs.layers import DrawKeys
     from keras_dogs.layers import DropPath

@@ -74,11 +74,7 @@ def drop_paths(backbone: keras.Model, rate: float, counter: DrawKeys) -> None:
     Raises:
         ValueError: the backbone has no such blocks.
     """
-    branches = [
-        [getattr(block, name) for name in BRANCH_ENDS[type(block).__name__]]
-        for block in backbone._flatten_layers()
-        if type(block).__name__ in BRANCH_ENDS
-    ]
+    branches = [[getattr(block, name) for name in BRANCH_ENDS[type(block).__name__]] for block in blocks_of(backbone)]
     if not branches:
         raise ValueError(f"{backbone.name} has no residual branches that drop-path knows")
     for depth, ends in enumerate(branches):
@@ -86,6 +82,15 @@ def drop_paths(backbone: keras.Model, rate: float, counter: DrawKeys) -> None:
             end = getattr(end, "dropout", end) if type(end).__name__ == "DeiTOutput" else end
             block_rate = rate * depth / max(len(branches) - 1, 1)
             _follow(end, DropPath(block_rate, counter.latest, 2 * depth + number, dtype=end.dtype_policy))
+
+
+def blocks_of(model: keras.Model) -> list[keras.layers.Layer]:
+    """The blocks of a KerasHub ViT, DeiT or DINOv2, the first one first; none in other models.
+
+    `_flatten_layers` has them the other way round.
+    """
+    held = ([part for part in layer._layers if type(part).__name__ in BRANCH_ENDS] for layer in model._flatten_layers())
+    return next(filter(None, held), [])
 
 
 def _follow(layer: keras.layers.Layer, then: keras.layers.Layer) -> None:

@@ -5,7 +5,7 @@ import functools
 import keras
 from keras.src.backend.common import global_state
 
-from keras_dogs.layers.dropping import BRANCH_ENDS
+from keras_dogs.layers.dropping import blocks_of
 
 _CONTEXT = "current_call_ctx"  # where Keras keeps, among others, whether this is training
 
@@ -15,9 +15,8 @@ def rematerialise(backbone: keras.Model) -> None:
 
     Nothing is added to what a file holds. After `drop_paths`, so that a branch that fell out falls out again.
     """
-    for block in backbone._flatten_layers():
-        if type(block).__name__ in BRANCH_ENDS:
-            block.call = _again(block.call)
+    for block in blocks_of(backbone):
+        block.call = _again(block.call)
 
 
 def _again(call):
