@@ -238,7 +238,6 @@ class _Graph:
         self.in_words, self._ran = _TRACED, False
         if compiled and backend.has_accelerator() and not torch.are_deterministic_algorithms_enabled():
             _put_channels_second(module)
-            _pad_in_convolutions(module)
             torch.backends.cudnn.benchmark = True
             self._run, self.in_words = torch.compile(module, dynamic=False), "traced, and compiled by torch.compile"
 
@@ -334,34 +333,6 @@ def _put_channels_second(module) -> None:
         with graph.inserting_before(node):
             new = graph.call_function(node.target, arguments, node.kwargs)
         also_last(node, new)
-    graph.eliminate_dead_code()
-    module.recompile()
-
-
-def _pad_in_convolutions(module) -> None:
-    """Lets convolutions, and maxima of what is not negative, have the zeros that a layer before them puts around."""
-    import torch
-
-    aten, graph = torch.ops.aten, module.graph
-    for node in list(graph.nodes):
-        padded = node.all_input_nodes[0] if node.all_input_nodes else None
-        if padded is None or padded.target is not aten.constant_pad_nd.default or len(padded.args[1]) != 4:
-            continue
-        left, right, top, bottom = padded.args[1]
-        if (left, top) != (right, bottom) or (padded.args[2:] or (0,))[0]:
-            continue
-        source, arguments = padded.args[0], list(node.args)
-        if node.target is aten.convolution.default and node.args[0] is padded and not any(node.args[4]):
-            arguments[0], arguments[4] = source, [top, left]
-        elif node.target is aten.max_pool2d_with_indices.default and source.target is aten.relu.default:
-            arguments[0] = source
-            arguments += [[]] * (4 - len(arguments))
-            if any(arguments[3]) or 2 * max(top, left) > min(arguments[1]):
-                continue
-            arguments[3] = [top, left]
-        else:
-            continue
-        node.args = tuple(arguments)
     graph.eliminate_dead_code()
     module.recompile()
 
