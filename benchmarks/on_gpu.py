@@ -86,7 +86,7 @@ def rows_of(of: tuple, found: dict, flags) -> list[dict]:
     for mode in ("train", "predict"):
         result, own = found[of][mode], statistics.median(found[of][mode]["seconds"])
         speeds = sorted(row["batch_size"] / seconds for seconds in result["seconds"])
-        tflops = 1e-3 * gflop_of(model) * (3 if mode == "train" else 1) * row["batch_size"] / own
+        tflops = 1e-3 * gflop_of(model, engine) * (3 if mode == "train" else 1) * row["batch_size"] / own
         others = [
             statistics.median(other[mode]["seconds"])
             for (peer, _, its), other in found.items()
@@ -110,12 +110,12 @@ def rows_of(of: tuple, found: dict, flags) -> list[dict]:
     return rows
 
 
-def gflop_of(model: str) -> float:
-    """Billions of operations of a forward pass of one picture."""
+def gflop_of(model: str, engine: str) -> float:
+    """Billions of operations that an engine needs for a forward pass of one picture."""
     from keras_dogs.costs import count_gflops
     from keras_dogs.presets import PRESETS
 
-    return count_gflops(PRESETS[model])
+    return count_gflops(PRESETS[model], whole=engine != "keras_dogs")
 
 
 def measure(engine: str, model: str, batch_size: str, lock: str, flags) -> dict:

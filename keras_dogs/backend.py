@@ -368,7 +368,7 @@ def keep_compiled(folder: Path) -> None:
         import jax
 
         jax.config.update("jax_compilation_cache_dir", str(folder))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 def compiled(function):

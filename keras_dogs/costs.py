@@ -8,17 +8,18 @@ def count_parameters(row: Preset) -> int:
     return _resnet(row)[0] if row.family == "resnet" else _vit(row)[0]
 
 
-def count_gflops(row: Preset, image_size: int | None = None) -> float:
+def count_gflops(row: Preset, image_size: int | None = None, whole: bool = True) -> float:
     """Billions of operations for one picture forward; a multiply-add is two, all but matrix products is left out.
 
     Args:
         row: `Preset`.
         image_size: int or `None`. Side of the picture, pixels; `None` is the row's own.
+        whole: bool. `False` leaves out what our classifiers do: a ViT's last block but for its class token.
     """
-    return 2e-9 * (_resnet(row, image_size)[1] if row.family == "resnet" else _vit(row, image_size)[1])
+    return 2e-9 * (_resnet(row, image_size)[1] if row.family == "resnet" else _vit(row, image_size, whole)[1])
 
 
-def _vit(row: Preset, image_size: int | None = None) -> tuple[int, int]:
+def _vit(row: Preset, image_size: int | None = None, whole: bool = True) -> tuple[int, int]:
     """Parameters and multiply-adds of a ViT or DeiT (arXiv 2010.11929, equations 1 to 4)."""
     build = row.architecture
     width, depth, patch = build["hidden_dim"], build["num_layers"], build["patch_size"]
@@ -35,7 +36,9 @@ def _vit(row: Preset, image_size: int | None = None) -> tuple[int, int]:
     parameters = embedding + width + num_prefix * width + positions + depth * (block + norms_and_biases) + 2 * width
     patches = num_patches(image_size or row.image_size)
     tokens = patches + num_prefix
-    return parameters, patches * embedding + depth * (tokens * block + 2 * tokens * tokens * width)
+    products = tokens * block + 2 * tokens * tokens * width
+    last = products if whole else 2 * tokens * width * width + (block - 2 * width * width) + 2 * tokens * width
+    return parameters, patches * embedding + (depth - 1) * products + last
 
 
 def _resnet(row: Preset, image_size: int | None = None) -> tuple[int, int]:
