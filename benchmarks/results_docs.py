@@ -109,9 +109,8 @@ def _throughput(result: dict) -> str:
         "augmentation in its training step, and resizes what it predicts; the others have pictures that are ready. "
         "Engines take turns, step by step; a ratio is of one turn, with the quartiles over turns: to Flax on "
         "JAX, to bare KerasHub on TensorFlow, to the faster of timm and transformers "
-        "on PyTorch.\n\n### Of the peer's speed\n\n"
-        + _in_short(result["rows"])
-        + "\n\n*Best of all*: the fastest backend "
+        "on PyTorch. Where one ratio stands alone, the row is of one round of an older sitting.\n\n"
+        "### Of the peer's speed\n\n" + _in_short(result["rows"]) + "\n\n*Best of all*: the fastest backend "
         "of keras_dogs against the fastest of timm, transformers and Flax that were measured together last.\n\n"
         "### Each of them\n\n" + pages.table(header, rows)
     )

@@ -67,7 +67,7 @@ class Child:
     """Python with `arguments` on `backend` in a process that lives on, and does a turn of its work when it is asked."""
 
     def __init__(self, backend: str, *arguments):
-        self._errors = tempfile.TemporaryFile("w+")
+        self._errors, self._failed = tempfile.TemporaryFile("w+"), None
         self._process = subprocess.Popen(
             [sys.executable, *map(str, arguments)],
             env={**os.environ, "KERAS_BACKEND": backend},
@@ -96,10 +96,12 @@ class Child:
         for line in self._process.stdout:
             if line.startswith(_ANSWER):
                 return json.loads(line.removeprefix(_ANSWER))
-        self._errors.seek(0)
-        said = self._errors.read().strip()
-        print(said[-4000:], file=sys.stderr)
-        return {"error": (said.splitlines() or ["it ended without a word"])[-1]}
+        if self._failed is None:  # said once, however often it is asked again
+            self._errors.seek(0)
+            said = self._errors.read().strip()
+            print(said[-4000:], file=sys.stderr)
+            self._failed = {"error": (said.splitlines() or ["it ended without a word"])[-1]}
+        return self._failed
 
 
 def is_asked() -> bool:

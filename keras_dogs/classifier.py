@@ -15,7 +15,7 @@ from keras_dogs.layers.draw_keys import RandomLayer
 
 
 class PooledModel(keras.Model):
-    """A functional `keras.Model` that goes at least to where a backbone's output is pooled; layers are made fast."""
+    """A functional `keras.Model` that goes to the pooling or beyond: of a ViT's last block it computes what is read."""
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)

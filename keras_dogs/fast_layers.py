@@ -286,8 +286,10 @@ def _run_and_forget(model, steps, inputs, operation_fn=lambda operation: operati
     for node, done, zeros in steps:
         arguments, named = node.arguments.fill_in(held)
         _zeros["next"] = zeros
-        outputs = arguments[0] if zeros == _SKIPPED else operation_fn(node.operation)(*arguments, **named)
-        _zeros["next"] = None
+        try:
+            outputs = arguments[0] if zeros == _SKIPPED else operation_fn(node.operation)(*arguments, **named)
+        finally:  # or a layer that fails would leave them to whichever convolution comes next
+            _zeros["next"] = None
         held.update(zip(map(id, node.outputs), keras.tree.flatten(outputs)))
         for tensor in done:
             del held[tensor]
