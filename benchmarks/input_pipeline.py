@@ -1,13 +1,16 @@
 """How fast pictures come in: decoders, our cache and our stream: `python benchmarks/input_pipeline.py --sample FOLDER`.
 
-Decoders read every file of the train split to a square of 256 pixels, on one core and on all; OpenCV and simplejpeg are
-not used here and are measured where they are installed. Rounds take turns; a rate is the median of them.
+Decoders turn every file of the train split, in memory already, into a uint8 array of 256 x 256 pixels, on one core and
+on all; ours open and read the files, too, and write the cache. OpenCV and simplejpeg are not used here and are measured
+where they are installed. All take turns, ours in a process that `keras_dogs` has set up; a rate is the median of them.
 """
 
 import argparse
+import dataclasses
 import io
 import os
 import statistics
+import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -20,18 +23,21 @@ SIZE = 256
 
 def pillow(data: bytes):
     """As we do: decode whole, then an antialiased resize."""
+    import numpy as np
     from PIL import Image
 
-    return Image.open(io.BytesIO(data)).convert("RGB").resize((SIZE, SIZE), Image.Resampling.BILINEAR)
+    picture = Image.open(io.BytesIO(data)).convert("RGB")
+    return np.asarray(picture.resize((SIZE, SIZE), Image.Resampling.BILINEAR))
 
 
 def pillow_draft(data: bytes):
     """Decoded at half or a quarter where that is still large enough."""
+    import numpy as np
     from PIL import Image
 
     picture = Image.open(io.BytesIO(data))
     picture.draft("RGB", (SIZE, SIZE))
-    return picture.convert("RGB").resize((SIZE, SIZE), Image.Resampling.BILINEAR)
+    return np.asarray(picture.convert("RGB").resize((SIZE, SIZE), Image.Resampling.BILINEAR))
 
 
 def opencv(data: bytes):
@@ -45,76 +51,99 @@ def opencv(data: bytes):
 
 def simplejpeg(data: bytes):
     """libjpeg-turbo decodes, scaled where that is large enough; Pillow resizes."""
+    import numpy as np
     import simplejpeg
     from PIL import Image
 
     picture = Image.fromarray(simplejpeg.decode_jpeg(data, min_height=SIZE, min_width=SIZE))
-    return picture.resize((SIZE, SIZE), Image.Resampling.BILINEAR)
+    return np.asarray(picture.resize((SIZE, SIZE), Image.Resampling.BILINEAR))
 
 
 DECODERS = (pillow, pillow_draft, opencv, simplejpeg)
+BUILT, MAPPED, STREAMED = "our cache, built", "our cache, mapped", "our stream"
 
 
 def main():
-    """Measures all of them, then our own two ways beside Pillow on all cores."""
+    """Measures all of them in turn."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sample", type=Path, required=True)
     parser.add_argument("--pictures", type=int, default=1200)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     flags = parser.parse_args()
+    _, split = load(flags)
+    if flags.child:
+        answer_with_ours(flags)
+        return
+    files = [(flags.sample / "Images" / name).read_bytes() for name in split.names]
+    told = ("--child", "--sample", flags.sample, "--pictures", flags.pictures)
+    child = runs.Child("torch", __file__, *told)
+    rates: dict = {}
+    errors: dict = {}
+    for turn in range(flags.rounds):
+        for decoder in DECODERS:
+            for cores in (1, os.cpu_count()):
+                name = decoder.__name__, cores
+                try:
+                    rates.setdefault(name, []).append(len(files) / _seconds(_decode_all, decoder, files, cores))
+                except Exception as error:
+                    errors[name] = f"{type(error).__name__}: {error}"
+        for what, value in child.ask().items():
+            rates.setdefault((what, os.cpu_count()), []).append(value)
+        print(f"turn {turn + 1} of {flags.rounds}", file=sys.stderr)
+    child.end()
+    runs.write("input_pipeline", [row(name, rates, errors, len(files)) for name in {**rates, **errors}], line=in_words)
+
+
+def row(name: tuple[str, int], rates: dict, errors: dict, num_pictures: int) -> dict:
+    """What is written of a decoder on so many cores, or of ours."""
+    what, cores = name
+    common = {"backend": "-", "what": what, "num_pictures": num_pictures, "cores": cores}
+    if name in errors:
+        return {**common, "error": errors[name]}
+    if what == MAPPED:
+        return {**common, "seconds": _spread(rates[name])}
+    common["pictures_per_second"] = _spread(rates[name])
+    if what in (BUILT, STREAMED):
+        of_pillow = sorted(own / other for own, other in zip(rates[name], rates["pillow", cores]))
+        common["ratio_to_pillow"] = of_pillow
+    return common
+
+
+def load(flags):
+    """The dataset and the pictures of it that are decoded."""
     from keras_dogs.datasets import load_dataset
 
     dataset = load_dataset(str(flags.sample))
-    split = dataset.train.select(range(0, len(dataset.train), max(1, len(dataset.train) // flags.pictures)))
-    files = [(flags.sample / "Images" / name).read_bytes() for name in split.names]
-    rows = decode(files, flags.rounds) + ours(dataset, split, flags.rounds)
-    runs.write("input_pipeline", rows, line=in_words)
+    return dataset, dataset.train.select(range(0, len(dataset.train), max(1, len(dataset.train) // flags.pictures)))
 
 
-def decode(files: list[bytes], rounds: int) -> list[dict]:
-    """A row a decoder and a number of cores."""
-    rows = []
-    for decoder in DECODERS:
-        row = {"backend": "-", "what": decoder.__name__, "num_pictures": len(files)}
-        try:
-            decoder(files[0])
-        except Exception as error:
-            rows.append({**row, "error": f"{type(error).__name__}: {error}"})
-            continue
-        for cores in (1, os.cpu_count()):
-            rates = [len(files) / _seconds(_decode_all, decoder, files, cores) for _ in range(rounds)]
-            rows.append({**row, "cores": cores, "pictures_per_second": _spread(rates)})
-    return rows
+def answer_with_ours(flags) -> None:
+    """The child's part: the cache when it is built and when it is there, and the stream, a round each time."""
+    from keras_dogs import backend
+    from keras_dogs import caches
+
+    backend.select()
+    from keras_dogs.loaders.canvases import load_canvases
+    from keras_dogs.loaders.stream import Undecoded
+
+    dataset, split = load(flags)
+    small = dataclasses.replace(dataset, train=split, validation=None)
+    while runs.is_asked():
+        found = {}
+        with tempfile.TemporaryDirectory() as folder:
+            caches.use(Path(folder))
+            found[BUILT] = len(split) / _seconds(load_canvases, small, ["train"], SIZE)
+            found[MAPPED] = _seconds(load_canvases, small, ["train"], SIZE)
+        found[STREAMED] = len(split) // 32 * 32 / _seconds(_stream, Undecoded(split, SIZE, "squash"))
+        runs.answer(found)
+    runs.answer({})
 
 
 def _decode_all(decoder, files: list[bytes], cores: int) -> None:
     with ThreadPoolExecutor(cores) as pool:
         for _ in pool.map(decoder, files):
             pass
-
-
-def ours(dataset, split, rounds: int) -> list[dict]:
-    """The cache when it is built and when it is there, and the stream."""
-    import dataclasses
-
-    from keras_dogs import caches
-    from keras_dogs.loaders.canvases import load_canvases
-    from keras_dogs.loaders.stream import Undecoded
-
-    small = dataclasses.replace(dataset, train=split, validation=None)
-    built, mapped, streamed = [], [], []
-    for _ in range(rounds):
-        with tempfile.TemporaryDirectory() as folder:
-            caches.use(Path(folder))
-            built.append(len(split) / _seconds(load_canvases, small, ["train"], SIZE))
-            mapped.append(_seconds(load_canvases, small, ["train"], SIZE))
-        streamed.append(len(split) // 32 * 32 / _seconds(_stream, Undecoded(split, SIZE, "squash")))
-    common = {"backend": "-", "num_pictures": len(split), "cores": os.cpu_count()}
-    return [
-        {**common, "what": "our cache, built", "pictures_per_second": _spread(built)},
-        {**common, "what": "our cache, mapped", "seconds": _spread(mapped)},
-        {**common, "what": "our stream", "pictures_per_second": _spread(streamed)},
-    ]
 
 
 def _stream(rows) -> None:
@@ -138,7 +167,8 @@ def in_words(row: dict) -> str:
     """What is printed of a row."""
     if "seconds" in row:
         return f"{row['what']}: {1000 * row['seconds']['median']:.0f} ms"
-    return f"{row['what']} on {row['cores']} cores: {row['pictures_per_second']['median']:.0f} pictures/s"
+    ratio = f", {statistics.median(row['ratio_to_pillow']):.2f} of Pillow" if "ratio_to_pillow" in row else ""
+    return f"{row['what']} on {row['cores']} cores: {row['pictures_per_second']['median']:.0f} pictures/s{ratio}"
 
 
 if __name__ == "__main__":

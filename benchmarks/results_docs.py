@@ -1,5 +1,6 @@
 """Write docs/results.md, with its figures, from `results/`: `python benchmarks/results_docs.py`."""
 
+import itertools
 import json
 import re
 import shutil
@@ -30,13 +31,14 @@ REMARKS = {
 }
 
 _ON_GPU = (
-    "224 pixels, mixed bfloat16, ViT-B/16 in batches of 128 and ResNet-50 of 256. `keras_dogs` trains from a table "
-    "in the GPU with `standard` augmentation; the others have no augmentation and pictures that are ready. A ratio "
-    "is to the fastest of timm, timm with `torch.compile` and Flax; the products' speed is that of a matrix product "
-    "in the same process. Since this run three things were mended, and **not measured again**: PyTorch waited for "
-    "each step, as Keras' SGD reads its rate back (about 5 ms of 39 and 44); a ViT's last block was computed for "
-    "all tokens, not for the class token alone (7 % of the operations); and JAX had no kernel for the attention of "
-    "an odd number of tokens in training (alone it takes 0.6 ms a block now, and by XLA 1.2 or more)."
+    "224 pixels, mixed bfloat16, ViT-B/16 in batches of 128 and ResNet-50 of 256. `keras_dogs` trains from a "
+    "table in the GPU with `standard` augmentation; the others have no augmentation and pictures that are ready. "
+    "A ratio is to the fastest of timm, timm with `torch.compile` and Flax; *share of peak* is the model's "
+    "arithmetic, of what a large matrix product reaches in the same process. Since this run three things were "
+    "mended, and **not measured again**: PyTorch waited for each step, as Keras' SGD reads its rate back (about 5"
+    " ms of 39 and 44); a ViT's last block was computed for all tokens, not for the class token alone (7 % of the"
+    " operations); and JAX had no kernel for the attention of an odd number of tokens in training (alone it takes"
+    " 0.6 ms a block now, and by XLA 1.2 or more)."
 )
 
 
@@ -71,9 +73,13 @@ def _comparison(name: str, title: str, result: dict) -> str:
 
 def _machine(result: dict) -> str:
     machine = result["machine"]
-    return (
-        f"*{machine['cores']} cores of an {machine['processor']}, {machine['memory_gib']:.0f} GiB; {result['commit']}*"
-    )
+    name = f"{machine['cores']} cores of an {machine['processor']}, {machine['memory_gib']:.0f} GiB"
+    return f"*{name}; commit {_commit(result)}*"
+
+
+def _commit(result: dict) -> str:
+    commit, _, changed = result["commit"].partition("-")
+    return f"{commit}, with changes that were not committed" if changed else commit
 
 
 def _throughput(result: dict) -> str:
@@ -104,19 +110,23 @@ def _throughput(result: dict) -> str:
         "first step, s",
         "memory, GiB",
     ]
+    models = list(dict.fromkeys(row["model"] for row in result["rows"]))
+    rows.sort(key=lambda cells: (models.index(cells[0]), cells[1] == "predict"))
     return (
         f"\n## Images a second\n\n{_machine(result)}\n\nBatch 16 at 224 pixels, float32. `keras_dogs` has `standard` "
         "augmentation in its training step, and resizes what it predicts; the others have pictures that are ready. "
         "Engines take turns, step by step; a ratio is of one turn, with the quartiles over turns: to Flax on "
         "JAX, to bare KerasHub on TensorFlow, to the faster of timm and transformers "
-        "on PyTorch. Where one ratio stands alone, the row is of one round of an older sitting.\n\n"
-        "### Of the peer's speed\n\n" + _in_short(result["rows"]) + "\n\n*Best of all*: the fastest backend "
-        "of keras_dogs against the fastest of timm, transformers and Flax that were measured together last.\n\n"
+        "on PyTorch; of timm and transformers, to each other. A ratio without quartiles is of one round of an older "
+        "sitting.\n\n"
+        "### Of the peer's speed\n\n" + _in_short(result["rows"]) + "\n"
         "### Each of them\n\n" + pages.table(header, rows)
     )
 
 
 def _middle_half(ratios: list[float]) -> str:
+    if len(ratios) == 1:
+        return f"{ratios[0]:.2f}"
     if len(ratios) < 4:  # of rounds, as they were once
         return f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
     low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive")
@@ -144,10 +154,10 @@ def _on_gpu(result: dict) -> str:
         )
     lines.sort(key=lambda line: (line[0], line[1] == "predict"))
     header = ["model", "mode", "engine", "backend", "how it runs", "images/s", "ratio to the best peer"]
-    header += ["of the products' speed", "memory, GiB", "ready after, s"]
+    header += ["share of peak", "memory, GiB", "start to first step, s"]
     versions = ", ".join(f"{package} {version}" for package, version in result["versions"].items())
     device = next(row["device"] for row in result["rows"] if "device" in row)
-    where = f"*{device}; {versions}; {result['commit']}; without TensorFlow*"
+    where = f"*{device}; {versions}; commit {_commit(result)}; without TensorFlow*"
     return f"\n## Images a second on a GPU\n\n{where}\n\n{_ON_GPU}\n\n" + pages.table(header, lines)
 
 
@@ -155,25 +165,13 @@ def _in_short(rows: list[dict]) -> str:
     """Ratios to the peers, a line a model and mode."""
     measured = [row for row in rows if "error" not in row]
     lines = []
-    for model, mode in dict.fromkeys((row["model"], row["mode"]) for row in measured):
+    models = dict.fromkeys(row["model"] for row in measured)
+    for model, mode in itertools.product(models, ("train", "predict")):
         of_model = [row for row in measured if (row["model"], row["mode"]) == (model, mode)]
         own = {row["backend"]: row for row in of_model if row["engine"] == "keras_dogs"}
         ratios = [own[name].get("ratio_to_best_peer") if name in own else None for name in runs.PROSE]
-        # Of one sitting: the machine is not always as fast.
-        commit = next((row["commit"] for row in reversed(of_model) if row["engine"] == "keras_dogs"), None)
-        speeds = [
-            max(
-                (row["images_per_second"]["median"] for row in of_model if row["commit"] == commit and of(row)),
-                default=0,
-            )
-            for of in (
-                lambda row: row["engine"] == "keras_dogs",
-                lambda row: row["engine"] not in ("keras_dogs", "keras_hub"),
-            )
-        ]
-        best = f"{speeds[0] / speeds[1]:.2f}" if all(speeds) else "–"
-        lines.append([model, mode, *(f"{statistics.median(ratio):.2f}" if ratio else "–" for ratio in ratios), best])
-    return pages.table(["model", "mode", *runs.PROSE.values(), "best of all"], lines)
+        lines.append([model, mode, *(f"{statistics.median(ratio):.2f}" if ratio else "–" for ratio in ratios)])
+    return pages.table(["model", "mode", *runs.PROSE.values()], lines)
 
 
 def draw() -> None:

@@ -157,8 +157,10 @@ def _is_useful(folder: Path) -> bool:
 
 
 def how_to_go_on(folder: Path) -> str:
-    """What to type after an interruption."""
-    return f"go on with: python -m keras_dogs.train --resume --output {shlex.quote(str(folder))}"
+    """What to type after an interruption, on the backend that the run was begun with."""
+    begun = (read_config(folder) or {}).get("backend")  # other hosts need not see the folder
+    backend = f"KERAS_BACKEND={begun} " if begun else ""
+    return f"go on with: {backend}python -m keras_dogs.train --resume --output {shlex.quote(str(folder))}"
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """The user's cache folder: what is decoded, downloaded or compiled once for all runs. Anything in it may be removed."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -60,10 +61,12 @@ def entries(older_than: float = 0.0) -> list[Entry]:
     """
     found = [_entry("canvases", _name(files[0]), files) for files in _canvases()]
     found += [_entry("npz", file.name, (file,)) for file in _in("npz")]
-    if compiled := _in("compiled"):
-        found.append(_entry("compiled", f"{len(compiled)} programs", tuple(compiled)))
+    compiled = _in("compiled")
+    found.append(_entry("compiled", f"{len(compiled)} programs", tuple(compiled)))
     before = time.time() - older_than * 86_400
-    return sorted((entry for entry in found if entry.used <= before), key=lambda entry: (entry.kind, entry.used))
+    return sorted(
+        (entry for entry in found if entry and entry.used <= before), key=lambda entry: (entry.kind, entry.used)
+    )
 
 
 def remove(old: list[Entry]) -> list[str]:
@@ -98,14 +101,21 @@ def _canvases() -> list[tuple[Path, ...]]:
 
 
 def _name(description: Path) -> str:
-    """What the description of canvases says; there is none where a process was killed."""
+    """What the description of canvases says; there is none while they are made, or where that was killed."""
     try:
-        return str(json.loads(description.read_text())["name"])
-    except (ValueError, KeyError, TypeError):
-        return f"unfinished, {description.name}"
+        if description.suffix == ".json":
+            return str(json.loads(description.read_text())["name"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    return f"unfinished, {description.name}"
 
 
-def _entry(kind: str, name: str, files: tuple[Path, ...]) -> Entry:
-    below = [path for file in files for path in ([file] if file.is_file() else file.rglob("*"))]
-    stats = [path.stat() for path in below] or [files[0].stat()]
+def _entry(kind: str, name: str, files: tuple[Path, ...]) -> Entry | None:
+    """`None` where nothing is left: other processes rename and remove."""
+    stats = []
+    for path in (path for file in files for path in (file, *file.rglob("*"))):
+        with contextlib.suppress(OSError):
+            stats.append(path.stat())
+    if not stats:
+        return None
     return Entry(kind, name, files, sum(stat.st_size for stat in stats), max(stat.st_mtime for stat in stats))

@@ -14,9 +14,11 @@ from rich.progress import TextColumn
 from keras_dogs import artifacts
 from keras_dogs import devices
 from keras_dogs import progress
+from keras_dogs import tracing
 from keras_dogs.checkpoints import Checkpoints
 from keras_dogs.checkpoints import restore
 from keras_dogs.errors import Interrupted
+from keras_dogs.errors import UserError
 from keras_dogs.models import save_classifier
 from keras_dogs.optimizers import averaged
 from keras_dogs.records import Scores
@@ -51,9 +53,9 @@ class StepLog(keras.callbacks.Callback):
         self.schedule = schedule
         self.rows: list[dict] = []
         self.step_seconds: list[float] = []
-        self.first_steps: list[int] = []  # of each process: they compile
+        self.first_steps: list[int] = []  # of each process: they compile; and those in which PyTorch was traced
         self._unread: list = []
-        self._epoch, self._is_first = 0, True
+        self._epoch, self._is_first, self._num_traced = 0, True, 0
 
     @property
     def num_steps(self) -> int:
@@ -85,9 +87,12 @@ class StepLog(keras.callbacks.Callback):
         self._unread.clear()
         rates = ops.convert_to_numpy(self.schedule(np.arange(first, first + len(losses)))) if losses else ()
         now = time.perf_counter()
-        if losses and self._is_first:
-            self._is_first = False
+        num_traced = tracing.count(self.model)
+        if losses and num_traced > self._num_traced:
+            self.first_steps += range(len(self.step_seconds), len(self.step_seconds) + len(losses))
+        elif losses and self._is_first:
             self.first_steps.append(len(self.step_seconds))
+        self._is_first, self._num_traced = self._is_first and not losses, num_traced
         self.step_seconds += [(now - self._read_at) / len(losses)] * len(losses) if losses else []
         self._read_at = now
         for step, (loss, rate) in enumerate(zip(losses, rates), first + 1):
@@ -194,10 +199,12 @@ class Checkpointing(keras.callbacks.Callback):
         started: float. `time.perf_counter()` when the command began.
         how_to_go_on: str. Said when training is stopped.
         steps_per_epoch: int.
+        digest: str. Of the pictures: a training goes on with those that it was begun with.
     """
 
-    def __init__(self, checkpoints, every, step_log, validation, stop, started, how_to_go_on, steps_per_epoch):
+    def __init__(self, checkpoints, every, step_log, validation, stop, started, how_to_go_on, steps_per_epoch, digest):
         super().__init__()
+        self.digest = digest
         self.checkpoints: Checkpoints = checkpoints
         self.stop: StopRequest = stop
         self.every, self.how_to_go_on = every, how_to_go_on
@@ -208,11 +215,20 @@ class Checkpointing(keras.callbacks.Callback):
         self._began, self._started = time.perf_counter(), started
 
     def load(self) -> int:
-        """Reads the newest checkpoint; the model has it when the first epoch begins. Gives the steps that are done."""
+        """Reads the newest checkpoint; the model has it when the first epoch begins. Gives the steps that are done.
+
+        Raises:
+            UserError: other pictures can be read now.
+        """
         found = self.checkpoints.load()
         if found is None:
             return 0
         self._arrays, state = found
+        if state.get("digest", self.digest) != self.digest:
+            raise UserError(
+                "--resume: other pictures can be read now than when the run was begun; bring them to what they were, "
+                "or give --overwrite to start again"
+            )
         self.step_log.rows[:] = state["steps"]
         self.validation.rows[:] = state["history"]
         self.validation.best_epoch = state["best_epoch"]
@@ -261,6 +277,7 @@ class Checkpointing(keras.callbacks.Callback):
         best = self.validation.best_scores
         state = {
             "step": len(self.step_log.rows),
+            "digest": self.digest,
             "best_epoch": self.validation.best_epoch,
             "best_scores": dataclasses.asdict(best) if best else None,
             "steps": self.step_log.rows,

@@ -37,7 +37,11 @@ def _vit(row: Preset, image_size: int | None = None, whole: bool = True) -> tupl
     patches = num_patches(image_size or row.image_size)
     tokens = patches + num_prefix
     products = tokens * block + 2 * tokens * tokens * width
-    last = products if whole else 2 * tokens * width * width + (block - 2 * width * width) + 2 * tokens * width
+    last = (
+        products
+        if whole or row.family != "vit"
+        else 2 * tokens * width * width + (block - 2 * width * width) + 2 * tokens * width
+    )
     return parameters, patches * embedding + (depth - 1) * products + last
 
 

@@ -1,6 +1,7 @@
 """The training itself: a compiled model, batches, and what watches them; of the whole classifier, or of its head."""
 
 import dataclasses
+import hashlib
 import shutil
 import time
 from pathlib import Path
@@ -28,6 +29,7 @@ from keras_dogs.classifier import TrainAccuracy
 from keras_dogs.config import TrainConfig
 from keras_dogs.errors import Interrupted
 from keras_dogs.errors import UserError
+from keras_dogs.errors import first_line
 from keras_dogs.loaders.batches import EpochOrder
 from keras_dogs.loaders.batches import TrainingBatches
 from keras_dogs.loaders.batches import predict_in_batches
@@ -59,6 +61,12 @@ class Pictures(NamedTuple):
         decoded = (canvases for canvases in self if canvases is not None)
         return [f"{name}: {reason}" for canvases in decoded for name, reason in canvases.unreadable]
 
+    @property
+    def digest(self) -> str:
+        """64 hexadecimal digits that change with the name of any picture that could be read."""
+        names = (name for part in self if part is not None for name in part.names)
+        return hashlib.sha256("\0".join(names).encode()).hexdigest()
+
 
 class Plan(NamedTuple):
     """What a training is told.
@@ -71,6 +79,7 @@ class Plan(NamedTuple):
         checkpoints: `Checkpoints`.
         on_device: bool. Whether the pictures are a table on the device.
         started: float. `time.perf_counter()` when the command began.
+        digest: str. Of the pictures.
     """
 
     config: TrainConfig
@@ -80,6 +89,7 @@ class Plan(NamedTuple):
     checkpoints: Checkpoints
     on_device: bool
     started: float
+    digest: str
 
 
 class Fitted(NamedTuple):
@@ -275,7 +285,15 @@ def _fit(plan: Plan, task: Task) -> Fitted:
     )
     go_on = artifacts.how_to_go_on(plan.folder)
     checkpointing = Checkpointing(
-        plan.checkpoints, config.checkpoint_every, step_log, validation, plan.stop, plan.started, go_on, len(batches)
+        plan.checkpoints,
+        config.checkpoint_every,
+        step_log,
+        validation,
+        plan.stop,
+        plan.started,
+        go_on,
+        len(batches),
+        plan.digest,
     )
     done = checkpointing.load()
     if done:
@@ -287,6 +305,8 @@ def _fit(plan: Plan, task: Task) -> Fitted:
     except Exception as error:
         if batches.error:  # TensorFlow wraps it in one of its own
             raise batches.error from error
+        if backend.is_out_of_memory(error):
+            raise _too_large(error, batches.batch_size, plan.checkpoints.files()) from error
         if not isinstance(error, FloatingPointError):
             raise
         raise _diverged(error, step_log.rows[-1], plan.checkpoints.files()) from error
@@ -305,10 +325,20 @@ def _fit(plan: Plan, task: Task) -> Fitted:
     )
 
 
-def _diverged(error: FloatingPointError, row: dict, checkpoints: list[Path]) -> UserError:
-    left = f"the last good checkpoint is {checkpoints[-1]}" if checkpoints else "nothing was written"
+def _too_large(error: Exception, batch_size: int, checkpoints: list[Path]) -> UserError:
     return UserError(
-        f"{error} at step {row['step']} (learning rate {row['learning_rate']:.3g}); {left}: "
+        f"not enough memory for steps of {batch_size} pictures ({first_line(error)}); {_left(checkpoints)}: lower "
+        "--batch-size, or give --accumulate 2 for the same batch in two parts, or --remat"
+    )
+
+
+def _left(checkpoints: list[Path]) -> str:
+    return f"the last good checkpoint is {checkpoints[-1]}" if checkpoints else "nothing was written"
+
+
+def _diverged(error: FloatingPointError, row: dict, checkpoints: list[Path]) -> UserError:
+    return UserError(
+        f"{error} at step {row['step']} (learning rate {row['learning_rate']:.3g}); {_left(checkpoints)}: "
         "lower --learning-rate, or use --dtype-policy float32"
     )
 

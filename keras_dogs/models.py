@@ -197,13 +197,13 @@ def build_classifier(
         layers.rematerialise(loaded.backbone)
     inputs = {"images": features} if isinstance(loaded.backbone.input, dict) else features  # a dict in DINOv2
     features = _pool(loaded, loaded.backbone(inputs))
-    if dropout:
-        features = layers.CountedDropout(dropout, name="dropout")(features, keys)
 
     # Head
     kernel, bias, class_names = _choose_head(loaded.head, class_names, head) if with_head else (None, None, class_names)
     if with_head and loaded.head.pre_logits:
         features = _dense_as_loaded(features, loaded.head.pre_logits, "pre_logits")
+    if dropout:
+        features = layers.CountedDropout(dropout, name="dropout")(features, keys)
     dense = layers.ClassifierHead(len(bias) if with_head else num_classes, class_names, name="head")
     classifier = Classifier(images, dense(features), name="classifier")
     if with_head:

@@ -109,7 +109,7 @@ def epochs_of_equal_flops(config: CompareConfig) -> dict[tuple[str, str], int]:
     if unknown:
         raise UserError(f"--budget flops: the operations of {unknown[0]} are not known; use --budget epochs or time")
     sizes = {name: _resolved(config, name)[0].image_size for name in names}
-    gflops = {name: costs.count_gflops(presets.PRESETS[name], sizes[name]) for name in names}
+    gflops = {name: costs.count_gflops(presets.PRESETS[name], sizes[name], whole=False) for name in names}
     all_epochs = epochs_of_first(config)
     return {
         (name, backend): max(1, round(all_epochs * gflops[names[0]] / gflops[name]))

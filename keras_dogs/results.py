@@ -227,7 +227,7 @@ def _describe(run: Loaded) -> dict:
 
 def _gflops(record: RunRecord) -> float | None:
     row = presets.PRESETS.get(record.preset)
-    return costs.count_gflops(row, record.config.get("image_size")) if row else None
+    return costs.count_gflops(row, record.config.get("image_size"), whole=False) if row else None
 
 
 def _validation_curve(folder: Path) -> list[float]:
@@ -374,11 +374,15 @@ def _verdict(row: dict) -> str:
     """Claims a difference only where the pictures say so, every pair of runs has its sign, and most are significant."""
     low, high = (100 * bound for bound in row["interval"])
     least, most = 100 * min(row["each"]), 100 * max(row["each"])
+    repeated = row["num_pairs"] > row["num_seeds"]
     found = (
         f"{100 * row['difference']:+.1f} points of top-1, 95 % interval over pictures {low:+.1f} to {high:+.1f}; "
         f"single pairs of runs {least:+.1f} to {most:+.1f}, {row['num_significant']} of {row['num_pairs']} significant"
     )
-    luck = "" if row["num_seeds"] > 1 else " One seed: how much is luck is not known."
+    luck = " One seed: how much is luck is not known."
+    if row["num_seeds"] > 1:
+        again = "; backends repeat a seed nearly exactly and are no further evidence" if repeated else ""
+        luck = f" {row['num_seeds']} seeds{again}."
     first, second = row["first"], row["second"]
     if low <= 0 <= high or least * most <= 0 or row["num_significant"] <= row["num_pairs"] / 2:
         return f"{first} and {second} cannot be told apart on these {row['num_pictures']:,} pictures ({found}).{luck}"

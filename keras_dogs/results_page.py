@@ -121,7 +121,7 @@ def _accuracy(found: dict, drawn: list[str]) -> str:
         text += "\n### One model against the other\n\n" + _pair_table(found)
         text += "\nOn one backend with one seed: McNemar's exact test on the pictures that only one of the two names "
         text += "rightly, and a paired 95 % bootstrap of the difference. A difference counts as significant where both "
-        text += "say so.\n"
+        text += "say so. *Right alone*: pictures that only the first, and that only the second names rightly.\n"
     return text
 
 
@@ -139,7 +139,16 @@ def _pair_table(found: dict) -> str:
         ]
         for row in found["pairs"]
     ]
-    header = ["difference of", "backend", "seed", "points", "95 % interval", "only one right", "p", "significant"]
+    header = [
+        "difference of",
+        "backend",
+        "seed",
+        "points",
+        "95 % interval",
+        "right alone",
+        "p (McNemar)",
+        "significant",
+    ]
     return table(header, rows)
 
 
@@ -161,9 +170,9 @@ def _same_on_backends(found: dict, drawn: list[str]) -> str:
     header = [
         "model",
         "backends",
-        "loss apart, 10 steps",
+        "largest gap of loss, 10 steps",
         "all steps",
-        "same answers",
+        "same breed named",
         "points of top-1",
         "significant",
     ]
@@ -173,7 +182,7 @@ def _same_on_backends(found: dict, drawn: list[str]) -> str:
         + "\n"
         + table(header, rows)
         + "\nBatches, crops and starting weights are the same on each backend; kernels round differently, and training "
-        "makes rounding grow. *Loss apart* is the largest difference of the training loss at one step, nats.\n"
+        "makes rounding grow. *Gap of loss*: the difference of the training losses of one step, nats.\n"
     )
 
 

@@ -55,12 +55,18 @@ def describe(model: keras.Model) -> str | None:
     return next((part.in_words for part in parts if isinstance(part, Traced) and part.in_words), None)
 
 
+def count(model: keras.Model) -> int:
+    """How many traces there are of a model: where there is one more, a step has taken the time of making it."""
+    parts = (getattr(model, name, None) for name in ("train_step", "call"))
+    return sum(len(part.runners) for part in parts if isinstance(part, Traced))
+
+
 class Traced:
     """What a model does, from a graph for each kind of call that comes often enough."""
 
     def __init__(self, model: keras.Model, work):
         self._model, self._work = model, work
-        self._runners: dict = {}  # by the kind of a call; `None` where it cannot be traced
+        self.runners: dict = {}  # by the kind of a call; `None` where it cannot be traced
         self._spent = collections.defaultdict(list)  # seconds of each call of a kind that went layer by layer
         self._last = None
 
@@ -77,14 +83,14 @@ class Traced:
         kind += tuple((tensor.shape, tensor.dtype) for tensor in tensors)
         kind += tuple(layer.trainable for layer in self._layers)
         spent = self._spent[kind]
-        if kind not in self._runners and len(spent) >= _CALLS_BEFORE and sum(spent) >= SECONDS_BEFORE:
-            self._runners[kind] = self._trace(tensors, kind)
-        if runner := self._runners.get(kind):
+        if kind not in self.runners and len(spent) >= _CALLS_BEFORE and sum(spent) >= SECONDS_BEFORE:
+            self.runners[kind] = self._trace(tensors, kind)
+        if runner := self.runners.get(kind):
             return runner(*tensors)
         began = time.perf_counter()
         with layer_by_layer():
             outputs = self._work.plainly(*args, **kwargs)
-        if kind not in self._runners:
+        if kind not in self.runners:
             spent.append(time.perf_counter() - began)
         return outputs
 
@@ -192,7 +198,7 @@ class _TracedStep:
             weights = [weight._value for weight in self._trained]
             for weight in weights:
                 weight.grad = None
-            loss.backward()
+            self._optimizer.scale_loss(loss).backward()
             return [weight.grad for weight in weights], logs
 
         gradients, logs = self._losses(inputs, labels, then=differentiate)
@@ -249,7 +255,7 @@ class _Graph:
         try:
             return self._once(tensors, then)
         except Exception as error:
-            if self._run is self.module or self._ran:
+            if self._run is self.module or self._ran or backend.is_out_of_memory(error):
                 raise
             print(f"warning: torch.compile fails, so that it is left out: {first_line(error)}", file=sys.stderr)
             self._run, self.in_words = self.module, _TRACED

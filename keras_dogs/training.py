@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import hashlib
 import re
 import shutil
 import time
@@ -28,6 +27,7 @@ from keras_dogs.checkpoints import Checkpoints
 from keras_dogs.config import TrainConfig
 from keras_dogs.datasets import Dataset
 from keras_dogs.datasets import load_dataset
+from keras_dogs.errors import Interrupted
 from keras_dogs.errors import UserError
 from keras_dogs.evaluation import evaluate_classifier
 from keras_dogs.fitting import Fitted
@@ -134,7 +134,7 @@ def _fine_tune(config: TrainConfig, began: float, started: float) -> Run:
             dataset=_describe_dataset(dataset, pictures),
             backend=backend.name(),
             versions=backend.versions(),
-            device=backend.describe_device(),
+            device=backend.describe_device(devices.current().num_devices),
             dtype_policy=config.dtype_policy,
             jit_compile=bool(fitted.model.jit_compile),
             execution=tracing.describe(fitted.model) or backend.describe_execution(fitted.model),
@@ -198,8 +198,7 @@ def _check_same_pictures(dataset: Dataset) -> None:
 
 def _check_same_canvases(pictures: Pictures) -> None:
     """A picture that one host cannot read would shift all batches there."""
-    digest = hashlib.sha256("\0".join(name for part in pictures if part for name in part.names).encode()).hexdigest()
-    if devices.current().group.from_first(digest)[0] != digest:
+    if devices.current().group.from_first(pictures.digest)[0] != pictures.digest:
         raise UserError("the pictures that this host can read are not those of process 0; copy them")
 
 
@@ -221,7 +220,8 @@ def _sweep(config: TrainConfig) -> Run:
         raise UserError("--learning-rate sweep: chooses on the validation split; give --validation-fraction")
     rates = _rates_to_try(config)
     # An unfinished run is a folder with a config; this one has it until the best is chosen.
-    with _run_folder(config.output, {**config.to_plain(), "fingerprint": None}, config.resume) as folder:
+    told = {**config.to_plain(), "fingerprint": None, "backend": backend.name()}
+    with _run_folder(config.output, told, config.resume) as folder:
         runs, one = {}, dataclasses.replace(config, overwrite=False, resume=True)
         for rate in rates:
             progress.open_console().print(f"learning rate {rate:g}, one of {', '.join(f'{rate:g}' for rate in rates)}")
@@ -229,7 +229,11 @@ def _sweep(config: TrainConfig) -> Run:
             if devices.current().group.is_first:
                 part.parent.mkdir(exist_ok=True)
             now = time.perf_counter()
-            runs[rate] = _fine_tune(dataclasses.replace(one, learning_rate=rate, output=part), now, now)
+            try:
+                runs[rate] = _fine_tune(dataclasses.replace(one, learning_rate=rate, output=part), now, now)
+            except Interrupted as stopped:  # which names the part
+                text = f"stopped at learning rate {rate:g}; {artifacts.how_to_go_on(config.output)}"
+                raise Interrupted(text, stopped.status) from stopped
         if not devices.current().group.is_first:
             return Run(config.output, None)
         best = max(runs, key=lambda rate: runs[rate].record.validation.rank)
@@ -259,7 +263,7 @@ def _train(config: TrainConfig, recipe: Recipe, folder: Path, classifier, pictur
     policy = _policy(config, recipe)
     views = config.views if policy.draws else 0
     with StopRequest() as stop:
-        plan = Plan(config, recipe, folder, stop, checkpoints, on_device, started)
+        plan = Plan(config, recipe, folder, stop, checkpoints, on_device, started, pictures.digest)
         if _reads_features(config, recipe):
             return fitting.train_head_on_features(plan, classifier, pictures, views)
         return fitting.train_classifier(plan, classifier, pictures)
@@ -348,7 +352,7 @@ def _announce(config, recipe, dataset, pictures, classifier) -> None:
         f"{len(pictures.train):,} train / {num_validation:,} validation / {len(pictures.test):,} test pictures"
     )
     console.print(
-        f"{backend.PROSE[backend.name()]} on {backend.describe_device()}; recipe "
+        f"{backend.PROSE[backend.name()]} on {backend.describe_device(devices.current().num_devices)}; recipe "
         + recipes.in_words({**recipe._asdict(), "recipe": recipes.name_of(config)})
     )
 

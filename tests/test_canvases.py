@@ -62,6 +62,13 @@ def test_same_pictures_from_the_cache(cache, own_dogs, decoded):
     np.testing.assert_array_equal(kept[2][0].images[[3, 1]], decode_split(dataset.train, 16).images[[3, 1]])
 
 
+def test_where_there_is_no_pwrite(cache, own_dogs, monkeypatch):
+    """As on Windows: the workers write in turn."""
+    monkeypatch.delattr(os, "pwrite", raising=False)
+    (test,) = load(own_dogs, wanted=["test"])
+    np.testing.assert_array_equal(test.images[:], decode_split(load_dataset(str(own_dogs)).test, 16).images)
+
+
 def test_one_file_for_every_division(cache, own_dogs, decoded):
     """Another seed moves pictures between train and validation; nothing is decoded again for that."""
     first, second = load(own_dogs), load(own_dogs, seed=1)
@@ -158,7 +165,7 @@ def test_a_disk_that_refuses(cache, own_dogs, monkeypatch, capsys, reason):
     def refuse(*arguments):
         raise OSError(reason, os.strerror(reason))
 
-    monkeypatch.setattr(canvases, "_write", refuse)
+    monkeypatch.setattr(canvases, "_writer", lambda output: refuse)
     (test,) = load(own_dogs, wanted=["test"])
     np.testing.assert_array_equal(test.images[:], decode_split(load_dataset(str(own_dogs)).test, 16).images)
     said = capsys.readouterr().err
@@ -207,3 +214,40 @@ def test_a_run_says_where(cache, own_dogs, tmp_path, command):
     assert record["config"]["data"]["cache"] == "auto" and record["cache"].startswith("disk")
     (tmp_path / "file").write_text("")
     assert "not a folder" in command("train", *told, "--cache-dir", tmp_path / "file", "--overwrite")[2]
+
+
+def test_what_may_pass_is_not_kept(cache, own_dogs, monkeypatch):
+    """A picture that could not be read for want of a right or of memory is tried again."""
+    opened, refused = Image.open, []
+
+    def refuse(file):
+        if not refused:
+            refused.append(file)
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return opened(file)
+
+    monkeypatch.setattr(Image, "open", refuse)
+    (test,) = load(own_dogs, wanted=["test"])
+    assert [reason for _, reason in test.unreadable] == ["[Errno 13] Permission denied"] and len(test) == 8
+    (test,) = load(own_dogs, wanted=["test"])
+    assert not test.unreadable and len(test) == 9
+    assert {file.suffix for file in cache.iterdir()} == {".lock", ".json", ".canvases"}
+
+
+def test_a_cache_of_another_user_is_used(cache, own_dogs, decoded, monkeypatch):
+    load(own_dogs, wanted=["test"])
+
+    def refuse(*arguments):
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "utime", refuse)
+    load(own_dogs, wanted=["test"])
+    assert len(decoded) == 9
+
+
+def test_what_goes_while_it_is_listed(cache, own_dogs, command):
+    """Other processes rename and remove."""
+    load(own_dogs, wanted=["test"])
+    (cache / "gone.partial").symlink_to(cache / "nowhere")
+    status, out, err = command("cache")
+    assert status == 0 and "test pictures" in out and not err

@@ -100,7 +100,8 @@ def test_two_processes_train_as_one(on_one, on_two, name):
 
 @pytest.mark.skipif(BACKEND == "torch", reason="PyTorch has a process a device: `--devices` starts them, see below")
 def test_two_devices_of_one_process_train_as_one(tmp_path, more_dogs, on_one):
-    configs = [config_for(more_dogs, tmp_path / preset, preset, devices=2) for preset in PRESETS]
+    data = DataConfig(dataset=str(more_dogs), cache="device")
+    configs = [config_for(more_dogs, tmp_path / preset, preset, devices=2, data=data) for preset in PRESETS]
     if BACKEND == "jax":
         configs.append(config_for(more_dogs, tmp_path / "shards", "vit_nano", devices=2, model_shards=2))
     assert several.wait(several.start(tmp_path / "logs", configs, count=1)) == [0]

@@ -1,4 +1,5 @@
 import functools
+import threading
 
 import keras
 import numpy as np
@@ -14,6 +15,7 @@ from keras_dogs.layers import AUGMENTATIONS
 from keras_dogs.layers import ClassifierHead
 from keras_dogs.layers import ColorJitter
 from keras_dogs.layers import CountedDropout
+from keras_dogs.layers import DrawKeys
 from keras_dogs.layers import Mixing
 from keras_dogs.layers import RandAugment
 from keras_dogs.layers import RandomAffine
@@ -405,3 +407,13 @@ def test_head_starts_at_zero_and_checks_its_names():
 
 def run_head(head):
     return ops.convert_to_numpy(head(np.ones((2, 5), "float32")))
+
+
+def test_threads_have_keys_of_their_own():
+    """As TensorFlow's, of which each has a device, and which switch amid a step."""
+    counter = DrawKeys(seed=0)
+    first = ops.convert_to_numpy(counter(np.zeros((2, 4, 4, 3), "float32")))
+    thread = threading.Thread(target=counter, args=(np.zeros((3, 4, 4, 3), "float32"),))
+    thread.start()
+    thread.join()
+    np.testing.assert_array_equal(ops.convert_to_numpy(counter.latest()), first)

@@ -1,4 +1,7 @@
+import io
 import struct
+import threading
+import warnings
 import zlib
 
 import numpy as np
@@ -128,3 +131,40 @@ def test_fits(two_colours):
     assert near(squashed[16, 2], RED) and near(squashed[16, 29], GREEN)
     assert near(cropped[16, 2], RED) and near(cropped[16, 29], GREEN)
     assert near(padded[2, 16], (0, 0, 0)) and near(padded[16, 2], RED)
+
+
+class Held(io.BytesIO):
+    """A file that is read no further until it is let go."""
+
+    def __init__(self, data):
+        super().__init__(data)
+        self.begun, self.free = threading.Event(), threading.Event()
+
+    def read(self, *arguments):
+        self.begun.set()
+        assert self.free.wait(10)
+        return super().read(*arguments)
+
+
+def test_threads_leave_warnings_as_they_were(tmp_path, two_colours):
+    """The first to come is the first to go; each would put back what it found."""
+    two_colours.save(tmp_path / "dog.png")
+    before = list(warnings.filters)
+    files = [Held((tmp_path / "dog.png").read_bytes()) for _ in range(2)]
+    threads = [threading.Thread(target=open_picture, args=(file,)) for file in files]
+    for file, thread in zip(files, threads):
+        thread.start()
+        assert file.begun.wait(10)
+    for file, thread in zip(files, threads):
+        file.free.set()
+        thread.join()
+    assert list(warnings.filters) == before
+
+
+@pytest.mark.parametrize("exif", [b"Exif\0\0MM\0*\0", b"Exif\0\0II*\0\x08\0\0\0\1\0\x12\1\3\0", b"Exif\0\0"])
+def test_a_damaged_exif_is_a_reason_and_no_traceback(tmp_path, two_colours, exif):
+    two_colours.save(tmp_path / "dog.png", exif=exif)
+    try:
+        assert open_picture(tmp_path / "dog.png").size == (8, 4)
+    except UnreadablePicture as error:
+        assert str(error) and not error.may_pass

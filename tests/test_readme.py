@@ -9,6 +9,7 @@ import tyro
 from conftest import files_below
 
 from keras_dogs.config import CompareConfig
+from keras_dogs.config import EvaluateConfig
 from keras_dogs.config import TrainConfig
 from keras_dogs.presets import PRESETS
 
@@ -43,7 +44,7 @@ def test_the_two_commands_are_the_ones_that_checks_run():
     assert [command for command in commands() if command.startswith("pip")] == [
         'pip install ".[jax]"',
         "pip install tox",
-        'pip install ".[stanford-dogs]"',
+        'pip install ".[jax,stanford-dogs]"',
     ]
     known = ("pip install ", "tox -e ", "python -m keras_dogs.", "KERAS_BACKEND=jax python -m keras_dogs.train")
     assert all(command.startswith(known) for command in commands()), "a command that no test knows"
@@ -51,10 +52,12 @@ def test_the_two_commands_are_the_ones_that_checks_run():
 
 def test_the_real_thing_is_understood():
     """Its data and weights cannot be had in a test; its flags are parsed and its presets are in the table."""
-    shown = [shlex.split(command)[4:] for command in commands() if "--dataset stanford_dogs" in command]
-    assert len(shown) == 2
-    for arguments in shown:
-        config = tyro.cli(TrainConfig, args=arguments)
+    shown = [shlex.split(command) for command in commands() if "--dataset stanford_dogs" in command]
+    assert len(shown) == 3
+    scored = tyro.cli(EvaluateConfig, args=shown.pop()[3:])
+    assert scored.run in PRESETS
+    for words in shown:
+        config = tyro.cli(TrainConfig, args=words[4:])
         assert config.data.dataset == "stanford_dogs" and PRESETS[config.preset].source == "keras_hub"
 
 

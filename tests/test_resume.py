@@ -209,7 +209,7 @@ def test_a_signal_finishes_the_step_and_says_how_to_go_on(tmp_path, dogs):
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 143 and "Traceback" not in err
-    assert "which is saved; go on with: python -m keras_dogs.train --resume --output" in err
+    assert f"which is saved; go on with: KERAS_BACKEND={BACKEND} python -m keras_dogs.train --resume --output" in err
     assert not (tmp_path / "run" / "record.json").exists() and not (tmp_path / "run" / ".lock").exists()
 
 
@@ -245,3 +245,22 @@ def test_two_processes_do_not_share_a_folder(dogs, broken):
             with pytest.raises(UserError, match="another process writes there"):
                 fine_tune(config_for(dogs, broken, **{how: True}))
     assert list((broken / "checkpoints").glob("step-*"))
+
+
+def test_a_folder_that_is_not_seen_is_no_obstacle(tmp_path):
+    """Of several hosts, the first one alone has it."""
+    assert artifacts.how_to_go_on(tmp_path / "none").startswith("go on with: python -m keras_dogs.train --resume")
+
+
+def test_other_pictures_than_at_the_start_are_refused(monkeypatch, tmp_path, dogs):
+    """One that could not be read is mended meanwhile: batches and steps would be others."""
+    own = shutil.copytree(dogs, tmp_path / "dogs")
+    bad = sorted((own / "train").rglob("*.png"))[0]
+    whole = bad.read_bytes()
+    bad.write_bytes(b"")
+    data = DataConfig(dataset=str(own), skip_unreadable=True)
+    killed_at(monkeypatch, own, tmp_path / "run", 2, "after", data=data)
+    bad.write_bytes(whole)
+    with pytest.raises(UserError, match="--resume: other pictures can be read now"):
+        fine_tune(TrainConfig(output=tmp_path / "run", resume=True))
+    assert list((tmp_path / "run" / "checkpoints").glob("step-*"))

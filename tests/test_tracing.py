@@ -196,3 +196,17 @@ def test_attention_by_cudnn_is_the_same(monkeypatch, image_size):
     num_tokens = {64: (65, 66), 56: (50, 50)}[image_size]
     assert {count for count, *_ in asked} == set(num_tokens)
     assert {implementation for _, implementation, _ in asked} == {"cudnn"}
+
+
+@on_torch
+def test_a_scaled_loss_is_scaled_in_the_trace_too():
+    """The update divides gradients by the factor."""
+
+    def scaled():
+        model = build(augmentation="light")
+        model.compile(keras.optimizers.SGD(1e-2, loss_scale_factor=256.0), SmoothedCrossentropy(0.1))
+        return model
+
+    expected, model = train(scaled(), layer_by_layer=True), scaled()
+    assert_same(train(model), expected)
+    assert tracing.describe(model) and tracing.count(model) == 1

@@ -9,6 +9,8 @@ from conftest import BACKEND
 from conftest import files_below
 
 import keras_dogs
+from keras_dogs import callbacks
+from keras_dogs import fitting
 from keras_dogs import training
 from keras_dogs.config import DataConfig
 from keras_dogs.config import TrainConfig
@@ -206,3 +208,45 @@ def test_config_is_plain_data(dogs, tmp_path):
     assert dataclasses.replace(config, seed=3).seed == 3
     with pytest.raises(dataclasses.FrozenInstanceError):
         config.seed = 4
+
+
+def test_out_of_memory_is_one_line(dogs, tmp_path, monkeypatch):
+    def fail(*arguments):
+        raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 99999999999 bytes.\nMore of it")
+
+    monkeypatch.setattr(fitting, "_run", fail)
+    with pytest.raises(UserError, match="not enough memory for steps of 4 pictures .*lower --batch-size, or") as raised:
+        fine_tune(TrainConfig(data=DataConfig(dataset=str(dogs)), output=tmp_path / "run", batch_size=4))
+    assert "\n" not in str(raised.value) and not list(tmp_path.iterdir())
+
+
+def test_steps_in_which_a_trace_was_made_do_not_count(monkeypatch):
+    """Seconds of tracing are no seconds of steps; what was read together counts, or not, together."""
+    now, traces = [0.0], [0]
+    monkeypatch.setattr(callbacks.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(callbacks.tracing, "count", lambda model: traces[0])
+    log = callbacks.StepLog(lambda steps: keras.ops.zeros(len(steps)))
+    log.on_train_begin()
+    log.on_epoch_begin(0)
+    for step in range(12):
+        now[0] += {0: 30.0, 5: 20.0}.get(step, 1.0)  # the first compiles, the sixth is traced
+        traces[0] = int(step >= 5)
+        log.on_train_batch_end(step, {"step_loss": 1.0})
+    assert log.first_steps == [0, 5]
+    assert (log.steady_step_seconds(), log.steady_steps_per_second()) == (1.0, 1.0)
+
+
+def test_the_rate_of_predictions_is_of_whole_batches(monkeypatch):
+    """Whether a model computes when it is called or when it is read, the first batch is not of the rate."""
+    from keras_dogs.loaders import batches
+
+    now = [0.0]
+    monkeypatch.setattr(batches.time, "perf_counter", lambda: now[0])
+
+    class Eager:
+        def unread_outputs(self, batch):
+            now[0] += 1.0
+            return batch
+
+    outputs, images_per_second = batches.predict_in_batches(Eager(), np.ones((12, 2), "float32"), 4)
+    assert outputs.shape == (12, 2) and images_per_second == 4.0

@@ -18,6 +18,7 @@ from keras_dogs import imagenet
 from keras_dogs.errors import UserError
 from keras_dogs.models import backbone_of
 from keras_dogs.models import feature_extractor
+from keras_dogs.models import view_extractor
 from keras_dogs.weights import downloads
 from keras_dogs.weights import load_backbone
 from keras_dogs.weights import resnets
@@ -586,3 +587,14 @@ def test_train_from_an_imagenet_head_at_another_size(command, tmp_path, breeds):
     trained = keras_dogs.load_classifier(tmp_path / "run" / "model.keras")
     expected = whole.predict_on_batch(pictures(110))[:, [151, 152, 153]]
     np.testing.assert_allclose(trained.predict_on_batch(pictures(110)), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_views_are_features_after_the_pre_logits(tmp_path):
+    """What the head reads, with and without dropout before it."""
+    file, images = small_npz(tmp_path, pre_logits=True), pictures()
+    for dropout in (0.0, 0.5):
+        classifier = keras_dogs.build_vit(str(file), num_classes=None, augmentation="none", dropout=dropout)
+        expected = keras.ops.convert_to_numpy(feature_extractor(classifier)(images))
+        found = keras.ops.convert_to_numpy(view_extractor(classifier)(images))
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+        assert np.abs(expected).max() <= 1  # of tanh

@@ -1,5 +1,7 @@
 """Any picture that Pillow opens -> upright 8-bit RGB -> a square canvas."""
 
+import contextlib
+import threading
 import warnings
 from pathlib import Path
 from typing import BinaryIO
@@ -18,7 +20,42 @@ FITS = ("squash", "crop", "pad")
 
 
 class UnreadablePicture(Exception):
-    """A file that is not a whole picture. Its text is the reason alone; who knows the file's name adds it."""
+    """A file that is not a whole picture. Its text is the reason alone; who knows the file's name adds it.
+
+    Args:
+        reason: str.
+        may_pass: bool. Whether the reason is not in the file: a right to read, a disk that fails, too little memory.
+    """
+
+    def __init__(self, reason: str, may_pass: bool = False):
+        super().__init__(reason)
+        self.may_pass = may_pass
+
+
+class _WithoutWarnings:
+    """Warnings are off while any thread is inside.
+
+    `warnings.catch_warnings` is of the process: threads that go in another order than they came would leave it quiet.
+    """
+
+    def __init__(self):
+        self.lock, self.inside, self.outermost = threading.Lock(), 0, contextlib.ExitStack()
+
+    def __enter__(self):
+        with self.lock:
+            if not self.inside:
+                self.outermost.enter_context(warnings.catch_warnings())
+                warnings.simplefilter("ignore")
+            self.inside += 1
+
+    def __exit__(self, *_):
+        with self.lock:
+            self.inside -= 1
+            if not self.inside:
+                self.outermost.close()
+
+
+_without_warnings = _WithoutWarnings()
 
 
 def open_picture(file: Path | str | BinaryIO) -> Image.Image:
@@ -31,14 +68,14 @@ def open_picture(file: Path | str | BinaryIO) -> Image.Image:
         UnreadablePicture: the file is missing, empty, truncated, not a picture, or larger than `MAX_PIXELS`.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(file) as picture:
-                if picture.width * picture.height > MAX_PIXELS:
-                    raise UnreadablePicture(_too_large(picture))
-                picture.load()
-                ImageOps.exif_transpose(picture, in_place=True)  # else it copies what is upright, too
-                return _to_rgb(picture)
+        with _without_warnings, Image.open(file) as picture:
+            if picture.width * picture.height > MAX_PIXELS:
+                raise UnreadablePicture(_too_large(picture))
+            picture.load()
+            ImageOps.exif_transpose(picture, in_place=True)  # else it copies what is upright, too
+            return _to_rgb(picture)
+    except UnreadablePicture:
+        raise
     except Image.DecompressionBombError as error:
         raise UnreadablePicture(f"too large to open safely (at most {MAX_PIXELS:,} pixels)") from error
     except Image.UnidentifiedImageError as error:
@@ -47,8 +84,9 @@ def open_picture(file: Path | str | BinaryIO) -> Image.Image:
         raise UnreadablePicture("no such file") from error
     except IsADirectoryError as error:
         raise UnreadablePicture("is a folder") from error
-    except (OSError, SyntaxError, ValueError, EOFError, MemoryError) as error:
-        raise UnreadablePicture(_first_line(error)) from error
+    except Exception as error:  # Pillow's plugins raise whatever a damaged file makes them
+        may_pass = isinstance(error, MemoryError) or getattr(error, "errno", None) is not None
+        raise UnreadablePicture(_first_line(error), may_pass) from error
 
 
 def stamp_of(file: Path) -> str:

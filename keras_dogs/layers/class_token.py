@@ -2,23 +2,30 @@
 
 import contextlib
 import functools
+import threading
 
 import keras
 
 from keras_dogs.layers.dropping import blocks_of
 
-_state = {"alone": False}
+
+class _State(threading.local):
+    """Of each thread: TensorFlow has one for each device, and each of them waits for the others amid a step."""
+
+    alone = False
+
+
+_state = _State()
 
 
 @contextlib.contextmanager
 def alone():
     """Within it, the last blocks that `prepare` has changed compute their first token, and no other."""
-    kept = _state["alone"]
-    _state["alone"] = True
+    kept, _state.alone = _state.alone, True
     try:
         yield
     finally:
-        _state["alone"] = kept
+        _state.alone = kept
 
 
 def prepare(model: keras.Model) -> None:
@@ -41,7 +48,7 @@ class _LastBlock:
         functools.update_wrapper(self, block.call)
 
     def __call__(self, inputs):
-        if not _state["alone"]:
+        if not _state.alone:
             return self._whole(inputs)
         block = self._block
         normed = block.layer_norm_1(inputs)

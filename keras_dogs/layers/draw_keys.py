@@ -1,5 +1,7 @@
 """The one counter that every draw of a model depends on, and what the layers that draw have in common."""
 
+import threading
+
 import keras
 from keras import ops
 
@@ -23,6 +25,7 @@ class DrawKeys(keras.layers.Layer):
         super().__init__(**kwargs)
         self.seed = seed
         self.supports_masking = True
+        self._latest = threading.local()  # TensorFlow has a thread for each device, and switches amid a step
 
     def build(self, input_shape):
         """Makes the step counter."""
@@ -35,12 +38,12 @@ class DrawKeys(keras.layers.Layer):
         keys = draws.make_keys(self.seed, ops.cast(self.step, "int32"), positions)
         if training:
             self.step.assign(self.step + 1)  # after the draw: PyTorch assigns in place, and `step` may be a view
-        self._latest = keys
+        self._latest.keys = keys
         return keys
 
     def latest(self):
         """The keys of the batch that is on its way through the model, for layers that the graph does not reach."""
-        return self._latest
+        return self._latest.keys
 
     def compute_output_spec(self, images, training=False):
         return keras.KerasTensor((images.shape[0], 2), dtype="int32")

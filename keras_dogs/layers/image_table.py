@@ -22,14 +22,9 @@ class ImageTable(keras.layers.Layer):
 
     def build(self, indices_shape):
         """Sends the table to the device."""
-        self.table = self.add_weight(
-            name="table",
-            shape=self.canvases.shape,
-            dtype="uint8",
-            initializer=lambda shape, dtype: backend.on_device(self.canvases),
-            trainable=False,
-            autocast=False,
-        )
+        # From its values, not by an initializer: over several devices of JAX, Keras compiles that, table and all.
+        table = backend.on_device(self.canvases)
+        self.table = keras.Variable(table, dtype="uint8", trainable=False, autocast=False, name="table")
 
     def call(self, indices):
         return ops.take(self.table, indices, axis=0)

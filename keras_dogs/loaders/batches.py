@@ -157,7 +157,7 @@ def predict_in_batches(model: keras.Model, images, batch_size: int, on_batch=Non
         with engine.scoring():
             unread.append((predict(batch), num_real))
         rows.append(number * len(batch) + np.arange(num_real))
-        if len(unread) > 1:  # the device has the next batch by now
+        if len(unread) > 1 or not outputs:  # the device has the next batch by now; the first is not of the rate
             read()
     while unread:
         read()

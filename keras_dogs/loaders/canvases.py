@@ -4,7 +4,10 @@ The file holds the pictures of one or more splits in the order of their names, h
 a hash of all that decides its content: names, what the files were when they were read, the canvas, and the decoder.
 """
 
+import collections
+import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -168,25 +171,42 @@ def _decode_all(split: Split, size: int, fit: str, what: str) -> tuple[np.ndarra
         return images, _decode(split, size, fit, images.__setitem__, on_picture)
 
 
-def _decode(split: Split, size: int, fit: str, put: Callable, on_picture: Callable[[], None]) -> dict[int, str]:
-    """Reads every picture on all cores (Pillow decodes outside the interpreter lock); gives those that it could not."""
+def _decode(
+    split: Split, size: int, fit: str, put: Callable, on_picture: Callable[[], None], passing: list | None = None
+) -> dict[int, str]:
+    """Reads every picture on all cores (Pillow decodes outside the interpreter lock); gives those that it could not.
+
+    Those that it might be able to another time go to `passing`, too.
+    """
 
     def decode(index: int) -> tuple[int, str] | None:
         try:
             canvas = to_canvas(split.read(index), size, fit)
         except UnreadablePicture as error:
+            if error.may_pass and passing is not None:
+                passing.append(index)
             return index, str(error)
         finally:
             on_picture()
         put(index, canvas)
         return None
 
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+    cores, left = os.cpu_count() or 1, iter(range(len(split)))
+
+    def work() -> list[tuple[int, str]]:
+        # All take from one iterator: a task a picture would cost some per cent of its decoding.
         try:
-            return dict(outcome for outcome in pool.map(decode, range(len(split))) if outcome)
+            return [outcome for index in left if (outcome := decode(index))]
         except BaseException:
-            pool.shutdown(cancel_futures=True)
+            collections.deque(left, maxlen=0)  # the others end, too
             raise
+
+    with ThreadPoolExecutor(cores) as pool:
+        try:
+            tasks = [pool.submit(work) for _ in range(cores)]
+            return dict(outcome for task in tasks for outcome in task.result())
+        finally:
+            collections.deque(left, maxlen=0)  # where the user stops it
 
 
 def _open_or_decode(split: Split, size: int, fit: str, what: str) -> tuple[np.ndarray, dict[int, str]]:
@@ -232,7 +252,8 @@ def _open(description: Path, shape: tuple) -> tuple[np.ndarray, dict[int, str]] 
         file = description.with_suffix(".canvases")
         if tuple(said["shape"]) != shape or file.stat().st_size != int(np.prod(shape)):
             return None
-        os.utime(description)  # when it was last of use
+        with contextlib.suppress(OSError):  # it may be another user's
+            os.utime(description)  # when it was last of use
         return np.memmap(file, np.uint8, "r", shape=shape), {int(row): why for row, why in said["unreadable"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
@@ -241,14 +262,13 @@ def _open(description: Path, shape: tuple) -> tuple[np.ndarray, dict[int, str]] 
 def _make(split: Split, fit: str, description: Path, shape: tuple, what: str) -> tuple[np.ndarray, dict[int, str]]:
     """Decodes into the file, under another name until it is whole; the description, which makes it count, last."""
     file, partial = description.with_suffix(".canvases"), description.with_suffix(".partial")
-    size, at_once = shape[1], threading.Lock()
+    passing: list[int] = []
     try:
         with partial.open("wb", buffering=0) as output:
+            write_at = _writer(output)
 
             def put(index, canvas):
-                with at_once:
-                    output.seek(index * canvas.nbytes)
-                    _write(output, memoryview(np.ascontiguousarray(canvas)).cast("B"))
+                write_at(memoryview(np.ascontiguousarray(canvas)).cast("B"), index * canvas.nbytes)
 
             # A full disk is noticed here, not half-way through, where the file system can tell.
             if hasattr(os, "posix_fallocate"):
@@ -256,9 +276,11 @@ def _make(split: Split, fit: str, description: Path, shape: tuple, what: str) ->
             else:
                 output.truncate(int(np.prod(shape)))
             with progress.counting(f"Decoding {what}", len(split)) as on_picture:
-                unreadable = _decode(split, size, fit, put, on_picture)
+                unreadable = _decode(split, shape[1], fit, put, on_picture, passing)
+        if passing:  # the next run tries again
+            return np.fromfile(partial, np.uint8).reshape(shape), unreadable
         partial.replace(file)
-        text = json.dumps({"name": f"{what}, {size} x {size}, {fit}", "shape": shape, "unreadable": unreadable})
+        text = json.dumps({"name": f"{what}, {shape[1]} x {shape[1]}, {fit}", "shape": shape, "unreadable": unreadable})
         partial.write_text(text)
         partial.replace(description)
     finally:
@@ -266,7 +288,21 @@ def _make(split: Split, fit: str, description: Path, shape: tuple, what: str) ->
     return np.memmap(file, np.uint8, "r", shape=shape), unreadable
 
 
-def _write(output, data: memoryview) -> None:
-    """An unbuffered write may be a short one."""
-    while data:
-        data = data[output.write(data) :]
+def _writer(output) -> Callable[[memoryview, int], None]:
+    """A function that writes all of some data at an offset, from any thread."""
+    if hasattr(os, "pwrite"):
+        write = functools.partial(os.pwrite, output.fileno())
+    else:
+        at_once = threading.Lock()
+
+        def write(data, offset):
+            with at_once:
+                output.seek(offset)
+                return output.write(data)
+
+    def write_all(data, offset):
+        while data:  # a write may be a short one
+            written = write(data, offset)
+            data, offset = data[written:], offset + written
+
+    return write_all
