@@ -10,6 +10,7 @@ from conftest import files_below
 import keras_dogs
 from keras_dogs import presets
 from keras_dogs import recipes
+from keras_dogs import training
 from keras_dogs.config import DataConfig
 from keras_dogs.config import TrainConfig
 from keras_dogs.errors import UserError
@@ -63,13 +64,14 @@ def test_settings_are_the_familys(preset, family):
     assert (recipe.epochs, recipe.batch_size, recipe.learning_rate, recipe.weight_decay) == wanted
 
 
-def test_a_sweep_keeps_all_runs_and_takes_the_best_on_validation(dogs, tmp_path):
+def test_a_sweep_keeps_all_runs_and_takes_the_best_on_validation(dogs, tmp_path, monkeypatch):
     run = fine_tune(config_for(dogs, tmp_path / "run", learning_rate="sweep", epochs=2))
     parts = {part.name: RunRecord.load(part / "record.json") for part in (tmp_path / "run" / "sweep").iterdir()}
     assert sorted(map(float, parts)) == [0.00033, 0.001, 0.003]
     best = max(parts.values(), key=lambda record: (record.validation.top1_accuracy, -record.validation.loss))
     assert RunRecord.load(tmp_path / "run" / "record.json") == best == run.record
     assert keras_dogs.load_classifier(tmp_path / "run" / "model.keras") and not files_below(tmp_path)[0].startswith(".")
+    monkeypatch.setattr(training, "_rates_to_try", lambda config: [1e-3])
     again = config_for(dogs, tmp_path / "run", learning_rate="sweep", epochs=1, overwrite=True)
     assert fine_tune(again).record.config["epochs"] == 1
     with pytest.raises(UserError, match="sweep: chooses on the validation split"):
