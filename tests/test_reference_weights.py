@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import filelock
 import keras
 import numpy as np
 import pytest
@@ -31,9 +32,10 @@ def references(tmp_path_factory) -> Path:
     """The folder that `write_references.py` wrote; 2 GB, kept until the end of the session."""
     kept = os.environ.get("KERAS_DOGS_REFERENCES")
     folder = Path(kept) if kept else tmp_path_factory.mktemp("references")
-    if not (folder / "expected.npz").is_file():
-        folder.mkdir(exist_ok=True)
-        subprocess.run([sys.executable, SCRIPT, folder], check=True, capture_output=True)
+    with filelock.FileLock(folder.with_suffix(".lock")):  # one worker writes for all
+        if not (folder / "expected.npz").is_file():
+            folder.mkdir(exist_ok=True)
+            subprocess.run([sys.executable, SCRIPT, folder], check=True, capture_output=True)
     yield folder
     if not kept:
         shutil.rmtree(folder)
