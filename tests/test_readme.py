@@ -1,5 +1,6 @@
 """Every command and every piece of code that the README shows is run, or at least understood."""
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -117,6 +118,23 @@ def test_the_figures_are_those_of_the_result_files(monkeypatch):
     import readme_table
 
     assert readme_table.insert(README) == README
+
+
+def test_the_curves_are_as_near_as_is_said():
+    """What the caption says is the measured difference, rounded up."""
+    said = re.search(
+        r"ViT stay within (\S+) of each other over ten steps and (\S+) over thirty, those of the ResNet within (\S+) and "
+        r"(\S+)\. At",
+        " ".join(README.split()),
+    )
+    (file,) = (ROOT / "benchmarks" / "results").glob("same_curve-*.json")
+    apart = json.loads(file.read_text())["apart"]
+    measured = [
+        max(row[over] for row in apart if row["model"] == model)
+        for model in ("ViT-Ti/16", "ResNet-18")
+        for over in ("first_10_steps", "all_steps")
+    ]
+    assert all(found <= float(text) <= 1.5 * found for text, found in zip(said.groups(), measured)), measured
 
 
 def test_the_page_of_results_is_of_the_result_files(monkeypatch):
