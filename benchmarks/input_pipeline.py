@@ -71,10 +71,10 @@ def main():
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     flags = parser.parse_args()
-    _, split = load(flags)
     if flags.child:
         answer_with_ours(flags)
         return
+    _, split = load(flags)
     files = [(flags.sample / "Images" / name).read_bytes() for name in split.names]
     told = ("--child", "--sample", flags.sample, "--pictures", flags.pictures)
     child = runs.Child("torch", __file__, *told)
@@ -89,7 +89,10 @@ def main():
                 except Exception as error:
                     errors[name] = f"{type(error).__name__}: {error}"
         for what, value in child.ask().items():
-            rates.setdefault((what, os.cpu_count()), []).append(value)
+            if what == "error":  # of the whole child
+                errors[BUILT, os.cpu_count()] = value
+            else:
+                rates.setdefault((what, os.cpu_count()), []).append(value)
         print(f"turn {turn + 1} of {flags.rounds}", file=sys.stderr)
     child.end()
     runs.write("input_pipeline", [row(name, rates, errors, len(files)) for name in {**rates, **errors}], line=in_words)

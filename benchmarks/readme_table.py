@@ -43,7 +43,8 @@ def _table(result: dict) -> str:
     lines = ["| preset | what | backend | test top-1 | test top-5 | whole run |", "|---|---|---|---|---|---|"]
     for row in result["rows"]:
         preset = row.get("preset", "?").split(":")[-1].removesuffix(".weights.h5")
-        cells = [f"`{preset}`", IN_WORDS.get(task := row.get("task", "fine-tuning"), task), runs.PROSE[row["backend"]]]
+        task = row.get("task", "fine-tuning")
+        cells = [f"`{preset}`", IN_WORDS.get(task, task), runs.PROSE[row["backend"]]]
         if "error" in row:
             cells += [row["error"], "", ""]
         else:

@@ -55,7 +55,7 @@ class StepLog(keras.callbacks.Callback):
         self.step_seconds: list[float] = []
         self.first_steps: list[int] = []  # of each process: they compile; and those in which PyTorch was traced
         self._unread: list = []
-        self._epoch, self._is_first, self._num_traced = 0, True, 0
+        self._epoch, self._is_first = 0, True
 
     @property
     def num_steps(self) -> int:
@@ -67,6 +67,7 @@ class StepLog(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         self._epoch, self._read_at = epoch + 1, time.perf_counter()
+        self._num_traced = tracing.count(self.model)  # validation may have made one
 
     def on_train_batch_end(self, batch, logs=None):
         self._unread.append(logs["step_loss"])
@@ -88,11 +89,9 @@ class StepLog(keras.callbacks.Callback):
         rates = ops.convert_to_numpy(self.schedule(np.arange(first, first + len(losses)))) if losses else ()
         now = time.perf_counter()
         num_traced = tracing.count(self.model)
-        if losses and num_traced > self._num_traced:
+        if losses and (self._is_first or num_traced > self._num_traced):  # the first is read alone
             self.first_steps += range(len(self.step_seconds), len(self.step_seconds) + len(losses))
-        elif losses and self._is_first:
-            self.first_steps.append(len(self.step_seconds))
-        self._is_first, self._num_traced = self._is_first and not losses, num_traced
+            self._is_first, self._num_traced = False, num_traced
         self.step_seconds += [(now - self._read_at) / len(losses)] * len(losses) if losses else []
         self._read_at = now
         for step, (loss, rate) in enumerate(zip(losses, rates), first + 1):

@@ -374,13 +374,13 @@ def _verdict(row: dict) -> str:
     """Claims a difference only where the pictures say so, every pair of runs has its sign, and most are significant."""
     low, high = (100 * bound for bound in row["interval"])
     least, most = 100 * min(row["each"]), 100 * max(row["each"])
-    repeated = row["num_pairs"] > row["num_seeds"]
     found = (
         f"{100 * row['difference']:+.1f} points of top-1, 95 % interval over pictures {low:+.1f} to {high:+.1f}; "
         f"single pairs of runs {least:+.1f} to {most:+.1f}, {row['num_significant']} of {row['num_pairs']} significant"
     )
     luck = " One seed: how much is luck is not known."
     if row["num_seeds"] > 1:
+        repeated = row["num_pairs"] > row["num_seeds"]
         again = "; backends repeat a seed nearly exactly and are no further evidence" if repeated else ""
         luck = f" {row['num_seeds']} seeds{again}."
     first, second = row["first"], row["second"]

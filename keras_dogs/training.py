@@ -134,7 +134,7 @@ def _fine_tune(config: TrainConfig, began: float, started: float) -> Run:
             dataset=_describe_dataset(dataset, pictures),
             backend=backend.name(),
             versions=backend.versions(),
-            device=backend.describe_device(devices.current().num_devices),
+            device=backend.describe_device(engine.num_devices),
             dtype_policy=config.dtype_policy,
             jit_compile=bool(fitted.model.jit_compile),
             execution=tracing.describe(fitted.model) or backend.describe_execution(fitted.model),
@@ -198,7 +198,8 @@ def _check_same_pictures(dataset: Dataset) -> None:
 
 def _check_same_canvases(pictures: Pictures) -> None:
     """A picture that one host cannot read would shift all batches there."""
-    if devices.current().group.from_first(pictures.digest)[0] != pictures.digest:
+    digest = pictures.digest
+    if devices.current().group.from_first(digest)[0] != digest:
         raise UserError("the pictures that this host can read are not those of process 0; copy them")
 
 

@@ -234,6 +234,12 @@ def test_steps_in_which_a_trace_was_made_do_not_count(monkeypatch):
         log.on_train_batch_end(step, {"step_loss": 1.0})
     assert log.first_steps == [0, 5]
     assert (log.steady_step_seconds(), log.steady_steps_per_second()) == (1.0, 1.0)
+    traces[0] = 2  # in the validation between two epochs
+    log.on_epoch_begin(1)
+    for step in range(3):
+        now[0] += 1.0
+        log.on_train_batch_end(step, {"step_loss": 1.0})
+    assert log.first_steps == [0, 5] and len(log.step_seconds) == 15
 
 
 def test_the_rate_of_predictions_is_of_whole_batches(monkeypatch):
