@@ -15,6 +15,7 @@ import concurrent.futures
 import contextlib
 import fcntl
 import json
+import os
 import statistics
 import sys
 import tempfile
@@ -53,24 +54,34 @@ def main():
     if flags.child:
         print("\n" + json.dumps(measure(*flags.child, flags)))
         return
+    # Of JAX' processes some hold memory at a time; each would take three quarters of all.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", f"{0.9 / max(flags.workers, 2):.2f}")
     chosen = [pair for pair in ENGINES if pair[0] in flags.engines and pair[1] in flags.backends]
     plan = [
         (*pair, model) for backend in flags.backends for model in flags.models for pair in chosen if pair[1] == backend
     ]
+    found: dict = {}
     with tempfile.NamedTemporaryFile() as lock, concurrent.futures.ThreadPoolExecutor(flags.workers) as workers:
 
         def measured(of):
             engine, backend, model = of
             told = ["--dtype", flags.dtype, "--blocks", flags.blocks, *(["--profile"] if flags.profile else [])]
             size = str(flags.batch_size or BATCH_SIZES[model])
-            began = time.perf_counter()
-            found = runs.measure(backend, __file__, *told, "--child", engine, model, size, lock.name)
-            profile = found.pop("profile", "")
-            print(f"{time.perf_counter() - began:.0f} s: {of} {found}\n{profile}", file=sys.stderr, flush=True)
-            return found
+            return of, runs.measure(backend, __file__, *told, "--child", engine, model, size, lock.name)
 
-        found = dict(zip(plan, workers.map(measured, plan)))
-    rows = [row for of in plan for row in rows_of(of, found, flags)]
+        began = time.perf_counter()
+        for done in concurrent.futures.as_completed([workers.submit(measured, of) for of in plan]):
+            of, result = done.result()
+            profile = result.pop("profile", "")
+            print(f"{time.perf_counter() - began:.0f} s: {of} {result}\n{profile}", file=sys.stderr, flush=True)
+            found[of] = result
+            write(
+                [row for of in plan if of in found for row in rows_of(of, found, flags)]
+            )  # the lease may end any time
+
+
+def write(rows: list[dict]) -> None:
+    """Writes the result file; rows of an earlier one that were not measured again stay."""
     device = next((row["device"] for row in rows if "device" in row), "none")
     runs.write("on_gpu", rows, line=in_words, key=("model", "engine", "backend", "mode", "dtype"), device=device)
 

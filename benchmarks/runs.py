@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import tempfile
@@ -53,13 +54,13 @@ def measure(backend: str, *arguments):
     """Runs Python with `arguments` on `backend`, in a process of its own, and gives the JSON that it printed last.
 
     Returns:
-        What it printed, or `{"error": str}`, the last line that it said, where it failed.
+        What it printed, or `{"error": str}`, the line that names the error, where it failed.
     """
     command = [sys.executable, *map(str, arguments)]
     done = subprocess.run(command, env={**os.environ, "KERAS_BACKEND": backend}, capture_output=True, text=True)
     if done.returncode:
         print(done.stderr[-4000:], file=sys.stderr)
-        return {"error": done.stderr.strip().splitlines()[-1]}
+        return {"error": _error(done.stderr)}
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -100,8 +101,14 @@ class Child:
             self._errors.seek(0)
             said = self._errors.read().strip()
             print(said[-4000:], file=sys.stderr)
-            self._failed = {"error": (said.splitlines() or ["it ended without a word"])[-1]}
+            self._failed = {"error": _error(said)}
         return self._failed
+
+
+def _error(said: str) -> str:
+    """The line of what a process said that names its error: not always the last."""
+    lines = said.strip().splitlines() or ["it ended without a word"]
+    return next((line for line in reversed(lines) if re.match(r"[\w.]+(Error|Exception|Exit)\b", line)), lines[-1])
 
 
 def is_asked() -> bool:

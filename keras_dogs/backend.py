@@ -249,7 +249,14 @@ def on_device(array):
     if name() == "tensorflow":
         import tensorflow as tf
 
-        return tf.convert_to_tensor(array)
+        if has_accelerator():
+            return tf.convert_to_tensor(array)
+        # It would copy the array, and the copy again where that begins at no multiple of 64 bytes.
+        memory = np.empty(array.nbytes + 64, "uint8")
+        start = -memory.ctypes.data % 64
+        tensor = memory[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+        tensor[:] = array
+        return tf.experimental.dlpack.from_dlpack(tensor.__dlpack__())
     if name() == "torch":
         import torch
         from keras.src.backend.torch.core import get_device

@@ -3,6 +3,9 @@
 import csv
 import importlib.util
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -124,6 +127,45 @@ def test_a_table_that_does_not_fit_is_refused(monkeypatch):
     monkeypatch.setattr(backend, "free_device_bytes", lambda: 1000)
     with pytest.raises(UserError, match="--cache device: the pictures take .* leave it out, or give a smaller"):
         choose_place("device", canvases(10))
+
+
+MEMORY_OF_A_TABLE = """
+import sys
+
+from keras_dogs import backend
+
+backend.select()
+import keras
+import numpy as np
+
+from keras_dogs.layers.image_table import ImageTable
+
+
+def of_its_own():  # less what is mapped
+    with open("/proc/self/smaps_rollup") as file:
+        return 1024 * sum(int(line.split()[1]) for line in file if line.startswith("Anonymous:"))
+
+
+shape = (1500, 256, 256, 3)
+np.memmap(sys.argv[1], "uint8", "w+", shape=shape)[:, 0, 0, 0] = np.arange(1500) % 256
+ImageTable(np.memmap(sys.argv[1], "uint8", "r", shape=shape)[:10])(np.arange(3))
+before = of_its_own()
+table = ImageTable(np.memmap(sys.argv[1], "uint8", "r", shape=shape))
+rows = keras.ops.convert_to_numpy(table(np.array([7, 1499])))
+assert rows[:, 0, 0, 0].tolist() == [7, 1499 % 256], rows
+print((of_its_own() - before) / np.prod(shape))
+"""
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self/smaps_rollup").exists(), reason="the memory of a process is read as Linux has it"
+)
+def test_a_table_is_in_memory_once(tmp_path):
+    """TensorFlow would keep the copy of a copy."""
+    told = [sys.executable, "-c", MEMORY_OF_A_TABLE, str(tmp_path / "table")]
+    said = subprocess.run(told, capture_output=True, text=True)
+    assert said.returncode == 0, said.stderr[-2000:]
+    assert float(said.stdout.splitlines()[-1]) < 1.3
 
 
 def test_a_step_is_not_waited_for():
