@@ -1,6 +1,6 @@
 """How fast pictures come in: decoders, our cache and our stream: `python benchmarks/input_pipeline.py --sample FOLDER`.
 
-Decoders turn every file of the train split, in memory already, into a uint8 array of 256 x 256 pixels, on one core and
+Decoders turn every file, in memory already, into a uint8 array of 256 x 256 pixels, on one core and
 on all; ours open and read the files, too, and write the cache. OpenCV and simplejpeg are not used here and are measured
 where they are installed. All take turns, ours in a process that `keras_dogs` has set up; a rate is the median of them.
 """
@@ -60,6 +60,7 @@ def simplejpeg(data: bytes):
 
 
 DECODERS = (pillow, pillow_draft, opencv, simplejpeg)
+SPLITS = ("train", "validation", "test")
 BUILT, MAPPED, STREAMED = "our cache, built", "our cache, mapped", "our stream"
 
 
@@ -67,15 +68,17 @@ def main():
     """Measures all of them in turn."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sample", type=Path, required=True)
-    parser.add_argument("--pictures", type=int, default=1200)
+    parser.add_argument("--pictures", type=int, default=4800, help="about so many, of all splits")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     flags = parser.parse_args()
     if flags.child:
         answer_with_ours(flags)
         return
-    _, split = load(flags)
-    files = [(flags.sample / "Images" / name).read_bytes() for name in split.names]
+    dataset = load(flags)
+    files = [
+        (flags.sample / "Images" / name).read_bytes() for split in SPLITS for name in getattr(dataset, split).names
+    ]
     told = ("--child", "--sample", flags.sample, "--pictures", flags.pictures)
     child = runs.Child("torch", __file__, *told)
     rates: dict = {}
@@ -114,11 +117,14 @@ def row(name: tuple[str, int], rates: dict, errors: dict, num_pictures: int) -> 
 
 
 def load(flags):
-    """The dataset and the pictures of it that are decoded."""
+    """The dataset with as many of its pictures as are decoded."""
     from keras_dogs.datasets import load_dataset
 
     dataset = load_dataset(str(flags.sample))
-    return dataset, dataset.train.select(range(0, len(dataset.train), max(1, len(dataset.train) // flags.pictures)))
+    splits = {name: getattr(dataset, name) for name in SPLITS}
+    every = max(1, sum(map(len, splits.values())) // flags.pictures)
+    chosen = {name: split.select(range(0, len(split), every)) for name, split in splits.items()}
+    return dataclasses.replace(dataset, **chosen)
 
 
 def answer_with_ours(flags) -> None:
@@ -130,15 +136,15 @@ def answer_with_ours(flags) -> None:
     from keras_dogs.loaders.canvases import load_canvases
     from keras_dogs.loaders.stream import Undecoded
 
-    dataset, split = load(flags)
-    small = dataclasses.replace(dataset, train=split, validation=None)
+    dataset = load(flags)
+    count = sum(len(getattr(dataset, name)) for name in SPLITS)
     while runs.is_asked():
         found = {}
         with tempfile.TemporaryDirectory() as folder:
             caches.use(Path(folder))
-            found[BUILT] = len(split) / _seconds(load_canvases, small, ["train"], SIZE)
-            found[MAPPED] = _seconds(load_canvases, small, ["train"], SIZE)
-        found[STREAMED] = len(split) // 32 * 32 / _seconds(_stream, Undecoded(split, SIZE, "squash"))
+            found[BUILT] = count / _seconds(load_canvases, dataset, SPLITS, SIZE)
+            found[MAPPED] = _seconds(load_canvases, dataset, SPLITS, SIZE)
+        found[STREAMED] = len(dataset.train) // 32 * 32 / _seconds(_stream, Undecoded(dataset.train, SIZE, "squash"))
         runs.answer(found)
     runs.answer({})
 

@@ -162,9 +162,10 @@ def _can_fold(layer) -> bool:
 def _convolve_folded(layer, inputs, kernel):
     """A convolution with the places that its stride steps over as channels; of patches, a product of two matrices.
 
-    cuDNN is slow at three channels. Bare, bfloat16, an H200, forward and the kernel's gradient in ms: ResNet's first, 256
-    pictures, 1.8 and 1.1 on PyTorch, folded 0.8 and 0.5, on JAX 1.8 and 1.2, folded 0.8 and 0.6; patches of ViT-B/16,
-    128 pictures, 0.8 and 0.4, folded 0.1 and 0.6, on JAX 0.9 and 0.3, folded 0.1 and 0.1. On a CPU nothing is gained.
+    cuDNN is slow at three channels. Bare, bfloat16, an H200, forward and the kernel's gradient in ms: the first of 256
+    pictures for ResNet-50 1.8 and 1.1 on PyTorch, folded 0.8 and 0.5, on JAX 1.8 and 1.2, folded 0.8 and 0.6; patches
+    of 128 for ViT-B/16 0.8 and 0.4, folded 0.1 and 0.6, on JAX 0.9 and 0.3, folded 0.1 and 0.1. On a CPU nothing is
+    gained.
     """
     kernel, padding, stride = ops.convert_to_tensor(kernel), _zeros["next"] or (0, 0), layer.strides[0]
     sizes, ends = kernel.shape[:2], []
