@@ -352,7 +352,8 @@ def make_strict() -> None:
     if name() == "jax":
         import jax
 
-        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true".strip()
+        flags = os.environ.get("XLA_FLAGS", "").split()
+        os.environ["XLA_FLAGS"] = " ".join(dict.fromkeys([*flags, "--xla_gpu_deterministic_ops=true"]))
         jax.config.update("jax_default_matmul_precision", "highest")
     elif name() == "tensorflow":
         import tensorflow as tf
