@@ -183,7 +183,9 @@ def _convolve_folded(layer, inputs, kernel):
     missing = -kernel.shape[2] % _CHANNELS_AT_ONCE
     inputs = ops.pad(inputs, [(0, 0), (0, 0), (0, 0), (0, missing)])
     kernel = ops.pad(kernel, [(0, 0), (0, 0), (0, missing), (0, 0)])
-    return _convolve_on_torch(inputs, kernel) if backend.name() == "torch" else ops.conv(inputs, kernel)
+    if backend.name() == "torch":
+        return _convolve_on_torch(inputs, kernel)
+    return ops.conv(inputs, kernel, data_format="channels_last")
 
 
 def _convolve_with_quick_gradient(layer, inputs, kernel):
