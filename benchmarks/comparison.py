@@ -5,7 +5,7 @@ The comparisons that are kept were made with:
     embedded     python -m keras_dogs.compare --pair embedded --seeds 0 1 2
     real_sample  python -m keras_dogs.compare --dataset SAMPLE --train-flags="--linear-probe" --presets
                  applications:resnet50:WEIGHTS/resnet50_imagenet1k_fp16.weights.h5
-                 the same with --train-flags="--linear-probe --image-size 126" --presets WEIGHTS/dinov2_vits14_hf
+                 the same with --train-flags="--linear-probe --image-size 224" --presets WEIGHTS/dinov2_vits14_hf
                  python -m keras_dogs.compare --from the six runs of these
 """
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import runs
 
-PRESETS = ("vit_nano", "resnet_nano")
+PRESETS = ("resnet_nano", "vit_nano")
 
 
 def main():

@@ -9,7 +9,8 @@ import runs
 RESULTS = Path(__file__).parent / "results"
 README = Path(__file__).parents[1] / "README.md"
 TITLES = {
-    "default_run": "**Drawn dogs**, 24 breeds, 1,296 train, 144 validation and 600 test pictures, the default command",
+    "default_run": "**Drawn dogs**, 24 breeds, 1,296 train, 144 validation and 600 test pictures, the default command "
+    "and the same with the embedded ViT",
     "real_sample": "**Real dogs**, 120 breeds, 3,240 train, 360 validation and 1,200 test pictures, cropped to the "
     "dog; the ResNet-50 of keras.applications (ImageNet-1k: it knows these breeds and has most likely seen "
     "these pictures)",

@@ -23,11 +23,8 @@ COMPARISONS = {
 REMARKS = {
     "real_sample": "The sample is 3,600 + 1,200 photographs, cropped to their dogs, of all 120 breeds. The ResNet-50 "
     "was trained on ImageNet-1k, so it knows these breeds and has most likely seen these pictures. The ViT-S/14 is a "
-    "DINOv2 backbone that was trained on for saliency, is weak on breeds, and saw 126 pixels here, for want "
-    "of time, where the ResNet saw 224: this is **not** a verdict on ViTs, it is the whole path run on real pictures "
-    "with real weights, on the three backends. Tests ran beside it at low priority: its times do not rank anything. "
-    "The ResNet's file is float16 and holds an infinite variance, which left one feature without effect here; since "
-    "then the largest number is taken instead, and its probe reaches 80.8 % ([scaling](scaling.md#measured)).",
+    "DINOv2 backbone that was trained on for saliency and is weak on breeds: this is **not** a verdict on ViTs, it is "
+    "the whole path run on real pictures with real weights, on the three backends.",
 }
 
 _ON_GPU = (
