@@ -190,7 +190,10 @@ def _lines(file: str) -> list[str]:
 
 
 def _commit() -> str:
-    described = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=RESULTS.parent
+    """The commit, and whether something is changed since; results that were just measured do not count."""
+    root = RESULTS.parents[1]
+    described, changed = (
+        subprocess.run(["git", *words], capture_output=True, text=True, cwd=root).stdout.strip()
+        for words in (["describe", "--always"], ["status", "--porcelain", "--", ".", ":!benchmarks/results"])
     )
-    return described.stdout.strip()
+    return f"{described}-dirty" if changed else described
