@@ -15,7 +15,6 @@ from rich.table import Table
 from keras_dogs import artifacts
 from keras_dogs import children
 from keras_dogs import plan
-from keras_dogs import presets
 from keras_dogs import progress
 from keras_dogs import results
 from keras_dogs import results_page
@@ -181,7 +180,7 @@ class Children:
         logs = {run.folder: _last_line(self._log(run)) for run, *_ in self.running.values()}
         for run in planned:
             state = logs.get(run.folder) or self.states[run.folder]
-            table.add_row(presets.short_name(run.preset), run.backend, str(run.seed), state[:90])
+            table.add_row(plan.short_name(run.preset), run.backend, str(run.seed), state[:90])
         return table
 
     def _time_left(self, num_waiting: int) -> str:

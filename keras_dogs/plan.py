@@ -3,6 +3,7 @@
 import hashlib
 import importlib.util
 import json
+import re
 import shlex
 from pathlib import Path
 from typing import NamedTuple
@@ -42,7 +43,7 @@ class PlannedRun(NamedTuple):
     @property
     def name(self) -> str:
         """For people."""
-        return f"{presets.short_name(self.preset)} {self.backend} seed {self.seed}"
+        return f"{short_name(self.preset)} {self.backend} seed {self.seed}"
 
     @property
     def arguments(self) -> list[str]:
@@ -53,6 +54,15 @@ class PlannedRun(NamedTuple):
     def command(self) -> str:
         """What a person would type."""
         return f"KERAS_BACKEND={self.backend} python {shlex.join(self.arguments)}"
+
+
+def short_name(preset: str) -> str:
+    """The last part of a path or an address, fit for a folder."""
+    parts = [part for part in re.split(r"[/:]", preset) if part and not part.isdigit()]
+    name = parts[-1] if parts else "preset"
+    for suffix in (".weights.h5", ".npz", ".safetensors", ".pth", ".keras"):
+        name = name.removesuffix(suffix)
+    return re.sub(r"[^\w.=+-]", "_", name)[:60]
 
 
 def presets_of(config: CompareConfig) -> tuple[str, ...]:
@@ -160,7 +170,7 @@ def _plan(config: CompareConfig, preset: str, backend: str, seed: int, told: tup
     # Another folder's `dogs` are other dogs, and `./dogs` the same.
     meant = [str(Path(flag).resolve()) if Path(flag).exists() else flag for flag in flags]
     digest = hashlib.sha256(json.dumps([__version__, backend, meant]).encode()).hexdigest()[:10]
-    folder = config.output / RUNS / f"{presets.short_name(preset)}-{backend}-seed{seed}-{digest}"
+    folder = config.output / RUNS / f"{short_name(preset)}-{backend}-seed{seed}-{digest}"
     return PlannedRun(preset, backend, seed, flags, folder)
 
 

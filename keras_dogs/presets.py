@@ -7,7 +7,6 @@ Architectures follow "An Image is Worth 16x16 Words" (arXiv 2010.11929, table 1)
 """
 
 import difflib
-import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -253,15 +252,6 @@ PUBLISHED: dict[str, Published] = {
         )
     },
 }
-
-
-def short_name(preset: str) -> str:
-    """The last part of a path or an address, fit for a folder."""
-    parts = [part for part in re.split(r"[/:]", preset) if part and not part.isdigit()]
-    name = parts[-1] if parts else "preset"
-    for suffix in (".weights.h5", ".npz", ".safetensors", ".pth", ".keras"):
-        name = name.removesuffix(suffix)
-    return re.sub(r"[^\w.=+-]", "_", name)[:60]
 
 
 def default_settings(preset: str, family: str, linear_probe: bool) -> Settings:

@@ -15,6 +15,7 @@ import keras_dogs
 from keras_dogs import artifacts
 from keras_dogs import comparison
 from keras_dogs import costs
+from keras_dogs import plan
 from keras_dogs import presets
 from keras_dogs import recipes
 from keras_dogs import scoring
@@ -118,9 +119,7 @@ def _load(folder: Path, command: str) -> Loaded:
             losses = np.array([float(row["loss"]) for row in csv.DictReader(file)])
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{folder / artifacts.STEPS}: cannot be read ({error})") from error
-    return Loaded(
-        presets.short_name(record.preset), record, sorted_, losses, _validation_curve(folder), folder, command
-    )
+    return Loaded(plan.short_name(record.preset), record, sorted_, losses, _validation_curve(folder), folder, command)
 
 
 def _told_apart(runs: list[Loaded]) -> list[Loaded]:

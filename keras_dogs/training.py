@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import re
 import shutil
 import time
 from pathlib import Path
@@ -276,7 +277,15 @@ def _reads_features(config: TrainConfig, recipe: Recipe) -> bool:
 
 
 def _default_name(config: TrainConfig) -> str:
-    return f"{Path(config.data.dataset).name}-{presets.short_name(config.preset)}-{backend.name()}"
+    return f"{Path(config.data.dataset).name}-{_short_name(config.preset)}-{backend.name()}"
+
+
+def _short_name(preset: str) -> str:
+    """Fit for a folder: the last part of an address that is not a version, the model of `applications:`."""
+    is_address = "://" in preset
+    parts = preset.removeprefix("applications:").partition(":")[2 if is_address else 0].split("/")
+    name = next((part for part in reversed(parts) if part and not part.isdigit()), "preset")
+    return re.sub(r"[^\w.=,+-]", "_", name.removesuffix(".npz").removesuffix(".keras"))[:80]
 
 
 def _policy(config: TrainConfig, recipe: Recipe) -> layers.Augmentation:

@@ -192,8 +192,7 @@ def test_a_layer_that_turns_compilation_off_is_refused(dogs, tmp_path, monkeypat
     ("preset", "name"),
     [
         ("resnet_nano", "resnet_nano"),
-        ("applications:resnet50", "resnet50"),
-        ("applications:resnet50:/some/where/mine.weights.h5", "mine"),
+        ("applications:resnet50:/some/where/file.weights.h5", "resnet50"),
         ("https://tfhub.dev/sayakpaul/vit_s16_fe/1", "vit_s16_fe"),
         ("gs://vit_models/augreg/S_16-lr_0.03.npz", "S_16-lr_0.03"),
         ("hf://google/vit-base-patch16-224", "vit-base-patch16-224"),
