@@ -6,7 +6,6 @@ Bare and compiled, bfloat16, from float32 pictures of 224 x 224, in turns: the c
 
 import argparse
 import json
-import statistics
 import time
 
 import runs
@@ -55,9 +54,8 @@ def measure(batch_size: int | None) -> dict:
                     if turn:  # the first compiles
                         seconds[way].append((time.perf_counter() - began) / _CALLS)
             for way in WAYS:
-                ms = [1000 * value for value in seconds[way]]
-                spread = {"min": min(ms), "median": statistics.median(ms), "max": max(ms)}
-                rows.append({"model": model, "way": way, "pass": what, "batch_size": batch_size or count, "ms": spread})
+                ms = runs.spread([1000 * value for value in seconds[way]])
+                rows.append({"model": model, "way": way, "pass": what, "batch_size": batch_size or count, "ms": ms})
     device, versions = backend.describe_device(1), backend.versions()
     return {"rows": [{**row, "device": device, "versions": versions} for row in rows]}
 

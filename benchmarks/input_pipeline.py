@@ -1,8 +1,8 @@
 """How fast pictures come in: decoders, our cache and our stream: `python benchmarks/input_pipeline.py --sample FOLDER`.
 
-Decoders turn every file, in memory already, into a uint8 array of 256 x 256 pixels, on one core and
-on all; ours open and read the files, too, and write the cache. OpenCV and simplejpeg are not used here and are measured
-where they are installed. All take turns, ours in a process that `keras_dogs` has set up; a rate is the median of them.
+Decoders turn every file, in memory already, into a uint8 array of 256 x 256 pixels, on one core and on all; ours open
+and read the files, too, and write the cache. OpenCV and simplejpeg are not used here and are measured where they are
+installed. All take turns, ours in a process that `keras_dogs` has set up; a rate is the median of them.
 """
 
 import argparse
@@ -108,8 +108,8 @@ def row(name: tuple[str, int], rates: dict, errors: dict, num_pictures: int) -> 
     if name in errors:
         return {**common, "error": errors[name]}
     if what == MAPPED:
-        return {**common, "seconds": _spread(rates[name])}
-    common["pictures_per_second"] = _spread(rates[name])
+        return {**common, "seconds": runs.spread(rates[name])}
+    common["pictures_per_second"] = runs.spread(rates[name])
     if what in (BUILT, STREAMED):
         of_pillow = sorted(own / other for own, other in zip(rates[name], rates["pillow", cores]))
         common["ratio_to_pillow"] = of_pillow
@@ -166,10 +166,6 @@ def _seconds(function, *arguments) -> float:
     began = time.perf_counter()
     function(*arguments)
     return time.perf_counter() - began
-
-
-def _spread(values) -> dict:
-    return {"min": min(values), "median": statistics.median(values), "max": max(values)}
 
 
 def in_words(row: dict) -> str:

@@ -75,9 +75,8 @@ def main():
             profile = result.pop("profile", "")
             print(f"{time.perf_counter() - began:.0f} s: {of} {result}\n{profile}", file=sys.stderr, flush=True)
             found[of] = result
-            write(
-                [row for of in plan if of in found for row in rows_of(of, found, flags)]
-            )  # the lease may end any time
+            # The machine may be taken away any time.
+            write([row for of in plan if of in found for row in rows_of(of, found, flags)])
 
 
 def write(rows: list[dict]) -> None:

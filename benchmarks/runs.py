@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import re
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -109,6 +110,11 @@ def _error(said: str) -> str:
     """The line of what a process said that names its error: not always the last."""
     lines = said.strip().splitlines() or ["it ended without a word"]
     return next((line for line in reversed(lines) if re.match(r"[\w.]+(Error|Exception|Exit)\b", line)), lines[-1])
+
+
+def spread(values: list[float]) -> dict:
+    """The least, the middle and the most of what was measured."""
+    return {"min": min(values), "median": statistics.median(values), "max": max(values)}
 
 
 def is_asked() -> bool:

@@ -83,7 +83,7 @@ def summarise(model: str, mode: str, pair: tuple[str, str], found: dict, end: di
     speeds = [flags.batch_size / each for each in seconds]
     row |= {
         "compiled": end["compiled"],
-        "images_per_second": {"min": min(speeds), "median": statistics.median(speeds), "max": max(speeds)},
+        "images_per_second": runs.spread(speeds),
         "first_step_s": max(answer["seconds"] for answer in found[pair][:_WARM_UP]),
         "peak_memory_gib": end["peak_memory_gib"],
         "versions": end.get("versions", {}),

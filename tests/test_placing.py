@@ -3,8 +3,6 @@
 import csv
 import importlib.util
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import keras
@@ -160,12 +158,11 @@ print((of_its_own() - before) / np.prod(shape))
 @pytest.mark.skipif(
     not Path("/proc/self/smaps_rollup").exists(), reason="the memory of a process is read as Linux has it"
 )
-def test_a_table_is_in_memory_once(tmp_path):
+def test_a_table_is_in_memory_once(tmp_path, child):
     """TensorFlow would keep the copy of a copy."""
-    told = [sys.executable, "-c", MEMORY_OF_A_TABLE, str(tmp_path / "table")]
-    said = subprocess.run(told, capture_output=True, text=True)
-    assert said.returncode == 0, said.stderr[-2000:]
-    assert float(said.stdout.splitlines()[-1]) < 1.3
+    finished = child(["-c", MEMORY_OF_A_TABLE, tmp_path / "table"])
+    assert finished.returncode == 0, finished.stderr
+    assert float(finished.stdout.splitlines()[-1]) < 1.3
 
 
 def test_a_step_is_not_waited_for():
