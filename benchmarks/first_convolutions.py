@@ -7,6 +7,7 @@ Bare and compiled, bfloat16, from float32 pictures of 224 x 224, in turns: the c
 import argparse
 import json
 import time
+from unittest import mock
 
 import runs
 
@@ -67,11 +68,13 @@ def passes(way: str, count: int, size: int, stride: int, zeros: int, filters: in
 
     from keras_dogs import backend
     from keras_dogs import fast_layers
+    from keras_dogs.fast_layers import convolutions
 
     layer = keras.layers.Conv2D(filters, size, strides=stride, use_bias=False, dtype="mixed_bfloat16")
     layer.build((None, 224 + 2 * zeros, 224 + 2 * zeros, 3))
-    plain = fast_layers._convolve if backend.name() == "torch" else type(layer).convolution_op
-    convolve = plain if way == "plain" else fast_layers._convolve_folded
+    with mock.patch.object(convolutions, "can_fold", return_value=way == "folded"):
+        with mock.patch.object(backend, "has_accelerator", return_value=True):
+            fast_layers.speed_up(keras.Sequential([layer]))
     generator = np.random.default_rng(0)
     pictures = generator.uniform(0, 1, (count, 224, 224, 3)).astype("float32")
     kernel = generator.normal(size=layer.kernel.shape).astype("float32")
@@ -79,7 +82,7 @@ def passes(way: str, count: int, size: int, stride: int, zeros: int, filters: in
     def forward(pictures, kernel):
         pictures = keras.ops.pad(pictures * 2 - 1, [(0, 0), (zeros, zeros), (zeros, zeros), (0, 0)])
         pictures, kernel = (keras.ops.cast(value, "bfloat16") for value in (pictures, kernel))
-        return convolve(layer, pictures, kernel)
+        return layer.convolution_op(pictures, kernel)
 
     return on_jax(forward, pictures, kernel) if backend.name() == "jax" else on_torch(forward, pictures, kernel)
 

@@ -11,6 +11,7 @@ from keras_hub.models import ViTBackbone
 
 from keras_dogs import backend
 from keras_dogs import fast_layers
+from keras_dogs.fast_layers import onednn
 
 
 @pytest.fixture
@@ -101,6 +102,22 @@ def pair(request, rng):
 
 @pytest.mark.parametrize("pair", MODELS, indirect=True)
 def test_same_outputs_and_same_training(pair, rng):
+    check_same(pair, rng)
+
+
+@pytest.mark.skipif(backend.name() != "torch", reason="PyTorch's products")
+@pytest.mark.parametrize("pair", ["vit"], indirect=True)
+def test_the_same_by_onednn(pair, rng, monkeypatch):
+    """Whatever CPU this is, and however small the matrices."""
+    monkeypatch.setattr(backend, "mkl_is_slow", lambda: True)
+    monkeypatch.setattr(onednn, "WORTH_WHILE", 0)
+    calls, multiply = [], onednn.multiply
+    monkeypatch.setattr(onednn, "multiply", lambda *matrices: calls.append(matrices) or multiply(*matrices))
+    check_same(pair, rng)
+    assert {bias is None for _, _, bias in calls} == {False} and len(calls) > 10
+
+
+def check_same(pair, rng):
     images, labels = rng.normal(size=(6, 32, 32, 3)).astype("float32"), np.arange(6) % 5
     outputs = [model.predict_on_batch(images) for model in pair]
     np.testing.assert_allclose(outputs[1], outputs[0], rtol=1e-4, atol=1e-5 * np.abs(outputs[0]).max())
@@ -118,6 +135,73 @@ def test_same_outputs_and_same_training(pair, rng):
             atol=2e-4 * np.abs(plain - start).max() + 1e-7,
             err_msg=variable.path,
         )
+
+
+@pytest.mark.skipif(backend.name() != "torch", reason="PyTorch's products")
+@pytest.mark.parametrize("needed", ["all", "rows", "kernel", "bias"])
+@pytest.mark.parametrize("has_bias", [True, False])
+def test_a_product_by_onednn(needed, has_bias, rng):
+    """With the gradients that are asked for; of matrices that are turned over, too."""
+    import torch
+
+    rows, kernel = (torch.from_numpy(rng.normal(size=shape)) for shape in ((7, 5), (3, 5)))
+    parts = {"rows": rows, "kernel": kernel.t(), "bias": torch.from_numpy(rng.normal(size=3)) if has_bias else None}
+    found = []
+    for multiply, dtype in (
+        (onednn.multiply, torch.float32),
+        (lambda rows, kernel, bias: rows @ kernel, torch.float64),
+    ):
+        given = {name: part if part is None else part.detach().to(dtype) for name, part in parts.items()}
+        asked = [part.requires_grad_() for name, part in given.items() if part is not None and needed in (name, "all")]
+        outputs = multiply(**given)
+        if dtype == torch.float64 and has_bias:
+            outputs = outputs + given["bias"]
+        shares = torch.autograd.grad(outputs.sum(0).sum(), asked) if asked else []
+        found.append([outputs.detach().double(), *(share.double() for share in shares)])
+    assert len(found[0]) == len(found[1])
+    for fast, exact in zip(*found):
+        torch.testing.assert_close(fast, exact, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.skipif(backend.name() != "torch", reason="PyTorch's products")
+def test_what_is_exported_has_operators_of_pytorch_alone(rng, monkeypatch):
+    import torch
+
+    monkeypatch.setattr(backend, "mkl_is_slow", lambda: True)
+    monkeypatch.setattr(onednn, "WORTH_WHILE", 0)
+    model = classifier(vit, is_fast=True)
+    images = torch.from_numpy(rng.normal(size=(2, 32, 32, 3)).astype("float32"))
+    exported = torch.export.export(model, (images,), strict=False)
+    assert "aten.addmm" in exported.graph_module.code and "keras_dogs" not in exported.graph_module.code
+
+
+class Canvas(keras.layers.Layer):
+    """Adds a picture that can be trained, so that what it has learnt tells where gradients went."""
+
+    def build(self, shape):
+        self.picture = self.add_weight(shape=shape[1:], initializer="zeros")
+
+    def call(self, inputs):
+        return inputs + self.picture
+
+
+@pytest.mark.parametrize("size, strides", [((3, 3), (2, 2)), ((2, 3), (1, 4)), ((2, 2), (2, 2)), ((5, 1), (3, 2))])
+def test_the_largest_of_a_window(size, strides, rng):
+    """Its gradient goes to the first of several that are as large, as in Keras' own."""
+    images = rng.integers(0, 3, (4, 13, 12, 2)).astype("float32")
+    targets, pictures = rng.normal(size=(4,)).astype("float32"), []
+    for is_fast in (False, True):
+        inputs = keras.Input(images.shape[1:])
+        pooled = keras.layers.MaxPooling2D(size, strides)(Canvas()(inputs))
+        weighed = keras.layers.Dense(1, kernel_initializer=keras.initializers.RandomNormal(seed=0))
+        model = keras.Model(inputs, weighed(keras.layers.Flatten()(pooled)))
+        if is_fast:
+            fast_layers.speed_up(model)
+        model.compile(keras.optimizers.SGD(0.01), "mse")
+        model.train_on_batch(images, targets)
+        pictures.append(model.get_weights()[0])
+    assert np.abs(pictures[0]).max() > 0
+    np.testing.assert_allclose(pictures[1], pictures[0], atol=1e-6)
 
 
 @pytest.mark.parametrize("pair", ["resnet"], indirect=True)
@@ -197,6 +281,26 @@ def test_what_no_layer_needs_any_more_is_freed(rng):
     alive.clear()
     np.testing.assert_allclose(model.predict_on_batch(np.zeros((2, 3), "float32")), 6.0)
     assert alive == [2]  # the last, and the shortcut
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        keras.layers.Dense(3),
+        keras.layers.LayerNormalization(),
+        keras.layers.BatchNormalization(),
+        keras.layers.MaxPooling2D(2, 1),
+    ],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_what_somebody_else_replaced_stays(layer, rng):
+    """As a ViT without its last norm has it."""
+    layer.call = lambda inputs, training=None, mask=None: inputs
+    inputs = keras.Input((4, 4, 3))
+    model = keras.Model(inputs, layer(inputs))
+    fast_layers.speed_up(model)
+    images = rng.normal(size=(2, 4, 4, 3)).astype("float32")
+    np.testing.assert_array_equal(model.predict_on_batch(images), images)
 
 
 def test_something_is_swapped():

@@ -1,0 +1,48 @@
+"""Layers of Keras that a backend is slow at, done in a faster way: swapped in from outside, with the same outputs.
+
+`on_jax` and `on_torch` say what each backend is slow at; TensorFlow has nothing. `dense`, `attention` and
+`convolutions` are what both need, `through_graph` is how PyTorch goes from layer to layer. The figures are of bare
+KerasHub models on two cores; `benchmarks/throughput.py` measures such in full.
+"""
+
+import functools
+
+import keras
+from keras import ops
+
+from keras_dogs import backend
+from keras_dogs import devices
+from keras_dogs.fast_layers import on_jax
+from keras_dogs.fast_layers import on_torch
+
+
+def speed_up(model) -> None:
+    """Puts into a model's layers what this backend has a faster way for, from outside.
+
+    What comes out is the same to rounding, and nothing of it is saved. It may be done again. A layer whose `call`
+    somebody else has replaced keeps it.
+    """
+    swap = {"jax": on_jax.swap, "tensorflow": lambda layer: None, "torch": on_torch.swap}[backend.name()]
+    for layer in model._flatten_layers():
+        ours = isinstance(layer, keras.Model) or isinstance(vars(layer).get("call"), (functools.partial, type(None)))
+        if ours:
+            swap(layer)
+        synchronise(layer)
+
+
+def synchronise(layer) -> None:
+    """Gives a batch norm the statistics of the whole batch, where a step sees a share of it (`keras_dogs.devices`).
+
+    Keras' own way, on TensorFlow alone, takes the variance from the mean of squares, which loses digits.
+    """
+    if type(layer) is keras.layers.BatchNormalization and devices.current().num_shares > 1:
+        if devices.current().synchronised:
+            layer._moments = functools.partial(_moments_of_whole_batch, layer)
+
+
+def _moments_of_whole_batch(layer, inputs, mask):
+    engine, axes = devices.current(), layer._reduction_axes
+    inputs = ops.cast(inputs, "float32")
+    mean = engine.mean_over_shares(ops.mean(inputs, axes, keepdims=True))
+    variance = engine.mean_over_shares(ops.mean(ops.square(inputs - mean), axes))
+    return ops.squeeze(mean, axes), variance
