@@ -23,6 +23,7 @@ import time
 
 import peers
 import runs
+import utilisation
 
 BATCH_SIZES = {"vit_base_patch16_224": 128, "resnet_50": 256}
 # PyTorch's first: they compile side by side.
@@ -96,7 +97,7 @@ def rows_of(of: tuple, found: dict, flags) -> list[dict]:
     for mode in ("train", "predict"):
         result, own = found[of][mode], statistics.median(found[of][mode]["seconds"])
         speeds = sorted(row["batch_size"] / seconds for seconds in result["seconds"])
-        tflops = 1e-3 * gflop_of(model, engine) * (3 if mode == "train" else 1) * row["batch_size"] / own
+        speed, product = row["batch_size"] / own, found[of]["product_tflops"]
         others = [
             statistics.median(other[mode]["seconds"])
             for (peer, _, its), other in found.items()
@@ -107,25 +108,17 @@ def rows_of(of: tuple, found: dict, flags) -> list[dict]:
                 **row,
                 "mode": mode,
                 "compiled": result["compiled"],
-                "images_per_second": {"min": speeds[0], "median": row["batch_size"] / own, "max": speeds[-1]},
+                "images_per_second": {"min": speeds[0], "median": speed, "max": speeds[-1]},
                 "ready_s": result["ready_s"],
                 "peak_memory_gib": result["peak_memory_gib"],
-                "utilisation": tflops / found[of]["product_tflops"],
-                "product_tflops": found[of]["product_tflops"],
+                "utilisation": utilisation.share(model, engine, mode, speed, 1000 * product),
+                "product_tflops": product,
                 "device": found[of]["device"],
                 "versions": found[of]["versions"],
                 **({"ratio_to_best_peer": min(others) / own} if others and engine == "keras_dogs" else {}),
             }
         )
     return rows
-
-
-def gflop_of(model: str, engine: str) -> float:
-    """Billions of operations that an engine needs for a forward pass of one picture."""
-    from keras_dogs.costs import count_gflops
-    from keras_dogs.presets import PRESETS
-
-    return count_gflops(PRESETS[model], whole=engine != "keras_dogs")
 
 
 def measure(engine: str, model: str, batch_size: str, lock: str, flags) -> dict:

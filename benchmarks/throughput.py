@@ -15,6 +15,7 @@ import time
 
 import peers
 import runs
+import utilisation
 
 MODELS = ("vit_tiny_patch16_224", "vit_small_patch16_224", "resnet_18", "resnet_50")
 # Engine, backend. What has no Keras in it runs on the backend that it is the peer of.
@@ -49,10 +50,15 @@ def main():
     if flags.child:
         runs.answer(measure(*flags.child, flags))
         return
-    rows = []
+    rows, products = [], utilisation.product_gflops(flags.backends)
     for model in flags.models:
         for mode in flags.modes:
             rows += compare(model, mode, flags)
+    for row in rows:
+        if "error" not in row:
+            told = [row[key] for key in ("model", "engine", "mode")]
+            row["utilisation"] = utilisation.share(*told, row["images_per_second"]["median"], products)
+            row["product_gflops"] = products
     runs.write("throughput", rows, line=in_words, key=("model", "engine", "backend", "mode", "dtype"))
 
 
