@@ -67,7 +67,8 @@ def _keep_eigen() -> None:
     flag, flags = "xla_cpu_experimental_ynn_fusion_type", os.environ.get("XLA_FLAGS", "")
     if flag in flags:
         return
-    for folder in importlib.util.find_spec("jaxlib").submodule_search_locations:
+    jaxlib = importlib.util.find_spec("jaxlib")
+    for folder in jaxlib.submodule_search_locations if jaxlib else ():
         for library in Path(folder).glob("libjax_common.*"):
             with library.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
                 if content.find(flag.encode()) >= 0:  # or jaxlib would end the process

@@ -13,6 +13,8 @@ from keras_dogs import backend
 from keras_dogs import fast_layers
 from keras_dogs.fast_layers import onednn
 
+YNNPACK = "xla_cpu_experimental_ynn_fusion_type"
+
 
 @pytest.fixture
 def rng() -> np.random.Generator:
@@ -301,6 +303,18 @@ def test_what_somebody_else_replaced_stays(layer, rng):
     fast_layers.speed_up(model)
     images = rng.normal(size=(2, 4, 4, 3)).astype("float32")
     np.testing.assert_array_equal(model.predict_on_batch(images), images)
+
+
+@pytest.mark.skipif(backend.name() != "jax", reason="XLA's flags")
+@pytest.mark.parametrize("users", ["", "--xla_cpu_multi_thread_eigen=true", f"--{YNNPACK}=individual_dot"])
+def test_xla_is_told_what_to_leave_to_ynnpack(users, child):
+    """Beside a user's flags; where they say it themselves, that holds."""
+    code = "import os, keras_dogs.backend as backend; backend.select(); import jax; jax.devices()"
+    code += "; print(os.environ['XLA_FLAGS'])"
+    finished = child(["-c", code], XLA_FLAGS=users)
+    assert finished.returncode == 0, finished.stderr
+    own = [] if YNNPACK in users else [f"--{YNNPACK}=reduce"]
+    assert finished.stdout.split() == [*users.split(), *own]
 
 
 def test_something_is_swapped():

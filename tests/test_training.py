@@ -242,6 +242,21 @@ def test_steps_in_which_a_trace_was_made_do_not_count(monkeypatch):
     assert log.first_steps == [0, 5] and len(log.step_seconds) == 15
 
 
+def test_rates_are_asked_of_as_many_steps_each_time(monkeypatch):
+    """However many are read together, or JAX would compile what a schedule does for each number of them."""
+    now, asked = [0.0], []
+    monkeypatch.setattr(callbacks.time, "perf_counter", lambda: now[0])
+    log = callbacks.StepLog(lambda steps: asked.append(steps) or keras.ops.convert_to_tensor(0.5 * steps))
+    log.on_train_begin()
+    log.on_epoch_begin(0)
+    for step in range(30):
+        now[0] += 0.01 * step  # slower and slower, so that fewer are read together
+        log.on_train_batch_end(step, {"step_loss": 1.0})
+    log.on_epoch_end(0)
+    assert [row["learning_rate"] for row in log.rows] == [0.5 * step for step in range(30)]
+    assert len(asked) > 3 and len({len(steps) for steps in asked}) == 1
+
+
 def test_the_rate_of_predictions_is_of_whole_batches(monkeypatch):
     """Whether a model computes when it is called or when it is read, the first batch is not of the rate."""
     from keras_dogs.loaders import batches
