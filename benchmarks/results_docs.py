@@ -122,6 +122,9 @@ def _throughput(result: dict) -> str:
         "on PyTorch; of timm and transformers, to each other. *Share of peak*: the operations of the model, in "
         "training three times its forward pass, of what a product of square matrices reaches here"
         f"{_peak(result)}.\n\n"
+        "PyTorch multiplies float32 matrices by MKL, which leaves the AVX-512 of a processor of AMD unused; there, as "
+        "on this machine, `keras_dogs` has oneDNN do it. On a processor of Intel, or without AVX-512, its ViTs on "
+        "PyTorch do not lead timm and transformers by so much.\n\n"
         "### Of the peer's speed\n\n" + _in_short(result["rows"]) + "\n"
         "### Each of them\n\n" + pages.table(header, rows)
     )
