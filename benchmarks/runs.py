@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import re
+import signal
 import statistics
 import subprocess
 import sys
@@ -61,7 +62,7 @@ def measure(backend: str, *arguments):
     done = subprocess.run(command, env={**os.environ, "KERAS_BACKEND": backend}, capture_output=True, text=True)
     if done.returncode:
         print(done.stderr[-4000:], file=sys.stderr)
-        return {"error": _error(done.stderr)}
+        return {"error": _error(done.stderr, done.returncode)}
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -102,12 +103,14 @@ class Child:
             self._errors.seek(0)
             said = self._errors.read().strip()
             print(said[-4000:], file=sys.stderr)
-            self._failed = {"error": _error(said)}
+            self._failed = {"error": _error(said, self._process.wait())}
         return self._failed
 
 
-def _error(said: str) -> str:
-    """The line of what a process said that names its error: not always the last."""
+def _error(said: str, status: int) -> str:
+    """The line of what a process said that names its error, not always the last, or that it was killed."""
+    if status < 0:
+        return f"killed by signal {-status}" + (", as for want of memory" if status == -signal.SIGKILL else "")
     lines = said.strip().splitlines() or ["it ended without a word"]
     return next((line for line in reversed(lines) if re.match(r"[\w.]+(Error|Exception|Exit)\b", line)), lines[-1])
 
