@@ -51,7 +51,7 @@ def _measure() -> float:
 
 
 def _multiplication(backend):
-    if backend.name() == "torch" and backend.mkl_is_slow():
+    if backend.mkl_is_slow():
         from keras_dogs.fast_layers import onednn
 
         return lambda a, b: onednn.multiply(a, b, None)

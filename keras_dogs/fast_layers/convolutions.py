@@ -1,17 +1,10 @@
-"""Convolutions: how they pad, and the first one of a model, of a picture's three channels, in another way."""
+"""A model's first convolution, of a picture's three channels, in another way."""
 
 from keras import ops
 
 from keras_dogs.fast_layers import dense
 
 _CHANNELS_AT_ONCE = 8  # of half precision, by the matrix units of a GPU
-
-
-def pads_alike(layer) -> bool:
-    """Whether a layer pads not at all, or as much on either side."""
-    return layer.padding == "valid" or (
-        layer.padding == "same" and set(layer.strides) == {1} and all(size % 2 for size in layer.kernel_size)
-    )
 
 
 def can_fold(layer) -> bool:

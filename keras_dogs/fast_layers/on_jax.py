@@ -22,7 +22,7 @@ def swap(layer) -> None:
 
 
 def _swap_on_gpu(layer) -> None:
-    if type(layer) is keras.layers.MultiHeadAttention and not (layer._dropout or layer._use_gate):
+    if attention.is_usual(layer):
         layer.call = functools.partial(_attend_by_cudnn, layer)
     elif type(layer) is keras.layers.Conv2D and convolutions.can_fold(layer):
         layer.convolution_op = functools.partial(convolutions.convolve_folded, layer, _convolve, (0, 0))
@@ -33,7 +33,7 @@ def _swap_on_cpu(layer) -> None:
     dense.take_rows(layer, _product, {keras.activations.gelu: gradients.gelu()})
     if type(layer) is keras.layers.LayerNormalization and layer.center and layer.scale and not layer.rms_scaling:
         layer.call = functools.partial(_normalise_rows, layer)
-    elif type(layer) is keras.layers.MultiHeadAttention and not (layer._dropout or layer._use_gate):
+    elif attention.is_usual(layer):
         layer.call = functools.partial(_attend, layer)
     elif getattr(layer, "data_format", None) != "channels_last":
         return
@@ -57,7 +57,7 @@ def _normalise_rows(layer, inputs):
 
 
 def _attend(layer, query, value, key=None, training=None, **asked):
-    if query.dtype != "float32" or not attention.is_plain(query, value, query if key is None else key, asked):
+    if query.dtype != "float32" or not attention.is_plain(query, value, key, asked):
         return type(layer).call(layer, query, value, key, training=training, **asked)
     parts = [part(query) for part in (layer.query_dense, layer.key_dense, layer.value_dense)]
     return layer.output_dense(gradients.attention(layer._inverse_sqrt_key_dim)(*parts))
@@ -72,7 +72,7 @@ def _attend_by_cudnn(layer, query, value, key=None, training=None, **asked):
     import jax
     from jax import numpy as jnp
 
-    if attention.is_plain(query, value, query if key is None else key, asked) and query.dtype.itemsize == 2:
+    if attention.is_plain(query, value, key, asked) and query.dtype.itemsize == 2:
         parts = [part(query) for part in (layer.query_dense, layer.key_dense, layer.value_dense)]
         length, told = query.shape[1], {}
         if training and length % 2:

@@ -25,14 +25,14 @@ def swap(layer) -> None:
     if hasattr(layer, "_run_through_graph"):
         layer._run_through_graph = functools.partial(through_graph.run_and_forget, layer, through_graph.steps_of(layer))
     if getattr(layer, "data_format", None) == "channels_last":
-        if type(layer) is keras.layers.Conv2D and convolutions.pads_alike(layer):
+        if type(layer) is keras.layers.Conv2D and _pads_alike(layer):
             way = _convolve_folded if backend.has_accelerator() and convolutions.can_fold(layer) else _convolve
             layer.convolution_op = functools.partial(way, layer)
         elif type(layer) is keras.layers.MaxPooling2D and layer.padding == "valid":
             layer.call = functools.partial(_max_pool, layer)
     elif type(layer) is keras.layers.BatchNormalization and layer.axis in (-1, 3) and not layer.renorm:
         layer.call = functools.partial(_normalise_batch, layer)
-    elif type(layer) is keras.layers.MultiHeadAttention and not (layer._dropout or layer._use_gate):
+    elif attention.is_usual(layer):
         layer.call = functools.partial(_attend, layer)
 
 
@@ -47,7 +47,7 @@ def _attend(layer, query, value, key=None, training=None, **asked):
     """Attention of a sequence to itself: queries, keys and values of one product, and not copied for the kernel."""
     import torch
 
-    if not attention.is_plain(query, value, query if key is None else key, asked):
+    if not attention.is_plain(query, value, key, asked):
         return type(layer).call(layer, query, value, key, training=training, **asked)
     parts, (count, length, depth) = (layer.query_dense, layer.key_dense, layer.value_dense), query.shape
     rows = query.reshape(-1, depth)
@@ -58,6 +58,13 @@ def _attend(layer, query, value, key=None, training=None, **asked):
     columns = (part.reshape(count, length, layer.num_heads, -1).transpose(1, 2) for part in rows.chunk(3, dim=1))
     attended = torch.nn.functional.scaled_dot_product_attention(*columns, scale=layer._inverse_sqrt_key_dim)
     return layer.output_dense(attended.transpose(1, 2))
+
+
+def _pads_alike(layer) -> bool:
+    """Whether a layer pads not at all, or as much on either side."""
+    return layer.padding == "valid" or (
+        layer.padding == "same" and set(layer.strides) == {1} and all(size % 2 for size in layer.kernel_size)
+    )
 
 
 def _convolve(layer, inputs, kernel):
