@@ -196,9 +196,22 @@ def _accelerators() -> list[str]:
         return [tf.config.experimental.get_device_details(device).get("device_name", "GPU") for device in devices]
     if name() == "torch":
         import torch
+        from keras.src.backend.torch.core import get_device
 
-        return [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+        # A user may have Keras compute elsewhere (`KERAS_TORCH_DEVICE`, `keras.device`).
+        is_used = torch.device(get_device()).type == "cuda"
+        return [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count() if is_used else 0)]
     raise ValueError(f"Unknown backend: {name()}")
+
+
+def cudnn_attends() -> bool:
+    """Whether cuDNN has attention for this GPU, of compute capability 8.0 or more: JAX itself does not ask."""
+    if name() != "jax":
+        return False
+    import jax
+
+    major, _, minor = str(getattr(jax.local_devices()[0], "compute_capability", "")).partition(".")
+    return minor.isdecimal() and int(major) >= 8  # elsewhere it is a name, or there is none
 
 
 @functools.cache
@@ -306,16 +319,23 @@ def on_device(array):
     raise ValueError(f"Unknown backend: {name()}")
 
 
-def sent(array):
-    """A batch's array on its way to the device, where Keras would wait for all steps before it; or as it is.
+def sender():
+    """A function of a batch's array that sends it on its way to this thread's device; it may be called in any.
 
-    That is PyTorch's copy from memory that the system may move, to a GPU.
+    Keras' copy to a GPU on PyTorch, from memory that the system may move, would wait for all steps before it. Elsewhere
+    the array stays as it is.
     """
     if name() != "torch" or not has_accelerator():
-        return array
+        return lambda array: array
     import torch
 
-    return torch.from_numpy(array).pin_memory().to("cuda", non_blocking=True)
+    device = torch.cuda.current_device()  # of the thread: another would make itself at home on the first
+
+    def send(array):
+        with torch.cuda.device(device):
+            return torch.from_numpy(array).pin_memory().to(device, non_blocking=True)
+
+    return send
 
 
 def rows_of_each(tables, indices):
@@ -455,8 +475,12 @@ def predictor(model):
         import jax
 
         call = jax.jit(lambda *state_and_batch: model.stateless_call(*state_and_batch, **arguments)[0])
-        kinds = [model.trainable_variables, model.non_trainable_variables]
-        return lambda batch: call(*([variable.value for variable in kind] for kind in kinds), batch)
+
+        def predict(batch):
+            kinds = [model.trainable_variables, model.non_trainable_variables]  # now: layers may be frozen meanwhile
+            return call(*([variable.value for variable in kind] for kind in kinds), batch)
+
+        return predict
     raise ValueError(f"Unknown backend: {name()}")
 
 

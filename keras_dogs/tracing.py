@@ -10,6 +10,7 @@ import collections
 import contextlib
 import functools
 import sys
+import threading
 import time
 
 import keras
@@ -25,18 +26,25 @@ from keras_dogs.errors import first_line
 SECONDS_BEFORE = 5.0
 _CALLS_BEFORE = 2  # at least: the first ones make things
 _TRACED = "traced once to calls of ATen"
-_state = {"layer_by_layer": False}
+
+
+class _State(threading.local):
+    """Of each thread: another one may train or predict meanwhile."""
+
+    layer_by_layer = False
+
+
+_state = _State()
 
 
 @contextlib.contextmanager
 def layer_by_layer():
     """Within it, models run as Keras has them: for those who watch or change a layer."""
-    kept = _state["layer_by_layer"]
-    _state["layer_by_layer"] = True
+    kept, _state.layer_by_layer = _state.layer_by_layer, True
     try:
         yield
     finally:
-        _state["layer_by_layer"] = kept
+        _state.layer_by_layer = kept
 
 
 def trace(model: keras.Model) -> None:
@@ -58,7 +66,7 @@ def describe(model: keras.Model) -> str | None:
 def count(model: keras.Model) -> int:
     """How many traces there are of a model: where there is one more, a step has taken the time of making it."""
     parts = (getattr(model, name, None) for name in ("train_step", "call"))
-    return sum(len(part.runners) for part in parts if isinstance(part, Traced))
+    return sum(part.num_made for part in parts if isinstance(part, Traced))
 
 
 class Traced:
@@ -66,7 +74,8 @@ class Traced:
 
     def __init__(self, model: keras.Model, work):
         self._model, self._work = model, work
-        self.runners: dict = {}  # by the kind of a call; `None` where it cannot be traced
+        self._runners: dict = {}  # by the kind of a call; `None` where it cannot be traced
+        self.num_made = 0  # tries included that did not come to a trace
         self._spent = collections.defaultdict(list)  # seconds of each call of a kind that went layer by layer
         self._last = None
 
@@ -83,21 +92,23 @@ class Traced:
         kind += tuple((tensor.shape, tensor.dtype) for tensor in tensors)
         kind += tuple(layer.trainable for layer in self._layers)
         spent = self._spent[kind]
-        if kind not in self.runners and len(spent) >= _CALLS_BEFORE and sum(spent) >= SECONDS_BEFORE:
-            self.runners[kind] = self._trace(tensors, kind)
-        if runner := self.runners.get(kind):
+        if kind not in self._runners and len(spent) >= _CALLS_BEFORE and sum(spent) >= SECONDS_BEFORE:
+            self._runners = {each: made for each, made in self._runners.items() if not self._work.is_over(made)}
+            self._runners[kind] = self._trace(tensors, kind)
+            self.num_made += 1
+        if runner := self._runners.get(kind):
             return runner(*tensors)
         began = time.perf_counter()
         with layer_by_layer():
             outputs = self._work.plainly(*args, **kwargs)
-        if kind not in self.runners:
+        if kind not in self._runners:
             spent.append(time.perf_counter() - began)
         return outputs
 
     def _may_trace(self, tensors) -> bool:
         import torch
 
-        if _state["layer_by_layer"] or in_stateless_scope() or torch.compiler.is_compiling():
+        if _state.layer_by_layer or in_stateless_scope() or torch.compiler.is_compiling():
             return False
         if devices.current().num_shares > 1 or self._is_opaque:
             return False
@@ -135,6 +146,10 @@ class _Call:
         tensors = [_as_tensor(inputs)]
         return tensors, None if mask is not None or named else (bool(training), torch.is_grad_enabled())
 
+    def is_over(self, runner) -> bool:
+        """Whether no call will come to it any more."""
+        return False
+
     def trace(self, tensors, kind):
         return _Graph(
             self.model.variables, functools.partial(self.plainly, training=kind[0]), tensors, is_exact(self.model)
@@ -151,8 +166,13 @@ class _Step:
         inputs, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
         optimizer = self.model.optimizer
         can_trace = weights is None and not isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+        can_trace = can_trace and self.model.trainable_weights
         compiled = (optimizer, self.model._compile_loss, self.model._compile_metrics)
         return [_as_tensor(inputs), _as_tensor(labels)], tuple(map(id, compiled)) if can_trace else None
+
+    def is_over(self, runner) -> bool:
+        """Whether the model was compiled with something else since: the optimizer's moments need not be kept."""
+        return runner is not None and runner.optimizer is not self.model.optimizer
 
     def trace(self, tensors, kind):
         return _TracedStep(self.model, tensors)
@@ -164,7 +184,7 @@ class _TracedStep:
     def __init__(self, model: keras.Model, tensors):
         import torch
 
-        self._optimizer, self._trained = model.optimizer, model.trainable_weights
+        self.optimizer, self._trained = model.optimizer, model.trainable_weights
         self._kept = (model._compile_loss, model._compile_metrics)  # or others could have their `id`
 
         def losses(inputs, labels):
@@ -176,7 +196,7 @@ class _TracedStep:
 
         self._losses = _Graph([*model.variables, *model.metrics_variables], losses, tensors, is_exact(model))
         self._update = None
-        variables = [*self._optimizer.variables, *self._trained]
+        variables = [*self.optimizer.variables, *self._trained]
         gradients = [torch.zeros_like(weight._value, requires_grad=False) for weight in self._trained]
         with torch.no_grad(), contextlib.suppress(Exception):  # those that look at the number of the step
             self._update = _Graph(variables, self._apply, gradients, compiled=False)
@@ -188,7 +208,7 @@ class _TracedStep:
         return self._losses.in_words
 
     def _apply(self, *gradients):
-        self._optimizer.apply(list(gradients), self._trained)
+        self.optimizer.apply(list(gradients), self._trained)
 
     def __call__(self, inputs, labels):
         import torch
@@ -198,7 +218,7 @@ class _TracedStep:
             weights = [weight._value for weight in self._trained]
             for weight in weights:
                 weight.grad = None
-            self._optimizer.scale_loss(loss).backward()
+            self.optimizer.scale_loss(loss).backward()
             return [weight.grad for weight in weights], logs
 
         gradients, logs = self._losses(inputs, labels, then=differentiate)

@@ -1,6 +1,7 @@
 """What a backend's faster ways change is rounding alone: against Keras' own layers, forward and in training."""
 
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import keras
 import numpy as np
@@ -166,6 +167,22 @@ def test_a_product_by_onednn(needed, has_bias, rng):
 
 
 @pytest.mark.skipif(backend.name() != "torch", reason="PyTorch's products")
+def test_the_gradient_of_a_gradient_by_onednn(rng):
+    import torch
+
+    found = []
+    for multiply, dtype in ((onednn.multiply, torch.float32), (lambda rows, kernel, _: rows @ kernel, torch.float64)):
+        drawn = np.random.default_rng(0)
+        rows, kernel = (
+            torch.from_numpy(drawn.normal(size=shape)).to(dtype).requires_grad_() for shape in ((7, 5), (5, 3))
+        )
+        shares = torch.autograd.grad((multiply(rows, kernel, None) ** 3).sum(), (rows, kernel), create_graph=True)
+        found.append(torch.autograd.grad(sum((share**2).sum() for share in shares), (rows, kernel)))
+    for fast, exact in zip(*found):
+        torch.testing.assert_close(fast.double(), exact, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.skipif(backend.name() != "torch", reason="PyTorch's products")
 def test_what_is_exported_has_operators_of_pytorch_alone(rng, monkeypatch):
     import torch
 
@@ -241,23 +258,22 @@ def test_mixed_precision(name, has_gpu, rng, monkeypatch):
     np.testing.assert_allclose(outputs[1], outputs[0], atol=0.03 * np.abs(outputs[0]).max())
 
 
-@pytest.mark.parametrize("how", ["of another", "masked", "causal", "with its weights"])
+@pytest.mark.parametrize("how", ["of another", "masked", "causal", "with its weights", "near"])
 def test_attention_that_is_asked_for_more(how, rng):
     """A sequence's attention to itself has a faster way; any other is Keras' own."""
     query, value = keras.Input((5, 8)), keras.Input((5, 8))
-    attention = keras.layers.MultiHeadAttention(2, 4)
+    attention = keras.layers.MultiHeadAttention(2, 4, sliding_window=2 if how == "near" else None)
     asked = {
-        "of another": {},
         "masked": {"attention_mask": np.tril(np.ones((1, 5, 5), "bool"), 1)},
         "causal": {"use_causal_mask": True},
         "with its weights": {"return_attention_scores": True},
-    }[how]
+    }.get(how, {})
     model = keras.Model([query, value], attention(query, value if how == "of another" else query, **asked))
     inputs = [rng.normal(size=(3, 5, 8)).astype("float32") for _ in range(2)]
-    before = model.predict_on_batch(inputs)
+    before = keras.tree.flatten(model(inputs))
     fast_layers.speed_up(model)
-    for now, then in zip(keras.tree.flatten(model.predict_on_batch(inputs)), keras.tree.flatten(before)):
-        np.testing.assert_allclose(now, then, atol=1e-6)
+    for now, then in zip(keras.tree.flatten(model(inputs)), before):
+        np.testing.assert_allclose(*map(keras.ops.convert_to_numpy, (now, then)), atol=1e-6)
 
 
 class Witness(keras.layers.Layer):
@@ -303,6 +319,47 @@ def test_what_somebody_else_replaced_stays(layer, rng):
     fast_layers.speed_up(model)
     images = rng.normal(size=(2, 4, 4, 3)).astype("float32")
     np.testing.assert_array_equal(model.predict_on_batch(images), images)
+
+
+@pytest.mark.parametrize("reader", [keras.layers.MaxPooling2D(3, 2), keras.layers.Conv2D(2, 3)], ids=["pool", "conv"])
+def test_zeros_are_put_around_what_somebody_else_reads(reader, rng):
+    reader.call = lambda inputs, training=None: inputs
+    reader.compute_output_spec = lambda inputs, training=None: keras.KerasTensor(inputs.shape)
+    inputs = keras.Input((4, 4, 3))
+    model = keras.Model(inputs, reader(keras.layers.ZeroPadding2D(1)(keras.layers.Activation("relu")(inputs))))
+    fast_layers.speed_up(model)
+    assert model.predict_on_batch(rng.normal(size=(2, 4, 4, 3)).astype("float32")).shape == (2, 6, 6, 3)
+
+
+def test_two_threads_do_not_disturb_each_other(rng):
+    """Of a model's zeros, which one layer leaves to the next."""
+    model = classifier(resnet, is_fast=True)
+    images = rng.normal(size=(1, 32, 32, 3)).astype("float32")
+    expected = keras.ops.convert_to_numpy(model(images))
+    with ThreadPoolExecutor(2) as threads:
+        for found in threads.map(lambda _: keras.ops.convert_to_numpy(model(images)), range(60)):
+            np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", *(["float64"] if backend.name() != "jax" else [])])
+def test_a_norm_of_one_place_and_of_any_precision(dtype, rng):
+    """One number a channel has no variance, and stays a number."""
+    norms = [keras.layers.BatchNormalization(dtype=dtype, momentum=0.5) for _ in range(2)]
+    inputs = keras.Input((1, 1, 3), dtype=dtype)
+    plain, fast = (keras.Model(inputs, norm(inputs)) for norm in norms)
+    fast_layers.speed_up(fast)
+    for count in (1, 4):
+        images = keras.ops.cast(rng.normal(size=(count, 1, 1, 3)).astype("float32"), dtype)
+        outputs = [
+            keras.ops.convert_to_numpy(keras.ops.cast(model(images, training=training), "float32"))
+            for training in (True, False)
+            for model in (plain, fast)
+        ]
+        np.testing.assert_allclose(outputs[1::2], outputs[::2], atol={"bfloat16": 0.05}.get(dtype, 1e-5))
+    for now, then in zip(fast.get_weights(), plain.get_weights()):
+        assert now.dtype == then.dtype
+        now, then = now.astype("float32"), then.astype("float32")
+        np.testing.assert_allclose(now, then, atol={"bfloat16": 0.05}.get(dtype, 1e-5))
 
 
 @pytest.mark.skipif(backend.name() != "jax", reason="XLA's flags")

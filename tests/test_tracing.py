@@ -191,6 +191,7 @@ def test_attention_by_cudnn_is_the_same(monkeypatch, image_size):
 
     expected = outputs(build(**of))
     monkeypatch.setattr(backend, "has_accelerator", lambda: True)
+    monkeypatch.setattr(backend, "cudnn_attends", lambda: True)
     monkeypatch.setattr(jax.nn, "dot_product_attention", attend)
     for found, right in zip(outputs(build(**of)), expected):
         assert np.abs(found - right).max() < 0.02 * np.abs(right).max()

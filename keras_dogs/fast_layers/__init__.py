@@ -14,6 +14,7 @@ from keras_dogs import backend
 from keras_dogs import devices
 from keras_dogs.fast_layers import on_jax
 from keras_dogs.fast_layers import on_torch
+from keras_dogs.fast_layers import through_graph
 
 
 def speed_up(model) -> None:
@@ -24,8 +25,7 @@ def speed_up(model) -> None:
     """
     swap = {"jax": on_jax.swap, "tensorflow": lambda layer: None, "torch": on_torch.swap}[backend.name()]
     for layer in model._flatten_layers():
-        ours = isinstance(layer, keras.Model) or isinstance(vars(layer).get("call"), (functools.partial, type(None)))
-        if ours:
+        if isinstance(layer, keras.Model) or through_graph.keeps_its_call(layer):
             swap(layer)
         synchronise(layer)
 

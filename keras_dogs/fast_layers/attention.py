@@ -4,8 +4,9 @@ import keras
 
 
 def is_usual(layer) -> bool:
-    """Whether a layer is attention without dropout of its weights, and without a gate."""
-    return type(layer) is keras.layers.MultiHeadAttention and not (layer._dropout or layer._use_gate)
+    """Whether a layer is attention without dropout of its weights, without a gate, and not of near places alone."""
+    asked_for_more = "_dropout", "_use_gate", "_sliding_window"
+    return type(layer) is keras.layers.MultiHeadAttention and not any(getattr(layer, more) for more in asked_for_more)
 
 
 def is_plain(query, value, key, asked: dict) -> bool:

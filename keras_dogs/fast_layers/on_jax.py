@@ -22,7 +22,7 @@ def swap(layer) -> None:
 
 
 def _swap_on_gpu(layer) -> None:
-    if attention.is_usual(layer):
+    if attention.is_usual(layer) and backend.cudnn_attends():
         layer.call = functools.partial(_attend_by_cudnn, layer)
     elif type(layer) is keras.layers.Conv2D and convolutions.can_fold(layer):
         layer.convolution_op = functools.partial(convolutions.convolve_folded, layer, _convolve, (0, 0))
@@ -79,10 +79,10 @@ def _attend_by_cudnn(layer, query, value, key=None, training=None, **asked):
             parts = [jnp.pad(part, ((0, 0), (0, 1), (0, 0), (0, 0))) for part in parts]
             seen = jnp.full(query.shape[:1], length, "int32")
             told = {"query_seq_lengths": seen, "key_value_seq_lengths": seen}
-        with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):  # an older GPU, or none of NVIDIA
-            attended = jax.nn.dot_product_attention(
-                *parts, scale=layer._inverse_sqrt_key_dim, implementation="cudnn", **told
-            )
+        attended, told = None, {**told, "scale": layer._inverse_sqrt_key_dim, "implementation": "cudnn"}
+        with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):  # no cuDNN, or heads it has not
+            attended = jax.nn.dot_product_attention(*parts, **told)
+        if attended is not None:
             return layer.output_dense(attended[:, :length])
     return type(layer).call(layer, query, value, key, training=training, **asked)
 

@@ -100,20 +100,21 @@ def _normalise_batch(layer, inputs, training=None, mask=None):
     import torch
 
     together = devices.current().synchronised and devices.current().num_shares > 1
-    if mask is not None or inputs.ndim != 4 or (training and together):
+    count = inputs.numel() // max(inputs.shape[-1], 1)  # PyTorch refuses to train on one number a channel
+    is_double = inputs.dtype == torch.float64  # which Keras computes in float32
+    if mask is not None or inputs.ndim != 4 or is_double or (training and (together or count < 2)):
         return type(layer).call(layer, inputs, training, mask)
     inputs = inputs.movedim(-1, 1)
-    mean, variance = ops.convert_to_tensor(layer.moving_mean), ops.convert_to_tensor(layer.moving_variance)
-    # In float32, as Keras has it: not in what mixed precision casts weights to.
-    gamma, beta = (
-        None if weight is None else ops.convert_to_tensor(weight).float() for weight in (layer.gamma, layer.beta)
+    # In float32, as Keras has it: in no half precision, whoever asked for that.
+    mean, variance, gamma, beta = (
+        None if weight is None else ops.convert_to_tensor(weight).float()
+        for weight in (layer.moving_mean, layer.moving_variance, layer.gamma, layer.beta)
     )
     if not (training and layer.trainable):
         outputs = torch.nn.functional.batch_norm(inputs, mean, variance, gamma, beta, False, 0.0, layer.epsilon)
         return outputs.movedim(1, -1)
     batch_mean, batch_variance = torch.zeros_like(mean), torch.zeros_like(variance)
     outputs = torch.nn.functional.batch_norm(inputs, batch_mean, batch_variance, gamma, beta, True, 1.0, layer.epsilon)
-    count = inputs.numel() // inputs.shape[1]
     batch_variance = batch_variance * ((count - 1) / count)  # Keras' is that of the batch itself
     layer.moving_mean.assign(mean * layer.momentum + batch_mean * (1 - layer.momentum))
     layer.moving_variance.assign(variance * layer.momentum + batch_variance * (1 - layer.momentum))

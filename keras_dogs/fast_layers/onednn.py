@@ -4,11 +4,13 @@ They are an operator of PyTorch's, so that a trace has each as one call that has
 """
 
 import functools
+import threading
 
 from keras_dogs import backend
 
 # Multiplications; below, PyTorch's way to an operator that is not its own costs more than is gained.
 WORTH_WHILE = 5_000_000
+_declaring = threading.Lock()  # PyTorch takes no operator twice
 
 
 def gains(rows, kernel) -> bool:
@@ -30,7 +32,9 @@ def multiply(rows, kernel, bias):
     Returns:
         float32 tensor of shape `(count, width)`.
     """
-    return _library().multiply(rows, kernel, bias)
+    with _declaring:
+        library = _library()
+    return library.multiply(rows, kernel, bias)
 
 
 @functools.cache
@@ -46,7 +50,7 @@ def _library():
     return library
 
 
-def _multiply(rows, kernel, bias=None):
+def _multiply(rows, kernel, bias):
     import torch
 
     return torch.ops.mkldnn._linear_pointwise(rows, kernel.t(), bias, "none", [], "")
@@ -61,7 +65,7 @@ def _differentiate(ctx, gradient):
     (rows, kernel), gradient = ctx.saved_tensors, gradient.contiguous()
     by_rows, by_kernel, by_bias = ctx.needs_input_grad
     return (
-        _multiply(gradient, kernel.t()) if by_rows else None,
-        _multiply(rows.t(), gradient) if by_kernel else None,
+        _library().multiply(gradient, kernel.t(), None) if by_rows else None,
+        _library().multiply(rows.t(), gradient, None) if by_kernel else None,
         gradient.sum(0) if by_bias else None,
     )

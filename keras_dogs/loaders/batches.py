@@ -42,6 +42,7 @@ class TrainingBatches(keras.utils.PyDataset):
         self.batch_size = min(batch_size, len(labels))
         self.seed, self.balanced = seed, balanced
         self.error: UserError | None = None
+        self._send = backend.sender()
         self.start(epoch)
 
     def start(self, epoch: int, batch: int = 0) -> None:
@@ -69,7 +70,7 @@ class TrainingBatches(keras.utils.PyDataset):
         index += self._first
         places = self._order[index * self.batch_size : (index + 1) * self.batch_size]
         places = places[devices.current().rows(self.batch_size)]
-        return backend.sent(self.images[places]), backend.sent(self.labels[places])
+        return self._send(self.images[places]), self._send(self.labels[places])
 
     def _shuffle(self):
         generator = np.random.default_rng([self.seed, self.epoch])
@@ -127,7 +128,7 @@ def padded_batches(images, batch_size: int, first: int = 0, stride: int = 1):
 
 
 def predict_in_batches(model: keras.Model, images, batch_size: int, on_batch=None) -> tuple[np.ndarray, float]:
-    """Runs a model over canvases (or features) of any number, in order.
+    """Runs a model over canvases (or features) of any number above 0, in order.
 
     Where there are several processes, each takes batches in turn, and all have all outputs in the end.
 
@@ -139,7 +140,12 @@ def predict_in_batches(model: keras.Model, images, batch_size: int, on_batch=Non
 
     Returns:
         The outputs as a float32 array `(num_pictures, ...)`, and pictures a second after the first batch.
+
+    Raises:
+        UserError: there is not one picture.
     """
+    if not len(images):
+        raise UserError("there are no pictures to compute anything of")
     engine = devices.current()
     predict, group, go_to = engine.predictor(model) or _predictor(model), engine.group, getattr(model, "go_to", None)
     outputs, clock, rows, unread = [], [time.perf_counter()], [], []
@@ -163,7 +169,7 @@ def predict_in_batches(model: keras.Model, images, batch_size: int, on_batch=Non
         read()
     num_first = len(outputs[0]) if len(outputs) > 1 else 0
     seconds = clock[-1] - clock[1 if num_first else 0]
-    images_per_second = (sum(map(len, outputs)) - num_first) / seconds if outputs else 0.0
+    images_per_second = (sum(map(len, outputs)) - num_first) / seconds if outputs else 0.0  # of this process
     if group.num_processes > 1:
         outputs, rows, images_per_second = _from_all(group, outputs, rows, images_per_second)
     whole = np.empty((len(images), *outputs[0].shape[1:]), np.float32)
