@@ -35,7 +35,7 @@ def main():
         preset, batch_size, rounds, policies = MODELS[model]
         task = dict(preset=preset, dtype_policy=flags.dtype_policy, batch_size=flags.batch_size or batch_size)
         for backend in flags.backends:
-            times = child(backend, task | dict(rounds=flags.rounds or rounds, policies=policies))
+            times = child(backend, task | dict(rounds=flags.rounds or rounds, policies=[None, *policies]))
             rows += [{"backend": backend, "model": model, **task, **row} for row in times]
         if model == "ViT-Ti/16":
             task["batch_size"] = MEMORY_BATCH
@@ -63,16 +63,13 @@ def extra_memory(backend: str, task: dict) -> dict:
 
 
 def measure(preset: str, dtype_policy: str, batch_size: int, rounds: int, policies: list) -> list[dict]:
-    """The child's part: one compiled classifier a policy, steps in turn. A lone policy is run by itself."""
+    """The child's part: one compiled classifier a policy, steps in turn; a row each, the ratio is to the first."""
     from keras_dogs import backend
 
     backend.select()
     import numpy as np
 
-    alone = len(policies) == 1 and rounds == 1
-    steps = {
-        policy: Steps(preset, policy, dtype_policy, batch_size) for policy in (policies if alone else [None, *policies])
-    }
+    steps = {policy: Steps(preset, policy, dtype_policy, batch_size) for policy in policies}
     for step in steps.values():
         step.take(2)  # compile, and settle
     seconds = {policy: [] for policy in steps}
@@ -80,27 +77,20 @@ def measure(preset: str, dtype_policy: str, batch_size: int, rounds: int, polici
         for policy, step in steps.items():
             seconds[policy].append(min(step.take(2)))
     rows = []
-    for policy in policies:
-        ratios = np.divide(seconds[policy], seconds[None if not alone else policy])
+    for policy in policies[1:] or policies:
+        ratios = np.divide(seconds[policy], seconds[policies[0]])
         rows.append(
             {
                 "policy": policy,
                 "execution": backend.describe_execution(steps[policy].classifier),
-                "step_ms": spread(1000 * np.array(seconds[policy])),
-                "step_without_ms": spread(1000 * np.array(seconds.get(None, [np.nan]))),
-                "ratio": spread(ratios),
+                "step_ms": runs.spread([1000 * each for each in seconds[policy]]),
+                "step_without_ms": runs.spread([1000 * each for each in seconds[policies[0]]]),
+                "ratio": runs.spread(ratios.tolist()),
                 "peak_memory_gib": backend.peak_memory_gib(),
                 "versions": backend.versions(),
             }
         )
     return rows
-
-
-def spread(values) -> dict:
-    """Least, median, greatest."""
-    import numpy as np
-
-    return {name: float(f(values)) for name, f in (("min", np.min), ("median", np.median), ("max", np.max))}
 
 
 class Steps:

@@ -34,7 +34,7 @@ def _versions(found: dict, backend: str):
 
 def in_words(row: dict) -> str:
     """What is printed of a row."""
-    return f"top-1 {row['top1']['mean']:.1%}, {row['train_images_per_second']['mean']:.0f} images/s"
+    return f"top-1 {row['top1']['mean']:.1%} in {row['total_s']['mean']:.0f} s"
 
 
 if __name__ == "__main__":

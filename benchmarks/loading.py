@@ -29,20 +29,17 @@ OURS = (
     "from keras_dogs.weights import load_backbone\nload_backbone('vit_nano')",
     "load_backbone(path)",
 )
-TORCHVISION = (
-    "import torch\nfor library in [torch.library.Library('torchvision', 'DEF')]:\n"
-    "    for name in ('nms', 'qnms'):\n"
-    "        library.define(f'{name}(Tensor a, Tensor b, float c) -> Tensor')\n"
-)
+HERE = "import sys\nsys.path.insert(0, 'benchmarks')\n"
+TORCHVISION = HERE + "import peers\npeers.declare_torchvision()\n"
 LIBRARIES = {
     "transformers": (
-        TORCHVISION + "    import transformers\n    transformers.ViTForImageClassification",
+        TORCHVISION + "import transformers\ntransformers.ViTForImageClassification",
         # It maps the file and reads a weight when it is used; ours are all in memory when they are loaded.
         "model = transformers.ViTForImageClassification.from_pretrained(path)\n"
         "total = sum(float(weight.sum()) for weight in model.parameters())",
     ),
     "timm": (
-        TORCHVISION + "    import timm",
+        TORCHVISION + "import timm",
         "model = timm.create_model('vit_base_patch16_224', pretrained=True, num_classes=7, "
         "pretrained_cfg_overlay=dict(file=path + '/model.safetensors', num_classes=7))",
     ),
@@ -52,7 +49,7 @@ LIBRARIES = {
     ),
     # vision_transformer's way: the model's variables first, by a compiled `init`, then the file's in their places.
     "flax": (
-        "import sys\nsys.path.insert(0, 'benchmarks')\nimport jax, jax.numpy, numpy\nfrom peers_flax import ViT",
+        HERE + "import jax, jax.numpy, numpy\nfrom peers_flax import ViT",
         "network = ViT(768, 12, 12, 1000, jax.numpy.float32)\n"
         "images = jax.numpy.zeros((1, 224, 224, 3))\n"
         "state = jax.jit(lambda key: network.init(key, images, training=False))(jax.random.key(0))\n"
@@ -140,12 +137,11 @@ def compare(source: str, library: str, path: Path, backend: str) -> dict:
     if errors:
         return {**row, "error": errors[0]}
     ours, theirs = zip(*pairs)
-    ratios = sorted(mine["seconds"] / other["seconds"] for mine, other in pairs)
     return {
         **row,
         "seconds": sorted(result["seconds"] for result in ours),
         "library_seconds": sorted(result["seconds"] for result in theirs),
-        "ratio": {"min": ratios[0], "median": ratios[len(ratios) // 2], "max": ratios[-1]},
+        "ratio": runs.spread([mine["seconds"] / other["seconds"] for mine, other in pairs]),
         "memory_over_file": max(result["grown_mib"] for result in ours) / size,
         "library_memory_over_file": max(result["grown_mib"] for result in theirs) / size,
     }

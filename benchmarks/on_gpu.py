@@ -96,7 +96,7 @@ def rows_of(of: tuple, found: dict, flags) -> list[dict]:
     rows = []
     for mode in ("train", "predict"):
         result, own = found[of][mode], statistics.median(found[of][mode]["seconds"])
-        speeds = sorted(row["batch_size"] / seconds for seconds in result["seconds"])
+        speeds = [row["batch_size"] / seconds for seconds in result["seconds"]]
         speed, product = row["batch_size"] / own, found[of]["product_tflops"]
         others = [
             statistics.median(other[mode]["seconds"])
@@ -108,7 +108,7 @@ def rows_of(of: tuple, found: dict, flags) -> list[dict]:
                 **row,
                 "mode": mode,
                 "compiled": result["compiled"],
-                "images_per_second": {"min": speeds[0], "median": speed, "max": speeds[-1]},
+                "images_per_second": runs.spread(speeds),
                 "ready_s": result["ready_s"],
                 "peak_memory_gib": result["peak_memory_gib"],
                 "utilisation": utilisation.share(model, engine, mode, speed, 1000 * product),

@@ -80,9 +80,8 @@ def measure(preset: str, cache: str) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         config = TrainConfig(preset=preset, data=DataConfig(cache=cache), output=Path(folder) / "run", epochs=4)
         record = fine_tune(config).record
-    shares = sorted(1 - inner / whole for whole, inner in epochs[1:])
     return {
-        "share_outside": {"min": shares[0], "median": shares[len(shares) // 2], "max": shares[-1]},
+        "share_outside": runs.spread([1 - inner / whole for whole, inner in epochs[1:]]),
         "step_time_ms": record.throughput.step_time_ms,
         "where": record.cache,
         "versions": record.versions,

@@ -63,7 +63,7 @@ def _torch_steps(model, images, labels, dtype: str, logits_of=lambda outputs: ou
     return train_step, predict
 
 
-def _declare_torchvision() -> None:
+def declare_torchvision() -> None:
     """Both libraries import it, and its compiled part has no build for this PyTorch on a CPU."""
     import torch
 
@@ -77,7 +77,7 @@ def _declare_torchvision() -> None:
 
 def timm(model: str, batch_size: int, dtype: str, compiled: bool = False):
     """The model of timm, eager."""
-    _declare_torchvision()
+    declare_torchvision()
     import timm
     import torch
 
@@ -93,7 +93,7 @@ def timm_compiled(model: str, batch_size: int, dtype: str):
 
 def transformers(model: str, batch_size: int, dtype: str):
     """Hugging Face's model, eager, with the attention that it chooses itself."""
-    _declare_torchvision()
+    declare_torchvision()
     import torch
     import transformers
 

@@ -41,7 +41,7 @@ def _describe(result: dict) -> str:
 
 
 def _table(result: dict) -> str:
-    lines = ["| preset | what | backend | test top-1 | test top-5 | whole run |", "|---|---|---|---|---|---|"]
+    lines = ["| weights | what | backend | test top-1 | test top-5 | whole run |", "|---|---|---|---|---|---|"]
     for row in result["rows"]:
         preset = row.get("preset", "?").split(":")[-1].removesuffix(".weights.h5")
         task = row.get("task", "fine-tuning")

@@ -27,9 +27,9 @@ WHAT = {scaling.ALL_WEIGHTS: "s a step", scaling.PROBE: "s for all features"}
 # Bytes a second each way of a device, and how many devices there are.
 LINKS = {
     "NVLink 4, 8 devices": (450e9, 8),
-    "InfiniBand NDR, 64": (50e9, 64),
-    "Ethernet 100 Gb/s, 64": (12.5e9, 64),
-    "Ethernet 25 Gb/s for 8 devices, 64": (25e9 / 8 / 8, 64),
+    "InfiniBand NDR a device, 64 devices": (50e9, 64),
+    "Ethernet 100 Gb/s a device, 64 devices": (12.5e9, 64),
+    "Ethernet 25 Gb/s a host of 8, 64 devices": (25e9 / 8 / 8, 64),
 }
 
 
@@ -62,7 +62,7 @@ def on_paper() -> str:
         cells += [f"{16 * parameters / 1e9:.1f} GB", f"{1000 * step:.0f} ms"]
         for bandwidth, devices in LINKS.values():
             sending = bytes_sent(parameters, devices) / bandwidth
-            cells.append(f"{1000 * sending:,.0f} ms: {efficiency(step, sending):.0%}")
+            cells.append(f"{1000 * sending:,.0f} ms, {efficiency(step, sending):.0%} left")
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -73,7 +73,11 @@ def measured() -> str:
     for file in sorted(runs.RESULTS.glob("scaling-*.json")):
         result = json.loads(file.read_text())
         machine = result["machine"]
-        parts.append(f"{machine['cores']} cores of an {machine['processor']}:")
+        commits = ", ".join(dict.fromkeys(row.get("commit", result["commit"]) for row in result["rows"]))
+        parts.append(
+            f"{machine['cores']} cores of an {machine['processor']}, commits {commits}. Times are slower than those "
+            "of [results](results.md), of later commits: what is meant here is the ratio of two processes to one."
+        )
         for task, what in WHAT.items():
             lines = [
                 f"| {task} | processes | {what} | of one process' speed | top-1 | test loss | memory a process, GiB |",

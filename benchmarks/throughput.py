@@ -90,6 +90,7 @@ def summarise(model: str, mode: str, pair: tuple[str, str], found: dict, end: di
     row |= {
         "compiled": end["compiled"],
         "images_per_second": runs.spread(speeds),
+        # The slowest, as PyTorch is traced at the third.
         "first_step_s": max(answer["seconds"] for answer in found[pair][:_WARM_UP]),
         "peak_memory_gib": end["peak_memory_gib"],
         "versions": end.get("versions", {}),

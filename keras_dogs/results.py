@@ -181,7 +181,7 @@ def _notes(runs: list[Loaded]) -> list[str]:
     if any(run.record.timings.features_s for run in runs):
         notes.append(
             "linear probes: features are computed once, before training. The seconds of training below include that; "
-            "images/s and step times of training are of steps of features, not of pictures"
+            "steps are of features, so that they have no images/s and no time that could be compared"
         )
     if any(not run.record.epoch_end_s for run in runs):
         notes.append(
@@ -271,6 +271,7 @@ def _groups(runs: list[Loaded]) -> list[dict]:
         speed, timings = [record.throughput for record in records], [record.timings for record in records]
         shares = np.mean([run.correct for run in group], axis=0)
         reached = [_seconds_to(run.record, run.curve) for run in group]
+        steps = not any(each.features_s for each in timings)  # of pictures
         rows.append(
             {
                 "model": model,
@@ -281,9 +282,10 @@ def _groups(runs: list[Loaded]) -> list[dict]:
                 "top5": _spread(record.test.top5_accuracy for record in records),
                 "loss": _spread(record.test.loss for record in records),
                 "calibration_error": _spread(record.test.expected_calibration_error for record in records),
-                "train_images_per_second": _spread(each.train_images_per_second for each in speed),
+                # Of features a step says nothing of what pictures cost.
+                "train_images_per_second": _spread(each.train_images_per_second for each in speed) if steps else None,
                 "predict_images_per_second": _spread(each.predict_images_per_second for each in speed),
-                "step_time_ms": _spread(each.step_time_ms for each in speed),
+                "step_time_ms": _spread(each.step_time_ms for each in speed) if steps else None,
                 "first_step_s": _spread(each.first_step_s for each in timings),
                 "train_s": _spread(each.features_s + each.train_s for each in timings),
                 "total_s": _spread(each.total_s for each in timings),

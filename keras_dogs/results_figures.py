@@ -116,7 +116,7 @@ def _draw_cost(results: dict):
     models = {row["model"]: row for row in results["models"]}
     costs = (
         ("training, s", lambda row: row["train_s"]["mean"]),
-        ("training, images/s", lambda row: row["train_images_per_second"]["mean"]),
+        ("training, images/s", lambda row: (row["train_images_per_second"] or {}).get("mean")),
         ("million parameters", lambda row: models[row["model"]]["num_parameters"] / 1e6),
         ("GFLOP a picture", lambda row: models[row["model"]]["gflops"]),
     )
@@ -193,6 +193,7 @@ def _draw_speed(results: dict):
         ("first_step_s", "first step, s"),
         ("peak_memory_gib", "peak memory, GiB"),
     )
+    kinds = [kind for kind in kinds if all(row[kind[0]] for row in groups)]
     figure, axes = _subplots(rows=2, columns=2, height=2.2 + 0.5 * len(groups), sharey=True)
     colours = _colours(results)
     names = [f"{row['model']}\n{PROSE[row['backend']]}" for row in groups]
@@ -207,6 +208,8 @@ def _draw_speed(results: dict):
         )
         axis.set_yticks(range(len(groups)), names, fontsize=8)
         axis.set_xlabel(label)
+    for axis in list(axes.flat)[len(kinds) :]:
+        axis.remove()
     axes[0, 0].invert_yaxis()
     return figure
 

@@ -191,9 +191,9 @@ def _cost(found: dict, drawn: list[str]) -> str:
         [
             row["model"],
             PROSE[row["backend"]],
-            f"{row['train_images_per_second']['mean']:.1f}",
-            f"{row['predict_images_per_second']['mean']:.1f}",
-            f"{row['step_time_ms']['mean']:.0f}",
+            f"{row['train_images_per_second']['mean']:,.1f}" if row["train_images_per_second"] else "–",
+            f"{row['predict_images_per_second']['mean']:,.1f}",
+            f"{row['step_time_ms']['mean']:.0f}" if row["step_time_ms"] else "–",
             f"{row['first_step_s']['mean']:.1f}",
             f"{row['train_s']['mean']:.0f}",
             f"{row['total_s']['mean']:.0f}",
@@ -219,8 +219,10 @@ def _cost(found: dict, drawn: list[str]) -> str:
     ]
     text += "\n" + table(["model", "million parameters", "GFLOP a picture, forward"], sizes)
     return text + (
-        "\nMeans over seeds. The first step includes compilation; `all` is from the command to the end, imports and "
-        "the test included. Energy was not measured.\n"
+        "\nMeans over seeds. Images/s are of all steps but those that compile, the step is the median one. The first "
+        "step includes compilation; `all` is from the command to the end, imports and the test included. PyTorch goes "
+        "layer by layer for the first five seconds of its steps, and of its predictions: a longer run is faster. "
+        "Energy was not measured.\n"
     )
 
 

@@ -89,15 +89,7 @@ def _fine_tune(config: TrainConfig, began: float, started: float) -> Run:
         return Run(output, RunRecord.load(output / artifacts.RECORD) if engine.group.is_first else None)
     if config.learning_rate == "sweep":
         return _sweep(config)
-    if config.strict:
-        backend.make_strict()
-    if config.offline:
-        network.go_offline()
-    loggers.check_loggers(config)
-    if config.data.cache == "none":
-        check_grain()
-    caches.use(config.data.cache_dir)
-    backend.keep_compiled(caches.folder("compiled"))
+    _set_up(config)
     dataset = load_dataset(config.data.dataset, config.seed, config.data.validation_fraction, config.data.data_dir)
     told = {**config.to_plain(), "fingerprint": dataset.fingerprint, "backend": backend.name()}
     _check_same_pictures(dataset)
@@ -123,49 +115,69 @@ def _fine_tune(config: TrainConfig, began: float, started: float) -> Run:
         batch_size = min(recipe.batch_size, 64)
         test = evaluate_classifier(classifier, pictures.test.images, pictures.test.labels, batch_size, "Scoring test")
         of_validation = fitted.validation.predict() if pictures.validation else None
-        record = RunRecord(
-            command="train",
-            config={**config.to_plain(), **recipe._asdict(), "recipe": recipes.name_of(config)},
-            preset=config.preset,
-            pretraining=presets.pretraining_of(config.preset) if recipe.load_weights else "none: random weights",
-            family=_family(classifier),
-            num_parameters=classifier.count_params(),
-            seed=config.seed,
-            dataset=_describe_dataset(dataset, pictures),
-            backend=backend.name(),
-            versions=backend.versions(),
-            device=backend.describe_device(engine.num_devices),
-            dtype_policy=config.dtype_policy,
-            jit_compile=bool(fitted.model.jit_compile),
-            execution=tracing.describe(fitted.model) or backend.describe_execution(fitted.model),
-            cache=place.in_words,
-            num_devices=engine.num_devices,
-            num_processes=engine.group.num_processes,
-            distribution=engine.in_words,
-            best_epoch=fitted.validation.best_epoch,
-            epoch_end_s=fitted.epoch_end_s,
-            timings=Timings(
-                import_s=began - started,
-                decode_s=decoded - built,
-                build_s=built - began,
-                first_step_s=fitted.first_step_s,
-                features_s=fitted.features_s,
-                train_s=fitted.train_s,
-                total_s=fitted.command_s_before + time.perf_counter() - started,
-            ),
-            throughput=Throughput(
-                train_images_per_second=fitted.step_log.steady_steps_per_second() * fitted.step_size,
-                step_time_ms=1000 * fitted.step_log.steady_step_seconds(),
-                predict_images_per_second=test.images_per_second,
-            ),
-            peak_memory_gib=backend.peak_memory_gib(),
-            validation=fitted.validation.best_scores,
-            test=test.scores,
+        timings = Timings(
+            import_s=began - started,
+            decode_s=decoded - built,
+            build_s=built - began,
+            first_step_s=fitted.first_step_s,
+            features_s=fitted.features_s,
+            train_s=fitted.train_s,
+            total_s=fitted.command_s_before + time.perf_counter() - started,
         )
+        of_data = _describe_dataset(dataset, pictures)
+        record = _record(config, recipe, of_data, place.in_words, classifier, fitted, test, timings)
         if engine.group.is_first:
             _write(folder, record, fitted, pictures, classifier, test.logits, of_validation)
         engine.forget()
     return Run(output, record if engine.group.is_first else None)
+
+
+def _set_up(config: TrainConfig) -> None:
+    """What a config asks of the process, before anything long is begun."""
+    if config.strict:
+        backend.make_strict()
+    if config.offline:
+        network.go_offline()
+    loggers.check_loggers(config)
+    if config.data.cache == "none":
+        check_grain()
+    caches.use(config.data.cache_dir)
+    backend.keep_compiled(caches.folder("compiled"))
+
+
+def _record(config, recipe, dataset: DatasetRecord, cache: str, classifier, fitted, test, timings) -> RunRecord:
+    engine = devices.current()
+    return RunRecord(
+        command="train",
+        config={**config.to_plain(), **recipe._asdict(), "recipe": recipes.name_of(config)},
+        preset=config.preset,
+        pretraining=presets.pretraining_of(config.preset) if recipe.load_weights else "none: random weights",
+        family=_family(classifier),
+        num_parameters=classifier.count_params(),
+        seed=config.seed,
+        dataset=dataset,
+        backend=backend.name(),
+        versions=backend.versions(),
+        device=backend.describe_device(engine.num_devices),
+        dtype_policy=config.dtype_policy,
+        jit_compile=bool(fitted.model.jit_compile),
+        execution=tracing.describe(fitted.model) or backend.describe_execution(fitted.model),
+        cache=cache,
+        num_devices=engine.num_devices,
+        num_processes=engine.group.num_processes,
+        distribution=engine.in_words,
+        best_epoch=fitted.validation.best_epoch,
+        epoch_end_s=fitted.epoch_end_s,
+        timings=timings,
+        throughput=Throughput(
+            train_images_per_second=fitted.step_log.steady_steps_per_second() * fitted.step_size,
+            step_time_ms=1000 * fitted.step_log.steady_step_seconds(),
+            predict_images_per_second=test.images_per_second,
+        ),
+        peak_memory_gib=backend.peak_memory_gib(),
+        validation=fitted.validation.best_scores,
+        test=test.scores,
+    )
 
 
 def _settle(config: TrainConfig) -> dict:

@@ -27,6 +27,8 @@ from keras_dogs.errors import Interrupted
 from keras_dogs.errors import UserError
 from keras_dogs.predictions import Predictions
 from keras_dogs.records import RunRecord
+from keras_dogs.records import Throughput
+from keras_dogs.records import Timings
 
 MODELS = {"resnet_nano": 2.5, "vit_nano": 1.2}
 
@@ -274,6 +276,24 @@ def test_what_is_alike_is_told_apart(tmp_path):
         "resnet_nano, linear_probe, light augmentation, batch 32",
     ]
     assert any("is there twice" in note and str(tmp_path / "e") in note for note in found["notes"])
+
+
+def test_steps_of_features_have_no_rate_of_pictures(tmp_path):
+    """A linear probe is held to what its pictures cost, which is the computing of features."""
+    timings = Timings(2.25, 0.5, 1.75, 0.25, 4.5, 70.25, features_s=61.5)
+    made = [
+        make_run(tmp_path / backend, backend=backend, timings=timings, throughput=Throughput(71818.4, 0.25, 31.5))
+        for backend in ("jax", "torch")
+    ]
+    found = comparing.compare_runs(CompareConfig(from_=tuple(made), output=tmp_path / "out"))
+    for row in found["groups"]:
+        assert row["train_images_per_second"] is row["step_time_ms"] is None
+        assert (row["train_s"]["mean"], row["predict_images_per_second"]["mean"]) == (66.0, 31.5)
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "71818" not in text and "71,818" not in text and "steps are of features" in text
+    for figure in ("cost", "speed"):
+        drawn = (tmp_path / "out" / "figures" / f"{figure}.svg").read_text()
+        assert "images/s" in drawn if figure == "speed" else "images/s" not in drawn
 
 
 def test_names_are_no_html(tmp_path):
