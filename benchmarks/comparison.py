@@ -23,7 +23,7 @@ def main():
     parser.add_argument("folder", type=Path)
     flags = parser.parse_args()
     # Where it lay is of no interest to others.
-    found = json.loads((flags.folder / "results.json").read_text().replace(str(flags.folder), "comparison"))
+    found = json.loads((flags.folder / "results.json").read_text().replace(f"{flags.folder}/", "comparison/"))
     rows = [{**row, "versions": next(iter(_versions(found, row["backend"])), {})} for row in found["groups"]]
     runs.write(f"comparison_{flags.name}", rows, summary={"comparison": found}, line=in_words)
 

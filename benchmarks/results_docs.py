@@ -38,11 +38,11 @@ _ON_GPU = (
     "ResNet-50 of Flax and of compiled timm, found no memory beside other processes, and were not measured: their rows "
     "are of the first (311931b). So our ResNet-50 on PyTorch has no ratio; it trains at {resnet:.2f} of the speed that "
     "compiled timm had in the first sitting. The ratios of JAX are to the peers of the first sitting.\n\n"
-    "**What was done since and not measured again in a model**, by notes in `keras_dogs/fast_layers/`: on JAX, a ViT's "
-    "last block is computed for the class token alone (7 % of the operations), and attention of an odd number of "
-    "tokens has a kernel in training (a block's takes 0.6 ms, by XLA 1.2 or more); on both, a ResNet's first "
-    "convolution is folded into one of more channels (on PyTorch, of 256 pictures, 0.8 ms forward and 0.5 for the "
-    "kernel's gradient instead of 1.8 and 1.1)."
+    "**What was done since and not measured again in a model**, by notes in the code (`class_token.py`, "
+    "`fast_layers/`): on JAX, a ViT's last block is computed for the class token alone (7 % of the operations), and "
+    "attention of an odd number of tokens has a kernel in training (a block's takes 0.6 ms, by XLA 1.2 or more); on "
+    "both, a ResNet's first convolution is folded into one of more channels (on PyTorch, of 256 pictures, 0.8 ms "
+    "forward and 0.5 for the kernel's gradient instead of 1.8 and 1.1)."
 )
 
 
@@ -73,8 +73,8 @@ def _comparison(name: str, title: str, result: dict) -> str:
     text = re.sub(r"\n## Pictures that only one gets right\n.*?(?=\n## )", "", text, flags=re.DOTALL)
     text = re.sub(r"^##", "###", text, flags=re.MULTILINE)
     # Of the machine that it was made on: where the files are, and the folders of runs that were compared.
-    text = text.replace("../shared/weights/", "")
-    text = re.sub(r"--from comparison/.* --output", "--from RUN... --output", text)
+    text = re.sub(r"[\w./-]+/(?=(resnet50_imagenet1k_fp16|dinov2_vits14_hf)\b)", "", text)
+    text = re.sub(r"--from .* --output \S+", "--from RUN... --output comparison", text)
     remark = f"\n{REMARKS[name]}\n" if name in REMARKS else ""
     return f"\n## {title}\n{remark}\n{_machine(result)}\n{text}"
 

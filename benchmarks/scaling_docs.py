@@ -75,8 +75,8 @@ def measured() -> str:
         machine = result["machine"]
         commits = ", ".join(dict.fromkeys(row.get("commit", result["commit"]) for row in result["rows"]))
         parts.append(
-            f"{machine['cores']} cores of an {machine['processor']}, commits {commits}. Times are slower than those "
-            "of [results](results.md), of later commits: what is meant here is the ratio of two processes to one."
+            f"{machine['cores']} cores of an {machine['processor']}, commits {commits}. Other commits than those "
+            "of [results](results.md): what is meant here is the ratio of two processes to one, not the time."
         )
         for task, what in WHAT.items():
             lines = [

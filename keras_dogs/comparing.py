@@ -90,6 +90,10 @@ def _epochs(config: CompareConfig) -> dict | None:
 
 def _epoch_seconds(run: PlannedRun) -> float:
     record = RunRecord.load(run.folder / artifacts.RECORD)
+    if record.timings.features_s:
+        raise UserError(
+            "--budget time: a linear probe takes the time of its features, whatever the epochs; leave it out"
+        )
     return record.dataset.num_train / record.throughput.train_images_per_second
 
 

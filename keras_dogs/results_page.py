@@ -218,12 +218,16 @@ def _cost(found: dict, drawn: list[str]) -> str:
         for row in found["models"]
     ]
     text += "\n" + table(["model", "million parameters", "GFLOP a picture, forward"], sizes)
-    return text + (
+    text += (
         "\nMeans over seeds. Images/s are of all steps but those that compile, the step is the median one. The first "
-        "step includes compilation; `all` is from the command to the end, imports and the test included. PyTorch goes "
-        "layer by layer for the first five seconds of its steps, and of its predictions: a longer run is faster. "
-        "Energy was not measured.\n"
+        "step includes compilation; `all` is from the command to the end, imports and the test included. "
     )
+    if any(row["backend"] == "torch" for row in found["groups"]):
+        text += (
+            "PyTorch goes layer by layer for the first five seconds of its steps, and of its predictions: a longer run "
+            "is faster. "
+        )
+    return text + "Energy was not measured.\n"
 
 
 def _time(found: dict, drawn: list[str]) -> str:

@@ -35,6 +35,7 @@ class _State(threading.local):
 
 
 _state = _State()
+_tracing = threading.Lock()  # `make_fx` changes PyTorch for all threads
 
 
 @contextlib.contextmanager
@@ -93,9 +94,11 @@ class Traced:
         kind += tuple(layer.trainable for layer in self._layers)
         spent = self._spent[kind]
         if kind not in self._runners and len(spent) >= _CALLS_BEFORE and sum(spent) >= SECONDS_BEFORE:
-            self._runners = {each: made for each, made in self._runners.items() if not self._work.is_over(made)}
-            self._runners[kind] = self._trace(tensors, kind)
-            self.num_made += 1
+            if _tracing.acquire(blocking=False):  # or layer by layer, while another thread traces
+                try:
+                    self._make_runner(tensors, kind)
+                finally:
+                    _tracing.release()
         if runner := self._runners.get(kind):
             return runner(*tensors)
         began = time.perf_counter()
@@ -122,6 +125,11 @@ class Traced:
     def _is_opaque(self) -> bool:
         """Whether a layer draws from Keras' generators, which a trace would take for constants, or computes again."""
         return any(layer._seed_generators or hasattr(layer.call, "rematerialises") for layer in self._layers)
+
+    def _make_runner(self, tensors, kind) -> None:
+        self._runners = {each: made for each, made in self._runners.items() if not self._work.is_over(made)}
+        self._runners[kind] = self._trace(tensors, kind)
+        self.num_made += 1
 
     def _trace(self, tensors, kind):
         try:
@@ -166,7 +174,6 @@ class _Step:
         inputs, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
         optimizer = self.model.optimizer
         can_trace = weights is None and not isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
-        can_trace = can_trace and self.model.trainable_weights
         compiled = (optimizer, self.model._compile_loss, self.model._compile_metrics)
         return [_as_tensor(inputs), _as_tensor(labels)], tuple(map(id, compiled)) if can_trace else None
 
@@ -185,6 +192,8 @@ class _TracedStep:
         import torch
 
         self.optimizer, self._trained = model.optimizer, model.trainable_weights
+        if not self._trained:
+            raise ValueError("there are no weights to train")  # Keras' own step says so, and goes on
         self._kept = (model._compile_loss, model._compile_metrics)  # or others could have their `id`
 
         def losses(inputs, labels):

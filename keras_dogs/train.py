@@ -27,10 +27,11 @@ def _train(config: TrainConfig) -> int | None:
     if run.record is None:
         return None  # the first of several processes says it
     test, record, folder = run.record.test, run.record, shlex.quote(str(run.folder))
+    of_what = "features/s" if record.timings.features_s else "images/s"
     print(
         f"test: top-1 {test.top1_accuracy:.1%}, top-5 {test.top5_accuracy:.1%}, mean per-class "
         f"{test.mean_per_class_accuracy:.1%} on {test.num_pictures:,} pictures (epoch {record.best_epoch} kept); "
-        f"{record.throughput.train_images_per_second:.0f} images/s, {record.timings.total_s:.0f} s in all"
+        f"{record.throughput.train_images_per_second:.0f} {of_what}, {record.timings.total_s:.0f} s in all"
     )
     print(f"run folder: {run.folder}")
     print(f"next:       python -m keras_dogs.predict {folder} PICTURE...")

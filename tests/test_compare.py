@@ -293,7 +293,8 @@ def test_steps_of_features_have_no_rate_of_pictures(tmp_path):
     assert "71818" not in text and "71,818" not in text and "steps are of features" in text
     for figure in ("cost", "speed"):
         drawn = (tmp_path / "out" / "figures" / f"{figure}.svg").read_text()
-        assert "images/s" in drawn if figure == "speed" else "images/s" not in drawn
+        assert "train, images/s" not in drawn and "training, images/s" not in drawn
+        assert ("predict, images/s" in drawn) == (figure == "speed")
 
 
 def test_names_are_no_html(tmp_path):

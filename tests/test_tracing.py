@@ -1,6 +1,9 @@
 """On PyTorch a model runs and trains from a trace: the same to the last bit as layer by layer, or not at all."""
 
 import contextlib
+import gc
+import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import keras
 import numpy as np
@@ -212,3 +215,38 @@ def test_a_scaled_loss_is_scaled_in_the_trace_too():
     expected, model = train(scaled(), layer_by_layer=True), scaled()
     assert_same(train(model), expected)
     assert tracing.describe(model) and tracing.count(model) == 1
+
+
+@on_torch
+def test_another_thread_is_no_concern_of_a_layer_that_is_watched():
+    """Whether models run layer by layer is of each thread."""
+    model, (images, _) = build(augmentation="none"), batch()
+    with ThreadPoolExecutor(1) as other, tracing.layer_by_layer():
+        for _ in range(3):
+            other.submit(model.predict_on_batch, images).result()
+    assert tracing.count(model) == 1
+
+
+@on_torch
+def test_a_model_that_is_compiled_anew_lets_go_of_its_optimizer():
+    model = build(augmentation="none")
+    train(model)
+    first = weakref.ref(model.optimizer)
+    model.compile(keras.optimizers.SGD(1e-2), SmoothedCrossentropy(0.1))
+    train(model)
+    gc.collect()
+    assert tracing.count(model) == 2 and first() is None
+
+
+@on_torch
+@pytest.mark.filterwarnings("ignore:The model does not have any trainable weights")
+def test_nothing_to_train_is_no_error(capsys):
+    model = build(augmentation="none")
+    model.trainable = False
+    model.compile(keras.optimizers.SGD(1e-2), SmoothedCrossentropy(0.1))
+    head = model.get_layer("head")
+    before = head.get_weights()
+    train(model)
+    for one, other in zip(before, head.get_weights()):
+        np.testing.assert_array_equal(one, other)
+    assert "there are no weights to train" in capsys.readouterr().err

@@ -11,10 +11,12 @@ from conftest import files_below
 import keras_dogs
 from keras_dogs import callbacks
 from keras_dogs import fitting
+from keras_dogs import models
 from keras_dogs import training
 from keras_dogs.config import DataConfig
 from keras_dogs.config import TrainConfig
 from keras_dogs.errors import UserError
+from keras_dogs.evaluation import evaluate_classifier
 from keras_dogs.records import RunRecord
 from keras_dogs.scoring import score_logits
 from keras_dogs.training import fine_tune
@@ -271,3 +273,18 @@ def test_the_rate_of_predictions_is_of_whole_batches(monkeypatch):
 
     outputs, images_per_second = batches.predict_in_batches(Eager(), np.ones((12, 2), "float32"), 4)
     assert outputs.shape == (12, 2) and images_per_second == 4.0
+
+
+def test_a_classifier_that_is_frozen_meanwhile_still_predicts():
+    classifier = keras_dogs.build_classifier("resnet_nano", 3)
+    images = np.random.default_rng(0).integers(0, 256, (4, 73, 73, 3), dtype="uint8")
+    before = evaluate_classifier(classifier, images, np.arange(4) % 3, batch_size=4).logits
+    models.backbone_of(classifier).trainable = False
+    after = evaluate_classifier(classifier, images[:3], np.arange(3), batch_size=3).logits
+    np.testing.assert_allclose(after, before[:3], atol=1e-5)
+
+
+def test_no_pictures_are_no_score():
+    classifier = keras_dogs.build_classifier("resnet_nano", 3)
+    with pytest.raises(UserError, match="no pictures"):
+        evaluate_classifier(classifier, np.zeros((0, 73, 73, 3), "uint8"), np.zeros(0, "int32"))

@@ -7,6 +7,7 @@ import os
 
 import keras
 
+from keras_dogs import backend
 from keras_dogs.config import TrainConfig
 from keras_dogs.devices.engine import SpreadEngine
 from keras_dogs.devices.group import Rendezvous
@@ -49,7 +50,7 @@ class Devices(SpreadEngine):
         if group is None:
             return
         self.num_devices = self.num_shares = group.num_processes
-        on_gpu = torch.cuda.is_available()
+        on_gpu = backend.has_accelerator()
         if on_gpu:
             place = int(os.environ.get("LOCAL_RANK", 0))
             if place >= torch.cuda.device_count():

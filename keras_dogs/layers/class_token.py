@@ -32,7 +32,8 @@ def prepare(model: keras.Model) -> None:
     """Lets the last block of KerasHub's ViT leave out what is not read, from outside, where `alone` says so.
 
     The other tokens of the last block reach no logit and no gradient: queries, the product with the values, and the
-    MLP are computed for one token instead of 197. Logits and gradients are the same but for rounding.
+    MLP are computed for one token instead of 197: 7 % of a ViT-B/16's operations. Logits and gradients are the same but
+    for rounding.
     """
     for last in blocks_of(model)[-1:]:
         is_known = type(last).__name__ == "ViTEncoderBlock" and not hasattr(last.call, "rematerialises")
