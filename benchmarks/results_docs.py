@@ -24,7 +24,8 @@ REMARKS = {
     "real_sample": "The sample is 3,600 + 1,200 photographs, cropped to their dogs, of all 120 breeds. The ResNet-50 "
     "was trained on ImageNet-1k, so it knows these breeds and has most likely seen these pictures. The ViT-S/14 is a "
     "DINOv2 backbone that was trained on for saliency and is weak on breeds: this is **not** a verdict on ViTs, it is "
-    "the whole path run on real pictures with real weights, on the three backends.",
+    "the whole path run on real pictures with real weights, on the three backends. The ViT's runs on JAX and "
+    "TensorFlow had other work beside them: their times are too long.",
 }
 
 _ON_GPU = (

@@ -7,7 +7,6 @@ import os
 
 import keras
 
-from keras_dogs import backend
 from keras_dogs.config import TrainConfig
 from keras_dogs.devices.engine import SpreadEngine
 from keras_dogs.devices.group import Rendezvous
@@ -36,6 +35,7 @@ class Devices(SpreadEngine):
 
     def __init__(self, group, meeting, config):
         import torch
+        from keras.src.backend.torch.core import get_device
         from torch import distributed
 
         super().__init__(group)
@@ -50,7 +50,7 @@ class Devices(SpreadEngine):
         if group is None:
             return
         self.num_devices = self.num_shares = group.num_processes
-        on_gpu = backend.has_accelerator()
+        on_gpu = torch.device(get_device()).type == "cuda"  # a user may have Keras compute elsewhere
         if on_gpu:
             place = int(os.environ.get("LOCAL_RANK", 0))
             if place >= torch.cuda.device_count():
