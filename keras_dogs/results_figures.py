@@ -121,7 +121,8 @@ def _draw_cost(results: dict):
         ("GFLOP a picture", lambda row: models[row["model"]]["gflops"]),
     )
     costs = [cost for cost in costs if all(cost[1](row) is not None for row in results["groups"])]
-    figure, axes = _subplots(rows=2, columns=2, height=4.6, sharey=True)
+    num_rows = -(-len(costs) // 2)
+    figure, axes = _subplots(num_rows, columns=2, height=0.8 + 1.9 * num_rows, sharey=True, squeeze=False)
     colours = _colours(results)
     for axis, (label, cost) in zip(axes.flat, costs):
         for row in results["groups"]:
@@ -133,8 +134,8 @@ def _draw_cost(results: dict):
         axis.margins(y=0.15)
     for axis in list(axes.flat)[len(costs) :]:
         axis.remove()
-    axes[0, 0].set_ylabel("top-1, %")
-    axes[1, 0].set_ylabel("top-1, %")
+    for axis in axes[:, 0]:
+        axis.set_ylabel("top-1, %")
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=2, fontsize=8)
     return figure
