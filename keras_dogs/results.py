@@ -271,7 +271,7 @@ def _groups(runs: list[Loaded]) -> list[dict]:
         speed, timings = [record.throughput for record in records], [record.timings for record in records]
         shares = np.mean([run.correct for run in group], axis=0)
         reached = [_seconds_to(run.record, run.curve) for run in group]
-        steps = not any(each.features_s for each in timings)  # of pictures
+        sees_pictures = not any(each.features_s for each in timings)
         rows.append(
             {
                 "model": model,
@@ -283,9 +283,11 @@ def _groups(runs: list[Loaded]) -> list[dict]:
                 "loss": _spread(record.test.loss for record in records),
                 "calibration_error": _spread(record.test.expected_calibration_error for record in records),
                 # Of features a step says nothing of what pictures cost.
-                "train_images_per_second": _spread(each.train_images_per_second for each in speed) if steps else None,
+                "train_images_per_second": (
+                    _spread(each.train_images_per_second for each in speed) if sees_pictures else None
+                ),
                 "predict_images_per_second": _spread(each.predict_images_per_second for each in speed),
-                "step_time_ms": _spread(each.step_time_ms for each in speed) if steps else None,
+                "step_time_ms": _spread(each.step_time_ms for each in speed) if sees_pictures else None,
                 "first_step_s": _spread(each.first_step_s for each in timings),
                 "train_s": _spread(each.features_s + each.train_s for each in timings),
                 "total_s": _spread(each.total_s for each in timings),

@@ -132,8 +132,7 @@ def _draw_cost(results: dict):
         axis.set_xlabel(label)
         axis.set_xlim(0, 1.12 * max(cost(row) for row in results["groups"]))
         axis.margins(y=0.15)
-    for axis in list(axes.flat)[len(costs) :]:
-        axis.remove()
+    _remove_all_after(axes, len(costs))
     for axis in axes[:, 0]:
         axis.set_ylabel("top-1, %")
     handles, labels = axes[0, 0].get_legend_handles_labels()
@@ -194,7 +193,7 @@ def _draw_speed(results: dict):
         ("first_step_s", "first step, s"),
         ("peak_memory_gib", "peak memory, GiB"),
     )
-    kinds = [kind for kind in kinds if all(row[kind[0]] for row in groups)]
+    kinds = [(key, label) for key, label in kinds if all(row[key] for row in groups)]
     figure, axes = _subplots(rows=2, columns=2, height=2.2 + 0.5 * len(groups), sharey=True)
     colours = _colours(results)
     names = [f"{row['model']}\n{PROSE[row['backend']]}" for row in groups]
@@ -209,8 +208,7 @@ def _draw_speed(results: dict):
         )
         axis.set_yticks(range(len(groups)), names, fontsize=8)
         axis.set_xlabel(label)
-    for axis in list(axes.flat)[len(kinds) :]:
-        axis.remove()
+    _remove_all_after(axes, len(kinds))
     axes[0, 0].invert_yaxis()
     return figure
 
@@ -277,6 +275,12 @@ def _legend(axis, **where) -> None:
     handles, labels = axis.get_legend_handles_labels()
     once = dict(zip(labels, handles))
     axis.legend(once.values(), once.keys(), **where)
+
+
+def _remove_all_after(axes, count: int) -> None:
+    """Of a grid, the axes that nothing is drawn in."""
+    for axis in axes.flat[count:]:
+        axis.remove()
 
 
 def _subplots(rows: int = 1, columns: int = 1, height: float = 3.0, **options):

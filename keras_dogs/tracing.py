@@ -127,6 +127,8 @@ class Traced:
         return any(layer._seed_generators or hasattr(layer.call, "rematerialises") for layer in self._layers)
 
     def _make_runner(self, tensors, kind) -> None:
+        if kind in self._runners:  # another thread has made it meanwhile
+            return
         self._runners = {each: made for each, made in self._runners.items() if not self._work.is_over(made)}
         self._runners[kind] = self._trace(tensors, kind)
         self.num_made += 1

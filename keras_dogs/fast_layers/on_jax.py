@@ -1,6 +1,5 @@
 """What XLA is slow at."""
 
-import contextlib
 import functools
 
 import keras
@@ -79,10 +78,13 @@ def _attend_by_cudnn(layer, query, value, key=None, training=None, **asked):
             parts = [jnp.pad(part, ((0, 0), (0, 1), (0, 0), (0, 0))) for part in parts]
             seen = jnp.full(query.shape[:1], length, "int32")
             told = {"query_seq_lengths": seen, "key_value_seq_lengths": seen}
-        attended, told = None, {**told, "scale": layer._inverse_sqrt_key_dim, "implementation": "cudnn"}
-        with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):  # no cuDNN, or heads it has not
-            attended = jax.nn.dot_product_attention(*parts, **told)
-        if attended is not None:
+        try:
+            attended = jax.nn.dot_product_attention(
+                *parts, scale=layer._inverse_sqrt_key_dim, implementation="cudnn", **told
+            )
+        except (NotImplementedError, RuntimeError, ValueError):
+            pass  # no cuDNN, or heads that it has nothing for
+        else:
             return layer.output_dense(attended[:, :length])
     return type(layer).call(layer, query, value, key, training=training, **asked)
 

@@ -169,7 +169,7 @@ def predict_in_batches(model: keras.Model, images, batch_size: int, on_batch=Non
         read()
     num_first = len(outputs[0]) if len(outputs) > 1 else 0
     seconds = clock[-1] - clock[1 if num_first else 0]
-    images_per_second = (sum(map(len, outputs)) - num_first) / seconds if outputs else 0.0  # of this process
+    images_per_second = (sum(map(len, outputs)) - num_first) / seconds if outputs else 0.0
     if group.num_processes > 1:
         outputs, rows, images_per_second = _from_all(group, outputs, rows, images_per_second)
     whole = np.empty((len(images), *outputs[0].shape[1:]), np.float32)
