@@ -1,8 +1,8 @@
 """Layers of Keras that a backend is slow at, done in a faster way: swapped in from outside, with the same outputs.
 
-`on_jax` and `on_torch` say what each backend is slow at; TensorFlow has nothing. `dense`, `attention` and
-`convolutions` are what both need, `through_graph` is how PyTorch goes from layer to layer. The figures are of bare
-KerasHub models on two cores; `benchmarks/throughput.py` measures such in full.
+`on_jax`, `on_tensorflow` and `on_torch` say what each backend is slow at. `dense`, `attention`, `convolutions` and
+`batch_norm` are what two of them need, `through_graph` is how PyTorch goes from layer to layer, `operators` what it
+lacks. The figures are of bare KerasHub models on two cores; `benchmarks/throughput.py` measures such in full.
 """
 
 import functools
@@ -13,6 +13,7 @@ from keras import ops
 from keras_dogs import backend
 from keras_dogs import devices
 from keras_dogs.fast_layers import on_jax
+from keras_dogs.fast_layers import on_tensorflow
 from keras_dogs.fast_layers import on_torch
 from keras_dogs.fast_layers import through_graph
 
@@ -23,7 +24,7 @@ def speed_up(model) -> None:
     What comes out is the same to rounding, and nothing of it is saved. It may be done again. A layer whose `call`
     somebody else has replaced keeps it.
     """
-    swap = {"jax": on_jax.swap, "tensorflow": lambda layer: None, "torch": on_torch.swap}[backend.name()]
+    swap = {"jax": on_jax.swap, "tensorflow": on_tensorflow.swap, "torch": on_torch.swap}[backend.name()]
     for layer in model._flatten_layers():
         if isinstance(layer, keras.Model) or through_graph.keeps_its_call(layer):
             swap(layer)

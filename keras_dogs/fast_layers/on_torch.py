@@ -8,6 +8,7 @@ from keras import ops
 from keras_dogs import backend
 from keras_dogs import devices
 from keras_dogs.fast_layers import attention
+from keras_dogs.fast_layers import batch_norm
 from keras_dogs.fast_layers import convolutions
 from keras_dogs.fast_layers import dense
 from keras_dogs.fast_layers import onednn
@@ -113,9 +114,13 @@ def _normalise_batch(layer, inputs, training=None, mask=None):
     if not (training and layer.trainable):
         outputs = torch.nn.functional.batch_norm(inputs, mean, variance, gamma, beta, False, 0.0, layer.epsilon)
         return outputs.movedim(1, -1)
-    batch_mean, batch_variance = torch.zeros_like(mean), torch.zeros_like(variance)
-    outputs = torch.nn.functional.batch_norm(inputs, batch_mean, batch_variance, gamma, beta, True, 1.0, layer.epsilon)
-    batch_variance = batch_variance * ((count - 1) / count)  # Keras' is that of the batch itself
+    if inputs.device.type == "cpu" and inputs.dtype == torch.float32:
+        outputs, batch_mean, batch_variance = batch_norm.normalise(inputs, gamma, beta, layer.epsilon)
+    else:
+        of_batch = (torch.zeros_like(mean), torch.zeros_like(variance))
+        outputs = torch.nn.functional.batch_norm(inputs, *of_batch, gamma, beta, True, 1.0, layer.epsilon)
+        batch_mean, batch_variance = of_batch
+        batch_variance = batch_variance * ((count - 1) / count)  # Keras' is that of the batch itself
     layer.moving_mean.assign(mean * layer.momentum + batch_mean * (1 - layer.momentum))
     layer.moving_variance.assign(variance * layer.momentum + batch_variance * (1 - layer.momentum))
     return outputs.movedim(1, -1)

@@ -1,16 +1,10 @@
-"""Products of float32 matrices by oneDNN on PyTorch, which asks MKL for them; `backend.mkl_is_slow` says where.
-
-They are an operator of PyTorch's, so that a trace has each as one call that has a gradient.
-"""
-
-import functools
-import threading
+"""Products of float32 matrices by oneDNN on PyTorch, which asks MKL for them; `backend.mkl_is_slow` says where."""
 
 from keras_dogs import backend
+from keras_dogs.fast_layers.operators import Operator
 
 # Multiplications; below, PyTorch's way to an operator that is not its own costs more than is gained.
 WORTH_WHILE = 5_000_000
-_declaring = threading.Lock()  # PyTorch takes no operator twice
 
 
 def gains(rows, kernel) -> bool:
@@ -32,22 +26,7 @@ def multiply(rows, kernel, bias):
     Returns:
         float32 tensor of shape `(count, width)`.
     """
-    with _declaring:
-        library = _library()
-    return library.multiply(rows, kernel, bias)
-
-
-@functools.cache
-def _library():
-    import torch
-
-    library = torch.library.Library("keras_dogs", "DEF")
-    library.define("multiply(Tensor rows, Tensor kernel, Tensor? bias) -> Tensor")
-    library.impl("multiply", _multiply, "CPU")
-    torch.library.register_fake("keras_dogs::multiply", lambda rows, kernel, bias: rows @ kernel, lib=library)
-    torch.library.register_autograd("keras_dogs::multiply", _differentiate, setup_context=_keep, lib=library)
-    library.multiply = torch.ops.keras_dogs.multiply.default  # kept together: what a library declares goes with it
-    return library
+    return _MULTIPLY(rows, kernel, bias)
 
 
 def _multiply(rows, kernel, bias):
@@ -65,7 +44,16 @@ def _differentiate(ctx, gradient):
     (rows, kernel), gradient = ctx.saved_tensors, gradient.contiguous()
     by_rows, by_kernel, by_bias = ctx.needs_input_grad
     return (
-        _library().multiply(gradient, kernel.t(), None) if by_rows else None,
-        _library().multiply(rows.t(), gradient, None) if by_kernel else None,
+        _MULTIPLY(gradient, kernel.t(), None) if by_rows else None,
+        _MULTIPLY(rows.t(), gradient, None) if by_kernel else None,
         gradient.sum(0) if by_bias else None,
     )
+
+
+_MULTIPLY = Operator(
+    "multiply(Tensor rows, Tensor kernel, Tensor? bias) -> Tensor",
+    compute=_multiply,
+    imagine=lambda rows, kernel, bias: rows @ kernel,
+    keep=_keep,
+    differentiate=_differentiate,
+)

@@ -1,0 +1,104 @@
+"""Means and variances of a batch to the last digits, which TensorFlow and PyTorch lose on a CPU.
+
+Both add up a channel's numbers one after the other, 200,000 of them behind a ResNet's first convolution at batch 16:
+variances are off by 1e-5 of themselves, and the more activations change sides of a ReLU. Sums of parts, added up in the
+end, are off by 2e-7, take PyTorch as long, and TensorFlow half as long (16 x 56 x 56 x 256: 15 -> 7 ms). Over ten steps
+of a ResNet-18 from random weights the losses of the backends are 3e-4 apart instead of 1e-3.
+"""
+
+from keras import ops
+
+from keras_dogs.fast_layers.operators import Operator
+
+MOST_PARTS = 64  # on PyTorch: 16 pictures of 112 x 112 are parts of 3,136 numbers; more gain nothing
+LEAST_OF_PART = 64  # numbers
+
+
+def moments(layer, inputs, mask=None):
+    """Mean and variance of the channels of a batch, axis by axis.
+
+    Args:
+        layer: `keras.layers.BatchNormalization`, whose `_moments` this takes the place of.
+        inputs: float tensor.
+        mask: as Keras has it; with one the way is Keras' own.
+    """
+    if mask is not None:
+        return type(layer)._moments(layer, inputs, mask)
+    axes = layer._reduction_axes
+    mean = _mean(inputs, axes)
+    variance = _mean(ops.square(inputs - ops.stop_gradient(mean)), axes)  # whose gradient by the mean is 0
+    return ops.squeeze(mean, axes), ops.squeeze(variance, axes)
+
+
+def _mean(inputs, axes):
+    for axis in reversed(axes):
+        inputs = ops.mean(inputs, axis, keepdims=True)
+    return inputs
+
+
+def normalise(inputs, gamma, beta, epsilon: float):
+    """A batch norm in training on PyTorch.
+
+    Args:
+        inputs: float32 tensor of shape `(count, channels, height, width)` on a CPU, its channels last in memory.
+        gamma: float32 tensor of shape `(channels,)`, or `None`.
+        beta: the same.
+        epsilon: float.
+
+    Returns:
+        The outputs, like the inputs; the mean of each channel and its variance, of shape `(channels,)`.
+    """
+    return _NORMALISE(inputs, gamma, beta, epsilon)
+
+
+def _normalise(inputs, gamma, beta, epsilon):
+    import torch
+
+    mean, variance = _statistics(inputs)
+    outputs = torch.nn.functional.batch_norm(inputs, mean, variance, gamma, beta, False, 0.0, epsilon)
+    return outputs, mean, variance
+
+
+def _statistics(inputs):
+    """Means and variances of the channels, from those of parts of the batch, whose channels PyTorch takes for more."""
+    import torch
+
+    channels = inputs.shape[1]
+    rows = inputs.permute(0, 2, 3, 1).reshape(-1, channels)
+    most = max(1, min(MOST_PARTS, len(rows) // LEAST_OF_PART))
+    parts = next(parts for parts in range(most, 0, -1) if len(rows) % parts == 0)
+    of_parts = torch.batch_norm_update_stats(rows.view(-1, parts * channels), None, None, 0.0)
+    means, variances = (values.view(parts, channels) for values in of_parts)
+    mean = means.mean(0)
+    return mean, (variances + (means - mean).square()).mean(0)
+
+
+def _imagine(inputs, gamma, beta, epsilon):
+    import torch
+
+    return torch.empty_like(inputs), *(inputs.new_empty(inputs.shape[1]) for _ in range(2))
+
+
+def _keep(ctx, inputs, output) -> None:
+    inputs, gamma, _, ctx.epsilon = inputs
+    _, mean, variance = output
+    ctx.save_for_backward(inputs, gamma, mean, variance)
+
+
+def _differentiate(ctx, gradient, *_):
+    import torch
+
+    inputs, gamma, mean, variance = ctx.saved_tensors
+    # PyTorch's own gradient, of this gradient too, has in it that they depend on the inputs.
+    of_batch = mean.detach(), torch.rsqrt(variance.detach() + ctx.epsilon)
+    told = (True, ctx.epsilon, list(ctx.needs_input_grad[:3]))
+    return *torch.ops.aten.native_batch_norm_backward(gradient, inputs, gamma, None, None, *of_batch, *told), None
+
+
+_NORMALISE = Operator(
+    "normalise_batch(Tensor inputs, Tensor? gamma, Tensor? beta, float epsilon) -> (Tensor, Tensor, Tensor)",
+    compute=_normalise,
+    imagine=_imagine,
+    keep=_keep,
+    differentiate=_differentiate,
+)
