@@ -152,9 +152,12 @@ def write(name: str, rows: list[dict], summary: dict | None = None, line=in_word
     if key and file.exists():
         before = json.loads(file.read_text())
         versions = {**before["versions"], **versions}
-        measured = {tuple(row[part] for part in key) for row in rows}
-        kept = [row for row in before["rows"] if tuple(row[part] for part in key) not in measured]
-        rows = [{"commit": before["commit"], **row} for row in kept] + [{**row, "commit": _commit()} for row in rows]
+        rows = [{"commit": before["commit"], **row} for row in before["rows"]] + [
+            {**row, "commit": _commit()} for row in rows
+        ]
+        rows = list(
+            {tuple(row[part] for part in key): row for row in rows}.values()
+        )  # the last of each, at its old place
     result = {
         "machine": machine,
         "versions": versions,

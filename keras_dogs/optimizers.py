@@ -37,13 +37,24 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
         super().__init__()
         self.peak, self.updates, self.warmup_fraction, self.accumulate = peak, updates, warmup_fraction, accumulate
 
-    def __call__(self, step):
-        """The rate of a step, from 0, or of many steps at once, which Keras' own `CosineDecay` cannot."""
+    @property
+    def numbers(self) -> tuple[float, float, float]:
+        """The peak, the updates until it, and those from it to the end."""
+        rising = round(self.updates * self.warmup_fraction)
+        return self.peak, rising, max(self.updates - rising, 1)
+
+    def __call__(self, step, numbers=None):
+        """The rate of a step, from 0, or of many steps at once, which Keras' own `CosineDecay` cannot.
+
+        Args:
+            step: int tensor or array.
+            numbers: float tensor of shape `(3,)`, in place of the property.
+        """
+        peak, rising, falling = self.numbers if numbers is None else (numbers[place] for place in range(3))
         update = ops.cast(step // self.accumulate, "float32")
-        warmup = round(self.updates * self.warmup_fraction)
-        done = ops.clip((update - warmup) / max(self.updates - warmup, 1), 0.0, 1.0)
-        falling = self.peak * 0.5 * (1.0 + ops.cos(math.pi * done))
-        return ops.where(update < warmup, self.peak * update / max(warmup, 1), falling)
+        done = ops.clip((update - rising) / falling, 0.0, 1.0)
+        rate = peak * 0.5 * (1.0 + ops.cos(math.pi * done))
+        return ops.where(update < rising, peak * update / ops.maximum(rising, 1.0), rate)
 
     def get_config(self):
         """See `keras.optimizers.schedules.LearningRateSchedule`."""
@@ -121,6 +132,21 @@ class _Groups:
     """
 
     groups: list[tuple[float, int]]
+
+    def build(self, variables):
+        """See `keras.optimizers.Optimizer`."""
+        if self.built:
+            return
+        super().build(variables)
+        if isinstance(self._learning_rate, WarmupCosine):
+            # A variable, not constants of the step: JAX compiles it once for trainings of any length and rate.
+            self._schedule_numbers = self.add_variable((3,), name="schedule")
+            self._schedule_numbers.assign(self._learning_rate.numbers)
+
+    def _get_current_learning_rate(self):
+        if isinstance(self._learning_rate, WarmupCosine) and self.built:
+            return self._learning_rate(self.iterations, self._schedule_numbers)
+        return super()._get_current_learning_rate()
 
     def _rate(self, group, learning_rate):
         multiplier, first = group

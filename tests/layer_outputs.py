@@ -64,9 +64,14 @@ def outputs(name: str, mode: str, thorough: bool) -> dict[str, np.ndarray]:
     return found
 
 
-if __name__ == "__main__":
-    file, mode, *rest = sys.argv[1:]
+def all_outputs(mode: str, thorough: bool = False) -> dict[str, np.ndarray]:
+    """Of every layer and policy; see `outputs`."""
     found = {}
     for name in [*LAYERS, *POLICIES]:
-        found |= outputs(name, mode, "thorough" in rest)
-    np.savez(file, **found)
+        found |= outputs(name, mode, thorough)
+    return found
+
+
+if __name__ == "__main__":
+    file, mode, *rest = sys.argv[1:]
+    np.savez(file, **all_outputs(mode, "thorough" in rest))

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from conftest import BACKEND
 from keras import ops
 
 import keras_dogs
@@ -98,6 +99,18 @@ def test_the_schedule_counts_updates():
     assert all(rates[3 * update] == rates[3 * update + 2] for update in range(10))
     cosine = [0.5 * (1 + np.cos(np.pi * step / 8)) for step in range(8)]
     np.testing.assert_allclose(rates[6::3], cosine, atol=1e-6)
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="nothing that was compiled is kept")
+def test_a_training_of_another_length_and_rate_is_compiled_already(child, tmp_path, dogs):
+    compiled, told = tmp_path / "cache" / "compiled", ["--dataset", dogs, "--batch-size", 4]
+    steps = []
+    for number, more in enumerate((["--epochs", 1], ["--epochs", 2, "--learning-rate", 1e-4])):
+        arguments = ["-m", "keras_dogs.train", *told, *more, "--output", tmp_path / f"run{number}"]
+        finished = child(arguments, KERAS_DOGS_CACHE=str(tmp_path / "cache"))
+        assert finished.returncode == 0, finished.stderr
+        steps.append({file.name for file in compiled.glob("jit_train_step*-cache")})
+    assert len(steps[0]) == 1 and steps[1] == steps[0]
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])

@@ -11,36 +11,53 @@ import sys
 import tempfile
 from pathlib import Path
 
+import layer_outputs
 import numpy as np
 import pytest
 from conftest import BACKEND
 from conftest import installed_backends
 
 import keras_dogs
+from keras_dogs.config import DataConfig
+from keras_dogs.config import TrainConfig
 from keras_dogs.datasets.drawn_dogs import load_drawn_dogs
 from keras_dogs.loaders.canvases import decode_split
+from keras_dogs.training import fine_tune
 
-LOGITS_OF_A_FILE = """
+PRESETS = ("vit_nano", "resnet_nano")
+OTHERS = [name for name in installed_backends() if name != BACKEND]
+LOGITS_OF_FILES = """
 import sys
+from pathlib import Path
 from keras_dogs import backend
 backend.select()
 import numpy as np
 import keras_dogs
-classifier = keras_dogs.load_classifier(sys.argv[1])
-np.save(sys.argv[3], classifier.predict_on_batch(np.load(sys.argv[2])))
+folder = Path(sys.argv[1])
+images = np.load(folder / "images.npy")
+for file in folder.glob("*.keras"):
+    logits = keras_dogs.load_classifier(file).predict_on_batch(images)
+    np.save(folder / f"{file.stem}-{backend.name()}.npy", logits)
+"""
+FINE_TUNINGS = """
+import json, sys
+from keras_dogs import backend
+backend.select()
+from keras_dogs.config import TrainConfig
+from keras_dogs.training import fine_tune
+for plain in json.loads(sys.argv[1]):
+    fine_tune(TrainConfig.from_plain(plain))
 """
 
-
-LAYER_OUTPUTS = Path(__file__).parent / "layer_outputs.py"
 # How the training step of each backend runs by default.
 MODE = {"jax": "compiled", "tensorflow": "compiled", "torch": "eager"}
 
 
-def layer_outputs(backend_name, mode, folder, *more):
-    """What `layer_outputs.py` writes, from a process of its own."""
+def outputs_of_process(backend_name, mode, folder, *more):
+    """What `layer_outputs.py` writes."""
     file = Path(folder) / f"{backend_name}-{mode}.npz"
     subprocess.run(
-        [sys.executable, LAYER_OUTPUTS, file, mode, *more],
+        [sys.executable, layer_outputs.__file__, file, mode, *more],
         env={**os.environ, "KERAS_BACKEND": backend_name},
         check=True,
     )
@@ -57,8 +74,8 @@ def farthest(outputs):
 @pytest.mark.skipif("tensorflow" not in installed_backends(), reason="the reference here is TensorFlow, eager")
 def test_every_layer_and_policy_puts_out_the_same(tmp_path):
     """This backend, in the mode in which it trains, against TensorFlow's eager mode; the table does all pairs."""
-    here = layer_outputs(BACKEND, MODE[BACKEND], tmp_path)
-    there = layer_outputs("tensorflow", "eager", tmp_path)
+    here = layer_outputs.all_outputs(MODE[BACKEND])
+    there = outputs_of_process("tensorflow", "eager", tmp_path)
     assert here.keys() == there.keys() and len(here) == 36
     differences = {name: farthest([here[name], there[name]]) for name in here}
     assert max(differences.values()) <= 1e-5, differences
@@ -68,7 +85,7 @@ def print_table():
     """A row a layer or policy, size and batch; the number is the greatest difference between any two of all runs."""
     with tempfile.TemporaryDirectory() as folder:
         runs = {
-            (name, mode): layer_outputs(name, mode, folder, "thorough")
+            (name, mode): outputs_of_process(name, mode, folder, "thorough")
             for name in installed_backends()
             for mode in ("eager", "compiled")
         }
@@ -87,27 +104,35 @@ def some_dogs():
     return decode_split(split.select(range(0, len(split), 75)), 73).images
 
 
-@pytest.mark.parametrize("other", [name for name in installed_backends() if name != BACKEND])
-@pytest.mark.parametrize("preset", ["vit_nano", "resnet_nano"])
-def test_a_file_saved_here_gives_the_same_logits_there(child, tmp_path, preset, other):
-    """Trained a few steps first, so that head, statistics and step counter are those of a used model."""
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A folder with a file a preset, trained a few steps, pictures, and the logits of these here."""
     import keras
 
+    folder = tmp_path_factory.mktemp("saved")
     images = some_dogs()
-    classifier = keras_dogs.build_classifier(preset, num_classes=8)
-    classifier.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    classifier.fit(images, np.arange(8), batch_size=8, epochs=3, verbose=0)
-    keras_dogs.save_classifier(classifier, tmp_path / "model.keras")
-    np.save(tmp_path / "images.npy", images)
-    files = [tmp_path / name for name in ("model.keras", "images.npy", "logits.npy")]
-    finished = child(["-c", LOGITS_OF_A_FILE, *files], KERAS_BACKEND=other)
+    np.save(folder / "images.npy", images)
+    for preset in PRESETS:
+        classifier = keras_dogs.build_classifier(preset, num_classes=8)
+        classifier.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        classifier.fit(images, np.arange(8), batch_size=8, epochs=3, verbose=0)
+        keras_dogs.save_classifier(classifier, folder / f"{preset}.keras")
+        np.save(folder / f"{preset}-{BACKEND}.npy", classifier.predict_on_batch(images))
+    return folder
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_files_saved_here_give_the_same_logits_there(child, saved, other):
+    """Trained a few steps first, so that head, statistics and step counter are those of a used model."""
+    finished = child(["-c", LOGITS_OF_FILES, saved], KERAS_BACKEND=other)
     assert finished.returncode == 0, finished.stderr
-    here = classifier.predict_on_batch(images)
-    assert np.abs(here).max() > 0.05
-    np.testing.assert_allclose(np.load(tmp_path / "logits.npy"), here, atol=1e-4)
+    for preset in PRESETS:
+        here, there = (np.load(saved / f"{preset}-{name}.npy") for name in (BACKEND, other))
+        assert np.abs(here).max() > 0.05
+        np.testing.assert_allclose(there, here, atol=1e-4, err_msg=preset)
 
 
-@pytest.mark.parametrize("preset", ["vit_nano", "resnet_nano"])
+@pytest.mark.parametrize("preset", PRESETS)
 def test_embedded_presets_give_the_logits_that_were_written_down(preset):
     """`scripts/train_nano_presets.py` wrote them on one backend; each must match them, so that all match each other."""
     expected = np.array(json.loads((Path(__file__).parent / "embedded_logits.json").read_text())[preset])
@@ -115,30 +140,32 @@ def test_embedded_presets_give_the_logits_that_were_written_down(preset):
     np.testing.assert_allclose(logits, expected, atol=1e-4)
 
 
-@pytest.mark.parametrize("other", [name for name in installed_backends() if name != BACKEND])
-@pytest.mark.parametrize("preset", ["vit_nano", "resnet_nano"])
-def test_a_fine_tuning_has_the_same_curve_there(child, tmp_path, dogs, preset, other):
+def fine_tunings(folder, dogs) -> list[TrainConfig]:
+    data = DataConfig(dataset=str(dogs))
+    return [TrainConfig(preset=preset, data=data, output=folder / preset, epochs=2, batch_size=4) for preset in PRESETS]
+
+
+def losses(run) -> list[float]:
+    """Of each step."""
+    return [float(row.split(",")[2]) for row in (run / "steps.csv").read_text().splitlines()[1:]]
+
+
+@pytest.fixture(scope="module")
+def curves(tmp_path_factory, dogs):
+    """The losses of a short fine-tuning here, by preset."""
+    runs = [fine_tune(config).folder for config in fine_tunings(tmp_path_factory.mktemp("curves"), dogs)]
+    return dict(zip(PRESETS, map(losses, runs)))
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_a_fine_tuning_has_the_same_curve_there(child, tmp_path, dogs, curves, other):
     """Same batches, same crops, same start: the losses of the steps agree to rounding."""
-    curves = []
-    for name in (BACKEND, other):
-        arguments = [
-            "--preset",
-            preset,
-            "--dataset",
-            dogs,
-            "--output",
-            tmp_path / name,
-            "--epochs",
-            "2",
-            "--batch-size",
-            "4",
-        ]
-        finished = child(["-m", "keras_dogs.train", *arguments], KERAS_BACKEND=name)
-        assert finished.returncode == 0, finished.stderr
-        rows = (tmp_path / name / "steps.csv").read_text().splitlines()[1:]
-        curves.append([float(row.split(",")[2]) for row in rows])
-    assert len(set(np.round(curves[0], 3))) > 3
-    np.testing.assert_allclose(curves[0], curves[1], atol=2e-3)
+    configs = [config.to_plain() for config in fine_tunings(tmp_path, dogs)]
+    finished = child(["-c", FINE_TUNINGS, json.dumps(configs)], KERAS_BACKEND=other)
+    assert finished.returncode == 0, finished.stderr
+    for preset in PRESETS:
+        assert len(set(np.round(curves[preset], 3))) > 3
+        np.testing.assert_allclose(losses(tmp_path / preset), curves[preset], atol=2e-3, err_msg=preset)
 
 
 TRAINED_IN_PIECES = """
@@ -154,14 +181,14 @@ from keras_dogs.layers import AUGMENTATIONS
 from keras_dogs.loaders.batches import EpochOrder, TrainingBatches
 from keras_dogs.loaders.canvases import decode_split
 
-preset, file = sys.argv[1:]
+file, *presets = sys.argv[1:]
 train = decode_split(load_drawn_dogs(0, BREEDS[:6], {"train": 10, "test": 1}).train, 73)
 losses = []
 class Log(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         losses.append(logs["loss"])  # a running mean: the same only if every loss before it was
 
-def build():
+def build(preset):
     policy = AUGMENTATIONS["standard"]._replace(erasing=dict(probability=0.5), mixing=dict(mixup=0.2))
     classifier = keras_dogs.build_classifier(preset, 6, augmentation=policy, dropout=0.1)
     schedule = keras.optimizers.schedules.CosineDecay(1e-3, 30)
@@ -175,20 +202,21 @@ def fit(classifier, first, last):
     classifier.fit(batches, initial_epoch=first, epochs=last, shuffle=False, verbose=0, callbacks=callbacks)
     return classifier
 
-whole = fit(build(), 0, 2)
-fit(build(), 0, 1).save(file)
-again = fit(keras.saving.load_model(file), 1, 2)
-assert len(losses) == 60 and losses[:30] == losses[30:] and len(set(losses)) == 30
-for one, other in zip(whole.variables, again.variables, strict=True):
-    if "seed_generator" not in one.path:
-        assert np.array_equal(one.numpy(), other.numpy()), one.path
+for preset in presets:
+    losses.clear()
+    whole = fit(build(preset), 0, 2)
+    fit(build(preset), 0, 1).save(file)
+    again = fit(keras.saving.load_model(file), 1, 2)
+    assert len(losses) == 60 and losses[:30] == losses[30:] and len(set(losses)) == 30, preset
+    for one, other in zip(whole.variables, again.variables, strict=True):
+        if "seed_generator" not in one.path:
+            assert np.array_equal(one.numpy(), other.numpy()), one.path
 """
 
 
-@pytest.mark.parametrize("preset", ["vit_nano", "resnet_nano"])
-def test_strict_repeats_to_the_last_bit_and_goes_on_from_a_file(child, tmp_path, preset):
+def test_strict_repeats_to_the_last_bit_and_goes_on_from_a_file(child, tmp_path):
     """30 steps; and again, with the model saved and loaded in between: the same losses and weights, to the last bit."""
-    finished = child(["-c", TRAINED_IN_PIECES, preset, tmp_path / "model.keras"])
+    finished = child(["-c", TRAINED_IN_PIECES, tmp_path / "model.keras", *PRESETS])
     assert finished.returncode == 0, finished.stderr
 
 

@@ -1,8 +1,8 @@
 """Layers of Keras that a backend is slow at, done in a faster way: swapped in from outside, with the same outputs.
 
-`on_jax`, `on_tensorflow` and `on_torch` say what each backend is slow at. `dense`, `attention`, `convolutions` and
-`batch_norm` are what two of them need, `through_graph` is how PyTorch goes from layer to layer, `operators` what it
-lacks. The figures are of bare KerasHub models on two cores; `benchmarks/throughput.py` measures such in full.
+`on_jax`, `on_tensorflow` and `on_torch` say what each backend is slow at. `dense`, `attention` and `convolutions` are
+what two of them need, `batch_norm`, `onednn` and `operators` PyTorch alone, and `through_graph` is how it goes from
+layer to layer. The figures are of bare KerasHub models on two cores; `benchmarks/throughput.py` measures such in full.
 """
 
 import functools

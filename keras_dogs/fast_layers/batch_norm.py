@@ -1,39 +1,15 @@
-"""Means and variances of a batch to the last digits, which TensorFlow and PyTorch lose on a CPU.
+"""Batch norms whose statistics are right to the last digits, which PyTorch's own lose on a CPU.
 
-Both add up a channel's numbers one after the other, 200,000 of them behind a ResNet's first convolution at batch 16:
-variances are off by 1e-5 of themselves, and the more activations change sides of a ReLU. Sums of parts, added up in the
-end, are off by 2e-7, take PyTorch as long, and TensorFlow half as long (16 x 56 x 56 x 256: 15 -> 7 ms). Over ten steps
-of a ResNet-18 from random weights the losses of the backends are 3e-4 apart instead of 1e-3.
+PyTorch adds up a channel's numbers one after the other, 200,000 of them behind a ResNet's first convolution at batch
+16: variances are off by up to 3e-5 of themselves, and the more activations change sides of a ReLU. Sums of parts, added
+up in the end, are off by 2e-7 and take as long. `on_tensorflow` does the same there. Over ten steps of a ResNet-18 from
+random weights the losses of the backends are 3e-4 apart instead of 1e-3.
 """
-
-from keras import ops
 
 from keras_dogs.fast_layers.operators import Operator
 
-MOST_PARTS = 64  # on PyTorch: 16 pictures of 112 x 112 are parts of 3,136 numbers; more gain nothing
+MOST_PARTS = 64  # 16 pictures of 112 x 112 are parts of 3,136 numbers; more gain nothing
 LEAST_OF_PART = 64  # numbers
-
-
-def moments(layer, inputs, mask=None):
-    """Mean and variance of the channels of a batch, axis by axis.
-
-    Args:
-        layer: `keras.layers.BatchNormalization`, whose `_moments` this takes the place of.
-        inputs: float tensor.
-        mask: as Keras has it; with one the way is Keras' own.
-    """
-    if mask is not None:
-        return type(layer)._moments(layer, inputs, mask)
-    axes = layer._reduction_axes
-    mean = _mean(inputs, axes)
-    variance = _mean(ops.square(inputs - ops.stop_gradient(mean)), axes)  # whose gradient by the mean is 0
-    return ops.squeeze(mean, axes), ops.squeeze(variance, axes)
-
-
-def _mean(inputs, axes):
-    for axis in reversed(axes):
-        inputs = ops.mean(inputs, axis, keepdims=True)
-    return inputs
 
 
 def normalise(inputs, gamma, beta, epsilon: float):
