@@ -297,19 +297,20 @@ class Checkpointing(keras.callbacks.Callback):
 
 
 class TrainingProgress(keras.callbacks.Callback):
-    """Epoch, step, loss, pictures a second and time left; after each epoch a line that stays.
+    """Epoch, step, loss, images (or features) a second and time left; after each epoch a line that stays.
 
     Args:
         steps: int. Steps in the whole training.
         batch_size: int.
         validation: `Validation`, which runs before this one, as its `StepLog` does.
+        examples: str. What a batch is of, in words.
     """
 
     _NUM_LOSSES = 20  # of which the mean is shown
 
-    def __init__(self, steps: int, batch_size: int, validation: Validation):
+    def __init__(self, steps: int, batch_size: int, validation: Validation, examples: str):
         super().__init__()
-        self.steps, self.batch_size, self.validation = steps, batch_size, validation
+        self.steps, self.batch_size, self.validation, self.examples = steps, batch_size, validation, examples
         self.step_log = validation.step_log
         self.console = progress.open_console()
         self.bar = progress.open_bar(self.console, TextColumn("{task.fields[status]}"))
@@ -331,7 +332,7 @@ class TrainingProgress(keras.callbacks.Callback):
         self._shown = done
         epoch = f"{self._epoch}/{self.params['epochs']}"
         losses = [row["loss"] for row in self.step_log.rows[-self._NUM_LOSSES :]]
-        status = f"loss {np.mean(losses):.3f}  {self._rate():.0f} images/s"
+        status = f"loss {np.mean(losses):.3f}  {self._rate():.0f} {self.examples}/s"
         if self.console.is_terminal:
             self.bar.update(self._task, completed=done, description=f"epoch {epoch}", status=status)
         elif now - self._last_line > progress.SECONDS_BETWEEN_LINES:
@@ -345,11 +346,11 @@ class TrainingProgress(keras.callbacks.Callback):
         if "validation_loss" in row:
             line += f"  validation loss {row['validation_loss']:.3f} top-1 {row['validation_top1_accuracy']:.1%}"
         best = "  best so far" if self.validation.best_epoch == epoch + 1 and "validation_loss" in row else ""
-        self.console.print(f"{line}  {self._rate():.0f} images/s{best}")
+        self.console.print(f"{line}  {self._rate():.0f} {self.examples}/s{best}")
         self._last_line = time.perf_counter()
 
     def _rate(self) -> float:
-        """Pictures a second in the steps of this epoch so far."""
+        """Examples a second in the steps of this epoch so far."""
         seconds = self.step_log.step_seconds[self._first_step :]
         return len(seconds) * self.batch_size / sum(seconds)
 

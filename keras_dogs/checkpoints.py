@@ -9,6 +9,7 @@ import numpy as np
 
 from keras_dogs import artifacts
 from keras_dogs import devices
+from keras_dogs import optimizers
 from keras_dogs import progress
 from keras_dogs.errors import first_line
 from keras_dogs.layers import ImageTable
@@ -129,7 +130,11 @@ def restore(model: keras.Model, arrays: dict) -> None:
 def _variables(model: keras.Model):
     tables = {id(layer.table) for layer in model._flatten_layers() if isinstance(layer, ImageTable)}
     of_model = [variable for variable in model.variables if id(variable) not in tables]  # pictures are no state
-    parts = {"model": of_model, "optimizer": model.optimizer.variables, "metrics": model.metrics_variables}
+    parts = {
+        "model": of_model,
+        "optimizer": optimizers.state_variables(model.optimizer),
+        "metrics": model.metrics_variables,
+    }
     for part, variables in parts.items():
         for number, variable in enumerate(variables):
             yield f"{part}/{number}", variable

@@ -120,6 +120,7 @@ class Task(NamedTuple):
         train: `Canvases`, or features or places in a table instead.
         predict: function of no argument to the logits of the validation split, or `None`.
         labels: int array or `None`. Of the validation split.
+        examples: str. What a step is of, in words: images, or their features.
     """
 
     model: keras.Model
@@ -127,6 +128,7 @@ class Task(NamedTuple):
     train: Canvases
     predict: object
     labels: np.ndarray | None
+    examples: str = "images"
 
 
 def train_classifier(plan: Plan, classifier: keras.Model, pictures: Pictures) -> Fitted:
@@ -227,7 +229,7 @@ def _train_head(plan: Plan, classifier: keras.Model, pictures: Pictures, views: 
     kernel, bias = head.get_weights()
     probe.get_layer("head").set_weights([kernel / scale, bias + mean @ kernel])
     features_s = time.perf_counter() - began
-    fitted = _fit(plan, Task(probe, probe, train, predict, labels))._replace(features_s=features_s)
+    fitted = _fit(plan, Task(probe, probe, train, predict, labels, "features"))._replace(features_s=features_s)
 
     _load_best(plan, probe, plan.checkpoints.best_file(fitted.validation.best_epoch))
     kernel, bias = probe.get_layer("head").get_weights()
@@ -298,7 +300,7 @@ def _fit(plan: Plan, task: Task) -> Fitted:
     done = checkpointing.load()
     if done:
         progress.open_console().print(f"going on after step {done:,} of {total:,}")
-    shown = TrainingProgress(total, batches.batch_size, validation)
+    shown = TrainingProgress(total, batches.batch_size, validation, task.examples)
     loggers = open_loggers(config, plan.folder, step_log, validation) if plan.checkpoints.writes else []
     try:
         _run(model, batches, done, recipe.epochs, [step_log, validation, checkpointing, shown, *loggers])

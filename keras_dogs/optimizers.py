@@ -129,9 +129,11 @@ class _Groups:
 
     Attributes:
         groups: list of `(multiplier, first_update)`, one for each weight in the order of `build`.
+        schedule_numbers: variable of shape `(3,)`, or `None`. `WarmupCosine.numbers`.
     """
 
     groups: list[tuple[float, int]]
+    schedule_numbers = None
 
     def build(self, variables):
         """See `keras.optimizers.Optimizer`."""
@@ -140,12 +142,15 @@ class _Groups:
         super().build(variables)
         if isinstance(self._learning_rate, WarmupCosine):
             # A variable, not constants of the step: JAX compiles it once for trainings of any length and rate.
-            self._schedule_numbers = self.add_variable((3,), name="schedule")
-            self._schedule_numbers.assign(self._learning_rate.numbers)
+            # Its numbers are its initial value, as TensorFlow may build an optimizer amid a graph.
+            self._schedule, numbers = self._learning_rate, self._learning_rate.numbers
+            self.schedule_numbers = self.add_variable(
+                (3,), lambda shape, dtype=None: ops.convert_to_tensor(numbers, dtype), name="schedule"
+            )
 
     def _get_current_learning_rate(self):
-        if isinstance(self._learning_rate, WarmupCosine) and self.built:
-            return self._learning_rate(self.iterations, self._schedule_numbers)
+        if self.schedule_numbers is not None and self._learning_rate is self._schedule:
+            return self._schedule(self._iterations, self.schedule_numbers)  # steps, not updates
         return super()._get_current_learning_rate()
 
     def _rate(self, group, learning_rate):
@@ -214,6 +219,12 @@ class _Groups:
 
     def finalize_variable_values(self, var_list):
         """Keras puts the averages in place at the end of each `fit`; see `averaged`."""
+
+
+def state_variables(optimizer) -> list:
+    """The variables of an optimizer but for the numbers of its schedule, which no training changes."""
+    numbers = getattr(getattr(optimizer, "inner_optimizer", optimizer), "schedule_numbers", None)
+    return [variable for variable in optimizer.variables if variable is not numbers]
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
-"""Writes what every layer and policy puts out for one seed and step: `python layer_outputs.py FILE eager|compiled`.
+"""What every layer and policy puts out for one seed and step: `python layer_outputs.py FILE eager|compiled` writes it.
 
-Run by `test_same_on_every_backend.py` on each backend; `thorough` as a third word takes every size with every batch.
+`test_same_on_every_backend.py` runs it on other backends, and takes from it what its own puts out; `thorough` as a
+third word takes every size with every batch.
 """
 
 import sys

@@ -397,7 +397,8 @@ def test_a_batch_norm_by_our_operator(needed, has_scale, rng):
     """With the gradients that are asked for, and those of gradients."""
     import torch
 
-    drawn = {"inputs": rng.normal(size=(4, 6, 9, 8)) * 2 + 1, "gamma": rng.normal(size=6), "beta": rng.normal(size=6)}
+    images = rng.normal(size=(4, 9, 8, 7)).transpose(0, 3, 1, 2)[:, :6]  # some of the channels, which are last
+    drawn = {"inputs": images * 2 + 1, "gamma": rng.normal(size=6), "beta": rng.normal(size=6)}
     weights = torch.from_numpy(rng.normal(size=(4, 6, 9, 8)))
     found = []
     for dtype in (torch.float32, torch.float64):

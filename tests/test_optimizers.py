@@ -13,6 +13,7 @@ from keras_dogs.optimizers import WarmupCosine
 from keras_dogs.optimizers import averaged
 from keras_dogs.optimizers import build_optimizer
 from keras_dogs.optimizers import depths_below_head
+from keras_dogs.optimizers import state_variables
 from keras_dogs.recipes import RECIPES
 
 PLAIN = RECIPES["adamw"]._replace(epochs=1, batch_size=8, learning_rate=1e-2, weight_decay=0.0, global_clipnorm=0.0)
@@ -99,6 +100,27 @@ def test_the_schedule_counts_updates():
     assert all(rates[3 * update] == rates[3 * update + 2] for update in range(10))
     cosine = [0.5 * (1 + np.cos(np.pi * step / 8)) for step in range(8)]
     np.testing.assert_allclose(rates[6::3], cosine, atol=1e-6)
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+@pytest.mark.parametrize("dtype_policy", ["float32", "mixed_float16"])
+def test_the_optimizer_takes_the_rates_of_its_schedule(accumulate, dtype_policy):
+    """Step by step; and that of another schedule, where it is given one. No checkpoint has its numbers."""
+    schedule = WarmupCosine(1e-3, updates=5, warmup_fraction=0.4, accumulate=accumulate)
+    classifier = keras_dogs.build_vit("vit_nano", 3, augmentation="none")
+    recipe = PLAIN._replace(accumulate=accumulate)
+    optimizer = build_optimizer(recipe, schedule, classifier, 4, dtype_policy)
+    classifier.compile(optimizer, SmoothedCrossentropy(0.0))
+    taken, inner = [], getattr(optimizer, "inner_optimizer", optimizer)
+    for _ in range(5 * accumulate):
+        taken.append(float(ops.convert_to_numpy(inner.learning_rate)))
+        classifier.fit(PICTURES, LABELS, batch_size=8, verbose=0)
+    expected = [float(ops.convert_to_numpy(schedule(step))) for step in range(5 * accumulate)]
+    np.testing.assert_allclose(taken, expected, rtol=1e-5, atol=1e-9)
+    assert max(expected) == pytest.approx(1e-3) and all(np.isfinite(value).all() for value in values(classifier))
+    assert len(state_variables(optimizer)) == len(optimizer.variables) - 1
+    inner.learning_rate = WarmupCosine(1.0, updates=1, warmup_fraction=0.0, accumulate=100)
+    assert float(ops.convert_to_numpy(inner.learning_rate)) == 1.0
 
 
 @pytest.mark.skipif(BACKEND != "jax", reason="nothing that was compiled is kept")

@@ -1,4 +1,4 @@
-"""Operators of PyTorch's that are ours: a trace has each as one call, which has a gradient."""
+"""Operators of PyTorch's that are ours: a trace has each as one call, which has a gradient (not under `torch.func`)."""
 
 import threading
 
@@ -23,9 +23,9 @@ class Operator:
 
     def __call__(self, *arguments):
         """Its results."""
-        with _declaring:
-            if self._call is None:
-                self._call = self._declare()
+        if self._call is None:
+            with _declaring:
+                self._call = self._call or self._declare()
         return self._call(*arguments)
 
     def _declare(self):
