@@ -148,20 +148,20 @@ def write(name: str, rows: list[dict], summary: dict | None = None, line=in_word
     """
     machine = describe_machine(device)
     file = RESULTS / f"{name}-{machine['name']}.json"
+    commit = _commit()
     versions = {package: version for row in rows for package, version in row.pop("versions", {}).items()}
     if key and file.exists():
         before = json.loads(file.read_text())
         versions = {**before["versions"], **versions}
         rows = [{"commit": before["commit"], **row} for row in before["rows"]] + [
-            {**row, "commit": _commit()} for row in rows
+            {**row, "commit": commit} for row in rows
         ]
-        rows = list(
-            {tuple(row[part] for part in key): row for row in rows}.values()
-        )  # the last of each, at its old place
+        # The newer of two, at the place of the older.
+        rows = list({tuple(row[part] for part in key): row for row in rows}.values())
     result = {
         "machine": machine,
         "versions": versions,
-        "commit": _commit(),
+        "commit": commit,
         "command": " ".join([Path(sys.argv[0]).name, *(Path(argument).name for argument in sys.argv[1:])]),
         **(summary or {}),
         "rows": rows,

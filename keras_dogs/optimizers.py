@@ -221,16 +221,21 @@ class _Groups:
         """Keras puts the averages in place at the end of each `fit`; see `averaged`."""
 
 
+def _without_scaling(optimizer):
+    """The optimizer within one that scales the loss, or itself."""
+    return getattr(optimizer, "inner_optimizer", optimizer)
+
+
 def state_variables(optimizer) -> list:
     """The variables of an optimizer but for the numbers of its schedule, which no training changes."""
-    numbers = getattr(getattr(optimizer, "inner_optimizer", optimizer), "schedule_numbers", None)
+    numbers = getattr(_without_scaling(optimizer), "schedule_numbers", None)
     return [variable for variable in optimizer.variables if variable is not numbers]
 
 
 @contextlib.contextmanager
 def averaged(model: keras.Model):
     """Within it, the model has the running means of its weights, where its optimizer keeps such."""
-    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    optimizer = _without_scaling(model.optimizer)
     if not optimizer.use_ema:
         yield
         return

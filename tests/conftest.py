@@ -1,5 +1,6 @@
 """Fixtures. The suite runs on one backend, `KERAS_BACKEND`; nothing here needs a network or `../shared`."""
 
+import csv
 import importlib
 import importlib.machinery
 import os
@@ -117,6 +118,12 @@ def is_installed(package: str) -> bool:
 
 def installed_backends() -> list[str]:
     return [name for name in backend.BACKENDS if is_installed(name)]
+
+
+def losses(run: Path) -> list[float]:
+    """The training loss of each step of a run folder."""
+    with (run / "steps.csv").open() as file:
+        return [float(row["loss"]) for row in csv.DictReader(file)]
 
 
 def files_below(folder: Path) -> list[str]:

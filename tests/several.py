@@ -1,6 +1,6 @@
-"""Processes that train together, as their launchers would start them: for `test_devices.py`, and a program of its own.
+"""Processes that train together, as their launchers would start them.
 
-`python several.py CONFIGS.json` is one of them; it trains once for each config, one after the other.
+`python several.py CONFIGS.json` is one of them, or one alone; it trains once for each config, one after the other.
 """
 
 import json

@@ -1,6 +1,5 @@
 """Several devices and several processes: the same training as on one."""
 
-import csv
 import dataclasses
 import importlib
 import json
@@ -17,6 +16,7 @@ import numpy as np
 import pytest
 import several
 from conftest import BACKEND
+from conftest import losses
 from conftest import write_dogs
 
 import keras_dogs
@@ -49,11 +49,6 @@ def more_dogs(tmp_path_factory):
 def config_for(dogs, output, preset="resnet_nano", **changes):
     data = DataConfig(dataset=str(dogs))
     return TrainConfig(**{**TOLD, "preset": preset, **MORE[preset], "data": data, "output": output, **changes})
-
-
-def losses(run) -> list[float]:
-    with (run / "steps.csv").open() as file:
-        return [float(row["loss"]) for row in csv.DictReader(file)]
 
 
 def weights(run) -> list[np.ndarray]:

@@ -1,6 +1,5 @@
 """`--cache`: where the pictures are while a training reads them must not show in what comes out."""
 
-import csv
 import importlib.util
 import shutil
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from conftest import losses
 
 from keras_dogs import backend
 from keras_dogs.callbacks import LazyCallbacks
@@ -31,11 +31,6 @@ def train(dogs, output, cache, **changes):
     return fine_tune(TrainConfig(data=DataConfig(dataset=str(dogs), cache=cache), output=output, **told))
 
 
-def losses(run) -> list[float]:
-    with (run.folder / "steps.csv").open() as file:
-        return [float(row["loss"]) for row in csv.DictReader(file)]
-
-
 @pytest.fixture(scope="module")
 def mapped(tmp_path_factory, dogs):
     """A run that reads canvases from the cache on disk, which `auto` chooses on a CPU."""
@@ -45,7 +40,7 @@ def mapped(tmp_path_factory, dogs):
 @pytest.mark.parametrize("cache", ["device", "none"])
 def test_the_same_training(mapped, dogs, tmp_path, cache):
     run = train(dogs, tmp_path / "run", cache)
-    np.testing.assert_allclose(losses(run), losses(mapped), rtol=1e-5)
+    np.testing.assert_allclose(losses(run.folder), losses(mapped.folder), rtol=1e-5)
     assert run.record.test.loss == pytest.approx(mapped.record.test.loss, rel=1e-4)
     assert run.record.validation.loss == pytest.approx(mapped.record.validation.loss, rel=1e-4)
     assert (run.folder / "model.keras").stat().st_size == (mapped.folder / "model.keras").stat().st_size
@@ -73,7 +68,7 @@ def test_a_run_on_the_device_goes_on_elsewhere(mapped, dogs, tmp_path, monkeypat
     # Times go on, too: as if there had been one process.
     ends, timings = run.record.epoch_end_s, run.record.timings
     assert 0 < timings.first_step_s < ends[0] < ends[1] < timings.total_s and timings.train_s < timings.total_s
-    np.testing.assert_allclose(losses(run), losses(mapped), rtol=1e-5)
+    np.testing.assert_allclose(losses(run.folder), losses(mapped.folder), rtol=1e-5)
     assert run.record.cache.startswith("disk")
 
 

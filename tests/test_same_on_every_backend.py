@@ -14,8 +14,10 @@ from pathlib import Path
 import layer_outputs
 import numpy as np
 import pytest
+import several
 from conftest import BACKEND
 from conftest import installed_backends
+from conftest import losses
 
 import keras_dogs
 from keras_dogs.config import DataConfig
@@ -38,15 +40,6 @@ images = np.load(folder / "images.npy")
 for file in folder.glob("*.keras"):
     logits = keras_dogs.load_classifier(file).predict_on_batch(images)
     np.save(folder / f"{file.stem}-{backend.name()}.npy", logits)
-"""
-FINE_TUNINGS = """
-import json, sys
-from keras_dogs import backend
-backend.select()
-from keras_dogs.config import TrainConfig
-from keras_dogs.training import fine_tune
-for plain in json.loads(sys.argv[1]):
-    fine_tune(TrainConfig.from_plain(plain))
 """
 
 # How the training step of each backend runs by default.
@@ -145,11 +138,6 @@ def fine_tunings(folder, dogs) -> list[TrainConfig]:
     return [TrainConfig(preset=preset, data=data, output=folder / preset, epochs=2, batch_size=4) for preset in PRESETS]
 
 
-def losses(run) -> list[float]:
-    """Of each step."""
-    return [float(row.split(",")[2]) for row in (run / "steps.csv").read_text().splitlines()[1:]]
-
-
 @pytest.fixture(scope="module")
 def curves(tmp_path_factory, dogs):
     """The losses of a short fine-tuning here, by preset."""
@@ -160,8 +148,9 @@ def curves(tmp_path_factory, dogs):
 @pytest.mark.parametrize("other", OTHERS)
 def test_a_fine_tuning_has_the_same_curve_there(child, tmp_path, dogs, curves, other):
     """Same batches, same crops, same start: the losses of the steps agree to rounding."""
-    configs = [config.to_plain() for config in fine_tunings(tmp_path, dogs)]
-    finished = child(["-c", FINE_TUNINGS, json.dumps(configs)], KERAS_BACKEND=other)
+    configs = tmp_path / "configs.json"
+    configs.write_text(json.dumps([config.to_plain() for config in fine_tunings(tmp_path, dogs)]))
+    finished = child([several.__file__, configs], KERAS_BACKEND=other)
     assert finished.returncode == 0, finished.stderr
     for preset in PRESETS:
         assert len(set(np.round(curves[preset], 3))) > 3

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from conftest import BACKEND
 from conftest import files_below
+from conftest import losses
 
 import keras_dogs
 from keras_dogs import callbacks
@@ -30,10 +31,6 @@ def config_for(dogs, output, **changes):
 def table(path):
     with path.open() as file:
         return list(csv.DictReader(file))
-
-
-def losses(run):
-    return [float(row["loss"]) for row in table(run / "steps.csv")]
 
 
 def test_a_run_folder_holds_what_the_contract_says(run_folder):
