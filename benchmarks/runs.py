@@ -170,7 +170,7 @@ def write(name: str, rows: list[dict], summary: dict | None = None, line=in_word
     file.write_text(json.dumps(result, indent=2) + "\n")
     for row in rows:
         outcome = row.get("error") or line(row)
-        print(f"{row['backend']:<11} {row.get('preset') or row.get('model', ''):<32} {outcome}")
+        print(f"{row.get('backend', ''):<11} {row.get('preset') or row.get('model', ''):<32} {outcome}")
     print(file)
     return file
 

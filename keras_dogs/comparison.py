@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import scipy.stats
 
+from keras_dogs import intervals
 from keras_dogs import scoring
 from keras_dogs.errors import UserError
 from keras_dogs.predictions import Predictions
@@ -46,7 +46,7 @@ class Comparison(NamedTuple):
         only_second: int. Pictures that only the second does.
         p_value: float. McNemar's exact test: how probable so uneven a split of these is, were both equally good.
         difference: float. Accuracy of the first less that of the second.
-        interval: pair of floats. The 95 % paired bootstrap interval of the difference.
+        interval: pair of floats. The 95 % interval of the difference (`intervals.difference_interval`).
     """
 
     num_pictures: int
@@ -70,18 +70,6 @@ class Comparison(NamedTuple):
             return f"{first} and {second} cannot be told apart on these {self.num_pictures:,} pictures ({found})."
         better, worse = (first, second) if self.difference > 0 else (second, first)
         return f"{better} is better than {worse} on these {self.num_pictures:,} pictures ({found})."
-
-
-def mcnemar(only_first: int, only_second: int) -> float:
-    """The two-sided p-value of McNemar's exact test (McNemar, Psychometrika 12, 1947; binomial form).
-
-    Args:
-        only_first: int. Pictures that only the first classifier names rightly.
-        only_second: int. Pictures that only the second does.
-    """
-    if only_first + only_second == 0:
-        return 1.0
-    return float(scipy.stats.binomtest(only_first, only_first + only_second, 0.5).pvalue)
 
 
 def compare(first: Predictions, second: Predictions) -> Comparison:
@@ -108,9 +96,9 @@ def compare(first: Predictions, second: Predictions) -> Comparison:
         (float(one.mean()), float(other.mean())),
         only_first,
         only_second,
-        mcnemar(only_first, only_second),
+        intervals.mcnemar(only_first, only_second),
         float(difference.mean()),
-        scoring.bootstrap_interval(difference),
+        intervals.difference_interval(difference),
     )
 
 

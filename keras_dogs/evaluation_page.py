@@ -11,6 +11,7 @@ import numpy as np
 from keras_dogs import artifacts
 from keras_dogs import comparison
 from keras_dogs import figures
+from keras_dogs import intervals
 from keras_dogs import pages
 from keras_dogs import scoring
 from keras_dogs.predictions import Predictions
@@ -63,10 +64,10 @@ def write_page(folder: Path, subject: Subject, against: dict[str, Predictions], 
 def _write(folder: Path, subject: Subject, against: dict, overlap_list: Path | None) -> None:
     found = subject.predictions
     temperature = _temperature(found)
-    cooled = found.logits / temperature if temperature else None
+    cooled = found.logits / temperature.value if temperature.value else None
     scores = _scores(found, temperature)
     rows = _per_class(found)
-    figures.draw_reliability(found.logits, cooled, found.labels, temperature or 1.0, folder / "reliability.png")
+    figures.draw_reliability(found.logits, cooled, found.labels, temperature.value or 1.0, folder / "reliability.png")
     figures.draw_confusion(found.logits, found.labels, folder / "confusion.png")
     figures.draw_per_class([row["accuracy"] for row in rows], folder / "per_class.png")
     parts = [
@@ -84,29 +85,24 @@ def _write(folder: Path, subject: Subject, against: dict, overlap_list: Path | N
     found.save(folder / artifacts.PREDICTIONS)
 
 
-def _temperature(found: Predictions) -> float | None:
-    validation = found.validation
-    return scoring.fit_temperature(validation.logits, validation.labels) if validation is not None else None
+def _temperature(found: Predictions) -> scoring.Temperature:
+    if found.validation is None:
+        return scoring.Temperature(None, "there are no validation predictions to fit it on")
+    return scoring.fit_temperature(found.validation.logits, found.validation.labels)
 
 
-def _scores(found: Predictions, temperature: float | None) -> dict:
-    """Every score of the page; intervals are 95 % bootstrap intervals over pictures."""
+def _scores(found: Predictions, temperature: scoring.Temperature) -> dict:
+    """Computes every score of the page; intervals are 95 % intervals over pictures."""
     scores = scoring.score_logits(found.logits, found.labels)
-    losses = -scoring.log_softmax(found.logits)[np.arange(len(found.labels)), found.labels]
-    result = {**vars(scores), "intervals": {}}
+    result = {**vars(scores), "intervals": {}, "temperature": temperature.value}
     for name, top_k in (("top1_accuracy", 1), ("top5_accuracy", 5)):
         correct = scoring.is_correct(found.logits, found.labels, top_k)
-        result["intervals"][name] = scoring.bootstrap_interval(correct)
-    result["intervals"]["loss"] = scoring.bootstrap_interval(losses)
-    if temperature:
-        cooled = found.logits / temperature
-        after = scoring.score_logits(cooled, found.labels)
-        result["temperature"] = temperature
-        result["with_temperature"] = {
-            "loss": after.loss,
-            "expected_calibration_error": after.expected_calibration_error,
-        }
-    return result
+        result["intervals"][name] = intervals.share_interval(correct)
+    if temperature.value is None:
+        return {**result, "why_no_temperature": temperature.why}
+    after = scoring.score_logits(found.logits / temperature.value, found.labels)
+    of_calibration = ("loss", "expected_calibration_error")
+    return {**result, "with_temperature": {name: getattr(after, name) for name in of_calibration}}
 
 
 def _head(subject: Subject) -> str:
@@ -120,15 +116,14 @@ def _score_table(found: Predictions, scores: dict) -> str:
         interval = f"{100 * low:.1f} to {100 * high:.1f} %" if low is not None else "–"
         return f"| {100 * scores[name]:.1f} % | {interval} |"
 
-    low, high = scores["intervals"]["loss"]
     return (
         f"\n## Scores\n\n{scores['num_pictures']:,} pictures of {len(found.class_names)} classes, each scored once. "
-        "Intervals: 95 % bootstrap over pictures; they do not cover other seeds.\n\n"
+        "Intervals: 95 %, Clopper and Pearson's, over pictures; they do not cover other seeds.\n\n"
         "| score | value | interval |\n|---|---|---|\n"
         f"| top-1 accuracy {percent('top1_accuracy')}\n"
         f"| top-5 accuracy {percent('top5_accuracy')}\n"
         f"| mean per-class accuracy {percent('mean_per_class_accuracy')}\n"
-        f"| cross-entropy, nats | {scores['loss']:.3f} | {low:.3f} to {high:.3f} |\n"
+        f"| cross-entropy, nats | {scores['loss']:.3f} | – |\n"
         f"| expected calibration error {percent('expected_calibration_error')}\n"
     )
 
@@ -159,14 +154,14 @@ def _table_against(subject: Subject, against: dict) -> str:
     text += "\n"
     for name, found in against.items():
         text += f"- {comparison.compare(subject.predictions, found).in_words(subject.name, name)}\n"
-    return text + "\nThe test is McNemar's, exact; the interval a paired bootstrap over pictures.\n\n"
+    return text + "\nThe test is McNemar's, exact; the interval of the difference Bonett and Price's.\n\n"
 
 
 def _accuracy_cells(correct) -> str:
     """Accuracy and its interval, as two cells of a table."""
     if not len(correct):
         return "– | –"
-    low, high = scoring.bootstrap_interval(correct)
+    low, high = intervals.share_interval(correct)
     return f"{100 * correct.mean():.1f} % | {100 * low:.1f} to {100 * high:.1f} %"
 
 
@@ -180,13 +175,13 @@ def _overlap(found: Predictions, overlap_list: Path) -> str:
     return text + "\n"
 
 
-def _calibration(temperature: float | None, scores: dict) -> str:
+def _calibration(temperature: scoring.Temperature, scores: dict) -> str:
     text = "\n## Calibration\n\n![Reliability](reliability.png)\n\n"
-    if temperature is None:
-        return text + "There are no validation predictions to fit a temperature on.\n"
+    if temperature.value is None:
+        return text + f"No temperature was fitted: {temperature.why}.\n"
     after = scores["with_temperature"]
     return text + (
-        f"Logits divided by {temperature:.3f}, fitted on the validation split: expected calibration error "
+        f"Logits divided by {temperature.value:.3f}, fitted on the validation split: expected calibration error "
         f"{100 * scores['expected_calibration_error']:.1f} → {100 * after['expected_calibration_error']:.1f} %, "
         f"cross-entropy {scores['loss']:.3f} → {after['loss']:.3f}. Accuracy does not change.\n"
     )

@@ -15,6 +15,7 @@ import keras_dogs
 from keras_dogs import artifacts
 from keras_dogs import comparison
 from keras_dogs import costs
+from keras_dogs import intervals
 from keras_dogs import plan
 from keras_dogs import presets
 from keras_dogs import recipes
@@ -215,7 +216,7 @@ def _describe(run: Loaded) -> dict:
         "best_epoch": record.best_epoch,
         "validation": vars(record.validation) if record.validation else None,
         "test": vars(record.test),
-        "test_top1_interval": scoring.bootstrap_interval(run.correct),
+        "test_top1_interval": intervals.share_interval(run.correct),
         "timings": vars(record.timings),
         "throughput": vars(record.throughput),
         "peak_memory_gib": record.peak_memory_gib,
@@ -278,7 +279,7 @@ def _groups(runs: list[Loaded]) -> list[dict]:
                 "backend": backend,
                 "seeds": [record.seed for record in records],
                 "top1": _spread(record.test.top1_accuracy for record in records),
-                "top1_interval": scoring.bootstrap_interval(shares),
+                "top1_interval": intervals.share_interval(shares),
                 "top5": _spread(record.test.top5_accuracy for record in records),
                 "loss": _spread(record.test.loss for record in records),
                 "calibration_error": _spread(record.test.expected_calibration_error for record in records),
@@ -329,7 +330,7 @@ def _models(runs: list[Loaded]) -> list[dict]:
 
 
 def _pairs(runs: list[Loaded]) -> list[dict]:
-    """Two models on one backend with one seed: McNemar's test and the paired bootstrap."""
+    """Two models on one backend with one seed: McNemar's test and the interval of the difference."""
     rows = []
     for (backend, seed), group in _by(runs, "backend", "seed").items():
         for first, second in itertools.combinations(group, 2):
@@ -345,29 +346,47 @@ def _compare(first: Loaded, second: Loaded) -> dict:
 
 
 def _between_models(runs: list[Loaded]) -> list[dict]:
-    """Two models over all backends and seeds that both have: each picture's mean difference, resampled."""
+    """Compares each two models over all backends and seeds that both have."""
     rows = []
     for first, second in itertools.combinations([model for (model,) in _by(runs, "model")], 2):
         keyed = [{(run.record.backend, run.record.seed): run for run in _of(runs, model)} for model in (first, second)]
         keys = [key for key in keyed[0] if key in keyed[1]]
         if not keys:
             continue
-        differences = np.array([keyed[0][key].correct.astype(float) - keyed[1][key].correct for key in keys])
-        interval = scoring.bootstrap_interval(differences.mean(axis=0))
-        single = [comparison.compare(keyed[0][key].predictions, keyed[1][key].predictions) for key in keys]
-        row = {
-            "first": first,
-            "second": second,
-            "num_pairs": len(keys),
-            "num_seeds": len({seed for _, seed in keys}),
-            "num_pictures": differences.shape[1],
-            "difference": float(differences.mean()),
-            "interval": interval,
-            "each": differences.mean(axis=1).tolist(),
-            "num_significant": sum(each.is_significant for each in single),
-        }
-        rows.append({**row, "in_words": _verdict(row)})
-    return rows
+        pairs = [(keyed[0][key], keyed[1][key]) for key in keys]
+        differences = np.array([one.correct.astype(float) - other.correct for one, other in pairs])
+        single = [comparison.compare(one.predictions, other.predictions) for one, other in pairs]
+        rows.append(
+            {
+                "first": first,
+                "second": second,
+                "num_pairs": len(keys),
+                "num_seeds": len({seed for _, seed in keys}),
+                "num_pictures": differences.shape[1],
+                "difference": float(differences.mean()),
+                "interval": intervals.difference_interval(differences.mean(axis=0)),
+                "each": differences.mean(axis=1).tolist(),
+                "num_significant": sum(each.is_significant for each in single),
+                "p_value": _p_over_seeds(pairs),
+            }
+        )
+    return [{**row, "in_words": _verdict(row)} for row in _adjusted(rows)]
+
+
+def _p_over_seeds(pairs: list[tuple[Loaded, Loaded]]) -> float:
+    """Tests pairs of runs over seeds. Backends repeat a seed nearly exactly, so that their mean counts once."""
+    seeds = sorted({one.record.seed for one, _ in pairs})
+    correct = [
+        [np.mean([pair[side].correct for pair in pairs if pair[0].record.seed == seed], axis=0) for seed in seeds]
+        for side in (0, 1)
+    ]
+    return intervals.p_over_seeds(*correct)
+
+
+def _adjusted(rows: list[dict]) -> list[dict]:
+    """Adds what each p-value is among all that are read together, and whether it is below 5 %."""
+    adjusted = intervals.holm([row["p_value"] for row in rows])
+    return [{**row, "adjusted_p_value": p, "significant": p < 0.05} for row, p in zip(rows, adjusted)]
 
 
 def _of(runs: list[Loaded], model: str) -> list[Loaded]:
@@ -375,36 +394,39 @@ def _of(runs: list[Loaded], model: str) -> list[Loaded]:
 
 
 def _verdict(row: dict) -> str:
-    """Claims a difference only where the pictures say so, every pair of runs has its sign, and most are significant."""
+    """Words a comparison of two models: of several seeds, what holds for the models; of one seed, for the two runs."""
     low, high = (100 * bound for bound in row["interval"])
     least, most = 100 * min(row["each"]), 100 * max(row["each"])
     found = (
-        f"{100 * row['difference']:+.1f} points of top-1, 95 % interval over pictures {low:+.1f} to {high:+.1f}; "
-        f"single pairs of runs {least:+.1f} to {most:+.1f}, {row['num_significant']} of {row['num_pairs']} significant"
+        f"{100 * row['difference']:+.1f} points of top-1, p = {row['adjusted_p_value']:.2g}; for these runs the 95 % "
+        f"interval over pictures is {low:+.1f} to {high:+.1f}; single pairs of runs {least:+.1f} to {most:+.1f}"
     )
-    luck = " One seed: how much is luck is not known."
-    if row["num_seeds"] > 1:
-        repeated = row["num_pairs"] > row["num_seeds"]
-        again = "; backends repeat a seed nearly exactly and are no further evidence" if repeated else ""
-        luck = f" {row['num_seeds']} seeds{again}."
-    first, second = row["first"], row["second"]
-    if low <= 0 <= high or least * most <= 0 or row["num_significant"] <= row["num_pairs"] / 2:
-        return f"{first} and {second} cannot be told apart on these {row['num_pictures']:,} pictures ({found}).{luck}"
-    better, worse = (first, second) if row["difference"] > 0 else (second, first)
-    return f"{better} is better than {worse} on these {row['num_pictures']:,} pictures ({found}).{luck}"
+    better, worse = (row["first"], row["second"]) if row["difference"] > 0 else (row["second"], row["first"])
+    on_pictures = f"on these {row['num_pictures']:,} pictures ({found})"
+    if row["num_seeds"] == 1:
+        luck = "One seed: this speaks of these runs; how much is luck in training is not known."
+        if row["significant"]:
+            return f"The run of {better} is better than that of {worse} {on_pictures}. {luck}"
+        return f"The runs of {row['first']} and {row['second']} cannot be told apart {on_pictures}. {luck}"
+    seeds = f"The test is over pictures and {row['num_seeds']} seeds"
+    if row["num_pairs"] > row["num_seeds"]:
+        seeds += "; backends repeat a seed nearly exactly and are no further evidence"
+    if row["significant"]:
+        return f"{better} is better than {worse} {on_pictures}. {seeds}."
+    return f"{row['first']} and {row['second']} cannot be told apart {on_pictures}. {seeds}."
 
 
 def _between_backends(runs: list[Loaded]) -> tuple[list[dict], list[dict]]:
     """The same model and seed on two backends: rows of each, and one of all that two backends have in common."""
-    single, summaries = [], []
+    single, pairs = [], {}
     for (model, seed), group in _by(runs, "model", "seed").items():
         for first, second in itertools.combinations(group, 2):
             if first.record.backend != second.record.backend and _is_same_training(first, second):
-                single.append({"model": model, "seed": seed, **_hold_together(first, second)})
-    for model, first, second in dict.fromkeys((row["model"], *row["backends"]) for row in single):
-        rows = [row for row in single if (row["model"], *row["backends"]) == (model, first, second)]
-        summaries.append(_summarise(model, (first, second), rows))
-    return single, summaries
+                row = {"model": model, "seed": seed, **_hold_together(first, second)}
+                single.append(row)
+                pairs.setdefault((model, *row["backends"]), []).append((row, first, second))
+    summaries = [_summarise(model, backends, found) for (model, *backends), found in pairs.items()]
+    return single, [{**row, "in_words": _backends_in_words(row)} for row in _adjusted(summaries)]
 
 
 def _is_same_training(first: Loaded, second: Loaded) -> bool:
@@ -428,11 +450,11 @@ def _hold_together(first: Loaded, second: Loaded) -> dict:
     }
 
 
-def _summarise(model: str, backends: tuple[str, str], rows: list[dict]) -> dict:
-    names = [PROSE[name] for name in backends]
-    row = {
+def _summarise(model: str, backends: list[str], found: list[tuple[dict, Loaded, Loaded]]) -> dict:
+    rows = [row for row, _, _ in found]
+    return {
         "model": model,
-        "backends": list(backends),
+        "backends": backends,
         "num_pairs": len(rows),
         "num_significant": sum(row["significant"] for row in rows),
         "difference": float(np.mean([row["difference"] for row in rows])),
@@ -440,14 +462,19 @@ def _summarise(model: str, backends: tuple[str, str], rows: list[dict]) -> dict:
         "same_answers": float(np.mean([row["same_answers"] for row in rows])),
         "largest_loss_difference": max(row["largest_loss_difference"] for row in rows),
         "largest_loss_difference_in_10_steps": max(row["largest_loss_difference_in_10_steps"] for row in rows),
+        "p_value": _p_over_seeds([(first, second) for _, first, second in found]),
     }
-    outcome = "differ" if row["num_significant"] else "cannot be told apart"
-    row["in_words"] = (
-        f"{model}: {names[0]} and {names[1]} {outcome} in accuracy ({row['num_significant']} of {len(rows)} pairs of "
-        f"runs significant; {100 * row['difference']:+.1f} points on average, at most "
-        f"{100 * row['largest_difference']:.1f}); they name {100 * row['same_answers']:.1f} % of the pictures alike."
+
+
+def _backends_in_words(row: dict) -> str:
+    names = [PROSE[name] for name in row["backends"]]
+    outcome = "differ" if row["significant"] else "cannot be told apart"
+    seeds = "one seed" if row["num_pairs"] == 1 else f"{row['num_pairs']} seeds"
+    return (
+        f"{row['model']}: {names[0]} and {names[1]} {outcome} in accuracy (p = {row['adjusted_p_value']:.2g} over "
+        f"{seeds}; {100 * row['difference']:+.1f} points on average, at most {100 * row['largest_difference']:.1f}); "
+        f"they name {100 * row['same_answers']:.1f} % of the pictures alike."
     )
-    return row
 
 
 def _classes(runs: list[Loaded]) -> list[dict]:

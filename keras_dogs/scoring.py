@@ -41,10 +41,14 @@ def log_softmax(logits) -> np.ndarray:
 
 
 def _rank_of_label(logits, labels) -> np.ndarray:
-    """How many classes come before the label: those with a greater logit, and equal ones with a smaller index."""
+    """Counts the classes before the label: those with a greater logit, and equal ones with a smaller index.
+
+    Where a logit is not finite, the label comes last: nothing was answered.
+    """
     own = logits[np.arange(len(labels)), labels][:, None]
     earlier = np.arange(logits.shape[1])[None, :] < labels[:, None]
-    return (logits > own).sum(axis=1) + ((logits == own) & earlier).sum(axis=1)
+    rank = (logits > own).sum(axis=1) + ((logits == own) & earlier).sum(axis=1)
+    return np.where(np.isfinite(logits).all(axis=1), rank, logits.shape[1])
 
 
 class Bin(NamedTuple):
@@ -81,18 +85,68 @@ def expected_calibration_error(logits, labels) -> float:
     return float(sum(abs(each.confidence - each.accuracy) * each.share for each in reliability(logits, labels)))
 
 
-def fit_temperature(logits, labels) -> float:
-    """What logits are to be divided by for the least cross-entropy (arXiv 1706.04599, section 4.2).
+class Temperature(NamedTuple):
+    """What logits are divided by so that probabilities are calibrated.
 
-    To be fitted on validation pictures; accuracy does not change.
+    Attributes:
+        value: float or `None` where there is none to be trusted.
+        why: str. Why there is none; empty where there is one.
+    """
+
+    value: float | None
+    why: str = ""
+
+
+# Of validation pictures. With fewer, the fit follows single wrong answers.
+LEAST_FOR_TEMPERATURE = 100
+_FOLDS = 5
+_BOUNDS = (-4.0, 4.0)  # of the logarithm
+
+
+def fit_temperature(logits, labels) -> Temperature:
+    """Fits what logits are to be divided by for the least cross-entropy (arXiv 1706.04599, section 4.2).
+
+    It is to be fitted on validation pictures; accuracy does not change. There is none with fewer than 100 pictures, where
+    the fit runs to its bound (as with no wrong answer), or where the cross-entropy of held-out folds does not fall.
+
+    Args:
+        logits: float array `(num_pictures, num_classes)`.
+        labels: int array `(num_pictures,)`.
     """
     logits, labels = np.asarray(logits, np.float64), np.asarray(labels)
-    rows = np.arange(len(labels))
+    if len(labels) < LEAST_FOR_TEMPERATURE:
+        return Temperature(None, f"{len(labels)} validation pictures are too few; {LEAST_FOR_TEMPERATURE} are needed")
+    fitted = _least_loss(logits, labels)
+    if fitted is None:
+        return Temperature(
+            None,
+            "the fit on the validation pictures has no minimum: they are answered too well, or no better than by chance",
+        )
+    before, after = (0.0, 0.0)
+    for fold in range(_FOLDS):
+        held_out = np.arange(len(labels)) % _FOLDS == fold
+        without = _least_loss(logits[~held_out], labels[~held_out])
+        if without is None:
+            return Temperature(None, "the fit without a fifth of the validation pictures has no minimum")
+        before += _cross_entropies(logits[held_out], labels[held_out]).sum()
+        after += _cross_entropies(logits[held_out] / without, labels[held_out]).sum()
+    if after >= before:
+        return Temperature(None, "on held-out validation pictures it does not lower the cross-entropy")
+    return Temperature(fitted)
 
-    def loss(log_temperature):
-        return -log_softmax(logits / np.exp(log_temperature))[rows, labels].mean()
 
-    return float(np.exp(scipy.optimize.minimize_scalar(loss, bounds=(-4, 4), method="bounded").x))
+def _least_loss(logits, labels) -> float | None:
+    """Minimises over the temperature; gives `None` where nothing holds it: no wrong answer, or a minimum at a bound."""
+    if is_correct(logits, labels).all():
+        return None
+    found = scipy.optimize.minimize_scalar(
+        lambda log: _cross_entropies(logits / np.exp(log), labels).mean(), bounds=_BOUNDS, method="bounded"
+    ).x
+    return None if min(found - _BOUNDS[0], _BOUNDS[1] - found) < 0.01 else float(np.exp(found))
+
+
+def _cross_entropies(logits, labels) -> np.ndarray:
+    return -log_softmax(logits)[np.arange(len(labels)), labels]
 
 
 def is_correct(logits, labels, top_k: int = 1) -> np.ndarray:
@@ -105,22 +159,3 @@ def confusion_matrix(logits, labels) -> np.ndarray:
     num_classes = np.shape(logits)[1]
     pairs = np.asarray(labels) * num_classes + np.argmax(logits, axis=1)
     return np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
-
-
-def bootstrap_interval(values, num_resamples: int = 10_000, seed: int = 0) -> tuple[float, float]:
-    """The 95 % percentile interval of a mean over pictures (Efron and Tibshirani, 1993, chapter 13).
-
-    Args:
-        values: array `(num_pictures,)`: right or wrong, a loss.
-        num_resamples: int.
-        seed: int.
-    """
-    values = np.asarray(values, np.float64)
-    generator = np.random.default_rng(seed)
-    means = np.concatenate(
-        [
-            values[generator.integers(len(values), size=(500, len(values)))].mean(axis=1)
-            for _ in range(num_resamples // 500)
-        ]
-    )
-    return tuple(float(bound) for bound in np.percentile(means, [2.5, 97.5]))

@@ -3,7 +3,6 @@ import pytest
 import scipy.stats
 
 from keras_dogs import comparison
-from keras_dogs import scoring
 from keras_dogs.errors import UserError
 from keras_dogs.predictions import Predictions
 
@@ -14,26 +13,6 @@ def predictions(names, labels, right, class_names=("a", "b", "c")):
     """Logits that name the label where `right`, the next class elsewhere."""
     taken = np.where(right, labels, (labels + 1) % len(class_names))
     return Predictions(np.array(names), labels, np.eye(len(class_names))[taken] * 2, np.array(class_names))
-
-
-def test_mcnemar_is_the_binomial_test():
-    assert comparison.mcnemar(0, 0) == 1.0
-    # By hand: 2 x (1 + 9 + 36) / 2**9.
-    assert comparison.mcnemar(2, 7) == comparison.mcnemar(7, 2) == pytest.approx(2 * (1 + 9 + 36) / 512)
-    statsmodels = pytest.importorskip("statsmodels.stats.contingency_tables", reason="statsmodels is not installed")
-    for table in ([[50, 3], [11, 36]], [[10, 25], [31, 9]]):
-        found = comparison.mcnemar(table[0][1], table[1][0])
-        assert found == pytest.approx(statsmodels.mcnemar(table, exact=True).pvalue)
-
-
-def test_bootstrap_is_scipys():
-    values = RNG.random(400) < 0.7
-    low, high = scoring.bootstrap_interval(values)
-    there = scipy.stats.bootstrap(
-        (values.astype(float),), np.mean, n_resamples=10_000, method="percentile", rng=np.random.default_rng(1)
-    ).confidence_interval
-    assert (low, high) == pytest.approx((there.low, there.high), abs=0.004)
-    assert scoring.bootstrap_interval(values) == (low, high), "the same seed, the same interval"
 
 
 def test_two_classifiers_on_the_same_pictures():

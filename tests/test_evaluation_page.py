@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from conftest import files_below
 
+from keras_dogs import intervals
 from keras_dogs import scoring
 from keras_dogs.predictions import Predictions
 
@@ -50,9 +51,10 @@ def test_scores_are_those_of_the_predictions(page):
     again = scoring.score_logits(found.logits, found.labels)
     assert all(scores[name] == value for name, value in vars(again).items())
     assert scores["intervals"]["top1_accuracy"] == list(
-        scoring.bootstrap_interval(scoring.is_correct(found.logits, found.labels))
+        intervals.share_interval(scoring.is_correct(found.logits, found.labels))
     )
-    assert scores["temperature"] == scoring.fit_temperature(found.validation.logits, found.validation.labels)
+    assert scores["temperature"] is None and "too few" in scores["why_no_temperature"]
+    assert "No temperature was fitted: 3 validation pictures are too few" in (page / "report.md").read_text()
 
 
 def test_saved_predictions_are_the_models(command, run_folder):

@@ -81,4 +81,26 @@ def test_the_temperature_is_found_again():
     rng = np.random.default_rng(0)
     logits = 2 * rng.normal(size=(20_000, 5))
     labels = np.array([rng.choice(5, p=np.exp(row)) for row in scoring.log_softmax(logits)])
-    assert scoring.fit_temperature(3 * logits, labels) == pytest.approx(3, rel=0.03)
+    assert scoring.fit_temperature(3 * logits, labels).value == pytest.approx(3, rel=0.03)
+
+
+def test_no_temperature_is_made_up():
+    """Few pictures, none wrong, or probabilities that need none: there is no temperature, and a reason."""
+    logits, labels = random_logits(num=1000)
+    few = scoring.fit_temperature(logits[:99], labels[:99])
+    assert few.value is None and "99 validation pictures are too few" in few.why
+    perfect = scoring.fit_temperature(10.0 * np.eye(5)[np.arange(200) % 5], np.arange(200) % 5)
+    assert perfect.value is None and "no minimum" in perfect.why
+    # Probabilities that are calibrated need none; some samples of them show it on their held-out folds.
+    rng, reasons = np.random.default_rng(0), set()
+    for _ in range(5):
+        calibrated = 2 * rng.normal(size=(150, 5))
+        drawn = np.array([rng.choice(5, p=np.exp(row)) for row in scoring.log_softmax(calibrated)])
+        reasons.add(scoring.fit_temperature(calibrated, drawn).why)
+    assert any("held-out" in reason for reason in reasons), reasons
+
+
+def test_an_answer_that_is_not_finite_is_wrong():
+    logits = np.array([[np.nan, 0, 0], [0, np.inf, 0], [2, 0, 0]])
+    assert scoring.is_correct(logits, [0, 1, 0]).tolist() == [False, False, True]
+    assert scoring.is_correct(logits, [0, 1, 0], top_k=3).tolist() == [False, False, True]
