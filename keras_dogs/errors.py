@@ -9,6 +9,10 @@ class UserError(Exception):
     """Something the user can put right. Its text is one line that names the thing and what to do."""
 
 
+class Diverged(UserError):
+    """A loss or a weight that is not finite ended the training."""
+
+
 def first_line(error: BaseException) -> str:
     """What an exception says, as one line; its type where it says nothing."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

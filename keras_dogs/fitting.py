@@ -27,6 +27,7 @@ from keras_dogs.classifier import SmoothedCrossentropy
 from keras_dogs.classifier import StepLoss
 from keras_dogs.classifier import TrainAccuracy
 from keras_dogs.config import TrainConfig
+from keras_dogs.errors import Diverged
 from keras_dogs.errors import Interrupted
 from keras_dogs.errors import UserError
 from keras_dogs.errors import first_line
@@ -150,14 +151,14 @@ def train_classifier(plan: Plan, classifier: keras.Model, pictures: Pictures) ->
         with artifacts.written_whole(plan.folder / artifacts.CHECKPOINTS / artifacts.LAST) as path:
             models.save_classifier(classifier, path)
     best_file = plan.checkpoints.best_file(fitted.validation.best_epoch)
-    _load_best(plan, classifier, best_file)
+    load_weights_everywhere(classifier, best_file)
     if plan.checkpoints.writes:
         with artifacts.written_whole(plan.folder / artifacts.MODEL) as path:
             shutil.copyfile(best_file, path)
     return fitted
 
 
-def _load_best(plan: Plan, model: keras.Model, file: Path) -> None:
+def load_weights_everywhere(model: keras.Model, file: Path) -> None:
     """Gives the model of every process the weights in a file of the first one."""
     group, weights = devices.current().group, {}
     if group.is_first:
@@ -231,7 +232,7 @@ def _train_head(plan: Plan, classifier: keras.Model, pictures: Pictures, views: 
     features_s = time.perf_counter() - began
     fitted = _fit(plan, Task(probe, probe, train, predict, labels, "features"))._replace(features_s=features_s)
 
-    _load_best(plan, probe, plan.checkpoints.best_file(fitted.validation.best_epoch))
+    load_weights_everywhere(probe, plan.checkpoints.best_file(fitted.validation.best_epoch))
     kernel, bias = probe.get_layer("head").get_weights()
     head.set_weights([kernel * scale, bias - mean @ kernel * scale])
     return fitted
@@ -271,6 +272,7 @@ def _fit(plan: Plan, task: Task) -> Fitted:
     batches = TrainingBatches(
         task.train.images, task.train.labels, _step_size(recipe, len(task.train)), config.seed, config.balanced
     )
+    _say_what_is_left_out(batches, len(task.train), task.examples)
     total = len(batches) * recipe.epochs
     schedule = WarmupCosine(recipe.learning_rate, total // recipe.accumulate, recipe.warmup_fraction, recipe.accumulate)
     model.compile(
@@ -338,8 +340,8 @@ def _left(checkpoints: list[Path]) -> str:
     return f"the last good checkpoint is {checkpoints[-1]}" if checkpoints else "nothing was written"
 
 
-def _diverged(error: FloatingPointError, row: dict, checkpoints: list[Path]) -> UserError:
-    return UserError(
+def _diverged(error: FloatingPointError, row: dict, checkpoints: list[Path]) -> Diverged:
+    return Diverged(
         f"{error} at step {row['step']} (learning rate {row['learning_rate']:.3g}); {_left(checkpoints)}: "
         "lower --learning-rate, or use --dtype-policy float32"
     )
@@ -365,6 +367,15 @@ def _step_size(recipe: Recipe, num_pictures: int) -> int:
     if batch_size % recipe.accumulate:
         raise UserError(f"--accumulate {recipe.accumulate}: does not divide --batch-size {batch_size}")
     return batch_size // recipe.accumulate
+
+
+def _say_what_is_left_out(batches: TrainingBatches, count: int, examples: str) -> None:
+    taken = len(batches) * batches.batch_size
+    if taken < count:
+        progress.open_console().print(
+            f"an epoch takes {taken:,} of the {count:,} training {examples}, as batches of {batches.batch_size} are whole; "
+            "which are left out changes from epoch to epoch"
+        )
 
 
 def _run(model, batches: TrainingBatches, done: int, epochs: int, callbacks: list) -> None:

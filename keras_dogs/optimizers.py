@@ -19,7 +19,6 @@ _NOT_DECAYED = ("bias", "gamma", "beta", "token", "position", "lambda")
 
 # How paths of weights name blocks, and what makes the first one 1: ViT and DeiT, DINOv2, ResNet, keras.applications.
 _BLOCKS = ((r"transformer_block_(\d+)/", 0), (r"layers?[._](\d+)/", 1), (r"stack(\d+)_", 1), (r"conv([2-5])_block", -1))
-_STEM = ("embedding", "token", "conv1_")
 
 
 @keras.saving.register_keras_serializable(package="keras_dogs")
@@ -90,7 +89,7 @@ def build_optimizer(recipe: Recipe, schedule, model: keras.Model, steps_per_epoc
     optimizer = grouped(schedule, **own, **common)
     # By the path, as the positions of KerasHub's ViT are called `position_embedding/embeddings`.
     optimizer.exclude_from_weight_decay([weight for weight in model.trainable_variables if _is_not_decayed(weight)])
-    optimizer.groups = _groups(recipe, model, steps_per_epoch // recipe.accumulate)
+    optimizer.groups = _groups(recipe, model, steps_per_epoch)
     return keras.optimizers.LossScaleOptimizer(optimizer) if dtype_policy == "mixed_float16" else optimizer
 
 
@@ -99,29 +98,30 @@ def _is_not_decayed(weight) -> bool:
     return any(part in last for part in _NOT_DECAYED)
 
 
-def _groups(recipe: Recipe, model: keras.Model, updates_per_epoch: int) -> list[tuple[float, int]]:
+def _groups(recipe: Recipe, model: keras.Model, steps_per_epoch: int) -> list[tuple[float, int]]:
     """For each trainable weight: what its rate is multiplied by, and the update from which on it learns."""
-    depths = depths_below_head(model)
-    every = round(recipe.unfreeze_every * updates_per_epoch)
-    return [(recipe.layer_decay**depth, every * depth) for depth in depths]
+    every = recipe.unfreeze_every * steps_per_epoch / recipe.accumulate
+    return [(recipe.layer_decay**depth, round(every * depth)) for depth in depths_below_head(model)]
 
 
 def depths_below_head(model: keras.Model) -> list[int]:
-    """How many blocks lie above each trainable weight: 0 for head and final norm, the most for the embedding.
+    """Counts the blocks above each trainable weight: 0 for head and final norm, the most for stem and embeddings.
 
-    A ViT's blocks count, or a ResNet's stages; the stem and the embeddings are one more.
+    A ViT's blocks count, or a ResNet's stages; what comes before the first of them is one more.
     """
-    levels = [_level(weight.path) for weight in model.trainable_variables]
-    top = max((level for level in levels if level is not None), default=0) + 1
-    return [0 if level is None else top - level for level in levels]
+    levels = [_block_of(weight.path) for weight in model.trainable_variables]
+    blocks = [level for level in levels if level is not None]
+    first, top = (levels.index(blocks[0]) if blocks else 0), max(blocks, default=0) + 1
+    outside = [top if place < first else 0 for place in range(len(levels))]
+    return [other if level is None else top - level for level, other in zip(levels, outside)]
 
 
-def _level(path: str) -> int | None:
-    """0 for what comes before the blocks, 1 for the first block, ..., `None` for what comes after the last."""
+def _block_of(path: str) -> int | None:
+    """The number of the block that a weight is in, from 1; `None` for what comes before the first or after the last."""
     for pattern, offset in _BLOCKS:
         if found := re.search(pattern, path):
             return int(found[1]) + offset
-    return 0 if any(part in path for part in _STEM) else None
+    return None
 
 
 class _Groups:
@@ -155,8 +155,27 @@ class _Groups:
 
     def _rate(self, group, learning_rate):
         multiplier, first = group
-        rate = learning_rate * multiplier
-        return rate * ops.cast(self.iterations >= first, "float32") if first else rate
+        return learning_rate * multiplier * self._is_released(first) if first else learning_rate * multiplier
+
+    def _is_released(self, first: int):
+        """1.0 from the update on with which a held block begins to learn, 0.0 before."""
+        return ops.cast(self.iterations >= first, "float32")
+
+    def _from_release(self, first: int):
+        """What the rate of a block that was held is multiplied by, so that Adam's moments count from its first update.
+
+        Keras corrects the moments' bias by the updates of the whole training: those of a block that begins later would
+        be taken for settled ones, and its first updates would be three times too large.
+        """
+        if not first or not hasattr(self, "beta_1"):
+            return 1.0
+        done = ops.cast(self.iterations + 1, "float32")
+        own = ops.maximum(done - first, 1.0)
+        return self._bias_correction(own) / self._bias_correction(done)
+
+    def _bias_correction(self, updates):
+        """Kingma and Ba, arXiv 1412.6980, section 2: what Adam multiplies the rate of an update by."""
+        return ops.sqrt(1.0 - ops.power(self.beta_2, updates)) / (1.0 - ops.power(self.beta_1, updates))
 
     def _by_group(self, variables):
         """Lists of places in `variables` that have the same rate."""
@@ -168,7 +187,12 @@ class _Groups:
 
     def _backend_apply_gradients(self, grads, trainable_variables):
         # Keras' TensorFlow sums them up after they are clipped and accumulated: too late for the norm of the whole.
-        super()._backend_apply_gradients(devices.current().sum_gradients(grads), trainable_variables)
+        grads = list(devices.current().sum_gradients(grads))
+        # What is held has no part in the norm of all gradients, nor moments that begin before it does.
+        for (_, first), places in self._by_group(trainable_variables).items():
+            for place in places if first else ():
+                grads[place] = grads[place] * ops.cast(self._is_released(first), grads[place].dtype)
+        super()._backend_apply_gradients(grads, trainable_variables)
 
     def _all_reduce_sum_gradients(self, grads_and_vars):
         return grads_and_vars
@@ -191,7 +215,7 @@ class _Groups:
             update(
                 [grads[place] for place in places],
                 [trainable_variables[place] for place in places],
-                self._rate(group, learning_rate),
+                self._rate(group, learning_rate) * self._from_release(group[1]),
             )
 
     def _apply_weight_decay(self, variables):

@@ -92,7 +92,9 @@ class RunRecord:
         epoch_end_s: list of float. For each epoch, the seconds from the command to its end, validation included.
         best_epoch: int. The epoch, from 1, whose weights were kept; chosen on validation.
         validation: `Scores` or `None`, of the weights that were kept; `None` without a validation split.
-        test: `Scores`, of the weights that were kept.
+        test: `Scores` of the weights that were kept; `None` for a rate of a sweep, which validation alone scores.
+        sweep: list of dict. Of `--learning-rate sweep`: each rate with its validation top-1 accuracy and loss, or why it
+            failed.
     """
 
     command: str
@@ -113,13 +115,14 @@ class RunRecord:
     throughput: Throughput
     peak_memory_gib: float
     validation: Scores | None
-    test: Scores
+    test: Scores | None
     pretraining: str = "unknown"
     cache: str = "disk"
     num_devices: int = 1
     num_processes: int = 1
     distribution: str = "one device"
     epoch_end_s: list[float] = dataclasses.field(default_factory=list)
+    sweep: list[dict] = dataclasses.field(default_factory=list)
     schema_version: int = SCHEMA_VERSION
 
     def to_json(self) -> str:

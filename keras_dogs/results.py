@@ -114,7 +114,8 @@ def _load(folder: Path, command: str) -> Loaded:
     record = RunRecord.load(folder / artifacts.RECORD)
     found = Predictions.load(folder)
     order = np.argsort(found.names)
-    sorted_ = Predictions(found.names[order], found.labels[order], found.logits[order], found.class_names)
+    in_order = {name: getattr(found, name)[order] for name in ("names", "labels", "logits")}
+    sorted_ = found._replace(**in_order, validation=None)
     try:
         with (folder / artifacts.STEPS).open() as file:
             losses = np.array([float(row["loss"]) for row in csv.DictReader(file)])

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 import re
 import shutil
 import time
@@ -27,8 +28,11 @@ from keras_dogs.checkpoints import Checkpoints
 from keras_dogs.config import TrainConfig
 from keras_dogs.datasets import Dataset
 from keras_dogs.datasets import load_dataset
+from keras_dogs.errors import Diverged
 from keras_dogs.errors import Interrupted
 from keras_dogs.errors import UserError
+from keras_dogs.errors import first_line
+from keras_dogs.evaluation import Evaluation
 from keras_dogs.evaluation import evaluate_classifier
 from keras_dogs.fitting import Fitted
 from keras_dogs.fitting import Pictures
@@ -77,8 +81,8 @@ def fine_tune(config: TrainConfig, started: float | None = None) -> Run:
         return _fine_tune(config, began, began if started is None else started)
 
 
-def _fine_tune(config: TrainConfig, began: float, started: float) -> Run:
-    """In each process the same; the first one alone reads and writes the run folder."""
+def _fine_tune(config: TrainConfig, began: float, started: float, scores_test: bool = True) -> Run:
+    """Does the same in each process; the first one alone reads and writes the run folder."""
     engine = devices.current()
     plain, _ = engine.group.from_first(_settle(config) if engine.group.is_first else None)
     settled = TrainConfig.from_plain(plain)
@@ -101,6 +105,7 @@ def _fine_tune(config: TrainConfig, began: float, started: float) -> Run:
         classifier = _build(config, recipe, dataset)
         engine.check_model(classifier)
         recipe = recipes.complete(recipe, config.preset, _family(classifier))
+        _check_recipe(recipe, dataset)
         devices.check_batch(recipe.batch_size, recipe.accumulate)
         built = time.perf_counter()
         pictures = _decode(config, dataset, classifier)
@@ -113,7 +118,7 @@ def _fine_tune(config: TrainConfig, began: float, started: float) -> Run:
         fitted = _train(config, recipe, folder, classifier, pictures, place.on_device, started)
 
         batch_size = min(recipe.batch_size, 64)
-        test = evaluate_classifier(classifier, pictures.test.images, pictures.test.labels, batch_size, "Scoring test")
+        test = _score_test(classifier, pictures, batch_size) if scores_test else None
         of_validation = fitted.validation.predict() if pictures.validation else None
         timings = Timings(
             import_s=began - started,
@@ -127,9 +132,21 @@ def _fine_tune(config: TrainConfig, began: float, started: float) -> Run:
         of_data = _describe_dataset(dataset, pictures)
         record = _record(config, recipe, of_data, place.in_words, classifier, fitted, test, timings)
         if engine.group.is_first:
-            _write(folder, record, fitted, pictures, classifier, test.logits, of_validation)
+            _write(folder, record, fitted, pictures, classifier, test and test.logits, of_validation)
         engine.forget()
     return Run(output, record if engine.group.is_first else None)
+
+
+def _score_test(classifier: keras.Model, pictures: Pictures, batch_size: int) -> Evaluation:
+    return evaluate_classifier(classifier, pictures.test.images, pictures.test.labels, batch_size, "Scoring test")
+
+
+def _check_recipe(recipe: Recipe, dataset: Dataset) -> None:
+    if recipe.patience and dataset.validation is None:
+        raise UserError(
+            f"--patience {recipe.patience}: {dataset.name} has no validation split to be patient with; give "
+            "--validation-fraction, or --patience 0"
+        )
 
 
 def _set_up(config: TrainConfig) -> None:
@@ -172,11 +189,11 @@ def _record(config, recipe, dataset: DatasetRecord, cache: str, classifier, fitt
         throughput=Throughput(
             train_images_per_second=fitted.step_log.steady_steps_per_second() * fitted.step_size,
             step_time_ms=1000 * fitted.step_log.steady_step_seconds(),
-            predict_images_per_second=test.images_per_second,
+            predict_images_per_second=test.images_per_second if test else 0.0,
         ),
         peak_memory_gib=backend.peak_memory_gib(),
         validation=fitted.validation.best_scores,
-        test=test.scores,
+        test=test and test.scores,
     )
 
 
@@ -228,39 +245,113 @@ def _check_same(folder: Path, dataset: Dataset) -> None:
 
 
 def _sweep(config: TrainConfig) -> Run:
-    """A run a learning rate, all kept under `sweep/`; the best on validation becomes the run."""
+    """Makes a run a learning rate, all kept under `sweep/`; the best on validation becomes the run, and is tested."""
     if not config.data.validation_fraction:
         raise UserError("--learning-rate sweep: chooses on the validation split; give --validation-fraction")
-    rates = _rates_to_try(config)
     # An unfinished run is a folder with a config; this one has it until the best is chosen.
     told = {**config.to_plain(), "fingerprint": None, "backend": backend.name()}
+    is_first = devices.current().group.is_first
     with _run_folder(config.output, told, config.resume) as folder:
-        runs, one = {}, dataclasses.replace(config, overwrite=False, resume=True)
+        if is_first:
+            (folder / artifacts.SWEEP).mkdir(exist_ok=True)
+        runs, failures = {}, {}
+        rates = _rates_to_try(config)
         for rate in rates:
             progress.open_console().print(f"learning rate {rate:g}, one of {', '.join(f'{rate:g}' for rate in rates)}")
-            part = folder / artifacts.SWEEP / f"{rate:g}"
-            if devices.current().group.is_first:
-                part.parent.mkdir(exist_ok=True)
-            now = time.perf_counter()
             try:
-                runs[rate] = _fine_tune(dataclasses.replace(one, learning_rate=rate, output=part), now, now)
-            except Interrupted as stopped:  # which names the part
-                text = f"stopped at learning rate {rate:g}; {artifacts.how_to_go_on(config.output)}"
-                raise Interrupted(text, stopped.status) from stopped
-        if not devices.current().group.is_first:
-            return Run(config.output, None)
-        best = max(runs, key=lambda rate: runs[rate].record.validation.rank)
-        for rate, run in runs.items():
-            chosen = "  chosen" if rate == best else ""
-            score = run.record.validation.top1_accuracy
-            progress.open_console().print(f"learning rate {rate:g}: validation top-1 {score:.1%}{chosen}")
-        for file in sorted(runs[best].folder.rglob("*"), key=lambda file: file.name == artifacts.RECORD):
-            if file.is_file():
-                target = folder / file.relative_to(runs[best].folder)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                with artifacts.written_whole(target) as temporary:
-                    shutil.copyfile(file, temporary)
-    return Run(config.output, runs[best].record)
+                runs[rate] = _try_rate(config, folder, rate)
+            except Diverged as error:
+                failures[rate] = first_line(error)
+        if not runs:
+            raise Diverged(f"--learning-rate sweep: every rate diverged; at {rates[0]:g}: {failures[rates[0]]}")
+        best, table = _choose_rate(runs, failures) if is_first else (None, None)
+        best, _ = devices.current().group.from_first(best)
+        if is_first:
+            _copy_run(runs[best].folder, folder)
+        record = _test_best(dataclasses.replace(config, learning_rate=best), folder, runs[best].record, table)
+    return Run(config.output, record)
+
+
+def _try_rate(config: TrainConfig, folder: Path, rate: float) -> Run:
+    """Trains with one rate, without a look at the test split.
+
+    Raises:
+        Diverged: it does, or has done before; that is remembered, so that a sweep that goes on does not repeat it.
+    """
+    engine, file = devices.current(), folder / artifacts.SWEEP / _FAILURES
+    failures = json.loads(file.read_text()) if engine.group.is_first and file.exists() else {}
+    known, _ = engine.group.from_first(failures.get(f"{rate:g}"))
+    if known:
+        raise Diverged(known)
+    one = dataclasses.replace(
+        config, overwrite=False, resume=True, learning_rate=rate, output=folder / artifacts.SWEEP / f"{rate:g}"
+    )
+    now = time.perf_counter()
+    try:
+        return _fine_tune(one, now, now, scores_test=False)
+    except Interrupted as stopped:  # which names the part
+        text = f"stopped at learning rate {rate:g}; {artifacts.how_to_go_on(config.output)}"
+        raise Interrupted(text, stopped.status) from stopped
+    except Diverged as error:
+        engine.forget()
+        progress.open_console().print(f"learning rate {rate:g}: {first_line(error)}")
+        if engine.group.is_first:
+            failures[f"{rate:g}"] = first_line(error)
+            artifacts.write_bytes(file, (json.dumps(failures, indent=2) + "\n").encode())
+        raise
+
+
+_FAILURES = "failures.json"  # of a sweep: rates that diverged, and why
+
+
+def _choose_rate(runs: dict[float, Run], failures: dict[float, str]) -> tuple[float, list[dict]]:
+    """The best rate on validation, said with all others; and a row a rate, for the record."""
+    console = progress.open_console()
+    best = max(runs, key=lambda rate: runs[rate].record.validation.rank)
+    rows = [{"learning_rate": rate, "error": why} for rate, why in failures.items()]
+    for rate, run in runs.items():
+        score = run.record.validation
+        rows.append({"learning_rate": rate, "top1_accuracy": score.top1_accuracy, "loss": score.loss})
+        chosen = "  chosen" if rate == best else ""
+        console.print(f"learning rate {rate:g}: validation top-1 {score.top1_accuracy:.1%}{chosen}")
+    rates = sorted([*runs, *failures])
+    if len(runs) > 1 and best in (rates[0], rates[-1]):
+        beyond = best / 3 if best == rates[0] else best * 3
+        console.print(
+            f"learning rate {best:g} lies at the edge of those that were tried; --learning-rate {beyond:.2g} may be better"
+        )
+    return best, sorted(rows, key=lambda row: row["learning_rate"])
+
+
+def _copy_run(source: Path, target: Path) -> None:
+    """Copies the files of a finished run, each at once; its record comes with the score on the test split."""
+    for file in source.rglob("*"):
+        if file.is_file() and file.name != artifacts.RECORD:
+            copy = target / file.relative_to(source)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            with artifacts.written_whole(copy) as temporary:
+                shutil.copyfile(file, temporary)
+
+
+def _test_best(config: TrainConfig, folder: Path, record: RunRecord | None, table: list[dict] | None):
+    """Scores the chosen run on the test split, once, and completes its record."""
+    dataset = load_dataset(config.data.dataset, config.seed, config.data.validation_fraction, config.data.data_dir)
+    recipe = recipes.choose(config)
+    classifier = _build(config, recipe, dataset)
+    recipe = recipes.complete(recipe, config.preset, _family(classifier))
+    pictures = _decode(config, dataset, classifier)
+    fitting.load_weights_everywhere(classifier, folder / artifacts.MODEL)
+    test = _score_test(classifier, pictures, min(recipe.batch_size, 64))
+    if not devices.current().group.is_first:
+        return None
+    throughput = dataclasses.replace(record.throughput, predict_images_per_second=test.images_per_second)
+    config_of_record = {**record.config, "output": str(config.output)}
+    record = dataclasses.replace(record, test=test.scores, throughput=throughput, sweep=table, config=config_of_record)
+    saved = Predictions.load(folder, needs_test=False)
+    of_test = dict(names=pictures.test.names, labels=pictures.test.labels, logits=test.logits)
+    saved._replace(**of_test).save(folder / artifacts.PREDICTIONS)
+    artifacts.write_bytes(folder / artifacts.RECORD, record.to_json().encode())
+    return record
 
 
 def _rates_to_try(config: TrainConfig) -> list[float]:
@@ -384,14 +475,15 @@ def _describe_dataset(dataset: Dataset, pictures: Pictures) -> DatasetRecord:
 
 
 def _write(folder, record: RunRecord, fitted: Fitted, pictures, classifier, test_logits, validation_logits) -> None:
-    """The record last: with it, the run is finished."""
+    """Writes what the run leaves; the record last: with it, the run is finished."""
     artifacts.write_table(folder / artifacts.HISTORY, fitted.validation.rows)
     artifacts.write_table(folder / artifacts.STEPS, fitted.step_log.rows)
-    test, validation = pictures.test, pictures.validation
-    class_names = classifier.get_layer("head").class_names
-    of_validation = None
-    if validation:
-        of_validation = Predictions(validation.names, validation.labels, validation_logits, class_names)
-    predictions = Predictions(test.names, test.labels, test_logits, class_names, of_validation)
+    class_names, trained_on = classifier.get_layer("head").class_names, pictures.train.names
+    predictions, of_validation = (
+        None if logits is None else Predictions(part.names, part.labels, logits, class_names)
+        for part, logits in ((pictures.test, test_logits), (pictures.validation, validation_logits))
+    )
+    predictions = predictions or Predictions(None, None, None, class_names)
+    predictions = predictions._replace(validation=of_validation, trained_on=trained_on)
     predictions.save(folder / artifacts.PREDICTIONS)
     artifacts.write_bytes(folder / artifacts.RECORD, record.to_json().encode())

@@ -1,5 +1,7 @@
 """What a recipe does to the weights, each effect seen in the numbers."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -7,8 +9,11 @@ from conftest import BACKEND
 from keras import ops
 
 import keras_dogs
+from keras_dogs import presets
 from keras_dogs.classifier import SmoothedCrossentropy
 from keras_dogs.layers import Mixing
+from keras_dogs.layers.dropping import blocks_of
+from keras_dogs.models import backbone_of
 from keras_dogs.optimizers import WarmupCosine
 from keras_dogs.optimizers import averaged
 from keras_dogs.optimizers import build_optimizer
@@ -172,6 +177,76 @@ def test_gradual_unfreezing_begins_at_the_top():
             learning = {depth for depth in set(depths.tolist()) if np.array(moved)[depths == depth].all()}
             frozen = {depth for depth in set(depths.tolist()) if not np.array(moved)[depths == depth].any()}
             assert learning == set(range(epoch + 1)) and frozen == set(range(epoch + 1, 6))
+
+
+def test_accumulation_releases_no_block_too_early():
+    """Five steps an epoch, four an update: a block each 1.25 updates, not each one."""
+    classifier = small_vit(SGD._replace(unfreeze_every=1.0, accumulate=4), steps_per_epoch=5)
+    expected = {depth: round(1.25 * depth) for depth in range(6)}
+    first_updates = [first for _, first in classifier.optimizer.groups]
+    assert first_updates == [expected[depth] for depth in depths_below_head(classifier)]
+
+
+def test_what_is_held_has_no_part_in_the_norm_of_the_gradients():
+    """The head alone learns in the first update; scaled down to 0.001, its gradient has that norm."""
+    classifier = small_vit(SGD._replace(unfreeze_every=1.0, global_clipnorm=0.001))
+    moved = np.concatenate([change.ravel() for change in changes(classifier)])
+    assert np.linalg.norm(moved) == pytest.approx(1e-2 * 0.001, rel=1e-3)
+
+
+def test_what_is_held_gathers_no_moments():
+    """When it is released, its first update is Adam's first one: as large as the rate, whatever was before."""
+    classifier = small_vit(PLAIN._replace(unfreeze_every=1.0), steps_per_epoch=3)
+    depths = np.array(depths_below_head(classifier))
+    changes(classifier, steps=3)
+    optimizer = classifier.optimizer
+    for depth, weight in zip(depths, classifier.trainable_variables):
+        moments = [
+            each[optimizer._get_variable_index(weight)] for each in (optimizer._momentums, optimizer._velocities)
+        ]
+        is_moved = any(np.abs(ops.convert_to_numpy(moment.value)).max() > 0 for moment in moments)
+        assert is_moved == (depth == 0)
+    rows = zip(changes(classifier), depths, classifier.trainable_variables)
+    # A key's bias adds the same to all that softmax weighs: its gradient is rounding alone.
+    of_block = [np.abs(change).max() for change, depth, weight in rows if depth == 1 and "key/bias" not in weight.path]
+    np.testing.assert_allclose(of_block, 1e-2, rtol=0.05)
+
+
+def shrunken(row: presets.Preset) -> presets.Preset:
+    """The same layers with fewer numbers in each."""
+    small = dict(num_heads=1, hidden_dim=4, mlp_dim=4, intermediate_dim=4, patch_size=8)
+    small |= dict(stackwise_num_filters=[64] * 4, input_conv_filters=[4, 4, 64])
+    architecture = {name: small.get(name, value) for name, value in row.architecture.items()}
+    if row.family == "resnet":
+        for name in ("stackwise_num_filters", "input_conv_filters"):
+            architecture[name] = architecture[name][-len(row.architecture[name]) :]
+    return row._replace(architecture=architecture, image_size=32)
+
+
+SMALL = {repr(row := shrunken(preset)): row._replace(source=None) for preset in presets.PRESETS.values()}
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="the names of weights are the same on every backend")
+@pytest.mark.parametrize("row", SMALL.values(), ids=str)
+def test_each_weight_of_every_preset_has_the_level_of_its_place(row, monkeypatch):
+    """Held against where its layer stands in the network, not how it is called."""
+    monkeypatch.setitem(presets.PRESETS, "small", row)
+    classifier = keras_dogs.build_classifier("small", 3, load_weights=False, augmentation="none")
+    backbone, level, levels = backbone_of(classifier), 0, {}
+    if row.family == "resnet":
+        for layer in backbone.layers:
+            if found := re.match(r"stack(\d)", layer.name):
+                level = int(found[1]) + 1
+            elif level:
+                level = len(row.architecture["stackwise_num_blocks"]) + 1
+            levels |= {id(weight): level for weight in layer.trainable_variables}
+    else:
+        levels |= {id(weight): 0 for weight in backbone.layers[1].trainable_variables}
+        for level, block in enumerate(blocks_of(backbone), 1):
+            levels |= {id(weight): level for weight in block.trainable_variables}
+    top = 1 + (len(row.architecture["stackwise_num_blocks"]) if row.family == "resnet" else level)
+    expected = [top - levels.get(id(weight), top) for weight in classifier.trainable_variables]
+    assert depths_below_head(classifier) == expected and max(expected) == top
 
 
 def test_label_smoothing_is_keras_on_one_hot_labels():

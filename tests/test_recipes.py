@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+from conftest import BACKEND
 from conftest import files_below
 
 import keras_dogs
@@ -15,8 +16,10 @@ from keras_dogs.config import DataConfig
 from keras_dogs.config import TrainConfig
 from keras_dogs.errors import UserError
 from keras_dogs.loaders.batches import TrainingBatches
+from keras_dogs.predictions import Predictions
 from keras_dogs.recipes import RECIPES
 from keras_dogs.records import RunRecord
+from keras_dogs.scoring import score_logits
 from keras_dogs.training import fine_tune
 
 
@@ -64,19 +67,68 @@ def test_settings_are_the_familys(preset, family):
     assert (recipe.epochs, recipe.batch_size, recipe.learning_rate, recipe.weight_decay) == wanted
 
 
-def test_a_sweep_keeps_all_runs_and_takes_the_best_on_validation(dogs, tmp_path, monkeypatch):
+def test_a_sweep_keeps_all_runs_and_takes_the_best_on_validation(dogs, tmp_path, monkeypatch, capsys):
+    scored = []
+    evaluate = training.evaluate_classifier
+    monkeypatch.setattr(training, "evaluate_classifier", lambda *told: scored.append(told[-1]) or evaluate(*told))
     run = fine_tune(config_for(dogs, tmp_path / "run", learning_rate="sweep", epochs=2))
-    parts = {part.name: RunRecord.load(part / "record.json") for part in (tmp_path / "run" / "sweep").iterdir()}
+    assert scored == ["Scoring test"], "the test split is scored once, whatever the number of rates"
+    sweep = tmp_path / "run" / "sweep"
+    parts = {part.name: RunRecord.load(part / "record.json") for part in sweep.iterdir()}
     assert sorted(map(float, parts)) == [0.00033, 0.001, 0.003]
+    assert all(record.test is None for record in parts.values())
     best = max(parts.values(), key=lambda record: (record.validation.top1_accuracy, -record.validation.loss))
-    assert RunRecord.load(tmp_path / "run" / "record.json") == best == run.record
+    record = RunRecord.load(tmp_path / "run" / "record.json")
+    assert record == run.record and record.validation == best.validation and record.best_epoch == best.best_epoch
+    assert [row["learning_rate"] for row in record.sweep] == [0.00033, 0.001, 0.003]
+    found = Predictions.load(tmp_path / "run")
+    assert record.test == score_logits(found.logits, found.labels) and len(found.validation.names) == 3
+    with pytest.raises(UserError, match="a rate of a sweep is scored on validation alone"):
+        Predictions.load(sweep / "0.001")
     assert keras_dogs.load_classifier(tmp_path / "run" / "model.keras") and not files_below(tmp_path)[0].startswith(".")
+    is_at_edge = record.config["learning_rate"] != 0.001
+    assert ("lies at the edge of those that were tried" in capsys.readouterr().err) is is_at_edge
     monkeypatch.setattr(training, "_rates_to_try", lambda config: [1e-3])
     again = config_for(dogs, tmp_path / "run", learning_rate="sweep", epochs=1, overwrite=True)
     assert fine_tune(again).record.config["epochs"] == 1
     with pytest.raises(UserError, match="sweep: chooses on the validation split"):
         data = DataConfig(dataset=str(dogs), validation_fraction=0)
         fine_tune(config_for(dogs, tmp_path / "other", learning_rate="sweep", data=data))
+
+
+def test_a_rate_that_diverges_ranks_last(dogs, tmp_path, monkeypatch):
+    """It is named, not tried again by --resume, and the best of the others is taken."""
+    monkeypatch.setattr(training, "_rates_to_try", lambda config: [1e30, 1e-3])
+    told = dict(learning_rate="sweep", epochs=1, preset="vit_nano")
+    run = fine_tune(config_for(dogs, tmp_path / "run", **told))
+    assert run.record.config["learning_rate"] == 1e-3 and run.record.test.num_pictures == 9
+    (bad,) = (row for row in run.record.sweep if "error" in row)
+    assert bad["learning_rate"] == 1e30 and "not finite" in bad["error"]
+    assert files_below(tmp_path / "run" / "sweep")[:2] == ["0.001", "0.001/checkpoints"]
+    (tmp_path / "run" / "record.json").unlink()
+    config = {**config_for(dogs, tmp_path / "run", **told).to_plain(), "fingerprint": None, "backend": BACKEND}
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    tried = []
+    monkeypatch.setattr(training, "_train", lambda config, *rest: tried.append(config.learning_rate))
+    again = fine_tune(config_for(dogs, tmp_path / "run", resume=True, **told)).record
+    assert (again.test, again.sweep) == (run.record.test, run.record.sweep) and not tried
+    monkeypatch.undo()
+    monkeypatch.setattr(training, "_rates_to_try", lambda config: [1e30, 1e35])
+    with pytest.raises(UserError, match="every rate diverged"):
+        fine_tune(config_for(dogs, tmp_path / "none", **told))
+    assert not (tmp_path / "none").exists()
+
+
+def test_patience_needs_a_validation_split(dogs, tmp_path):
+    with pytest.raises(UserError, match="--patience 2: dogs.* has no validation split"):
+        data = DataConfig(dataset=str(dogs), validation_fraction=0)
+        fine_tune(config_for(dogs, tmp_path / "run", patience=2, data=data))
+    assert not (tmp_path / "run").exists()
+
+
+def test_pictures_that_an_epoch_leaves_out_are_counted(dogs, tmp_path, capsys):
+    fine_tune(config_for(dogs, tmp_path / "run", epochs=1, batch_size=4))
+    assert "an epoch takes 12 of the 15 training images" in capsys.readouterr().err
 
 
 def test_early_stopping(dogs, tmp_path):
