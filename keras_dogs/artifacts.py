@@ -6,11 +6,11 @@ import io
 import json
 import os
 import shlex
-import shutil
 from pathlib import Path
 
 import filelock
 
+from keras_dogs import ownership
 from keras_dogs.errors import NO_SPACE
 from keras_dogs.errors import Interrupted
 from keras_dogs.errors import UserError
@@ -20,7 +20,15 @@ RECORD, MODEL, HISTORY, STEPS, PREDICTIONS = "record.json", "model.keras", "hist
 CHECKPOINTS, LAST, SWEEP = "checkpoints", "last.keras", "sweep"
 # There while the run is not finished: what it was told, for `--resume`.
 CONFIG = "config.json"
-LOCK, _TEMPORARY = ".lock", ".tmp-"
+LOCK, _TEMPORARY = ownership.LOCK, ownership.TEMPORARY
+TRAIN = "train"
+# What a run may have in its folder; each rate of a sweep has a manifest of its own.
+_FILES = (
+    *(RECORD, MODEL, HISTORY, STEPS, PREDICTIONS, CONFIG),
+    *(f"{CHECKPOINTS}/{name}" for name in (LAST, "step-*", "best-*.keras", "head/step-*", "head/best-*.keras")),
+    f"{SWEEP}/failures.json",
+    "tensorboard/*",
+)
 
 
 def choose_output(output: Path | None, default_name: str, overwrite: bool, resume: bool = False) -> Path:
@@ -45,10 +53,20 @@ def choose_output(output: Path | None, default_name: str, overwrite: bool, resum
         if found is None:
             raise UserError(f"--resume: no unfinished run {first}; say which with --output")
         return found
-    if not output.exists() or (output.is_dir() and all(_is_nothing(path) for path in output.iterdir())):
+    is_begun = output.is_dir() and (is_finished(output) or is_unfinished(output))
+    if not is_begun and output.is_dir() and all(_is_nothing(path) for path in output.iterdir()):
         return output
-    if not (is_finished(output) or is_unfinished(output)):
-        raise UserError(f"--output {output}: exists and is not a run folder; choose another --output")
+    ownership.check_output(output, TRAIN, recognise=lambda _: is_begun)
+    if not output.exists():
+        return output
+    if not is_begun and not overwrite:
+        raise UserError(
+            f"--output {output}: holds a run whose {RECORD} or {CONFIG} is missing or damaged; give --overwrite to start "
+            "again, or choose another --output"
+        )
+    if overwrite and not resume:
+        _claim(output)  # of an earlier version it has no manifest
+        ownership.refuse_strangers(output)
     if overwrite or resume:
         return output
     if is_finished(output):
@@ -59,8 +77,11 @@ def choose_output(output: Path | None, default_name: str, overwrite: bool, resum
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether a run ended there."""
-    return (folder / RECORD).is_file()
+    """Whether a run ended there: a `record.json` of another's says nothing."""
+    try:
+        return {"config", "backend", "schema_version"} <= json.loads((folder / RECORD).read_text()).keys()
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return False
 
 
 def is_unfinished(folder: Path) -> bool:
@@ -79,9 +100,15 @@ def read_config(folder: Path) -> dict | None:
 
 def _is_nothing(path: Path) -> bool:
     """What a run has that was killed before it wrote anything."""
-    return (
-        path.name == LOCK or path.name.startswith(_TEMPORARY) or (path.name == CHECKPOINTS and not any(path.iterdir()))
-    )
+    is_empty = path.name == CHECKPOINTS and path.is_dir() and not any(path.iterdir())
+    return path.name in (LOCK, ownership.MANIFEST) or path.name.startswith(_TEMPORARY) or is_empty
+
+
+def _claim(folder: Path) -> None:
+    """Writes the manifest of a run, and those of the rates of a sweep that an earlier version made."""
+    for part in (folder, *(path for path in (folder / SWEEP).glob("*") if is_finished(path) or is_unfinished(path))):
+        if ownership.kind_of(part) is None:
+            ownership.claim(part, TRAIN, _FILES)
 
 
 @contextlib.contextmanager
@@ -98,16 +125,19 @@ def run_folder(output: Path, config: dict, resume: bool):
     Raises:
         UserError: another process writes there, or the disk refuses, at any point inside.
     """
-    retired = _retired(output)
+    retired, is_new = _retired(output), not output.exists()
+    if retired.exists() and not (is_finished(retired) or is_unfinished(retired)):
+        raise UserError(f"{retired}: is in the way of --output {output}, and not a run folder; move it")
     try:
         if not resume and output.exists():
             with locked(output):
                 # What was put aside by a run that came to nothing is still what there is to lose.
-                shutil.rmtree(retired if _is_useful(output) else output, ignore_errors=True)
-            if output.exists():
-                output.rename(retired)
+                ownership.remove(retired if _is_useful(output) else output)
+            if output.exists() and _is_useful(output):
+                output.resolve().rename(retired)  # a link stays
         (output / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
-        with locked(output), _nothing_useless_left(output):
+        _claim(output)
+        with locked(output), _nothing_useless_left(output, is_new):
             for stale in output.rglob(f"{_TEMPORARY}*"):
                 stale.unlink()
             if not (output / CONFIG).exists():
@@ -120,7 +150,7 @@ def run_folder(output: Path, config: dict, resume: bool):
         raise UserError(f"{error.filename}: {error.strerror or error}") from error
     finally:
         if retired.exists() and not output.exists():
-            retired.rename(output)
+            retired.rename(output.resolve())
 
 
 def tidy(folder: Path) -> None:
@@ -128,7 +158,7 @@ def tidy(folder: Path) -> None:
     unused = (file for file in folder.glob(f"{CHECKPOINTS}/*") if file.name != LAST)
     for file in (*unused, *folder.rglob(f"{_TEMPORARY}*"), folder / CONFIG):
         file.unlink(missing_ok=True)
-    shutil.rmtree(_retired(folder), ignore_errors=True)
+    ownership.remove(_retired(folder))
 
 
 def _retired(output: Path) -> Path:
@@ -138,8 +168,11 @@ def _retired(output: Path) -> Path:
 
 
 @contextlib.contextmanager
-def _nothing_useless_left(folder: Path):
-    """Takes a run's folder away if the run ended before there was anything to go on from; else says how to go on."""
+def _nothing_useless_left(folder: Path, is_new: bool):
+    """Takes what a run wrote away if it ended before there was anything to go on from; else says how to go on.
+
+    A folder that was there before, empty, is left so.
+    """
     try:
         yield
     except (KeyboardInterrupt, SystemExit) as stop:
@@ -149,7 +182,9 @@ def _nothing_useless_left(folder: Path):
         raise
     finally:
         if not _is_useful(folder):
-            shutil.rmtree(folder, ignore_errors=True)
+            ownership.remove(folder)
+            if not is_new:
+                folder.mkdir(exist_ok=True)
 
 
 def _is_useful(folder: Path) -> bool:

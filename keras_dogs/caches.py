@@ -1,8 +1,13 @@
-"""The user's cache folder: what is decoded, downloaded or compiled once for all runs. Anything in it may be removed."""
+"""The user's cache folder: what is decoded, downloaded or compiled once for all runs.
+
+What we keep there may be removed at any time. What else lies in the folder is the user's: files of ours are known by
+their names, downloads by a manifest.
+"""
 
 import contextlib
 import json
 import os
+import re
 import shutil
 import time
 from pathlib import Path
@@ -11,9 +16,14 @@ from typing import NamedTuple
 import filelock
 import platformdirs
 
+from keras_dogs import ownership
 from keras_dogs.errors import UserError
 
 _VARIABLE = "KERAS_DOGS_CACHE"
+_DOWNLOADS = "npz"
+# Names that nobody else gives: a hash of the pictures; what JAX calls a compiled program; where XLA keeps its choices.
+_CANVASES = r"[0-9a-f]{24}\.(json|canvases|partial|lock)"
+_COMPILED = r".+-[0-9a-f]{64}-(cache|atime)|xla_gpu_\w+_cache_dir"
 
 
 class Entry(NamedTuple):
@@ -60,8 +70,8 @@ def entries(older_than: float = 0.0) -> list[Entry]:
         older_than: float. Only what was not used for so many days.
     """
     found = [_entry("canvases", _name(files[0]), files) for files in _canvases()]
-    found += [_entry("npz", file.name, (file,)) for file in _in("npz")]
-    compiled = _in("compiled")
+    found += [_entry("npz", file.name, (file,)) for file in _in("npz") if _is_download(file)]
+    compiled = [file for file in _in("compiled") if re.fullmatch(_COMPILED, file.name)]
     found.append(_entry("compiled", f"{len(compiled)} programs", tuple(compiled)))
     before = time.time() - older_than * 86_400
     return sorted(
@@ -87,6 +97,19 @@ def remove(old: list[Entry]) -> list[str]:
     return left
 
 
+def keep_download(name: str) -> None:
+    """Notes that a file among the downloads, or its unfinished part, is ours before it is there."""
+    downloads = folder(_DOWNLOADS)
+    downloads.mkdir(parents=True, exist_ok=True)
+    ownership.claim(downloads, "cache", (*ownership.listed(downloads), name))
+
+
+def _is_download(file: Path) -> bool:
+    """Whether it was fetched by us; in this system's own place for our cache, also by an earlier version."""
+    is_own_place = folder(_DOWNLOADS) == Path(platformdirs.user_cache_dir("keras_dogs")) / _DOWNLOADS
+    return file.name in ownership.listed(folder(_DOWNLOADS)) or (is_own_place and file.suffix in (".npz", ".part"))
+
+
 def _in(kind: str) -> list[Path]:
     return sorted(folder(kind).iterdir()) if folder(kind).is_dir() else []
 
@@ -95,7 +118,7 @@ def _canvases() -> list[tuple[Path, ...]]:
     """The files of each, its description first where it is whole."""
     by_stem: dict[str, list[Path]] = {}
     for file in _in("canvases"):
-        if file.suffix != ".lock":
+        if re.fullmatch(_CANVASES, file.name) and file.suffix != ".lock":
             by_stem.setdefault(file.stem, []).append(file)
     return [tuple(sorted(files, key=lambda file: file.suffix != ".json")) for files in by_stem.values()]
 

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from keras_dogs import artifacts
 from keras_dogs import children
+from keras_dogs import ownership
 from keras_dogs import plan
 from keras_dogs import progress
 from keras_dogs import results
@@ -25,7 +26,7 @@ from keras_dogs.errors import write_error
 from keras_dogs.plan import PlannedRun
 from keras_dogs.records import RunRecord
 
-LOGS = "logs"
+LOGS = results_page.LOGS
 _SECONDS_TO_SAVE = 120.0  # for a child that is told to stop
 _SECONDS_BETWEEN_LOOKS = 0.2
 
@@ -40,12 +41,13 @@ def compare_runs(config: CompareConfig) -> dict:
         UserError: nothing can be compared; or the disk refuses.
         Interrupted: Ctrl-C or SIGTERM; the same command goes on.
     """
-    _check_output(config.output)
+    ownership.check_output(config.output, results_page.COMPARE, results_page.is_of_earlier_version)
     if config.pair or config.presets:
         plan.check(config)
     try:
         config.output.mkdir(parents=True, exist_ok=True)
         with artifacts.locked(config.output, "comparison runs"):
+            results_page.claim(config.output)
             return _compare(config)
     except OSError as error:
         raise write_error(config.output, error) from error
@@ -60,14 +62,6 @@ def _compare(config: CompareConfig) -> dict:
     found = results.collect(config, planned, errors)
     results_page.write_report(found, config.output)
     return found
-
-
-def _check_output(output: Path) -> None:
-    ours = {plan.RUNS, LOGS, results.FILE, artifacts.LOCK}
-    if output.exists() and not output.is_dir():
-        raise UserError(f"--output {output}: is a file; choose a folder")
-    if output.is_dir() and any(output.iterdir()) and not ours & {path.name for path in output.iterdir()}:
-        raise UserError(f"--output {output}: exists and holds no comparison; choose another --output")
 
 
 def _epochs(config: CompareConfig) -> dict | None:

@@ -7,6 +7,7 @@ from typing import Literal
 
 import tyro
 
+from keras_dogs import ownership
 from keras_dogs import pairs
 from keras_dogs import recipes
 from keras_dogs.errors import UserError
@@ -335,8 +336,10 @@ class EvaluateConfig:
         for flag in ("against", "overlap_list"):
             if getattr(self, flag) and not self.output:
                 raise UserError(f"--{flag.replace('_', '-')}: is for the page; give --output, too")
-        if self.output and self.output.exists() and not (self.output.is_dir() and not any(self.output.iterdir())):
-            raise UserError(f"--output {self.output}: exists; choose another --output")
+        if self.output:
+            ownership.check_output(self.output, "evaluate")
+            if self.output.is_dir() and any(self.output.iterdir()):
+                raise UserError(f"--output {self.output}: exists; choose another --output")
         _require(self.batch_size > 0, "--batch-size", self.batch_size, "positive")
         _require(self.image_size is None or self.image_size > 0, "--image-size", self.image_size, "positive")
         _require(0 <= self.max_unreadable <= 1, "--max-unreadable", self.max_unreadable, "between 0 and 1")
@@ -435,7 +438,7 @@ class DrawConfig:
     """Write drawn dogs as picture files: train/<breed>/ and test/<breed>/."""
 
     output: Path = Path("drawn_dogs")
-    """The folder to write; must not exist."""
+    """The folder to write; must not exist, or be empty."""
     train_pictures: int = 60
     """Pictures a breed in train/."""
     test_pictures: int = 25

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +11,7 @@ from keras_dogs import artifacts
 from keras_dogs import comparison
 from keras_dogs import figures
 from keras_dogs import intervals
+from keras_dogs import ownership
 from keras_dogs import pages
 from keras_dogs import scoring
 from keras_dogs.predictions import Predictions
@@ -48,17 +48,8 @@ def write_page(folder: Path, subject: Subject, against: dict[str, Predictions], 
         against: dict of name to `Predictions` of the same pictures by others: the untouched head, a linear probe.
         overlap_list: Path or `None`. A list of pretraining files.
     """
-    folder = folder.resolve()  # `.` has no name
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
+    with ownership.new_folder(folder, "evaluate") as partial:
         _write(partial, subject, against, overlap_list)
-        if folder.exists():
-            folder.rmdir()  # empty, or it was refused
-        partial.rename(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _write(folder: Path, subject: Subject, against: dict, overlap_list: Path | None) -> None:

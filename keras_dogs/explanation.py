@@ -10,6 +10,7 @@ from keras import ops
 
 from keras_dogs import figures
 from keras_dogs import models
+from keras_dogs import ownership
 from keras_dogs import tracing
 from keras_dogs.datasets import display_name
 from keras_dogs.datasets.pictures import UnreadablePicture
@@ -19,6 +20,9 @@ from keras_dogs.errors import UserError
 from keras_dogs.inference import class_names_of
 from keras_dogs.scoring import log_softmax
 from keras_dogs.weights.own_models import family_of
+
+
+EXPLAIN = "explain"
 
 
 class Explanation(NamedTuple):
@@ -187,13 +191,26 @@ def explain_files(classifier: keras.Model, pictures: list[Path], folder: Path):
     Args:
         classifier: `keras.Model`.
         pictures: list of Path.
-        folder: Path. Is made.
+        folder: Path. Is made. What is in it and is not of an earlier explanation is not replaced.
+
+    Raises:
+        UserError: a picture cannot be read, or a file of another's is in the way.
     """
+    names = _names_of_figures(pictures)
+    ownership.check_output(folder, EXPLAIN)
     folder.mkdir(parents=True, exist_ok=True)
-    for number, file in enumerate(pictures):
+    ownership.check_replaceable(folder, names)
+    ownership.claim(folder, EXPLAIN, (*ownership.listed(folder), *names))
+    for file, name in zip(pictures, names):
         found = explain_picture(classifier, file)
-        stem = file.stem if [each.stem for each in pictures].count(file.stem) == 1 else f"{number:03d}-{file.stem}"
-        drawn = folder / f"{stem}.png"
         title = f"{display_name(found.class_name)}, {found.probability:.0%}"
-        figures.draw_explanation(found.canvas, found.heat, f"{title} ({found.method})", drawn)
-        yield file, found, drawn
+        figures.draw_explanation(found.canvas, found.heat, f"{title} ({found.method})", folder / name)
+        yield file, found, folder / name
+
+
+def _names_of_figures(pictures: list[Path]) -> list[str]:
+    """The name of each picture's figure; with its number where two pictures are called alike."""
+    stems = [file.stem for file in pictures]
+    return [
+        f"{stem}.png" if stems.count(stem) == 1 else f"{number:03d}-{stem}.png" for number, stem in enumerate(stems)
+    ]

@@ -260,6 +260,7 @@ _FIGURES = {
     "calibration": _draw_calibration,
     "confusion": _draw_confusion,
 }
+NAMES = tuple(_FIGURES)
 
 
 def _finished(results: dict) -> list[dict]:

@@ -2,11 +2,14 @@
 
 import json
 import shutil
+import tempfile
 from pathlib import Path
 
 from keras_dogs import artifacts
 from keras_dogs import network
+from keras_dogs import ownership
 from keras_dogs import pages
+from keras_dogs import plan
 from keras_dogs import results
 from keras_dogs import results_figures
 from keras_dogs.datasets import display_name
@@ -16,8 +19,27 @@ from keras_dogs.errors import UserError
 from keras_dogs.pages import table
 from keras_dogs.records import PROSE
 
-FIGURES, PICTURES = "figures", "pictures"
+COMPARE = "compare"
+FIGURES, PICTURES, LOGS = "figures", "pictures", "logs"
 _THUMBNAIL = 112
+_REPORT = (results.FILE, "report.md", "report.html", f"{LOGS}/*.log")  # runs have manifests of their own
+
+
+def is_of_earlier_version(folder: Path) -> bool:
+    """Whether a folder without a manifest holds a comparison, finished or begun."""
+    try:
+        return {"made_with", "verdicts"} <= json.loads((folder / results.FILE).read_text()).keys()
+    except (OSError, ValueError, AttributeError, RecursionError):
+        runs = list((folder / plan.RUNS).glob("*"))
+        return bool(runs) and all(artifacts.is_finished(run) or artifacts.is_unfinished(run) for run in runs)
+
+
+def claim(folder: Path) -> None:
+    """Marks a folder as a comparison's; of one of an earlier version, the figures that it drew are ours, too."""
+    if ownership.kind_of(folder) is None:
+        drawn = [f"{FIGURES}/{name}{suffix}.svg" for name in results_figures.NAMES for suffix in results_figures.THEMES]
+        was_there = is_of_earlier_version(folder)
+        ownership.claim(folder, COMPARE, (*_REPORT, *(drawn if was_there else ())))
 
 
 def write_report(found: dict, folder: Path) -> None:
@@ -25,21 +47,39 @@ def write_report(found: dict, folder: Path) -> None:
 
     Args:
         found: dict.
-        folder: Path. An earlier report there is replaced.
+        folder: Path. An earlier report of ours there is replaced; nothing else is.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    artifacts.write_bytes(folder / results.FILE, (json.dumps(found, indent=1) + "\n").encode())
-    partial = folder / ".figures"
-    shutil.rmtree(partial, ignore_errors=True)
-    drawn = results_figures.draw_all(found, partial)
-    shutil.rmtree(folder / FIGURES, ignore_errors=True)
-    partial.rename(folder / FIGURES)
-    shutil.rmtree(folder / PICTURES, ignore_errors=True)
-    shown = _save_pictures(found, folder)
-    text = report(found, drawn, shown)
-    artifacts.write_bytes(folder / "report.md", text.encode())
-    html = pages.to_html(text, folder, "ViT and ResNet, JAX, TensorFlow and PyTorch")
-    artifacts.write_bytes(folder / "report.html", html.encode())
+    claim(folder)
+    for stale in folder.glob(f"{ownership.TEMPORARY}*/"):  # of a report that was killed
+        shutil.rmtree(stale, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=ownership.TEMPORARY, dir=folder) as made:
+        drawn = results_figures.draw_all(found, Path(made) / FIGURES)
+        shown = _save_pictures(found, Path(made))
+        text = report(found, drawn, shown)
+        files = {
+            results.FILE: json.dumps(found, indent=1) + "\n",
+            "report.md": text,
+            "report.html": pages.to_html(text, Path(made), "ViT and ResNet, JAX, TensorFlow and PyTorch"),
+        }
+        for name, content in files.items():
+            (Path(made) / name).write_text(content)
+        _replace(folder, Path(made))
+
+
+def _replace(folder: Path, made: Path) -> None:
+    """Puts the files of a report in place of those of the one before."""
+    before = ownership.listed(folder)
+    names = [path.relative_to(made).as_posix() for path in made.rglob("*") if path.is_file()]
+    ownership.check_replaceable(folder, names)
+    ownership.claim(folder, COMPARE, (*before, *names))
+    for name in names:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (made / name).replace(folder / name)
+    for name in before:
+        if name.startswith((f"{FIGURES}/", f"{PICTURES}/")) and name not in names:
+            (folder / name).unlink(missing_ok=True)
+    ownership.claim(folder, COMPARE, (*_REPORT, *names))
 
 
 def report(found: dict, drawn: list[str], shown: dict[str, str]) -> str:
@@ -363,7 +403,7 @@ def _points(share: float) -> str:
 
 
 def _save_pictures(found: dict, folder: Path) -> dict[str, str]:
-    """Thumbnails of the pictures that are shown, where the dataset is at hand."""
+    """Saves thumbnails of the pictures that are shown, where the dataset is at hand."""
     names = [row["picture"] for row in found["pictures"]]
     run = next((run for run in found["runs"] if "error" not in run), None)
     if not names or run is None:

@@ -189,7 +189,10 @@ def test_a_finished_run_is_not_overwritten(command, work, dogs, run_folder):
 def test_a_folder_that_is_no_run_is_never_replaced(command, work, dogs):
     (work / "run").mkdir()
     (work / "run" / "thesis.txt").write_text("years of work")
-    refused(command("train", "--dataset", dogs, "--output", "run", "--overwrite", *QUICK), "not a run folder")
+    refused(
+        command("train", "--dataset", dogs, "--output", "run", "--overwrite", *QUICK),
+        "what keras_dogs.train did not make",
+    )
     assert (work / "run" / "thesis.txt").read_text() == "years of work"
 
 

@@ -313,7 +313,7 @@ def test_names_are_no_html(tmp_path):
 def test_a_folder_of_something_else_is_left_alone(command, tmp_path):
     (tmp_path / "letters.txt").write_text("dear")
     status, _, err = command("compare", "--pair", "embedded", "--output", tmp_path)
-    assert status == 2 and "exists and holds no comparison" in err
+    assert status == 2 and "exists and holds what keras_dogs.compare did not make" in err
     assert [path.name for path in tmp_path.iterdir()] == ["letters.txt"]
 
 
@@ -480,7 +480,7 @@ def test_a_full_disk_is_one_line(command, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(results_page.artifacts, "write_bytes", full)
+    monkeypatch.setattr(results_page, "_replace", full)
     status, _, err = command("compare", "--from", tmp_path / "none", "--output", tmp_path / "out")
     assert status == 2 and "free some space or choose another --output" in err and err.count("\n") == 1
 

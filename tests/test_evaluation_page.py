@@ -77,7 +77,7 @@ def test_what_is_wrong_is_one_line_and_nothing_is_written(command, run_folder, t
     page = ("--output", tmp_path / "page")
     for arguments, words in (
         ((run_folder, "--against", run_folder), "--against: is for the page; give --output"),
-        ((run_folder, "--output", tmp_path / "run"), "exists; choose another --output"),
+        ((run_folder, "--output", tmp_path / "run"), "choose another --output"),
         ((tmp_path / "run", "--saved"), "damaged"),
         ((run_folder, "--against", tmp_path, *page), "no predictions.npz there"),
         ((run_folder, "--overlap-list", tmp_path / "list.txt", *page), "names no file"),

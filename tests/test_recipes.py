@@ -104,7 +104,7 @@ def test_a_rate_that_diverges_ranks_last(dogs, tmp_path, monkeypatch):
     assert run.record.config["learning_rate"] == 1e-3 and run.record.test.num_pictures == 9
     (bad,) = (row for row in run.record.sweep if "error" in row)
     assert bad["learning_rate"] == 1e30 and "not finite" in bad["error"]
-    assert files_below(tmp_path / "run" / "sweep")[:2] == ["0.001", "0.001/checkpoints"]
+    assert [path.name for path in (tmp_path / "run" / "sweep").glob("*/")] == ["0.001"]
     (tmp_path / "run" / "record.json").unlink()
     config = {**config_for(dogs, tmp_path / "run", **told).to_plain(), "fingerprint": None, "backend": BACKEND}
     (tmp_path / "run" / "config.json").write_text(json.dumps(config))

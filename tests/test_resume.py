@@ -17,6 +17,7 @@ from conftest import files_below
 import keras_dogs
 from keras_dogs import artifacts
 from keras_dogs import checkpoints
+from keras_dogs import ownership
 from keras_dogs import fitting
 from keras_dogs.config import DataConfig
 from keras_dogs.config import TrainConfig
@@ -59,6 +60,7 @@ def killed_at(monkeypatch, dogs, output, save_number, when, **changes):
         patched.setattr(checkpoints.Checkpoints, "save", counted)
         # What a kill leaves behind no `finally` has cleaned.
         patched.setattr(shutil, "rmtree", lambda *args, **kwargs: None)
+        patched.setattr(ownership, "remove", lambda folder: None)
         fine_tune(config_for(dogs, output, **changes))
 
 
@@ -158,7 +160,7 @@ def test_what_is_no_run_of_ours_is_neither_resumed_nor_replaced(tmp_path, dogs):
     (tmp_path / "preset").mkdir()
     (tmp_path / "preset" / "config.json").write_text('{"model_type": "vit"}')
     for how in ("resume", "overwrite"):
-        with pytest.raises(UserError, match="not a run folder"):
+        with pytest.raises(UserError, match="what keras_dogs.train did not make"):
             fine_tune(config_for(dogs, tmp_path / "preset", **{how: True}))
     (tmp_path / "begun" / "checkpoints").mkdir(parents=True)  # killed before there was anything
     (tmp_path / "begun" / ".lock").touch()

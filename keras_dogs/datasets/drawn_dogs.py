@@ -7,7 +7,6 @@ has the same NumPy and Pillow, and never stored.
 
 import functools
 import hashlib
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ from PIL import Image
 from PIL import ImageDraw
 from PIL import ImageFilter
 
+from keras_dogs import ownership
 from keras_dogs.datasets.drawn_breeds import BREEDS
 from keras_dogs.datasets.drawn_breeds import Breed
 from keras_dogs.datasets.splits import Dataset
@@ -63,21 +63,19 @@ def write_drawn_dogs(output: Path, train_pictures: int, test_pictures: int, seed
     Raises:
         UserError: `output` exists, or the disk refuses.
     """
-    if output.exists():
-        raise UserError(f"--output {output}: exists; choose another folder")
+    ownership.check_output(output, "draw")
+    if ownership.kind_of(output):
+        raise UserError(f"--output {output}: exists and holds drawn dogs; choose another folder")
     dataset = load_drawn_dogs(seed, pictures_a_breed={"train": train_pictures, "test": test_pictures})
-    partial = output.parent / f".{output.name}.partial"
     try:
-        for part, split in (("train", dataset.train), ("test", dataset.test)):
-            for index, name in enumerate(split.names):
-                file = partial / part / name
-                file.parent.mkdir(parents=True, exist_ok=True)
-                split.read(index).save(file)
-        partial.rename(output)
+        with ownership.new_folder(output, "draw") as partial:
+            for part, split in (("train", dataset.train), ("test", dataset.test)):
+                for index, name in enumerate(split.names):
+                    file = partial / part / name
+                    file.parent.mkdir(parents=True, exist_ok=True)
+                    split.read(index).save(file)
     except OSError as error:
         raise write_error(output, error) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return len(dataset.train) + len(dataset.test)
 
 

@@ -64,6 +64,8 @@ def fetch_npz(wanted: Wanted, address: str) -> Path:
     try:
         md5 = _md5(address)
         part = cache / f"{name}.{md5 or os.getpid()}.part"
+        caches.keep_download(name)
+        caches.keep_download(part.name)
         return Path(pooch.retrieve(address, md5 and f"md5:{md5}", name, cache, downloader=_Downloader(part)))
     except Exception as error:  # urllib, http.client and pooch each raise their own kinds
         raise wanted.error(f"{address} could not be fetched: {first_line(error)}") from error

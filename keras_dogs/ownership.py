@@ -1,0 +1,169 @@
+"""Which files in a folder are ours: a manifest in each folder that we write, and nothing is replaced or removed without.
+
+A manifest lists relative paths, or patterns of them (`checkpoints/step-*.npz`). A folder in a folder of ours may have a
+manifest of its own, as a run in a comparison has.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from collections.abc import Iterable
+from pathlib import Path
+
+from keras_dogs.errors import UserError
+
+MANIFEST = ".keras_dogs.json"
+LOCK, TEMPORARY = ".lock", ".tmp-"
+_SCHEMA_VERSION = 1
+_PASSING = (MANIFEST, LOCK)  # ours in any folder
+
+
+def check_output(output: Path, made_by: str, recognise: Callable[[Path], bool] = lambda folder: False) -> None:
+    """Refuses an output folder that holds files of the user's, before anything is run.
+
+    Args:
+        output: Path. It need not exist.
+        made_by: str. The kind of folder, as manifests say it: `"train"`, `"compare"`, `"explain"`.
+        recognise: function of a folder without a manifest: whether an earlier version made it.
+
+    Raises:
+        UserError: it is a file, a broken link, or a folder with anything in it that we did not make.
+    """
+    if not output.exists():
+        if output.is_symlink():
+            raise UserError(f"--output {output}: is a link to nothing; choose another --output")
+        return
+    if not output.is_dir():
+        raise UserError(f"--output {output}: is a file; choose a folder")
+    others = [path.name for path in sorted(output.iterdir()) if not _is_passing(path)]
+    if not others or kind_of(output) == made_by or recognise(output):
+        return
+    shown = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
+    raise UserError(
+        f"--output {output}: exists and holds what keras_dogs.{made_by} did not make ({shown}); choose another --output"
+    )
+
+
+def kind_of(folder: Path) -> str | None:
+    """Which command made a folder, by its manifest; `None` where there is none."""
+    return _read(folder).get("made_by")
+
+
+def claim(folder: Path, made_by: str, files: Iterable[str]) -> None:
+    """Writes the manifest, in place of an earlier one.
+
+    Args:
+        folder: Path.
+        made_by: str. The command.
+        files: iterable of str. Paths or patterns below `folder`.
+    """
+    content = {"schema_version": _SCHEMA_VERSION, "made_by": made_by, "files": sorted(set(files))}
+    temporary = folder / f"{TEMPORARY}{MANIFEST}"
+    temporary.write_text(json.dumps(content, indent=1) + "\n")
+    temporary.replace(folder / MANIFEST)
+
+
+def listed(folder: Path) -> list[str]:
+    """What a folder's manifest lists; nothing where there is none."""
+    return _read(folder).get("files", [])
+
+
+def own_files(folder: Path) -> set[Path]:
+    """The files below a folder that manifests list, those of folders in it included, and the manifests themselves."""
+    found = {path for pattern in listed(folder) for path in folder.glob(pattern) if path.is_file()}
+    for manifest in folder.rglob(MANIFEST):
+        found.add(manifest)
+        if manifest.parent != folder:
+            found |= own_files(manifest.parent)
+    return found | {path for path in folder.rglob("*") if _is_passing(path)}
+
+
+def strangers(folder: Path) -> list[Path]:
+    """The files and links below a folder that we did not make, by name."""
+    own = own_files(folder)
+    return sorted(path for path in folder.rglob("*") if path not in own and (path.is_symlink() or not path.is_dir()))
+
+
+def refuse_strangers(output: Path) -> None:
+    """Refuses to replace a folder of ours into which the user has put something.
+
+    Raises:
+        UserError: it names the file.
+    """
+    for path in strangers(output)[:1]:
+        raise UserError(
+            f"--output {output}: holds {path.relative_to(output)}, which keras_dogs did not make and would be lost; "
+            "move it, or choose another --output"
+        )
+
+
+def remove(folder: Path) -> None:
+    """Removes the files of ours below a folder, then the folders that are empty; what is not ours stays."""
+    for path in own_files(folder):
+        path.unlink(missing_ok=True)
+    below = [path for path in folder.rglob("*") if path.is_dir() and not path.is_symlink()]
+    for path in (*sorted(below, reverse=True), folder):
+        with contextlib.suppress(OSError):  # it is not empty
+            path.rmdir()
+
+
+def check_replaceable(folder: Path, names: Iterable[str]) -> None:
+    """Refuses to write over files that are not ours in a folder that is.
+
+    Raises:
+        UserError: it names the first.
+    """
+    own = own_files(folder)
+    for path in (folder / name for name in names):
+        if (path.exists() or path.is_symlink()) and path not in own:
+            raise UserError(f"{path}: is not a file that keras_dogs made; move it, or choose another --output")
+
+
+@contextlib.contextmanager
+def new_folder(output: Path, made_by: str):
+    """Gives a folder to fill that becomes `output` at once, or leaves nothing.
+
+    Args:
+        output: Path. It does not exist, or is an empty folder; `check_output` has seen it.
+        made_by: str. For the manifest, which lists all that the block has written.
+    """
+    output = output.resolve()  # `.` has no name, and a link stays
+    output.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
+    partial.chmod(0o777 & ~_umask())
+    try:
+        yield partial
+        claim(partial, made_by, (path.relative_to(partial).as_posix() for path in partial.rglob("*") if path.is_file()))
+        if output.is_dir():
+            output.rmdir()
+        partial.rename(output)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _is_passing(path: Path) -> bool:
+    return path.name in _PASSING or path.name.startswith(TEMPORARY)
+
+
+def _read(folder: Path) -> dict:
+    """The manifest, where it is whole and of a version that is known."""
+    try:
+        found = json.loads((folder / MANIFEST).read_text())
+        is_sound = found["schema_version"] == _SCHEMA_VERSION and isinstance(found["made_by"], str)
+        # A pattern that leads out of the folder is not one of ours.
+        is_sound = is_sound and all(
+            isinstance(name, str) and name and not name.startswith("/") and ".." not in Path(name).parts
+            for name in found["files"]
+        )
+        return found if is_sound else {}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return {}
