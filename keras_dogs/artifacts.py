@@ -137,7 +137,7 @@ def run_folder(output: Path, config: dict, resume: bool):
                 output.resolve().rename(retired)  # a link stays
         (output / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
         _claim(output)
-        with locked(output), _nothing_useless_left(output, is_new):
+        with locked(output), _nothing_useless_left(output, is_new or retired.exists()):
             for stale in output.rglob(f"{_TEMPORARY}*"):
                 stale.unlink()
             if not (output / CONFIG).exists():
