@@ -61,8 +61,8 @@ def choose_output(output: Path | None, default_name: str, overwrite: bool, resum
         return output
     if not is_begun and not overwrite:
         raise UserError(
-            f"--output {output}: holds a run whose {RECORD} or {CONFIG} is missing or damaged; give --overwrite to start "
-            "again, or choose another --output"
+            f"--output {output}: holds a run whose {RECORD} or {CONFIG} is missing or damaged; give --overwrite to "
+            "start again, or choose another --output"
         )
     if overwrite and not resume:
         _claim(output)  # of an earlier version it has no manifest

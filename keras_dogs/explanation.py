@@ -21,7 +21,6 @@ from keras_dogs.inference import class_names_of
 from keras_dogs.scoring import log_softmax
 from keras_dogs.weights.own_models import family_of
 
-
 EXPLAIN = "explain"
 
 

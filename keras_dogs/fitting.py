@@ -373,8 +373,8 @@ def _say_what_is_left_out(batches: TrainingBatches, count: int, examples: str) -
     taken = len(batches) * batches.batch_size
     if taken < count:
         progress.open_console().print(
-            f"an epoch takes {taken:,} of the {count:,} training {examples}, as batches of {batches.batch_size} are whole; "
-            "which are left out changes from epoch to epoch"
+            f"an epoch takes {taken:,} of the {count:,} training {examples}, as batches of {batches.batch_size} are "
+            "whole; which are left out changes from epoch to epoch"
         )
 
 

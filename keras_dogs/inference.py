@@ -8,8 +8,9 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
-from keras_dogs.datasets.pictures import PICTURE_SUFFIXES
 from keras_dogs.datasets.pictures import UnreadablePicture
+from keras_dogs.datasets.pictures import files_in
+from keras_dogs.datasets.pictures import is_picture
 from keras_dogs.datasets.pictures import open_picture
 from keras_dogs.datasets.pictures import to_canvas
 from keras_dogs.errors import UserError
@@ -41,9 +42,7 @@ def find_pictures(patterns) -> list[Path]:
     for pattern in patterns:
         path = Path(pattern)
         if path.is_dir():
-            files = sorted(
-                file for file in path.rglob("*") if file.suffix.lower() in PICTURE_SUFFIXES and file.is_file()
-            )
+            files = sorted(filter(is_picture, files_in(path)))
         elif path.exists() or not glob.has_magic(pattern):
             files = [path]
         else:

@@ -1,8 +1,8 @@
 """Confidence intervals and tests of scores, in closed form, in NumPy and SciPy.
 
-`benchmarks/statistics.py` measures, on simulated data whose truth is known, how often each interval covers it and how
-often each test is wrong; `docs/statistics.md` has the table. A mean loss has no interval here: a few wrong answers carry
-it, and none that was tried (bootstrap, Student's t, Johnson's) covered the truth in 93 % of data sets.
+`benchmarks/statistical_claims.py` measures, on simulated data whose truth is known, how often each interval covers it
+and how often each test is wrong; `docs/statistics.md` has the table. A mean loss has no interval here: a few wrong
+answers carry it, and none that was tried (bootstrap, Student's t, Johnson's) covered the truth in 93 % of data sets.
 """
 
 import numpy as np

@@ -1,4 +1,4 @@
-"""Which files in a folder are ours: a manifest in each folder that we write, and nothing is replaced or removed without.
+"""Which files in a folder are ours: each folder that we write has a manifest, and nothing else is replaced or removed.
 
 A manifest lists relative paths, or patterns of them (`checkpoints/step-*.npz`). A folder in a folder of ours may have a
 manifest of its own, as a run in a comparison has.

@@ -14,7 +14,10 @@ PROSE = {"jax": "JAX", "tensorflow": "TensorFlow", "torch": "PyTorch"}
 
 @dataclasses.dataclass(frozen=True)
 class DatasetRecord:
-    """What was trained and scored on; `num_unreadable` pictures of it were left out and are listed in `unreadable`."""
+    """What was trained and scored on; `num_unreadable` pictures of it were left out and are listed in `unreadable`.
+
+    `pool` is a digest of the pictures that trained or validated, whichever did what; empty in runs of version 0.1.0.
+    """
 
     name: str
     fingerprint: str
@@ -24,6 +27,7 @@ class DatasetRecord:
     num_classes: int
     num_unreadable: int = 0
     unreadable: list[str] = dataclasses.field(default_factory=list)
+    pool: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,8 +97,8 @@ class RunRecord:
         best_epoch: int. The epoch, from 1, whose weights were kept; chosen on validation.
         validation: `Scores` or `None`, of the weights that were kept; `None` without a validation split.
         test: `Scores` of the weights that were kept; `None` for a rate of a sweep, which validation alone scores.
-        sweep: list of dict. Of `--learning-rate sweep`: each rate with its validation top-1 accuracy and loss, or why it
-            failed.
+        sweep: list of dict. Of `--learning-rate sweep`: each rate with its validation top-1 accuracy and loss, or why
+            it failed.
     """
 
     command: str

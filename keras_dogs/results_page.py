@@ -154,15 +154,16 @@ def _accuracy(found: dict, drawn: list[str]) -> str:
     text = "\n## Accuracy on the test split\n" + _figure("accuracy", "Accuracy by model and backend", drawn)
     text += "\n" + table(header, rows)
     text += (
-        "\nMeans over seeds. The interval is over pictures (Clopper and Pearson's; over several seeds Korn and Graubard's): "
-        "how much is due to which pictures were tested. How far the seeds lie apart is how much is due to luck in "
-        "training.\n"
+        "\nMeans over seeds. The interval is over pictures (Clopper and Pearson's; over several seeds Korn and "
+        "Graubard's): how much is due to which pictures were tested. How far the seeds lie apart is how much is due "
+        "to luck in training.\n"
     )
     if found["between_models"]:
         text += "\n### One model against the other\n\n" + _pair_table(found)
         text += "\nOn one backend with one seed: McNemar's exact test on the pictures that only one of the two names "
         text += "rightly, and Bonett and Price's 95 % interval of the difference. A difference of two runs counts as "
-        text += "significant where both say so. *Right alone*: pictures that only the first, and that only the second names rightly.\n"
+        text += "significant where both say so. *Right alone*: pictures that only the first, and that only the second "
+        text += "names rightly.\n"
     return text
 
 
@@ -225,8 +226,8 @@ def _same_on_backends(found: dict, drawn: list[str]) -> str:
         + "\n"
         + table(header, rows)
         + "\nBatches, crops and starting weights are the same on each backend; kernels round differently, and training "
-        "makes rounding grow. *Gap of loss*: the difference of the training losses of one step, nats. *p* is of accuracy: of "
-        "one seed McNemar's exact test, of several a t-test over pictures and seeds, adjusted by Holm for all rows.\n"
+        "makes rounding grow. *Gap of loss*: the difference of the training losses of one step, nats. *p* is of accuracy: "
+        "of one seed McNemar's exact test, of several a t-test over pictures and seeds, adjusted by Holm for all rows.\n"
     )
 
 

@@ -106,8 +106,8 @@ _BOUNDS = (-4.0, 4.0)  # of the logarithm
 def fit_temperature(logits, labels) -> Temperature:
     """Fits what logits are to be divided by for the least cross-entropy (arXiv 1706.04599, section 4.2).
 
-    It is to be fitted on validation pictures; accuracy does not change. There is none with fewer than 100 pictures, where
-    the fit runs to its bound (as with no wrong answer), or where the cross-entropy of held-out folds does not fall.
+    It is to be fitted on validation pictures; accuracy does not change. There is none with fewer than 100 pictures,
+    where the fit runs to its bound (as with no wrong answer), or where the cross-entropy of held-out folds does not fall.
 
     Args:
         logits: float array `(num_pictures, num_classes)`.
@@ -120,7 +120,7 @@ def fit_temperature(logits, labels) -> Temperature:
     if fitted is None:
         return Temperature(
             None,
-            "the fit on the validation pictures has no minimum: they are answered too well, or no better than by chance",
+            "the fit on validation has no minimum: its pictures are answered too well, or no better than by chance",
         )
     before, after = (0.0, 0.0)
     for fold in range(_FOLDS):

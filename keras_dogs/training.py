@@ -318,7 +318,8 @@ def _choose_rate(runs: dict[float, Run], failures: dict[float, str]) -> tuple[fl
     if len(runs) > 1 and best in (rates[0], rates[-1]):
         beyond = best / 3 if best == rates[0] else best * 3
         console.print(
-            f"learning rate {best:g} lies at the edge of those that were tried; --learning-rate {beyond:.2g} may be better"
+            f"learning rate {best:g} lies at the edge of those that were tried; --learning-rate {beyond:.2g} may be "
+            "better"
         )
     return best, sorted(rows, key=lambda row: row["learning_rate"])
 
@@ -455,6 +456,8 @@ def _announce(config, recipe, dataset, pictures, classifier) -> None:
         f"{len(dataset.class_names)} classes, "
         f"{len(pictures.train):,} train / {num_validation:,} validation / {len(pictures.test):,} test pictures"
     )
+    for note in dataset.notes:
+        console.print(f"{dataset.name}: {note}")
     console.print(
         f"{backend.PROSE[backend.name()]} on {backend.describe_device(devices.current().num_devices)}; recipe "
         + recipes.in_words({**recipe._asdict(), "recipe": recipes.name_of(config)})
@@ -465,6 +468,7 @@ def _describe_dataset(dataset: Dataset, pictures: Pictures) -> DatasetRecord:
     return DatasetRecord(
         name=dataset.name,
         fingerprint=dataset.fingerprint,
+        pool=dataset.pool,
         num_train=len(pictures.train),
         num_validation=len(pictures.validation) if pictures.validation else 0,
         num_test=len(pictures.test),

@@ -3,6 +3,7 @@ import shutil
 import numpy as np
 import pytest
 from conftest import BACKEND
+from conftest import SHARED
 from PIL import Image
 from scipy.io import savemat
 from scipy.optimize import minimize
@@ -155,7 +156,7 @@ def test_official_layout(tmp_path, kind):
 
 
 def test_official_list_that_names_a_missing_picture(tmp_path):
-    pictures(tmp_path / "Images", {"a": 2})
+    pictures(tmp_path / "Images", {"a": 2, "b": 2})
     (tmp_path / "lists").mkdir()
     (tmp_path / "lists" / "train_list.txt").write_text("a/0.png\n")
     (tmp_path / "lists" / "test_list.txt").write_text("a/9.png\n")
@@ -170,7 +171,7 @@ def test_official_list_that_names_a_missing_picture(tmp_path):
         (lambda path: path.mkdir(), "the folder is empty"),
         (lambda path: (path / "notes").mkdir(parents=True), "no pictures found"),
         (lambda path: pictures(path, {"akita": 5, "basset": 1}), "class 'basset' has one picture"),
-        (lambda path: pictures(path / "train", {"akita": 5}), "no test/"),
+        (lambda path: pictures(path / "train", {"akita": 5, "pug": 5}), "no test/"),
     ],
 )
 def test_folders_that_cannot_be_used(tmp_path, build, message):
@@ -181,20 +182,20 @@ def test_folders_that_cannot_be_used(tmp_path, build, message):
 
 
 def test_test_folder_with_a_class_of_its_own(tmp_path):
-    pictures(tmp_path / "train", {"akita": 2})
+    pictures(tmp_path / "train", {"akita": 2, "pug": 2})
     pictures(tmp_path / "test", {"basset": 2})
     with pytest.raises(UserError, match="class 'basset' is in test/ but not in train/"):
         load_dataset(str(tmp_path))
 
 
 def test_one_training_picture_in_a_split_folder(tmp_path):
-    pictures(tmp_path / "train", {"akita": 2, "basset": 1})
-    pictures(tmp_path / "test", {"akita": 2, "basset": 1})
+    pictures(tmp_path / "train", {"akita": 2, "pug": 2, "basset": 1})
+    pictures(tmp_path / "test", {"akita": 2, "pug": 2, "basset": 1})
     with pytest.raises(UserError, match="class 'basset' has one picture to train on"):
         load_dataset(str(tmp_path))
     shutil.rmtree(tmp_path / "train" / "basset")
     shutil.rmtree(tmp_path / "test" / "basset")
-    assert len(load_dataset(str(tmp_path)).train) == 1
+    assert len(load_dataset(str(tmp_path)).train) == 2
 
 
 def test_misspelt_dataset_name():
@@ -207,3 +208,106 @@ def test_display_names():
     assert display_name("n02088364-beagle") == "Beagle"
     assert display_name("amberwick") == "Amberwick"
     assert display_name("new-type") == "New-type"
+
+
+# What careful strangers found in folders
+
+
+def test_a_folder_that_is_one_level_too_high_is_refused(tmp_path):
+    """Its one class would be scored 100 %."""
+    for folder, hint in (
+        (tmp_path / "a", "Images"),
+        (tmp_path / "b", "dogs"),
+    ):
+        pictures(folder / hint / ("train" if hint == "dogs" else ""), {"beagle": 4, "pug": 4})
+        with pytest.raises(UserError, match=rf"all pictures are below {hint}/ .*give --dataset .*/{hint}"):
+            load_dataset(str(folder))
+    pictures(tmp_path / "c", {"beagle": 5})
+    with pytest.raises(UserError, match="one class, 'beagle'; a classifier needs two or more"):
+        load_dataset(str(tmp_path / "c"))
+
+
+def test_splits_are_found_in_any_case(tmp_path):
+    for part in ("Train", "VALID", "Testing"):
+        pictures(tmp_path / part, {"beagle": 3, "pug": 3})
+    dataset = load_dataset(str(tmp_path))
+    assert dataset.class_names == ("beagle", "pug")
+    assert [len(split) for split in (dataset.train, dataset.validation, dataset.test)] == [6, 6, 6]
+    pictures(tmp_path / "train", {"beagle": 3})
+    with pytest.raises(UserError, match="Train/ and train/ are both there"):
+        load_dataset(str(tmp_path))
+
+
+def test_what_tools_leave_is_no_class_and_no_picture(tmp_path):
+    pictures(tmp_path, {"beagle": 4, "pug": 4})
+    for folder in (".ipynb_checkpoints", "@eaDir", "__MACOSX/beagle", "beagle/.ipynb_checkpoints", "pug/@eaDir"):
+        pictures(tmp_path, {folder: 1})
+    shutil.copy(tmp_path / "beagle" / "0.png", tmp_path / "beagle" / "._0.png")
+    (tmp_path / "pug" / "Thumbs.db").write_bytes(b"")
+    dataset = load_dataset(str(tmp_path), validation_fraction=0)
+    assert dataset.class_names == ("beagle", "pug") and len(dataset.train) + len(dataset.test) == 8
+    assert not dataset.notes
+
+
+def test_files_that_are_left_out_are_counted_and_named(tmp_path):
+    """What is a picture by its first bytes is one, whatever its name."""
+    pictures(tmp_path, {"beagle": 4, "pug": 4})
+    (tmp_path / "beagle" / "0.png").rename(tmp_path / "beagle" / "no_suffix")
+    Image.open(tmp_path / "beagle" / "1.png").save(tmp_path / "beagle" / "1.jfif", "JPEG")
+    for name in ("a.heic", "b.HEIC", "notes.txt", "README"):
+        (tmp_path / "pug" / name).write_bytes(b"no picture")
+    dataset = load_dataset(str(tmp_path), validation_fraction=0)
+    names = {*dataset.train.names, *dataset.test.names}
+    assert {"beagle/no_suffix", "beagle/1.jfif"} <= names and len(names) == 9
+    (note,) = dataset.notes
+    assert "2 .heic" in note and "1 .txt" in note and "1 no suffix" in note and "convert .heic to .jpg" in note
+
+
+def test_a_class_without_test_pictures_is_said(tmp_path):
+    pictures(tmp_path / "train", {"a": 3, "b": 3, "c": 3})
+    pictures(tmp_path / "test", {"a": 1, "c": 1})
+    dataset = load_dataset(str(tmp_path))
+    assert dataset.notes == ("no test picture of: b",)
+    assert [dataset.class_names[label] for label in dataset.test.labels] == ["a", "c"]
+
+
+def test_a_picture_that_a_list_names_twice_is_taken_once(tmp_path):
+    """Else one copy would train and the other validate."""
+    pictures(tmp_path / "Images", {"a": 6, "b": 6})
+    (tmp_path / "lists").mkdir()
+    rows = [f"{breed}/{number}.png" for breed in "ab" for number in range(5)]
+    (tmp_path / "lists" / "train_list.txt").write_text("\n".join(rows + rows[:3]))
+    (tmp_path / "lists" / "test_list.txt").write_text("a/5.png\nb/5.png\n")
+    dataset = load_dataset(str(tmp_path))
+    names = dataset.train.names + dataset.validation.names
+    assert sorted(names) == sorted(rows)
+    assert dataset.notes == ("the train list names 3 of its pictures more than once; each is taken once",)
+
+
+def test_the_pool_is_the_pictures_not_their_division(tmp_path):
+    pictures(tmp_path, {"a": 10, "b": 10})
+    one, again = (load_dataset(str(tmp_path), validation_fraction=fraction) for fraction in (0.1, 0.3))
+    assert one.pool == again.pool and one.fingerprint != again.fingerprint
+    assert load_dataset(str(tmp_path), seed=1).pool != one.pool, "another test split leaves others to train on"
+
+
+CASES = SHARED / "cases"
+
+
+@pytest.mark.skipif(not CASES.is_dir(), reason="../shared is not at hand")
+@pytest.mark.parametrize(
+    ("folder", "classes", "notes"),
+    [
+        ("one_level_too_deep", None, ()),
+        ("capital_splits", ("beagle", "pug"), ()),
+        ("left_by_tools", ("beagle", "pug"), ()),
+        ("test_lacks_a_class", ("0", "180", "270", "90"), ("no test picture of: 180",)),
+    ],
+)
+def test_the_folders_that_failed(folder, classes, notes):
+    if classes is None:
+        with pytest.raises(UserError, match="Images/beagle, Images/pug"):
+            load_dataset(str(CASES / "folders" / folder))
+        return
+    dataset = load_dataset(str(CASES / "folders" / folder))
+    assert dataset.class_names == classes and dataset.notes == notes

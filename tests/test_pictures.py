@@ -6,9 +6,11 @@ import zlib
 
 import numpy as np
 import pytest
+from conftest import SHARED
 from PIL import Image
 
 from keras_dogs.datasets.pictures import UnreadablePicture
+from keras_dogs.datasets.pictures import is_picture
 from keras_dogs.datasets.pictures import open_picture
 from keras_dogs.datasets.pictures import to_canvas
 
@@ -168,3 +170,46 @@ def test_a_damaged_exif_is_a_reason_and_no_traceback(tmp_path, two_colours, exif
         assert open_picture(tmp_path / "dog.png").size == (8, 4)
     except UnreadablePicture as error:
         assert str(error) and not error.may_pass
+
+
+def ramp():
+    return np.tile(np.linspace(0, 1, 32), (32, 1))
+
+
+@pytest.mark.parametrize("most", [255, 1023, 4095, 16383, 65535])
+def test_a_picture_of_few_bits_is_not_black(tmp_path, most):
+    Image.fromarray((ramp() * most).round().astype(np.uint16)).save(tmp_path / "ramp.tif")
+    shown = np.asarray(open_picture(tmp_path / "ramp.tif"))[..., 0]
+    assert np.abs(shown - 255 * ramp()).max() <= 1
+
+
+@pytest.mark.parametrize("most", [1.0, 255.0, 65535.0])
+def test_a_float_picture_is_of_its_own_range(tmp_path, most):
+    Image.fromarray((ramp() * most).astype(np.float32)).save(tmp_path / "ramp.tif")
+    shown = np.asarray(open_picture(tmp_path / "ramp.tif"))[..., 0]
+    assert np.abs(shown - 255 * ramp()).max() <= 1
+    values = np.full((4, 4), np.nan, np.float32)
+    Image.fromarray(values).save(tmp_path / "nan.tif")
+    with pytest.raises(UnreadablePicture, match="not finite"):
+        open_picture(tmp_path / "nan.tif")
+
+
+def test_the_file_says_how_bright_white_is(tmp_path):
+    Image.fromarray(np.full((4, 4), 1000, np.uint16)).save(tmp_path / "grey.tif", tiffinfo={281: 4000})
+    assert np.asarray(open_picture(tmp_path / "grey.tif")).max() == round(255 / 4)
+
+
+def test_broken_exif_does_not_spoil_a_sound_picture(tmp_path, two_colours):
+    two_colours.save(tmp_path / "dog.png", exif=b"Exif\0\0MM\0*")
+    assert np.array_equal(np.asarray(open_picture(tmp_path / "dog.png")), np.asarray(two_colours))
+
+
+@pytest.mark.skipif(not (SHARED / "cases").is_dir(), reason="../shared is not at hand")
+def test_the_pictures_that_failed():
+    folder = SHARED / "cases" / "pictures"
+    expected = np.load(folder / "expected_ramp.npy")
+    for name in ("float_0_to_1.tif", "12_bit.tif"):
+        shown = np.asarray(open_picture(folder / name), np.int32)[..., 0]
+        assert np.abs(shown - expected).max() <= 1, name
+    assert np.asarray(open_picture(folder / "broken_exif.png")).std() > 10
+    assert is_picture(folder / "photo.jfif") and is_picture(folder / "no_suffix")

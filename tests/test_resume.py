@@ -17,8 +17,8 @@ from conftest import files_below
 import keras_dogs
 from keras_dogs import artifacts
 from keras_dogs import checkpoints
-from keras_dogs import ownership
 from keras_dogs import fitting
+from keras_dogs import ownership
 from keras_dogs.config import DataConfig
 from keras_dogs.config import TrainConfig
 from keras_dogs.errors import Interrupted

@@ -1,10 +1,13 @@
 """A folder as a dataset: `class/picture`, `train/ validation/ test/` of them, or the official Stanford layout."""
 
+import collections
 from pathlib import Path
 
 import numpy as np
 
-from keras_dogs.datasets.pictures import PICTURE_SUFFIXES
+from keras_dogs.datasets.pictures import files_in
+from keras_dogs.datasets.pictures import is_left_by_tools
+from keras_dogs.datasets.pictures import is_picture
 from keras_dogs.datasets.pictures import open_picture
 from keras_dogs.datasets.pictures import stamp_of
 from keras_dogs.datasets.splits import Dataset
@@ -52,6 +55,11 @@ def load_official_layout(path: Path) -> Dataset:
     Class names are the folder names in lower case, as TensorFlow Datasets has them.
     """
     lists = {split: _read_list(path, split) for split in ("train", "test")}
+    notes = []
+    for split, names in lists.items():
+        lists[split] = list(dict.fromkeys(names))  # twice in a list, a picture would train and validate
+        if repeated := len(names) - len(lists[split]):
+            notes.append(f"the {split} list names {repeated} of its pictures more than once; each is taken once")
     overlap = set(lists["train"]) & set(lists["test"])
     if overlap:
         raise UserError(f"--dataset {path}: {sorted(overlap)[0]} is in both the train and the test list")
@@ -61,7 +69,8 @@ def load_official_layout(path: Path) -> Dataset:
         split: _files_split(path / "Images", names, [labels[name.split("/")[0].lower()] for name in names])
         for split, names in lists.items()
     }
-    return Dataset(path.resolve().name, class_names, **splits)
+    _refuse_one_class(path, class_names)
+    return Dataset(path.resolve().name, class_names, **splits, notes=tuple(notes))
 
 
 def _read_list(path: Path, split: str) -> list[str]:
@@ -94,29 +103,42 @@ def _read_matlab_list(file: Path) -> list[str]:
 
 
 def _find_split(path: Path, names: tuple[str, ...]) -> Path | None:
-    return next((path / name for name in names if (path / name).is_dir()), None)
+    """The folder of a split, whatever the case of its name.
+
+    Raises:
+        UserError: there are two.
+    """
+    found = sorted(entry for entry in path.iterdir() if entry.is_dir() and entry.name.lower() in names)
+    if len(found) > 1:
+        raise UserError(f"--dataset {path}: {found[0].name}/ and {found[1].name}/ are both there; keep one of them")
+    return found[0] if found else None
 
 
 def _load_split_folders(path: Path, parts: dict[str, Path | None]) -> Dataset:
     class_names = _class_folders(parts["train"])
     if not class_names:
         raise UserError(f"--dataset {path}: no pictures in {parts['train'].name}/<class>/")
-    splits = {}
+    _refuse_one_class(parts["train"], class_names)
+    splits, notes = {}, []
     for split, part in parts.items():
         if part is None:
             continue
-        strangers = sorted(set(_class_folders(part)) - set(class_names))
+        own = _class_folders(part)
+        strangers = sorted(set(own) - set(class_names))
         if strangers:
             raise UserError(
                 f"--dataset {path}: class '{strangers[0]}' is in {part.name}/ but not in {parts['train'].name}/"
             )
+        if lacking := [name for name in class_names if name not in own]:
+            notes.append(f"no {split} picture of: {', '.join(lacking[:10])}{', ...' if len(lacking) > 10 else ''}")
         names, labels = _list_pictures(part, class_names)
         splits[split] = _files_split(path, [f"{part.name}/{name}" for name in names], labels)
+        notes += _left_out(part, class_names)
     if "test" not in splits:
         raise UserError(f"--dataset {path}: there is a {parts['train'].name}/ but no test/ to score the classifier on")
     if not len(splits["test"]):
-        raise UserError(f"--dataset {path}: no pictures in test/<class>/")
-    return Dataset(path.resolve().name, class_names, **splits)
+        raise UserError(f"--dataset {path}: no pictures in {parts['test'].name}/<class>/")
+    return Dataset(path.resolve().name, class_names, **splits, notes=tuple(notes))
 
 
 def _load_flat(path: Path, seed: int) -> Dataset:
@@ -125,6 +147,7 @@ def _load_flat(path: Path, seed: int) -> Dataset:
         if not any(path.iterdir()):
             raise UserError(f"--dataset {path}: the folder is empty; it should hold {_LAYOUTS}")
         raise UserError(f"--dataset {path}: no pictures found; the folder should hold {_LAYOUTS}")
+    _refuse_one_class(path, class_names)
     names, labels = _list_pictures(path, class_names)
     counts = np.bincount(labels, minlength=len(class_names))
     if counts.min() < 3:
@@ -136,18 +159,49 @@ def _load_flat(path: Path, seed: int) -> Dataset:
         )
     everything = _files_split(path, names, labels)
     train, test = stratified_split(everything.labels, TEST_FRACTION, seed, class_names)
-    return Dataset(path.resolve().name, class_names, train=everything.select(train), test=everything.select(test))
+    notes = tuple(_left_out(path, class_names))
+    name = path.resolve().name
+    return Dataset(name, class_names, train=everything.select(train), test=everything.select(test), notes=notes)
+
+
+def _refuse_one_class(path: Path, class_names: tuple[str, ...]) -> None:
+    """Refuses what one answer would score 100 % on, most often a folder that is one level too high.
+
+    Raises:
+        UserError: it shows the folders that were found.
+    """
+    if len(class_names) > 1:
+        return
+    (only,) = class_names
+    below = _class_folders(path / only) if (path / only).is_dir() else ()
+    if any(name.lower() in names for names in _SPLIT_NAMES.values() for name in (only, *below)) or len(below) > 1:
+        shown = ", ".join(f"{only}/{name}" for name in below[:4]) + (", ..." if len(below) > 4 else "")
+        raise UserError(f"--dataset {path}: all pictures are below {only}/ ({shown}); give --dataset {path / only}")
+    raise UserError(f"--dataset {path}: one class, '{only}'; a classifier needs two or more, a folder each")
+
+
+def _left_out(path: Path, class_names: tuple[str, ...]) -> list[str]:
+    """Counts and names the files in class folders that are not taken for pictures."""
+    files = [
+        file for name in class_names if (path / name).is_dir() for file in files_in(path / name) if not is_picture(file)
+    ]
+    if not files:
+        return []
+    kinds = collections.Counter(file.suffix.lower() or "no suffix" for file in files).most_common(4)
+    counted = ", ".join(f"{count} {kind}" for kind, count in kinds)
+    hint = "; convert .heic to .jpg to use them" if any(kind in (".heic", ".heif") for kind, _ in kinds) else ""
+    where = files[0].relative_to(path).as_posix()
+    return [f"left out of {path.name}/ as no pictures: {counted}, such as {where}{hint}"]
 
 
 def _class_folders(path: Path) -> tuple[str, ...]:
     """Sorted names of the sub-folders that hold at least one picture."""
-    folders = (entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    folders = (entry for entry in path.iterdir() if entry.is_dir() and not is_left_by_tools(entry.name))
     return tuple(sorted(folder.name for folder in folders if next(_pictures_in(folder), None)))
 
 
 def _pictures_in(folder: Path):
-    files = (file for file in folder.rglob("*") if file.suffix.lower() in PICTURE_SUFFIXES)
-    return (file for file in files if file.is_file() and not file.name.startswith("."))
+    return (file for file in files_in(folder) if is_picture(file)) if folder.is_dir() else iter(())
 
 
 def _list_pictures(path: Path, class_names: tuple[str, ...]) -> tuple[list[str], list[int]]:

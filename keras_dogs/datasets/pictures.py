@@ -1,8 +1,10 @@
 """Any picture that Pillow opens -> upright 8-bit RGB -> a square canvas."""
 
 import contextlib
+import os
 import threading
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -11,12 +13,48 @@ from PIL import Image
 from PIL import ImageOps
 
 # Formats that Pillow reads without an external program, by suffix; content decides, the suffix only selects files.
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".avif")
+PICTURE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pnm"),
+    *(".jp2", ".avif"),
+)
+# How files begin that are pictures whatever their name: JPEG, PNG, GIF, TIFF twice, BMP, and WebP in a RIFF.
+_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"II*\0", b"MM\0*", b"BM", b"RIFF")
+# What operating systems, disks and editors leave in folders of pictures.
+_LEFT_BY_TOOLS = ("@eadir", "__macosx", "#recycle", "$recycle.bin", "system volume information", "lost+found")
+_FILES_OF_TOOLS = ("thumbs.db", "desktop.ini", "ehthumbs.db")
 
 # 178 million pixels: above it a small file can fill the memory. Pillow's own limit.
 MAX_PIXELS = 2 * 89_478_485
 
 FITS = ("squash", "crop", "pad")
+
+
+def is_left_by_tools(name: str) -> bool:
+    """Whether a file or folder is hidden, or one that operating systems, disks and editors make by themselves."""
+    return name.startswith(".") or name.lower() in (*_LEFT_BY_TOOLS, *_FILES_OF_TOOLS)
+
+
+def files_in(folder: Path) -> Iterator[Path]:
+    """Yields the files below a folder, in no order, less those that tools leave; links to folders are not followed."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if is_left_by_tools(entry.name):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                yield from files_in(Path(entry.path))
+            elif entry.is_file():
+                yield Path(entry.path)
+
+
+def is_picture(file: Path) -> bool:
+    """Whether a file is taken for a picture: by its suffix or, where it has none, by its first bytes."""
+    if file.suffix:
+        return file.suffix.lower() in PICTURE_SUFFIXES
+    try:
+        with file.open("rb") as opened:
+            return opened.read(8).startswith(_SIGNATURES)
+    except OSError:
+        return False
 
 
 class UnreadablePicture(Exception):
@@ -61,8 +99,8 @@ _without_warnings = _WithoutWarnings()
 def open_picture(file: Path | str | BinaryIO) -> Image.Image:
     """Reads a picture as upright RGB.
 
-    EXIF orientation is applied; grey, palette, CMYK and 16-bit pictures are converted; what is transparent is laid on
-    white; of an animation the first frame is taken.
+    EXIF orientation is applied, and ignored where EXIF is broken; grey, palette, CMYK, 16-bit and float pictures are
+    converted (`_reduce_depth`); what is transparent is laid on white; of an animation the first frame is taken.
 
     Raises:
         UnreadablePicture: the file is missing, empty, truncated, not a picture, or larger than `MAX_PIXELS`.
@@ -72,7 +110,8 @@ def open_picture(file: Path | str | BinaryIO) -> Image.Image:
             if picture.width * picture.height > MAX_PIXELS:
                 raise UnreadablePicture(_too_large(picture))
             picture.load()
-            ImageOps.exif_transpose(picture, in_place=True)  # else it copies what is upright, too
+            with contextlib.suppress(Exception):  # the picture is sound, whatever its broken EXIF makes Pillow raise
+                ImageOps.exif_transpose(picture, in_place=True)  # else it copies what is upright, too
             return _to_rgb(picture)
     except UnreadablePicture:
         raise
@@ -90,12 +129,16 @@ def open_picture(file: Path | str | BinaryIO) -> Image.Image:
 
 
 def stamp_of(file: Path) -> str:
-    """What tells that a file has changed since: its size and when it was written. Empty where there is none."""
+    """Tells one file, and one state of it, from another: its size, when it was written, and its number on the disk.
+
+    Empty where there is none. Without the number, pictures of two folders that agree in name, size and time would be
+    taken for each other.
+    """
     try:
         found = file.stat()
     except OSError:
         return ""
-    return f"{found.st_size} {found.st_mtime_ns}"
+    return f"{found.st_size} {found.st_mtime_ns} {found.st_ino}"
 
 
 def to_canvas(picture: Image.Image, size: int, fit: str = "squash") -> np.ndarray:
@@ -128,10 +171,23 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
 
 
 def _reduce_depth(picture: Image.Image) -> Image.Image:
-    """16 bits to 8 by their upper byte; Pillow's own conversion clips everything above 255 to white."""
+    """Reduces values of 9 to 32 bits, or floats, to 8 bits; Pillow's own conversion clips all above 255 to white.
+
+    The full scale is what the file says (TIFF's MaxSampleValue), or else the least usual one that holds all values: 1
+    of floats, 255, then 10, 12, 14 and 16 bits, or the greatest value.
+    """
     values = np.asarray(picture, dtype=np.float64)
-    full_scale = 255.0 if values.max(initial=0) <= 255 else 65535.0
+    if not np.isfinite(values).all():
+        raise UnreadablePicture("holds values that are not finite")
+    most = values.max(initial=0)
+    scales = (1.0,) * (picture.mode == "F") + (255.0, 1023.0, 4095.0, 16383.0, 65535.0)
+    told = getattr(picture, "tag_v2", {}).get(_MAX_SAMPLE_VALUE)
+    told = float(told[0] if isinstance(told, tuple) else told or 0)
+    full_scale = told if told >= most > 0 else next((scale for scale in scales if scale >= most), most)
     return Image.fromarray((values.clip(0, full_scale) * (255.0 / full_scale)).round().astype(np.uint8))
+
+
+_MAX_SAMPLE_VALUE = 281  # TIFF 6.0, section 8
 
 
 def _too_large(picture: Image.Image) -> str:

@@ -51,6 +51,7 @@ class Dataset:
         train: `Split`.
         test: `Split`, scored once, whole.
         validation: `Split` or `None`. `None` until one is carved from train; some folders bring their own.
+        notes: tuple of str. What the user should know of it: files that were left out, a split that lacks a class.
     """
 
     name: str
@@ -58,6 +59,14 @@ class Dataset:
     train: Split
     test: Split
     validation: Split | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def pool(self) -> str:
+        """16 hexadecimal digits that change with the pictures that train or validate, and not with which does what."""
+        parts = [part for part in (self.train, self.validation) if part is not None]
+        rows = sorted((name, int(label)) for part in parts for name, label in zip(part.names, part.labels))
+        return hashlib.sha256(repr((self.class_names, rows)).encode()).hexdigest()[:16]
 
     @property
     def fingerprint(self) -> str:
