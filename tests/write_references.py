@@ -46,6 +46,13 @@ TIMM = (
     "resnetv2_50",
 )
 
+ODD_VITS = {
+    "vit_of_six_heads": dict(num_heads=6, depth=2),
+    "vit_with_fc_norm_of_the_token": dict(fc_norm=True, global_pool="token", depth=2),
+    "vit_of_an_odd_width": dict(embed_dim=96, num_heads=4, depth=2),
+    "vit_with_gelu_tanh": dict(act_layer="gelu_tanh", depth=2),
+}
+
 
 def randomise(model):
     """Gives every number a value of its own, so that none can be left out unseen."""
@@ -115,6 +122,12 @@ def main(folder: Path):
     )
     timm.models.save_for_hf(randomise(model), folder / "vit_with_fc_norm", safe_serialization=True)
     expected["vit_with_fc_norm"] = logits(model, *INCEPTION)
+
+    # What no tensor tells, and `model_args` alone says.
+    for name, arguments in ODD_VITS.items():
+        model = timm.create_model("vit_tiny_patch16_224", num_classes=7, **arguments)
+        timm.models.save_for_hf(randomise(model), folder / name, safe_serialization=True, model_args=arguments)
+        expected[name] = logits(model, *INCEPTION)
 
     # The same ResNet as torchvision would save it, and as a checkpoint of a training.
     model = timm.create_model("resnet18", num_classes=7)

@@ -12,7 +12,7 @@ from keras_dogs.errors import first_line
 from keras_dogs.weights.torch_file import TorchFile
 from keras_dogs.weights.torch_file import from_bfloat16
 
-SUFFIXES = (".safetensors", ".npz", ".pth", ".pt", ".bin")
+SUFFIXES = (".safetensors", ".npz", ".pth", ".pt", ".bin", ".tar")  # timm writes `.pth.tar`
 _INDEX = "model.safetensors.index.json"
 _SAFETENSORS_DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4", "U8": "u1"}
 
@@ -23,11 +23,13 @@ class Checkpoint:
     Attributes:
         preset: str. What the user asked for; errors begin with it.
         shapes: dict of str to tuple of ints.
+        notes: tuple of str. What the user should know of the file.
     """
 
     def __init__(self, preset: str, parts):
         self.preset = preset
         self._parts = parts
+        self.notes = tuple(note for part in parts for note in getattr(part, "notes", ()))
         self._part_of = {name: part for part in parts for name in part.shapes()}
         self.shapes = {name: shape for part in parts for name, shape in part.shapes().items()}
         # The last two: timm's fused query, key and value are asked for three times, kernel and bias in turn.

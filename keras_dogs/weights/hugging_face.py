@@ -4,13 +4,16 @@ The layouts are those of `transformers/models/{vit,deit,dinov2,resnet}/modeling_
 too, but ignores `layer_norm_eps`, the classifier's second head, and tensors that it does not know.
 """
 
+import functools
 import json
 from pathlib import Path
 
 import numpy as np
 
+from keras_dogs.errors import first_line
 from keras_dogs.presets import CONVERSIONS
 from keras_dogs.presets import FAMILY_CONVERSIONS
+from keras_dogs.weights import config_keys
 from keras_dogs.weights import resnets
 from keras_dogs.weights import vits
 from keras_dogs.weights.checkpoint import Checkpoint
@@ -41,6 +44,7 @@ def load(wanted: Wanted, folder: Path, config: dict) -> Loaded:
         raise wanted.error(
             f"model type {model_type} of Hugging Face is not supported; supported are {', '.join(FAMILIES)}"
         )
+    config_keys.check(wanted.error, "config.json", config, config_keys.HUGGING_FACE[model_type])
     try:
         return (_load_resnet if model_type == "resnet" else _load_vit)(wanted, folder, config)
     except KeyError as error:
@@ -49,13 +53,13 @@ def load(wanted: Wanted, folder: Path, config: dict) -> Loaded:
 
 def _load_vit(wanted: Wanted, folder: Path, config: dict) -> Loaded:
     family = FAMILIES[config["model_type"]]
-    own = _pair(config["image_size"])
+    own = config_keys.size(wanted.error, "config.json", config, "image_size")
     # DINOv2 was trained at 518 and is used at any size, as a rule at 224.
     size = wanted.image_size or ((224, 224) if family == "dinov2" else own)
     backbone = vits.build(family, size, wanted.dtype, **_architecture(wanted, family, own, config))
     num_prefix = {"vit": 1, "deit": 2, "dinov2": 1 + config.get("num_register_tokens", 0)}[family]
-    scale, offset, interpolation = _conversion(folder, family)
-    loaded = Loaded(backbone, family, size, scale, offset, "token", None, interpolation, num_prefix)
+    scale, offset, interpolation, notes = _conversion(wanted, folder, family)
+    loaded = Loaded(backbone, family, size, scale, offset, "token", None, interpolation, num_prefix, notes=notes)
     if not wanted.load_weights:
         return loaded
     with open_checkpoint(wanted.preset, folder) as checkpoint:
@@ -70,12 +74,14 @@ def _fill_vit(wanted: Wanted, loaded: Loaded, checkpoint: Checkpoint, config: di
     num_prefix = 2 if family == "deit" else 1  # registers have no positions
     method = wanted.positions or own_method
     table = f"{base}embeddings.position_embeddings"
-    sources = vits.position_sources(table, family, backbone, num_prefix, method)
+    patch = vits.patch_size_of(config)
+    grid = tuple(side // patch for side in config_keys.size(wanted.error, "config.json", config, "image_size"))
+    sources = vits.position_sources(table, family, backbone, num_prefix, method, grid)
     sources |= _vit_sources(base, family, config)
     if family == "dinov2" and backbone.use_mask_token:
         sources["mask_token"] = From(f"{base}embeddings.mask_token")
     ignored = transfer(checkpoint, vits.weights(family, backbone), sources, _IGNORED)
-    loaded = loaded._replace(ignored=tuple(ignored))
+    loaded = loaded._replace(ignored=tuple(ignored), notes=(*checkpoint.notes, *loaded.notes))
     return _with_head(loaded, checkpoint, config) if wanted.with_head else loaded
 
 
@@ -83,14 +89,24 @@ def _architecture(wanted: Wanted, family: str, own: tuple[int, int], config: dic
     activation = config.get("hidden_act", "gelu")
     if activation not in _GELUS:
         raise wanted.error(f"activation {activation} is not supported")
-    patch = vits.patch_size_of(config)
+    read = functools.partial(config_keys.number, wanted.error, "config.json", config)
+    patch = config_keys.size(wanted.error, "config.json", config, "patch_size")
+    if patch[0] != patch[1]:
+        raise wanted.error(f"config.json: patch_size is {list(patch)}; only square patches are supported")
     common = dict(
-        patch_size=patch,
-        num_layers=config["num_hidden_layers"],
-        num_heads=config["num_attention_heads"],
-        hidden_dim=config["hidden_size"],
+        patch_size=patch[0],
+        num_layers=read("num_hidden_layers", most=500),
+        num_heads=read("num_attention_heads", most=1000),
+        hidden_dim=read("hidden_size", most=20_000),
     )
-    epsilon, approximate = config.get("layer_norm_eps", 1e-12), _GELUS[activation]
+    if common["hidden_dim"] % common["num_heads"]:
+        raise wanted.error(
+            f"config.json: num_attention_heads is {common['num_heads']}, which does not divide hidden_size "
+            f"{common['hidden_dim']}"
+        )
+    if "intermediate_size" in config:
+        read("intermediate_size")
+    epsilon, approximate = read("layer_norm_eps", 1e-12, 0, 0.1, float), _GELUS[activation]
     if family == "vit":
         return common | dict(
             mlp_dim=config["intermediate_size"], layer_norm_epsilon=epsilon, approximate_gelu=approximate
@@ -171,9 +187,9 @@ def _load_resnet(wanted: Wanted, folder: Path, config: dict) -> Loaded:
         raise wanted.error("only ResNets that begin with 64 channels and use ReLU are supported")
     first_stride = 2 if config.get("downsample_in_first_stage") else 1
     backbone = resnets.build(config["depths"], is_bottleneck, False, wanted.dtype, first_stride, filters)
-    scale, offset, interpolation = _conversion(folder, "resnet")
+    scale, offset, interpolation, notes = _conversion(wanted, folder, "resnet")
     size = wanted.image_size or (224, 224)
-    loaded = Loaded(backbone, "resnet", size, scale, offset, "average", None, interpolation, 0)
+    loaded = Loaded(backbone, "resnet", size, scale, offset, "average", None, interpolation, 0, notes=notes)
     if not wanted.load_weights:
         return loaded
     with open_checkpoint(wanted.preset, folder) as checkpoint:
@@ -226,20 +242,42 @@ def mean_head(heads: list, class_names: list[str] | None = None) -> Head:
     return Head(kernel, sum(bias for _, bias in heads) / len(heads), class_names)
 
 
-def _conversion(folder: Path, family: str):
-    """The checkpoint's own mean, deviation and resampling; the family's where it brings none."""
+def _conversion(wanted: Wanted, folder: Path, family: str):
+    """The checkpoint's own mean, deviation and resampling, and notes; the family's where it brings none.
+
+    Raises:
+        UserError: the file is damaged, or has a key that is unknown or out of range.
+    """
     file = folder / "preprocessor_config.json"
     scale, offset = CONVERSIONS[FAMILY_CONVERSIONS[family]]
     if not file.is_file():
-        return scale, offset, "bilinear"
-    values = json.loads(file.read_text())
-    rescale = values.get("rescale_factor", 1 / 255)
+        return scale, offset, "bilinear", ()
+    try:
+        values = json.loads(file.read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise wanted.error(f"{file.name} cannot be read ({first_line(error)})") from error
+    config_keys.check(wanted.error, file.name, values, config_keys.PREPROCESSOR)
+    # Without rescaling, mean and deviation are of pixels in [0, 255].
+    rescale = config_keys.number(wanted.error, file.name, values, "rescale_factor", 1 / 255, 1e-6, 1e3, float)
+    rescale = rescale if values.get("do_rescale", True) else 1.0
     if not values.get("do_normalize", True):
         scale, offset = conversion_of([0.0] * 3, [1.0] * 3, rescale)
-    elif "image_mean" in values:
-        scale, offset = conversion_of(values["image_mean"], values["image_std"], rescale)
-    return scale, offset, "bicubic" if values.get("resample") == _BICUBIC else "bilinear"
+    elif "image_mean" in values or "image_std" in values:
+        mean = config_keys.colours(wanted.error, file.name, values, "image_mean")
+        scale, offset = conversion_of(
+            mean, config_keys.colours(wanted.error, file.name, values, "image_std", True), rescale
+        )
+    elif rescale != 1 / 255:
+        raise wanted.error(f"{file.name}: do_rescale or rescale_factor is given without image_mean and image_std")
+    interpolation, notes = config_keys.interpolation_of(values.get("resample", 2))
+    return scale, offset, interpolation, (*notes, *config_keys.crop_note(_share_seen(values)))
 
 
-def _pair(value) -> tuple[int, int]:
-    return tuple(value) if isinstance(value, (list, tuple)) else (value, value)
+def _share_seen(values: dict) -> float | None:
+    """The side of the centre that is cut out, as a share of the picture's shorter side."""
+    if isinstance(values.get("crop_pct"), float):  # ConvNeXT's processor, which ResNets have
+        return values["crop_pct"]
+    sizes = [values.get(name) for name in ("crop_size", "size")]
+    sizes = [size.get("shortest_edge", size.get("height")) if isinstance(size, dict) else size for size in sizes]
+    is_cropped = values.get("do_center_crop") and all(isinstance(size, (int, float)) and size > 0 for size in sizes)
+    return sizes[0] / sizes[1] if is_cropped else None

@@ -12,32 +12,36 @@ import numpy as np
 METHODS = ("bicubic", "bicubic_plain", "linear")
 
 
-def resample_positions(table, grid: tuple[int, int], num_prefix: int, method: str = "bicubic") -> np.ndarray:
+def resample_positions(
+    table, grid: tuple[int, int], num_prefix: int, method: str = "bicubic", old_grid: tuple[int, int] | None = None
+) -> np.ndarray:
     """Resizes the positions of the patches; those of class and distillation tokens stay as they are.
 
     Args:
-        table: float array `(positions, hidden)`: `num_prefix` tokens, then a square grid of patches, row by row.
+        table: float array `(positions, hidden)`: `num_prefix` tokens, then a grid of patches, row by row.
         grid: pair of ints. Rows and columns of patches that are wanted.
         num_prefix: int. How many tokens stand before the patches. If the table has none for them, they get zeros.
         method: str. `"bicubic"` (antialiased), `"bicubic_plain"` (not antialiased) or `"linear"` (the paper's).
+        old_grid: pair of ints or `None`. Rows and columns of patches in `table`; `None` is a square.
 
     Returns:
         float32 array `(num_prefix + rows * columns, hidden)`.
 
     Raises:
-        ValueError: the patches of `table` form no square, or the method is unknown.
+        ValueError: the patches of `table` form no such grid, or the method is unknown.
     """
     table = np.asarray(table, np.float32)
-    if math.isqrt(len(table)) ** 2 == len(table):  # patches alone
+    if len(table) == (math.prod(old_grid) if old_grid else math.isqrt(len(table)) ** 2):  # patches alone
         table = np.concatenate([np.zeros((num_prefix, table.shape[1]), np.float32), table])
     prefix, patches = table[:num_prefix], table[num_prefix:]
-    side = math.isqrt(len(patches))
-    if side * side != len(patches):
-        raise ValueError(f"{len(patches)} positions of patches form no square")
-    if (side, side) == tuple(grid):
+    old_grid = tuple(old_grid or (math.isqrt(len(patches)),) * 2)
+    if math.prod(old_grid) != len(patches):
+        what = "no square" if old_grid[0] == old_grid[1] else f"no grid of {old_grid[0]} x {old_grid[1]}"
+        raise ValueError(f"{len(patches)} positions of patches form {what}")
+    if old_grid == tuple(grid):
         return table
-    picture = patches.reshape(side, side, -1).astype(np.float64)
-    rows, columns = (_weights(side, wanted, method) for wanted in grid)
+    picture = patches.reshape(*old_grid, -1).astype(np.float64)
+    rows, columns = (_weights(side, wanted, method) for side, wanted in zip(old_grid, grid))
     resized = np.einsum("ih,jw,hwc->ijc", rows, columns, picture, optimize=True)
     return np.concatenate([prefix, resized.reshape(grid[0] * grid[1], -1).astype(np.float32)])
 

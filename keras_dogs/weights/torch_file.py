@@ -39,6 +39,9 @@ class _Stored(NamedTuple):
 class TorchFile:
     """A state dict, read one tensor at a time.
 
+    Attributes:
+        notes: tuple of str. Which of several state dicts was taken.
+
     Raises:
         ValueError: the file is no zip archive of PyTorch, or its pickle names anything but tensors.
     """
@@ -54,7 +57,7 @@ class TorchFile:
         if member is None:
             raise ValueError("a zip archive without data.pkl; not a file of torch.save")
         self._folder = member.removesuffix("data.pkl")
-        self._stored = _find_tensors(_Unpickler(io.BytesIO(self._archive.read(member))).load())
+        self._stored, self.notes = _find_tensors(_Unpickler(io.BytesIO(self._archive.read(member))).load())
 
     def close(self) -> None:
         """No tensor can be read afterwards."""
@@ -83,14 +86,27 @@ def from_bfloat16(bits: np.ndarray) -> np.ndarray:
     return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
-def _find_tensors(content) -> dict[str, _Stored]:
-    """The tensors of a state dict, which may lie under `state_dict` or `model`."""
-    for key in ("state_dict", "model"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
+# Where the checkpoints of a training keep their weights; averaged ones go first, as in timm's `load_state_dict`.
+_AVERAGED, _PLACES = ("state_dict_ema", "model_ema"), ("state_dict_ema", "model_ema", "state_dict", "model")
+
+
+def _find_tensors(content) -> tuple[dict[str, _Stored], tuple[str, ...]]:
+    """The tensors of a state dict, which may lie in a checkpoint of a training; and what is to be said of the choice."""
+    notes: tuple[str, ...] = ()
+    while isinstance(content, dict):
+        places = [key for key in _PLACES if isinstance(content.get(key), dict)]
+        if not places:
+            break
+        if places[0] in _AVERAGED:
+            rest = f"; {' and '.join(places[1:])} of the same file left out" if places[1:] else ""
+            notes = (f"the averaged weights are taken ({places[0]}){rest}",)
+        content = content[places[0]]
     if not isinstance(content, dict):
         raise ValueError("no dict of tensors; save model.state_dict(), not the model")
-    return {name: value for name, value in content.items() if isinstance(value, _Stored)}
+    # The wrapper of a training on several devices prefixes all names.
+    return {
+        str(name).removeprefix("module."): each for name, each in content.items() if isinstance(each, _Stored)
+    }, notes
 
 
 class _Unpickler(pickle.Unpickler):

@@ -206,16 +206,25 @@ def resized(backbone: keras.Model, family: str, size: tuple[int, int], num_prefi
         value = keras.ops.convert_to_numpy(before[name])
         if name.startswith("position") and value.shape != tuple(weight.shape):
             table = value.reshape(-1, value.shape[-1])
-            value = np.reshape(resample_positions(table, grid_of(again), num_prefix, method), weight.shape)
+            # DINOv2 keeps its table as it was trained, on a grid of its own.
+            old = None if family == "dinov2" else grid_of(backbone)
+            value = np.reshape(resample_positions(table, grid_of(again), num_prefix, method, old), weight.shape)
         weight.assign(value)
     return again
 
 
-def position_sources(name: str, family: str, backbone: keras.Model, num_prefix: int, method: str) -> dict[str, From]:
-    """Where the positions come from: a table `(1, positions, hidden)`, brought to the grid of the backbone."""
+def position_sources(
+    name: str, family: str, backbone: keras.Model, num_prefix: int, method: str, old_grid: tuple[int, int] | None = None
+) -> dict[str, From]:
+    """Where the positions come from: a table `(1, positions, hidden)`, brought to the grid of the backbone.
+
+    Args:
+        old_grid: pair of ints or `None`. Rows and columns of patches in the table; `None` is a square.
+    """
 
     def resampled(table):
-        return resample_positions(table.reshape(-1, table.shape[-1]), grid_of(backbone), num_prefix, method)
+        table = table.reshape(-1, table.shape[-1])
+        return resample_positions(table, grid_of(backbone), num_prefix, method, old_grid)
 
     if family != "dinov2":
         return {"position": From(name, resampled)}
