@@ -5,6 +5,8 @@ Public names are loaded when they are first used: `import keras_dogs` loads no K
 
 import importlib
 
+from keras_dogs import registered
+
 __version__ = "0.1.0"
 
 _PUBLIC = {
@@ -24,6 +26,8 @@ _PUBLIC = {
 }
 
 __all__ = [*_PUBLIC, "__version__"]
+
+registered.register()
 
 
 def __getattr__(name):

@@ -5,6 +5,7 @@ import contextlib
 import keras
 from keras import ops
 
+from keras_dogs import contract
 from keras_dogs import devices
 from keras_dogs import fast_layers
 from keras_dogs import tracing
@@ -40,7 +41,9 @@ class PooledModel(keras.Model):
 
 @keras.saving.register_keras_serializable(package="keras_dogs")
 class Classifier(PooledModel):
-    """A functional `keras.Model` whose training loss is mixed as its pictures are.
+    """A functional `keras.Model` that knows what it is given, and whose training loss is mixed as its pictures are.
+
+    Batches that are not RGB pictures in [0, 255] are refused; a cross-entropy is told that it is given logits.
 
     With mix-up or cut-mix in the graph, the loss that `compile` was given, whichever it is, is taken of the picture's
     label and of its partner's; `fit` and the metrics see plain labels. Without, this is a `keras.Model`.
@@ -54,14 +57,60 @@ class Classifier(PooledModel):
                 layer.exact = exact
         fast_layers.speed_up(self)
 
+    def __call__(self, inputs, *args, **kwargs):
+        """See `keras.Model`."""
+        if self._takes_pictures:
+            contract.check_shape(inputs)
+        return super().__call__(inputs, *args, **kwargs)
+
+    @property
+    def _takes_pictures(self) -> bool:
+        """Whether the input is pictures, not indices into a table or features."""
+        return len(self.inputs) == 1 and len(self.inputs[0].shape) == 4
+
+    def _checked(self, x):
+        return contract.checked(x) if self._takes_pictures else x
+
+    def compile(self, optimizer="rmsprop", loss=None, *args, metrics=None, weighted_metrics=None, **kwargs):
+        """See `keras.Model.compile`."""
+        told = dict(metrics=contract.of_logits(metrics), weighted_metrics=contract.of_logits(weighted_metrics))
+        super().compile(optimizer, contract.of_logits(loss), *args, **told, **kwargs)
+
+    def fit(self, x=None, *args, **kwargs):
+        """See `keras.Model.fit`."""
+        validation = kwargs.get("validation_data")
+        if isinstance(validation, (tuple, list)) and len(validation):
+            self._checked(validation[0])
+        return super().fit(self._checked(x), *args, **kwargs)
+
+    def evaluate(self, x=None, *args, **kwargs):
+        """See `keras.Model.evaluate`."""
+        return super().evaluate(self._checked(x), *args, **kwargs)
+
+    def predict(self, x, *args, **kwargs):
+        """See `keras.Model.predict`."""
+        return super().predict(self._checked(x), *args, **kwargs)
+
+    def train_on_batch(self, x, *args, **kwargs):
+        """See `keras.Model.train_on_batch`."""
+        return super().train_on_batch(self._checked(x), *args, **kwargs)
+
+    def test_on_batch(self, x, *args, **kwargs):
+        """See `keras.Model.test_on_batch`."""
+        return super().test_on_batch(self._checked(x), *args, **kwargs)
+
+    def predict_on_batch(self, x):
+        """See `keras.Model.predict_on_batch`."""
+        return super().predict_on_batch(self._checked(x))
+
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """See `keras.Model.compute_loss`."""
 
-        def loss(labels):
-            return super(Classifier, self).compute_loss(x, labels, y_pred, sample_weight, training)
+        def loss(labels, weights):
+            return super(Classifier, self).compute_loss(x, labels, y_pred, weights, training)
 
         mixing = self.mixing
-        total = mixing.mix_losses(loss, y) if training and mixing else loss(y)
+        total = mixing.mix_losses(loss, y, sample_weight) if training and mixing else loss(y, sample_weight)
         for metric in self.metrics:
             for inner in getattr(metric, "metrics", ()):  # those that `compile` was given come in a bundle
                 if isinstance(inner, StepLoss):

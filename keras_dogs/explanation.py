@@ -54,7 +54,7 @@ def explain_picture(classifier: keras.Model, file: Path) -> Explanation:
     """
     resize = classifier.get_layer("crop")
     try:
-        canvas = to_canvas(open_picture(file), resize.canvas_size, resize.fit)
+        canvas = to_canvas(open_picture(file), resize.canvas_size, resize.fit, resize.canvas_interpolation)
     except UnreadablePicture as error:
         raise UserError(f"{file}: {error}") from error
     batch = canvas[None]

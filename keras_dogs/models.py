@@ -16,6 +16,7 @@ from keras_dogs.errors import first_line
 from keras_dogs.presets import VIT_FAMILIES
 from keras_dogs.weights import Loaded
 from keras_dogs.weights import load_backbone
+from keras_dogs.weights import own_models
 
 # The canvas on which a dataset is kept is larger than the model's input by the usual 256 to 224.
 _CANVAS_RATIO = 256 / 224
@@ -115,7 +116,8 @@ def build_classifier(
 ):
     """Builds a classifier from raw pictures to logits: augmentation, conversion, backbone, pooling, head.
 
-    Augmentation is active in training only; at inference a picture of any size is resized to `image_size`.
+    Augmentation is active in training only. A picture of any size is brought to the canvas first (`canvas_size`,
+    `fit`), exactly as `predict_pictures` brings files there, and from there to `image_size`.
 
     Args:
         preset: str. A name of `keras_dogs.presets.PRESETS`, `kaggle://...`, `hf://...`; a local folder of KerasHub,
@@ -135,9 +137,9 @@ def build_classifier(
             logits stay in float32.
         seed: int. The draws of augmentation, dropout and drop-path depend on it, the step, and the place in the batch.
         class_names: sequence of str or `None`. Kept in the head and saved with the model.
-        canvas_size: int or `None`. How large raw pictures are made before they reach the model; kept for `predict`.
-            `None` is 8/7 of `image_size`, or `image_size` where nothing is drawn.
-        fit: str. How they are made so: `"squash"`, `"crop"` or `"pad"`; kept for `predict`.
+        canvas_size: int or `None`. The side of the square to which pictures of any other size are brought first,
+            pixels. `None` is 8/7 of `image_size`, or `image_size` where nothing is drawn.
+        fit: str. How they are brought there: `"squash"`, `"crop"` or `"pad"`.
         families: sequence of str or `None`. Refuse a preset of any other family.
         head: str. `"zero"`, or `"imagenet"` to keep the rows of the preset's ImageNet head that stand for
             `class_names`, breeds of Stanford Dogs.
@@ -181,6 +183,7 @@ def build_classifier(
         interpolation=loaded.interpolation,
         canvas_size=canvas_size or default_canvas_size(max(loaded.image_size), policy),
         fit=fit,
+        canvas_interpolation=loaded.interpolation,
         name="crop",
     )
     features = crop(_augment_canvas(images, keys, policy), keys)
@@ -350,11 +353,15 @@ def _without_optimizer(classifier: keras.Model) -> keras.Model:
 
 
 def load_classifier(path) -> keras.Model:
-    """Loads a `.keras` file that `save_classifier` or training wrote, on whichever backend runs now.
+    """Loads a classifier that `save_classifier` or training wrote, on whichever backend runs now.
+
+    Args:
+        path: a `.keras` file, or a run folder.
 
     Raises:
         UserError: the file is missing or is not such a model.
     """
+    path = own_models.find(str(path)) or path
     try:
         classifier = keras.saving.load_model(path, compile=False)
         classifier.get_layer("crop"), classifier.get_layer("head")

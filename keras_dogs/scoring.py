@@ -107,7 +107,8 @@ def fit_temperature(logits, labels) -> Temperature:
     """Fits what logits are to be divided by for the least cross-entropy (arXiv 1706.04599, section 4.2).
 
     It is to be fitted on validation pictures; accuracy does not change. There is none with fewer than 100 pictures,
-    where the fit runs to its bound (as with no wrong answer), or where the cross-entropy of held-out folds does not fall.
+    where the fit runs to its bound (as with no wrong answer), or where the cross-entropy of held-out folds does not
+    fall.
 
     Args:
         logits: float array `(num_pictures, num_classes)`.

@@ -91,7 +91,7 @@ class Traced:
         if kind is None or not self._may_trace(tensors):
             return self._work.plainly(*args, **kwargs)
         kind += tuple((tensor.shape, tensor.dtype) for tensor in tensors)
-        kind += tuple(layer.trainable for layer in self._layers)
+        kind += tuple(map(_variables_of, self._layers))
         spent = self._spent[kind]
         if kind not in self._runners and len(spent) >= _CALLS_BEFORE and sum(spent) >= SECONDS_BEFORE:
             if _tracing.acquire(blocking=False):  # or layer by layer, while another thread traces
@@ -237,6 +237,11 @@ class _TracedStep:
             whole = self._update and all(gradient is not None for gradient in gradients)
             (self._update if whole else self._apply)(*gradients)
         return logs
+
+
+def _variables_of(layer) -> tuple:
+    """Which variables a layer has, and whether it trains: `quantize` and LoRA put others in their place."""
+    return layer.trainable, *map(id, layer._trainable_variables), *map(id, layer._non_trainable_variables)
 
 
 def is_exact(model: keras.Model) -> bool:

@@ -141,7 +141,7 @@ def stamp_of(file: Path) -> str:
     return f"{found.st_size} {found.st_mtime_ns} {found.st_ino}"
 
 
-def to_canvas(picture: Image.Image, size: int, fit: str = "squash") -> np.ndarray:
+def to_canvas(picture: Image.Image, size: int, fit: str = "squash", interpolation: str = "bilinear") -> np.ndarray:
     """Resizes a picture to a square canvas, antialiased.
 
     Args:
@@ -149,16 +149,17 @@ def to_canvas(picture: Image.Image, size: int, fit: str = "squash") -> np.ndarra
         size: int. The side of the canvas in pixels.
         fit: str. `"squash"` (the whole picture, proportions lost; as vision_transformer does), `"crop"` (the largest
             central square) or `"pad"` (the whole picture on black).
+        interpolation: str. `"bilinear"` or `"bicubic"`, as the weights had their pictures.
 
     Returns:
         uint8 array of shape `(size, size, 3)`.
     """
-    bilinear = Image.Resampling.BILINEAR
+    how = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}[interpolation]
     if fit == "crop":
-        return np.asarray(ImageOps.fit(picture, (size, size), bilinear))
+        return np.asarray(ImageOps.fit(picture, (size, size), how))
     if fit == "pad":
-        return np.asarray(ImageOps.pad(picture, (size, size), bilinear))
-    return np.asarray(picture if picture.size == (size, size) else picture.resize((size, size), bilinear))
+        return np.asarray(ImageOps.pad(picture, (size, size), how))
+    return np.asarray(picture if picture.size == (size, size) else picture.resize((size, size), how))
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:

@@ -48,7 +48,7 @@ def _attend(layer, query, value, key=None, training=None, **asked):
     """Attention of a sequence to itself: queries, keys and values of one product, and not copied for the kernel."""
     import torch
 
-    if not attention.is_plain(query, value, key, asked):
+    if not (attention.is_plain(query, value, key, asked) and attention.has_plain_kernels(layer)):
         return type(layer).call(layer, query, value, key, training=training, **asked)
     parts, (count, length, depth) = (layer.query_dense, layer.key_dense, layer.value_dense), query.shape
     rows = query.reshape(-1, depth)

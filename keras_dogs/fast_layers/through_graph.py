@@ -27,7 +27,7 @@ def run_and_forget(model, steps, inputs, operation_fn=lambda operation: operatio
 
     ResNet-50, 64 pictures to predict on two cores: 3.4 GiB instead of 10.5, and 14 images/s instead of 5.5.
     """
-    if call_fn is not None:
+    if call_fn is not None or any(isinstance(each, keras.KerasTensor) for each in keras.tree.flatten(inputs)):
         return type(model)._run_through_graph(model, inputs, operation_fn, call_fn)
     held = dict(zip(map(id, model.inputs), keras.tree.flatten(inputs)))
     del inputs

@@ -78,19 +78,21 @@ class Mixing(RandomLayer):
         outside = 1 - ops.cast(boxes.inside(box, height, width), "float32")
         return ops.mean(outside), outside
 
-    def mix_losses(self, loss, labels):
+    def mix_losses(self, loss, labels, weights=None):
         """The loss of the last training batch: its own labels' and its partners' labels', each in its share.
 
         Args:
-            loss: function of labels `(batch, ...)` to a tensor.
+            loss: function of labels `(batch, ...)` and weights to a tensor.
             labels: tensor `(batch, ...)`.
+            weights: tensor `(batch,)` or `None`. Of the pictures; a partner's label has the partner's weight.
         """
-        share = ops.convert_to_tensor(self.share)
-        return share * loss(labels) + (1 - share) * loss(self._of_partners(labels, ops.cast(self.counter, "int32")))
+        share, counter = ops.convert_to_tensor(self.share), ops.cast(self.counter, "int32")
+        others = None if weights is None else self._of_partners(weights, counter)
+        return share * loss(labels, weights) + (1 - share) * loss(self._of_partners(labels, counter), others)
 
     def soft_targets(self, labels, num_classes: int):
         """The targets of the last training batch: int `(batch,)` -> float32 `(batch, num_classes)`."""
-        return self.mix_losses(lambda values: ops.one_hot(values, num_classes), labels)
+        return self.mix_losses(lambda values, _: ops.one_hot(values, num_classes), labels)
 
     def _of_partners(self, values, counter):
         """What the partners have, `(batch, ...)`; these may be on other devices."""

@@ -5,6 +5,7 @@ from keras import ops
 
 from keras_dogs.layers import boxes
 from keras_dogs.layers import draws
+from keras_dogs.layers.canvas import to_canvases
 from keras_dogs.layers.draw_keys import RandomLayer
 from keras_dogs.layers.resampling import FILTERS
 from keras_dogs.layers.resampling import resample_boxes
@@ -32,9 +33,10 @@ class RandomResizedCrop(RandomLayer):
         flip: float in [0, 1]. The share of pictures that are mirrored.
         interpolation: `"bilinear"` or `"bicubic"`.
         evaluation_scale: float in (0, 1]. Side of the central box at inference, as a share of the picture's.
-        canvas_size: int or `None`. How large a canvas raw pictures are brought to before they reach the model; read by
-            `predict`, without effect on the computation.
-        fit: str. How they are brought there: `"squash"`, `"crop"` or `"pad"`; likewise.
+        canvas_size: int or `None`. The side of the canvas to which pictures of any other size are brought first, as
+            files are by Pillow (`layers.canvas`); `None` for no such step.
+        fit: str. How they are brought there: `"squash"`, `"crop"` or `"pad"`.
+        canvas_interpolation: `"bilinear"` or `"bicubic"`, in that step.
         seed, stream: int. See `RandomLayer`.
 
     Input: uint8 or float pictures, `(batch, height, width, channels)`, at most 4,096 pixels a side; and keys, or not.
@@ -55,6 +57,7 @@ class RandomResizedCrop(RandomLayer):
         evaluation_scale=1.0,
         canvas_size=None,
         fit="squash",
+        canvas_interpolation="bilinear",
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -64,16 +67,23 @@ class RandomResizedCrop(RandomLayer):
         self.height, self.width = height, width
         self.scale, self.ratio, self.flip = tuple(scale), tuple(ratio), flip
         self.evaluation_scale = evaluation_scale
-        self.canvas_size, self.fit = canvas_size, fit
+        self.canvas_size, self.fit, self.canvas_interpolation = canvas_size, fit, canvas_interpolation
 
     def augment(self, images, keys):
         if (self.scale, self.ratio, self.flip, self.evaluation_scale) == ((1.0, 1.0), (1.0, 1.0), 0.0, 1.0):
             return self.convert(images)
+        images = self._on_canvas(images)
         top, left, tall, wide = self.draw_boxes(keys)
         flipped = draws.bernoulli(keys, self.draw_stream(_FLIP), self.flip)
         return self._resize(images, (top, left, tall, wide), flipped)
 
+    def _on_canvas(self, images):
+        if self.canvas_size is None:
+            return images
+        return to_canvases(images, self.canvas_size, self.fit, self.canvas_interpolation)
+
     def convert(self, images):
+        images = self._on_canvas(images)
         # `images.shape`, as TensorFlow traces sizes that vary from batch to batch as tensors, which have no truth.
         if self.evaluation_scale == 1.0 and tuple(images.shape[1:3]) == (self.height, self.width):
             return images
@@ -117,4 +127,5 @@ class RandomResizedCrop(RandomLayer):
             "evaluation_scale": self.evaluation_scale,
             "canvas_size": self.canvas_size,
             "fit": self.fit,
+            "canvas_interpolation": self.canvas_interpolation,
         }

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import filelock
 import numpy as np
@@ -30,7 +31,7 @@ from keras_dogs.datasets.splits import Split
 from keras_dogs.errors import UserError
 from keras_dogs.errors import first_line
 
-_FORMAT = 1  # of the file; another number, another hash
+_FORMAT = 2  # of the file; another number, another hash
 # Splits that share a file: in which of the first two a picture is depends on the seed, its canvas does not.
 _FILES = (("train", "validation"), ("test",))
 
@@ -55,6 +56,19 @@ class Canvases:
         return len(self.names)
 
 
+class _How(NamedTuple):
+    """How a canvas is made of a picture: the last arguments of `to_canvas`."""
+
+    size: int
+    fit: str = "squash"
+    interpolation: str = "bilinear"
+
+    @property
+    def in_words(self) -> str:
+        """For the list of what is in the cache."""
+        return f"{self.size} x {self.size}, {self.fit}, {self.interpolation}"
+
+
 class Rows:
     """Some rows of a table, copied when they are asked for and not before.
 
@@ -75,7 +89,12 @@ class Rows:
 
 
 def load_canvases(
-    dataset: Dataset, wanted: Sequence[str], size: int, fit: str = "squash", cache: str = "disk"
+    dataset: Dataset,
+    wanted: Sequence[str],
+    size: int,
+    fit: str = "squash",
+    cache: str = "disk",
+    interpolation: str = "bilinear",
 ) -> list[Canvases | None]:
     """The canvases of splits, in the order they are named: read from the cache, or decoded on all cores and kept there.
 
@@ -87,7 +106,9 @@ def load_canvases(
         size: int. The side of the canvas in pixels.
         fit: str. `"squash"`, `"crop"` or `"pad"`.
         cache: str. `"disk"`, or `"memory"` to keep nothing.
+        interpolation: str. `"bilinear"` or `"bicubic"`.
     """
+    how = _How(size, fit, interpolation)
     found = {}
     for together in _FILES:
         splits = {name: getattr(dataset, name) for name in together}
@@ -96,7 +117,7 @@ def load_canvases(
             continue
         pool, what = _merge(list(splits.values())), f"{' and '.join(splits)} pictures of {dataset.name}"
         get = _open_or_decode if cache == "disk" else _decode_all
-        table, unreadable = get(pool, size, fit, what)
+        table, unreadable = get(pool, how, what)
         places = {name: place for place, name in enumerate(pool.names)}
         found |= {name: _select(split, table, places, unreadable) for name, split in splits.items()}
     return [found.get(name) for name in wanted]
@@ -105,7 +126,7 @@ def load_canvases(
 def decode_split(split: Split, size: int, fit: str = "squash") -> Canvases:
     """Decodes one split into memory, without the cache and without a word."""
     images = _new_table(split, size)
-    unreadable = _decode(split, size, fit, images.__setitem__, lambda: None)
+    unreadable = _decode(split, _How(size, fit), images.__setitem__, lambda: None)
     return _select(split, images, {name: place for place, name in enumerate(split.names)}, unreadable)
 
 
@@ -165,14 +186,14 @@ def _new_table(split: Split, size: int) -> np.ndarray:
         ) from error
 
 
-def _decode_all(split: Split, size: int, fit: str, what: str) -> tuple[np.ndarray, dict[int, str]]:
-    images = _new_table(split, size)
+def _decode_all(split: Split, how: _How, what: str) -> tuple[np.ndarray, dict[int, str]]:
+    images = _new_table(split, how.size)
     with progress.counting(f"Decoding {what}", len(split)) as on_picture:
-        return images, _decode(split, size, fit, images.__setitem__, on_picture)
+        return images, _decode(split, how, images.__setitem__, on_picture)
 
 
 def _decode(
-    split: Split, size: int, fit: str, put: Callable, on_picture: Callable[[], None], passing: list | None = None
+    split: Split, how: _How, put: Callable, on_picture: Callable[[], None], passing: list | None = None
 ) -> dict[int, str]:
     """Reads every picture on all cores (Pillow decodes outside the interpreter lock); gives those that it could not.
 
@@ -181,7 +202,7 @@ def _decode(
 
     def decode(index: int) -> tuple[int, str] | None:
         try:
-            canvas = to_canvas(split.read(index), size, fit)
+            canvas = to_canvas(split.read(index), *how)
         except UnreadablePicture as error:
             if error.may_pass and passing is not None:
                 passing.append(index)
@@ -209,27 +230,27 @@ def _decode(
             collections.deque(left, maxlen=0)  # where the user stops it
 
 
-def _open_or_decode(split: Split, size: int, fit: str, what: str) -> tuple[np.ndarray, dict[int, str]]:
+def _open_or_decode(split: Split, how: _How, what: str) -> tuple[np.ndarray, dict[int, str]]:
     folder = caches.folder("canvases")
-    description = folder / f"{_fingerprint(split, size, fit)}.json"
-    shape = (len(split), size, size, 3)
+    description = folder / f"{_fingerprint(split, how)}.json"
+    shape = (len(split), how.size, how.size, 3)
     if found := _open(description, shape):
         return found
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _alone(description.with_suffix(".lock"), what):
             found = _open(description, shape)  # another process may have made it meanwhile
-            return found or _make(split, fit, description, shape, what)
+            return found or _make(split, how, description, shape, what)
     except OSError as error:
         progress.open_console().print(
             f"cache {folder}: {error.strerror or first_line(error)}; nothing is kept there for the next run (another "
             "folder: --cache-dir)"
         )
-        return _decode_all(split, size, fit, what)
+        return _decode_all(split, how, what)
 
 
-def _fingerprint(split: Split, size: int, fit: str) -> str:
-    settings = [_FORMAT, size, fit, PIL.__version__]
+def _fingerprint(split: Split, how: _How) -> str:
+    settings = [_FORMAT, *how, PIL.__version__]
     digest = hashlib.sha256(json.dumps(settings).encode())
     for index, name in enumerate(split.names):
         digest.update(f"\0{name}\0{split.stamp(index)}".encode())
@@ -259,7 +280,7 @@ def _open(description: Path, shape: tuple) -> tuple[np.ndarray, dict[int, str]] 
         return None
 
 
-def _make(split: Split, fit: str, description: Path, shape: tuple, what: str) -> tuple[np.ndarray, dict[int, str]]:
+def _make(split: Split, how: _How, description: Path, shape: tuple, what: str) -> tuple[np.ndarray, dict[int, str]]:
     """Decodes into the file, under another name until it is whole; the description, which makes it count, last."""
     file, partial = description.with_suffix(".canvases"), description.with_suffix(".partial")
     passing: list[int] = []
@@ -276,11 +297,11 @@ def _make(split: Split, fit: str, description: Path, shape: tuple, what: str) ->
             else:
                 output.truncate(int(np.prod(shape)))
             with progress.counting(f"Decoding {what}", len(split)) as on_picture:
-                unreadable = _decode(split, shape[1], fit, put, on_picture, passing)
+                unreadable = _decode(split, how, put, on_picture, passing)
         if passing:  # the next run tries again
             return np.fromfile(partial, np.uint8).reshape(shape), unreadable
         partial.replace(file)
-        text = json.dumps({"name": f"{what}, {shape[1]} x {shape[1]}, {fit}", "shape": shape, "unreadable": unreadable})
+        text = json.dumps({"name": f"{what}, {how.in_words}", "shape": shape, "unreadable": unreadable})
         partial.write_text(text)
         partial.replace(description)
     finally:

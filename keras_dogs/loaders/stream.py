@@ -23,11 +23,11 @@ class Undecoded:
     Args:
         split: `Split`.
         size: int. The side of a canvas in pixels.
-        fit: str. See `to_canvas`.
+        fit, interpolation: str. See `to_canvas`.
     """
 
-    def __init__(self, split: Split, size: int, fit: str):
-        self.split, self.size, self.fit = split, size, fit
+    def __init__(self, split: Split, size: int, fit: str, interpolation: str = "bilinear"):
+        self.split, self.size, self.fit, self.interpolation = split, size, fit, interpolation
         self.shape, self.dtype = (len(split), size, size, 3), np.dtype(np.uint8)
 
     def __len__(self):
@@ -39,7 +39,7 @@ class Undecoded:
 
     def _decode(self, place: int) -> np.ndarray:
         try:
-            return to_canvas(self.split.read(place), self.size, self.fit)
+            return to_canvas(self.split.read(place), self.size, self.fit, self.interpolation)
         except UnreadablePicture as error:
             raise UserError(
                 f"{self.split.names[place]}: {error}; --cache none cannot leave a picture out: repair it, or choose "
@@ -47,9 +47,9 @@ class Undecoded:
             ) from error
 
 
-def stream(split: Split, size: int, fit: str) -> Canvases:
+def stream(split: Split, size: int, fit: str, interpolation: str = "bilinear") -> Canvases:
     """A split whose canvases are decoded anew each time."""
-    return Canvases(Undecoded(split, size, fit), split.labels, tuple(split.names), ())
+    return Canvases(Undecoded(split, size, fit, interpolation), split.labels, tuple(split.names), ())
 
 
 def check_grain() -> None:

@@ -59,7 +59,8 @@ def number(error, file: str, config: dict, key: str, default=None, least: float 
         config: dict.
         key: str.
         default: number or `None`. Where the key is missing; without one it must be there.
-        least, most: float. The range.
+        least: float. The least value.
+        most: float. The greatest.
         kind: `int` or `float`.
 
     Raises:
@@ -91,6 +92,10 @@ def colours(error, file: str, config: dict, key: str, is_divisor: bool = False) 
     """Three numbers, one a channel.
 
     Args:
+        error: function of a text to a `UserError`.
+        file: str.
+        config: dict.
+        key: str.
         is_divisor: bool. Whether zero is refused, too.
 
     Raises:

@@ -1,0 +1,117 @@
+"""Raw pictures of a batch to canvases in the graph, as `datasets.pictures.to_canvas` makes them of files by Pillow."""
+
+import numpy as np
+from keras import ops
+
+# Of Pillow (Resample.c): the filter, and how far from its centre it has weights.
+_RADIUS = {"bilinear": 1.0, "bicubic": 2.0}
+
+
+def to_canvases(images, size: int, fit: str, interpolation: str):
+    """Resizes a batch to squares: along rows and along columns, each rounded to 8 bits, as Pillow does.
+
+    The gradient is that of the resampling, without the rounding.
+
+    Args:
+        images: tensor `(batch, height, width, channels)`, in [0, 255].
+        size: int. The side of a canvas in pixels.
+        fit: `"squash"`, `"crop"` or `"pad"`.
+        interpolation: a key of `layers.resampling.FILTERS`.
+
+    Returns:
+        float32 tensor `(batch, size, size, channels)`; the input, where it is of that size.
+    """
+    height, width = images.shape[1:3]
+    if (height, width) == (size, size):
+        return images
+    images = ops.cast(images, "float32")
+    if height is not None and width is not None:
+        return _resized(np, images, height, width, size, fit, interpolation)
+    # TensorFlow traces sizes that vary from batch to batch.
+    height, width = ops.shape(images)[1:3]
+    channels = images.shape[3]
+    resized = ops.cond(
+        ops.logical_and(ops.equal(height, size), ops.equal(width, size)),
+        lambda: ops.reshape(images, (-1, size, size, channels)),
+        lambda: _resized(ops, images, height, width, size, fit, interpolation),
+    )
+    return ops.reshape(resized, (-1, size, size, channels))
+
+
+def _resized(numbers, images, height, width, size: int, fit: str, interpolation: str):
+    """Computes places and weights by `numbers`: NumPy, or Keras' operations where sizes are tensors."""
+    (top, tall, row, rows), (left, wide, column, columns) = _boxes(numbers, height, width, size, fit)
+    across = _weights(numbers, width, size, left, wide, column, columns, interpolation)
+    down = _weights(numbers, height, size, top, tall, row, rows, interpolation)
+
+    def along_rows(pictures):
+        return _rounded(ops.einsum("ow,bhwc->bhoc", across, pictures))
+
+    def along_columns(pictures):
+        return _rounded(ops.einsum("oh,bhwc->bowc", down, pictures))
+
+    # As Pillow 13 chooses, for speed; earlier ones begin along rows. The second rounding makes a level's difference.
+    high, broad = _float(numbers, height), _float(numbers, width)
+    is_cheaper = (high + rows) * columns > 2 * broad * rows
+    columns_first = numbers.logical_and(high > rows, is_cheaper)
+    if numbers is np:
+        return along_rows(along_columns(images)) if columns_first else along_columns(along_rows(images))
+    return ops.cond(columns_first, lambda: along_rows(along_columns(images)), lambda: along_columns(along_rows(images)))
+
+
+def _rounded(values):
+    """8 bits, half up; the gradient passes."""
+    rounded = ops.clip(ops.floor(values + 0.5), 0.0, 255.0)
+    return values + ops.stop_gradient(rounded - values)
+
+
+def _boxes(numbers, height, width, size: int, fit: str):
+    """For rows and columns: where the part of the picture begins that is seen, its extent, and where it goes to.
+
+    `ImageOps.fit` and `ImageOps.pad` of Pillow, centred.
+    """
+    tall, wide = _float(numbers, height), _float(numbers, width)
+    zero, whole = tall * 0, tall * 0 + size
+    if fit == "crop":
+        side = numbers.minimum(tall, wide)
+        return ((tall - side) * 0.5, side, zero, whole), ((wide - side) * 0.5, side, zero, whole)
+    if fit == "pad":
+        rows = numbers.where(wide > tall, numbers.round(tall / wide * size), whole)
+        columns = numbers.where(tall > wide, numbers.round(wide / tall * size), whole)
+        row, column = numbers.round((size - rows) * 0.5), numbers.round((size - columns) * 0.5)
+        return (zero, tall, row, rows), (zero, wide, column, columns)
+    return (zero, tall, zero, whole), (zero, wide, zero, whole)
+
+
+def _float(numbers, value):
+    return np.float64(value) if numbers is np else ops.cast(value, "float64")
+
+
+def _weights(numbers, num_inputs, size: int, start, extent, first, count, interpolation: str):
+    """How much of each input pixel is in each of the canvas, float32 `(size, num_inputs)`; 0 where it is padded."""
+    scale = extent / count
+    reach = numbers.maximum(scale, 1.0)
+    support = _RADIUS[interpolation] * reach
+    if numbers is np:
+        outputs, inputs = np.arange(size, dtype="float64"), np.arange(num_inputs, dtype="float64")
+    else:
+        outputs, inputs = ops.arange(size, dtype="float64"), ops.cast(ops.arange(num_inputs), "float64")
+    centres = (start + (outputs - first + 0.5) * scale)[:, None]
+    inputs = inputs[None]
+    lowest, highest = numbers.floor(centres - support + 0.5), numbers.floor(centres + support + 0.5)
+    is_seen = numbers.logical_and(inputs >= lowest, inputs < highest)
+    weights = numbers.where(is_seen, _filter(numbers, (inputs - centres + 0.5) / reach, interpolation), 0.0)
+    total = numbers.sum(weights, axis=1, keepdims=True)
+    weights = weights / numbers.where(total == 0, 1.0, total)
+    is_drawn = numbers.logical_and(outputs >= first, outputs < first + count)[:, None]
+    weights = numbers.where(is_drawn, weights, 0.0)
+    return ops.convert_to_tensor(weights.astype("float32")) if numbers is np else ops.cast(weights, "float32")
+
+
+def _filter(numbers, distance, interpolation: str):
+    x = numbers.abs(distance)
+    if interpolation == "bilinear":
+        return numbers.maximum(1.0 - x, 0.0)
+    near = (1.5 * x - 2.5) * x * x + 1.0  # Keys' kernel with a = -0.5, as Pillow's
+    far = ((-0.5 * x + 2.5) * x - 4.0) * x + 2.0
+    return numbers.where(x < 1.0, near, numbers.where(x < 2.0, far, 0.0))

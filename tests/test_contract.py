@@ -1,0 +1,232 @@
+"""What a classifier is handed: refused or put right, never guessed."""
+
+import keras
+import numpy as np
+import pytest
+from conftest import BACKEND
+from keras import ops
+from PIL import Image
+
+import keras_dogs
+from keras_dogs.datasets.pictures import to_canvas
+from keras_dogs.errors import UserError
+from keras_dogs.layers.canvas import to_canvases
+
+RNG = np.random.default_rng(0)
+PICTURES = RNG.integers(0, 256, (6, 64, 64, 3), dtype="uint8")
+LABELS = np.arange(6) % 3
+
+
+def classifier(preset="vit_nano", **arguments):
+    return keras_dogs.build_classifier(preset, 3, augmentation=arguments.pop("augmentation", "none"), **arguments)
+
+
+# Losses
+
+SPARSE, ONE_HOT = LABELS, np.eye(3, dtype="float32")[LABELS]
+CROSSENTROPIES = {
+    "sparse_categorical_crossentropy": SPARSE,
+    "categorical_crossentropy": ONE_HOT,
+    "binary_crossentropy": ONE_HOT,
+    "categorical_focal_crossentropy": ONE_HOT,
+    "binary_focal_crossentropy": ONE_HOT,
+}
+
+
+def ways(name):
+    camel = "".join(part.capitalize() for part in name.split("_"))
+    yield name
+    yield camel
+    yield getattr(keras.losses, name)
+    yield getattr(keras.losses, camel)()
+    yield [getattr(keras.losses, camel)(from_logits=False)]
+    yield getattr(keras.losses, camel)(from_logits=True)
+
+
+@pytest.mark.parametrize("name", CROSSENTROPIES)
+def test_each_cross_entropy_is_of_logits(name):
+    """By any of its names, as a function or an instance: the loss is that of `from_logits=True`."""
+    model = classifier()
+    head = model.get_layer("head")
+    head.set_weights([RNG.normal(0, 0.5, weight.shape) for weight in head.get_weights()])
+    labels = CROSSENTROPIES[name]
+    camel = "".join(part.capitalize() for part in name.split("_"))
+    logits = model.predict(PICTURES, verbose=0)
+    expected = float(ops.convert_to_numpy(getattr(keras.losses, camel)(from_logits=True)(labels, logits)))
+    for loss in ways(name):
+        model.compile("sgd", loss)
+        assert model.evaluate(PICTURES, labels, verbose=0) == pytest.approx(expected, rel=1e-4), loss
+
+
+def test_the_tutorials_line_trains():
+    """It went to NaN in the first step, as logits start at zero."""
+    model = classifier()
+    model.compile("adamw", "sparse_categorical_crossentropy", metrics=["accuracy", "sparse_categorical_crossentropy"])
+    history = model.fit(PICTURES, LABELS, epochs=2, batch_size=6, verbose=0).history
+    assert history["loss"][0] == pytest.approx(np.log(3), rel=1e-4) and np.isfinite(history["loss"]).all()
+    assert history["sparse_categorical_crossentropy"] == pytest.approx(history["loss"], rel=1e-4)
+
+
+def test_what_compares_probabilities_is_refused():
+    model = classifier()
+    for loss in ("kl_divergence", "kld", "KLD", "poisson", keras.losses.KLDivergence(), keras.losses.Poisson()):
+        with pytest.raises(UserError, match="compares probabilities, and the classifier gives logits"):
+            model.compile("sgd", loss)
+    with pytest.raises(UserError, match="metric 'crossentropy'"):
+        model.compile("sgd", "sparse_categorical_crossentropy", metrics=["crossentropy"])
+    model.compile("sgd", "mean_squared_error", metrics=[keras.metrics.MeanSquaredError()])
+
+
+# Batches
+
+
+def calls(model, images):
+    """Every way into the model."""
+    yield lambda: model(images)
+    yield lambda: model.predict(images, verbose=0)
+    yield lambda: model.predict_on_batch(images)
+    yield lambda: model.evaluate(images, LABELS, verbose=0)
+    yield lambda: model.test_on_batch(images, LABELS)
+    yield lambda: model.train_on_batch(images, LABELS)
+    yield lambda: model.fit(images, LABELS, verbose=0)
+    yield lambda: model.fit(((images, LABELS) for _ in range(2)), steps_per_epoch=1, verbose=0)
+    yield lambda: model.predict(ops.convert_to_tensor(images), verbose=0)
+
+
+@pytest.mark.parametrize("shape", [(6, 64, 64, 1), (6, 64, 64, 4), (64, 64, 3), (6, 64, 64)])
+def test_what_is_no_batch_of_pictures_is_refused_with_its_shape(shape):
+    model = classifier()
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    for call in calls(model, np.zeros(shape, "uint8")):
+        with pytest.raises(UserError, match=r"a batch must be \(batch, height, width, 3\)"):
+            call()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda images: images / 255, "multiply by 255"),
+        (lambda images: images / 127.5 - 1, "not normalised"),
+        (lambda images: images * 257, "not normalised"),
+        (lambda images: images * np.nan, "not finite"),
+    ],
+)
+def test_floats_of_another_range_are_refused_with_it(change, message):
+    model = classifier()
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    images = change(PICTURES.astype("float32"))
+    for call in list(calls(model, images))[1:]:  # a call amid a graph has no values
+        with pytest.raises(UserError, match=message):
+            call()
+
+
+def test_loaders_are_looked_at_and_lose_nothing():
+    class Batches(keras.utils.PyDataset):
+        def __init__(self, images):
+            super().__init__()
+            self.images = images
+
+        def __len__(self):
+            return 3
+
+        def __getitem__(self, index):
+            return self.images[2 * index : 2 * index + 2], LABELS[2 * index : 2 * index + 2]
+
+    model = classifier()
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    model.fit(Batches(PICTURES), verbose=0)
+    with pytest.raises(UserError, match="multiply by 255"):
+        model.fit(Batches(PICTURES / 255), verbose=0)
+    expected = model.predict(PICTURES, verbose=0)
+    found = model.predict(((PICTURES[start : start + 2],) for start in (0, 2, 4)), steps=3, verbose=0)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    if BACKEND == "tensorflow":
+        import tensorflow as tf
+
+        data = tf.data.Dataset.from_tensor_slices((PICTURES / 255, LABELS)).batch(2)
+        with pytest.raises(UserError, match="multiply by 255"):
+            model.fit(data, verbose=0)
+
+
+def test_black_and_resampled_pictures_are_pictures():
+    model = classifier()
+    for images in (np.zeros((2, 64, 64, 3), "float32"), PICTURES.astype("float32") * 1.1 - 10):
+        assert np.isfinite(model.predict(images, verbose=0)).all()
+
+
+# The canvas
+
+
+@pytest.mark.parametrize("fit", ["squash", "crop", "pad"])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_the_canvas_in_the_graph_is_that_of_files(fit, interpolation):
+    for height, width in ((96, 96), (500, 375), (333, 500), (40, 90)):
+        picture = RNG.integers(0, 256, (height, width, 3), dtype="uint8")
+        expected = to_canvas(Image.fromarray(picture), 73, fit, interpolation).astype(int)
+        found = ops.convert_to_numpy(to_canvases(picture[None].astype("float32"), 73, fit, interpolation))[0]
+        gap = np.abs(found - expected)
+        assert gap.max() <= 1.001 and (gap > 0.01).mean() < 0.02, (height, width)
+
+
+@pytest.mark.parametrize("preset", ["vit_nano", "resnet_nano"])
+def test_pixels_and_files_have_the_same_answer(tmp_path, preset):
+    """Whatever the size of a batch, `predict` says of pixels what `predict_pictures` says of the file."""
+    dogs = keras_dogs.datasets.drawn_dogs.load_drawn_dogs(5).test
+    model = keras_dogs.build_classifier(preset, None, augmentation="standard")
+    pictures = [np.asarray(dogs.read(25 * number)) for number in range(24)]
+    for number, picture in enumerate(pictures):
+        Image.fromarray(picture).save(tmp_path / f"{number:02d}.png")
+    files = sorted(tmp_path.iterdir())
+    expected = [found.breeds[0][0] for found in keras_dogs.predict_pictures(model, files, top_k=1)]
+    logits = model.predict(np.stack(pictures), verbose=0)
+    from keras_dogs.inference import class_names_of
+
+    names = class_names_of(model)
+    assert [names[label] for label in logits.argmax(1)] == expected
+
+
+def test_a_batch_of_the_canvas_size_is_left_alone():
+    images = PICTURES.astype("float32") + 0.25
+    assert to_canvases(images, 64, "squash", "bilinear") is images
+
+
+def test_the_gradient_goes_through_the_canvas():
+    """Rounding has none; without a way around it, nothing could be asked of a pixel."""
+    images = np.stack([PICTURES[0]] * 2).astype("float32")
+    bright = images.copy()
+    bright[1] += 0.25
+    found = ops.convert_to_numpy(to_canvases(bright, 32, "squash", "bilinear"))
+    assert set(np.unique(found % 1)) == {0.0}
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="other backends know all sizes when they trace")
+def test_sizes_that_vary_within_one_graph():
+    import tensorflow as tf
+
+    @tf.function(input_signature=[tf.TensorSpec((None, None, None, 3), tf.float32)])
+    def canvases(images):
+        return to_canvases(images, 73, "squash", "bilinear")
+
+    for height, width in ((96, 96), (500, 375), (73, 73)):
+        picture = RNG.integers(0, 256, (1, height, width, 3)).astype("float32")
+        known = ops.convert_to_numpy(to_canvases(picture, 73, "squash", "bilinear"))
+        assert np.abs(canvases(picture).numpy() - known).max() <= 1
+        assert (canvases(picture).numpy() == known).mean() > 0.99
+
+
+# Mix-up and weights
+
+
+def test_a_partners_label_has_the_partners_weight():
+    """Class weights under mix-up: each part of the loss has the weight of its own label."""
+    mixing = keras_dogs.layers.Mixing(mixup=0.5, seed=3)
+    mixing.build((6, 8, 8, 3))
+    keys = np.stack([np.full(6, 7), np.arange(6)], 1).astype("int32")
+    mixing(PICTURES[:, :8, :8].astype("float32"), keys, training=True)
+    labels, weights = LABELS.astype("int32"), np.array([1.0, 5.0, 0.0], "float32")[LABELS]
+    seen = []
+    mixing.mix_losses(lambda *told: seen.append([ops.convert_to_numpy(each) for each in told]) or 0.0, labels, weights)
+    (own, of_own), (partners, of_partners) = seen
+    assert np.array_equal(own, labels) and not np.array_equal(partners, labels)
+    assert np.array_equal(of_own, weights)
+    assert np.array_equal(of_partners, np.array([1.0, 5.0, 0.0])[partners])
