@@ -76,8 +76,22 @@ class Classifier(PooledModel):
         told = dict(metrics=contract.of_logits(metrics), weighted_metrics=contract.of_logits(weighted_metrics))
         super().compile(optimizer, contract.of_logits(loss), *args, **told, **kwargs)
 
+    def forget_stale_functions(self) -> None:
+        """Has steps compiled anew where `enable_lora` of a layer has put other variables into the model since.
+
+        On TensorFlow they would go on with those that were there before. It is called before each `fit`, `evaluate` and
+        `predict`.
+        """
+        variables = tuple(map(id, self.variables))
+        if self._variables_before not in (None, variables):
+            self.train_function = self.test_function = self.predict_function = None
+        self._variables_before = variables
+
+    _variables_before = None
+
     def fit(self, x=None, *args, **kwargs):
         """See `keras.Model.fit`."""
+        self.forget_stale_functions()
         validation = kwargs.get("validation_data")
         if isinstance(validation, (tuple, list)) and len(validation):
             self._checked(validation[0])
@@ -85,10 +99,12 @@ class Classifier(PooledModel):
 
     def evaluate(self, x=None, *args, **kwargs):
         """See `keras.Model.evaluate`."""
+        self.forget_stale_functions()
         return super().evaluate(self._checked(x), *args, **kwargs)
 
     def predict(self, x, *args, **kwargs):
         """See `keras.Model.predict`."""
+        self.forget_stale_functions()
         return super().predict(self._checked(x), *args, **kwargs)
 
     def train_on_batch(self, x, *args, **kwargs):

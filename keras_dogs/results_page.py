@@ -226,8 +226,9 @@ def _same_on_backends(found: dict, drawn: list[str]) -> str:
         + "\n"
         + table(header, rows)
         + "\nBatches, crops and starting weights are the same on each backend; kernels round differently, and training "
-        "makes rounding grow. *Gap of loss*: the difference of the training losses of one step, nats. *p* is of accuracy: "
-        "of one seed McNemar's exact test, of several a t-test over pictures and seeds, adjusted by Holm for all rows.\n"
+        "makes rounding grow. *Gap of loss*: the difference of the training losses of one step, nats. *p* is "
+        "of accuracy: of one seed McNemar's exact test, of several a t-test over pictures and seeds, adjusted by Holm "
+        "for all rows.\n"
     )
 
 

@@ -147,6 +147,7 @@ def predict_in_batches(model: keras.Model, images, batch_size: int, on_batch=Non
     if not len(images):
         raise UserError("there are no pictures to compute anything of")
     engine = devices.current()
+    getattr(model, "forget_stale_functions", lambda: None)()
     predict, group, go_to = engine.predictor(model) or _predictor(model), engine.group, getattr(model, "go_to", None)
     outputs, clock, rows, unread = [], [time.perf_counter()], [], []
 

@@ -91,7 +91,7 @@ _AVERAGED, _PLACES = ("state_dict_ema", "model_ema"), ("state_dict_ema", "model_
 
 
 def _find_tensors(content) -> tuple[dict[str, _Stored], tuple[str, ...]]:
-    """The tensors of a state dict, which may lie in a checkpoint of a training; and what is to be said of the choice."""
+    """The tensors of a state dict, which may lie in a checkpoint of a training; and what is said of the choice."""
     notes: tuple[str, ...] = ()
     while isinstance(content, dict):
         places = [key for key in _PLACES if isinstance(content.get(key), dict)]

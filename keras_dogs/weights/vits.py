@@ -219,6 +219,11 @@ def position_sources(
     """Where the positions come from: a table `(1, positions, hidden)`, brought to the grid of the backbone.
 
     Args:
+        name: str. The tensor.
+        family: str. `"vit"`, `"deit"` or `"dinov2"`.
+        backbone: `keras.Model`.
+        num_prefix: int. Tokens that have positions and stand before the patches.
+        method: str. A method of `resample_positions`.
         old_grid: pair of ints or `None`. Rows and columns of patches in the table; `None` is a square.
     """
 
