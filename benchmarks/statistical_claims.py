@@ -137,12 +137,12 @@ def render(rows: list[dict], repeats: int) -> str:
         if row["what"] == "verdicts"
     ]
     return (
-        "# What the intervals and verdicts hold\n\nWritten by `benchmarks/statistical_claims.py`, which simulates right "
-        f"and wrong answers whose truth is known, {repeats:,} data sets a row. The code is in "
+        "# What the intervals and verdicts hold\n\nWritten by `benchmarks/statistical_claims.py`, which simulates "
+        f"right and wrong answers whose truth is known, {repeats:,} data sets a row. The code is in "
         "`keras_dogs/intervals.py`.\n\n## How often a 95 % interval covers the truth\n\nA share of right answers has "
         "Clopper and Pearson's interval, which is wide rather than wrong; over several seeds Korn and Graubard's. A "
-        "difference of two models on the same pictures has Bonett and Price's. Answers are right or wrong, so that with "
-        "few pictures, or few wrong answers, an interval can only cover too much or too little; these cover too "
+        "difference of two models on the same pictures has Bonett and Price's. Answers are right or wrong, so that "
+        "with few pictures, or few wrong answers, an interval can only cover too much or too little; these cover too "
         "much.\n\n"
         + table(["pictures", "accuracy", "share", "share, 3 seeds", "difference", "difference, 3 seeds"], covered)
         + "\nA mean cross-entropy has no interval on the pages: a few wrong answers carry it, and none that was tried "

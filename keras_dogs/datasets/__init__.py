@@ -3,6 +3,7 @@
 import difflib
 from pathlib import Path
 
+from keras_dogs.datasets import drawn_breeds
 from keras_dogs.datasets.drawn_dogs import load_drawn_dogs
 from keras_dogs.datasets.folder import load_folder
 from keras_dogs.datasets.splits import Dataset
@@ -40,6 +41,11 @@ def load_dataset(
     return described.with_validation(validation_fraction, seed)
 
 
+def drawn_class_names() -> tuple[str, ...]:
+    """The breeds of drawn dogs, of either half."""
+    return tuple(breed.name for breed in (*drawn_breeds.BREEDS, *drawn_breeds.PRETRAINING_BREEDS))
+
+
 def display_name(class_name: str) -> str:
     """A class name as a person would write it: `n02085782-japanese_spaniel` -> `Japanese spaniel`."""
     wnid, dash, breed = class_name.partition("-")
@@ -47,4 +53,4 @@ def display_name(class_name: str) -> str:
     return plain.replace("_", " ").strip().capitalize() or class_name
 
 
-__all__ = ["DATASETS", "Dataset", "Split", "display_name", "load_dataset"]
+__all__ = ["DATASETS", "Dataset", "Split", "display_name", "drawn_class_names", "load_dataset"]

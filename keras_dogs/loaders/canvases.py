@@ -55,6 +55,15 @@ class Canvases:
     def __len__(self):
         return len(self.names)
 
+    def select(self, kept: np.ndarray) -> "Canvases":
+        """Those pictures for which `kept`, bool `(num_pictures,)`, holds."""
+        images = self.images
+        images = (
+            Rows(images.table, images.rows[kept]) if isinstance(images, Rows) else Rows(images, np.flatnonzero(kept))
+        )
+        names = tuple(name for name, keep in zip(self.names, kept) if keep)
+        return Canvases(images, self.labels[kept], names, self.unreadable)
+
 
 class _How(NamedTuple):
     """How a canvas is made of a picture: the last arguments of `to_canvas`."""
