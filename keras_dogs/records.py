@@ -16,7 +16,7 @@ PROSE = {"jax": "JAX", "tensorflow": "TensorFlow", "torch": "PyTorch"}
 class DatasetRecord:
     """What was trained and scored on; `num_unreadable` pictures of it were left out and are listed in `unreadable`.
 
-    `pool` is a digest of the pictures that trained or validated, whichever did what; empty in runs of version 0.1.0.
+    `pool` is a digest of the pictures that trained or validated, whichever did what; empty in runs of earlier versions.
     """
 
     name: str

@@ -172,7 +172,7 @@ def _on_one_pool(runs: list[Loaded]) -> tuple[list[Loaded], list[Loaded]]:
     """Those that were trained and validated on the pictures that most were, whichever did what, and the others."""
     datasets = [run.record.dataset for run in runs]
     pools = [dataset.pool for dataset in datasets]
-    if not all(pools):  # version 0.1.0 kept the number alone
+    if not all(pools):  # earlier versions kept the number alone
         pools = [dataset.num_train + dataset.num_validation for dataset in datasets]
     usual = max(pools, key=pools.count, default=None)
     return [run for run, pool in zip(runs, pools) if pool == usual], [
@@ -391,13 +391,25 @@ def _between_models(runs: list[Loaded]) -> list[dict]:
                 "num_seeds": len({seed for _, seed in keys}),
                 "num_pictures": differences.shape[1],
                 "difference": float(differences.mean()),
-                "interval": intervals.difference_interval(differences.mean(axis=0)),
                 "each": differences.mean(axis=1).tolist(),
                 "num_significant": sum(each.is_significant for each in single),
-                "p_value": _p_over_seeds(pairs),
+                **_tested(pairs, single),
             }
         )
     return [{**row, "in_words": _verdict(row)} for row in _adjusted(rows)]
+
+
+def _tested(pairs: list[tuple[Loaded, Loaded]], single: list[comparison.Comparison]) -> dict:
+    """The interval and the p-value of pairs of runs that are read as one.
+
+    Of one seed, a difference must be there on each backend: the interval holds those of all, the p-value is the
+    greatest.
+    """
+    if len({one.record.seed for one, _ in pairs}) == 1:
+        lows, highs = zip(*(each.interval for each in single))
+        return {"interval": (min(lows), max(highs)), "p_value": max(each.p_value for each in single)}
+    differences = np.mean([one.correct.astype(float) - other.correct for one, other in pairs], axis=0)
+    return {"interval": intervals.difference_interval(differences), "p_value": _p_over_seeds(pairs)}
 
 
 def _p_over_seeds(pairs: list[tuple[Loaded, Loaded]]) -> float:

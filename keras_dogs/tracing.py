@@ -239,9 +239,9 @@ class _TracedStep:
         return logs
 
 
-def _variables_of(layer) -> tuple:
-    """Which variables a layer has, and whether it trains: `quantize` and LoRA put others in their place."""
-    return layer.trainable, *map(id, layer._trainable_variables), *map(id, layer._non_trainable_variables)
+def _variables_of(layer) -> tuple[bool, int, int]:
+    """Whether a layer trains, and how many variables it has of either kind: `quantize` and LoRA change that."""
+    return layer.trainable, len(layer._trainable_variables), len(layer._non_trainable_variables)
 
 
 def is_exact(model: keras.Model) -> bool:

@@ -466,8 +466,8 @@ def _announce(config, recipe, dataset, pictures, classifier) -> None:
     if presets.knows_drawn_dogs_alone(config.preset) and not set(dataset.class_names) <= set(drawn_class_names()):
         console.print(
             f"warning: {config.preset} was trained on drawn dogs and on no photograph. If {dataset.name} holds "
-            f"photographs, stop this, and begin with: KERAS_BACKEND={backend.name()} python -m keras_dogs.train --dataset "
-            f"{shlex.quote(config.data.dataset)} --preset {presets.FOR_PHOTOGRAPHS} --linear-probe"
+            f"photographs, stop this, and begin with: KERAS_BACKEND={backend.name()} python -m keras_dogs.train "
+            f"--dataset {shlex.quote(config.data.dataset)} --preset {presets.FOR_PHOTOGRAPHS} --linear-probe"
         )
     console.print(
         f"{backend.PROSE[backend.name()]} on {backend.describe_device(devices.current().num_devices)}; recipe "

@@ -147,6 +147,21 @@ def test_the_page_of_results_is_of_the_result_files(monkeypatch):
     assert all((ROOT / "docs" / file).is_file() for file in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", text))
 
 
+def test_the_page_of_statistics_is_of_its_result_file(monkeypatch):
+    """And it holds what it promises: intervals cover at least 93 %, verdicts are wrong in at most 5 %."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import statistical_claims
+
+    (file,) = (ROOT / "benchmarks" / "results").glob("statistical_claims-*.json")
+    result = json.loads(file.read_text())
+    assert (ROOT / "docs" / "statistics.md").read_text() == statistical_claims.render(result["rows"], result["repeats"])
+    for row in result["rows"]:
+        if row["what"] == "coverage":
+            assert min(row[name] for name in row if name.startswith(("share", "difference"))) >= 0.93, row
+        else:
+            assert max(row["models"], row["backends"]) <= 0.05, row
+
+
 def test_the_page_of_scaling_is_up_to_date(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     import scaling_docs
