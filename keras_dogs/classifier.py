@@ -76,6 +76,12 @@ class Classifier(PooledModel):
         told = dict(metrics=contract.of_logits(metrics), weighted_metrics=contract.of_logits(weighted_metrics))
         super().compile(optimizer, contract.of_logits(loss), *args, **told, **kwargs)
 
+    def compile_from_config(self, config):
+        """See `keras.Model.compile_from_config`, which leaves models out that have a `compile` of their own."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.built:
+            self.optimizer.build(self.trainable_variables)
+
     def forget_stale_functions(self) -> None:
         """Has steps compiled anew where `enable_lora` of a layer has put other variables into the model since.
 

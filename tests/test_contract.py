@@ -165,7 +165,7 @@ def test_the_canvas_in_the_graph_is_that_of_files(fit, interpolation):
         expected = to_canvas(Image.fromarray(picture), 73, fit, interpolation).astype(int)
         found = ops.convert_to_numpy(to_canvases(picture[None].astype("float32"), 73, fit, interpolation))[0]
         gap = np.abs(found - expected)
-        assert gap.max() <= 1.001 and (gap > 0.01).mean() < 0.02, (height, width)
+        assert gap.max() <= 1.001 and (gap > 0.01).mean() < 0.05, (height, width)
 
 
 @pytest.mark.parametrize("preset", ["vit_nano", "resnet_nano"])

@@ -111,7 +111,7 @@ def test_preset_folders_give_keras_hubs_own_logits(tmp_path, family):
     )
     randomise(task)
     task.save_to_preset(str(tmp_path / "preset"))
-    classifier = keras_dogs.build_classifier(str(tmp_path / "preset"), num_classes=None, image_size=32)
+    classifier = keras_dogs.build_classifier(str(tmp_path / "preset"), None, 32, augmentation="none")
     assert set(classifier.get_layer("conversion").scale) == {0.01, 0.02, 0.03}
     images = pictures(4, 32, 32)
     converted = images * np.array([0.01, 0.02, 0.03], "float32") + np.array([-1.0, 0.5, 0.25], "float32")
@@ -172,7 +172,7 @@ def test_hugging_face_folder(tmp_path):
     loaded = load_backbone(str(tmp_path))
     assert loaded.scale == (1 / 255,) * 3 and not any(loaded.offset) and loaded.interpolation == "bilinear"
     (tmp_path / "preprocessor_config.json").write_text("{")
-    with pytest.raises(UserError, match="cannot be loaded"):
+    with pytest.raises(UserError, match="preprocessor_config.json cannot be read"):
         load_backbone(str(tmp_path))
 
 
@@ -225,7 +225,8 @@ def test_keras_applications_weights_file(tmp_path):
     reference = keras.applications.ResNet50(weights=None)
     randomise(reference)
     reference.save_weights(tmp_path / "resnet50.weights.h5")
-    classifier = keras_dogs.build_resnet(f"applications:resnet50:{tmp_path / 'resnet50.weights.h5'}", num_classes=None)
+    file = tmp_path / "resnet50.weights.h5"
+    classifier = keras_dogs.build_resnet(f"applications:resnet50:{file}", None, augmentation="none")
     images = pictures(2, 224, 224)
     prepared = keras.applications.resnet.preprocess_input(images.astype("float32"))
     extractor = keras.Model(reference.input, reference.get_layer("avg_pool").output)

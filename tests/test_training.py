@@ -35,6 +35,7 @@ def table(path):
 
 def test_a_run_folder_holds_what_the_contract_says(run_folder):
     assert files_below(run_folder) == [
+        ".keras_dogs.json",
         "checkpoints",
         "checkpoints/last.keras",
         "history.csv",

@@ -353,7 +353,7 @@ def test_bfloat16_in_safetensors(tmp_path):
 
 def test_a_run_is_a_preset(run_folder):
     trained = keras_dogs.load_classifier(run_folder / "model.keras")
-    whole = keras_dogs.build_classifier(str(run_folder), num_classes=None, augmentation="none")
+    whole = keras_dogs.build_classifier(str(run_folder), num_classes=None, augmentation="light")
     np.testing.assert_allclose(whole.predict_on_batch(pictures(73)), trained.predict_on_batch(pictures(73)), atol=1e-5)
     assert whole.get_layer("head").class_names == trained.get_layer("head").class_names
     further = keras_dogs.build_resnet(str(run_folder / "model.keras"), num_classes=5, dtype="mixed_bfloat16")
@@ -584,7 +584,7 @@ def test_train_from_an_imagenet_head_at_another_size(command, tmp_path, breeds):
     arguments += ["--epochs", "1", "--learning-rate", "1e-12", "--weight-decay", "0", "--output", tmp_path / "run"]
     status, _, err = command("train", *arguments, "--position-resampling", "linear")
     assert status == 0, err
-    whole = keras_dogs.build_vit(str(file), num_classes=None, image_size=96, positions="linear")
+    whole = keras_dogs.build_vit(str(file), None, 96, augmentation="none", positions="linear")
     trained = keras_dogs.load_classifier(tmp_path / "run" / "model.keras")
     expected = whole.predict_on_batch(pictures(110))[:, [151, 152, 153]]
     np.testing.assert_allclose(trained.predict_on_batch(pictures(110)), expected, rtol=1e-3, atol=1e-3)

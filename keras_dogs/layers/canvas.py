@@ -7,16 +7,18 @@ from keras import ops
 _RADIUS = {"bilinear": 1.0, "bicubic": 2.0}
 
 
-def to_canvases(images, size: int, fit: str, interpolation: str):
+def to_canvases(images, size: int, fit: str, interpolation: str, rounded: bool = True):
     """Resizes a batch to squares: along rows and along columns, each rounded to 8 bits, as Pillow does.
 
-    The gradient is that of the resampling, without the rounding.
+    Pixels of 8 bits come out the same to the last bit on every backend. The gradient is that of the resampling, without
+    the rounding.
 
     Args:
         images: tensor `(batch, height, width, channels)`, in [0, 255].
         size: int. The side of a canvas in pixels.
         fit: `"squash"`, `"crop"` or `"pad"`.
         interpolation: a key of `layers.resampling.FILTERS`.
+        rounded: bool. Whether there are 8 bits, as of a file; what was augmented before has more.
 
     Returns:
         float32 tensor `(batch, size, size, channels)`; the input, where it is of that size.
@@ -26,29 +28,30 @@ def to_canvases(images, size: int, fit: str, interpolation: str):
         return images
     images = ops.cast(images, "float32")
     if height is not None and width is not None:
-        return _resized(np, images, height, width, size, fit, interpolation)
+        return _resized(np, images, height, width, size, fit, interpolation, rounded)
     # TensorFlow traces sizes that vary from batch to batch.
     height, width = ops.shape(images)[1:3]
     channels = images.shape[3]
     resized = ops.cond(
         ops.logical_and(ops.equal(height, size), ops.equal(width, size)),
         lambda: ops.reshape(images, (-1, size, size, channels)),
-        lambda: _resized(ops, images, height, width, size, fit, interpolation),
+        lambda: _resized(ops, images, height, width, size, fit, interpolation, rounded),
     )
     return ops.reshape(resized, (-1, size, size, channels))
 
 
-def _resized(numbers, images, height, width, size: int, fit: str, interpolation: str):
+def _resized(numbers, images, height, width, size: int, fit: str, interpolation: str, rounded: bool):
     """Computes places and weights by `numbers`: NumPy, or Keras' operations where sizes are tensors."""
     (top, tall, row, rows), (left, wide, column, columns) = _boxes(numbers, height, width, size, fit)
     across = _weights(numbers, width, size, left, wide, column, columns, interpolation)
     down = _weights(numbers, height, size, top, tall, row, rows, interpolation)
+    finish = _rounded if rounded else (lambda values: ops.clip(values, 0.0, 255.0))
 
     def along_rows(pictures):
-        return _rounded(ops.einsum("ow,bhwc->bhoc", across, pictures))
+        return finish(ops.einsum("ow,bhwc->bhoc", across, pictures))
 
     def along_columns(pictures):
-        return _rounded(ops.einsum("oh,bhwc->bowc", down, pictures))
+        return finish(ops.einsum("oh,bhwc->bowc", down, pictures))
 
     # As Pillow 13 chooses, for speed; earlier ones begin along rows. The second rounding makes a level's difference.
     high, broad = _float(numbers, height), _float(numbers, width)
@@ -104,7 +107,8 @@ def _weights(numbers, num_inputs, size: int, start, extent, first, count, interp
     total = numbers.sum(weights, axis=1, keepdims=True)
     weights = weights / numbers.where(total == 0, 1.0, total)
     is_drawn = numbers.logical_and(outputs >= first, outputs < first + count)[:, None]
-    weights = numbers.where(is_drawn, weights, 0.0)
+    # Whole multiples of 2**-15, so that sums of products with 8 bits are exact in float32, in whatever order.
+    weights = numbers.round(numbers.where(is_drawn, weights, 0.0) * 2**15) / 2**15
     return ops.convert_to_tensor(weights.astype("float32")) if numbers is np else ops.cast(weights, "float32")
 
 

@@ -72,18 +72,18 @@ class RandomResizedCrop(RandomLayer):
     def augment(self, images, keys):
         if (self.scale, self.ratio, self.flip, self.evaluation_scale) == ((1.0, 1.0), (1.0, 1.0), 0.0, 1.0):
             return self.convert(images)
-        images = self._on_canvas(images)
+        images = self._on_canvas(images, rounded=False)  # what comes before the crop has its own digits
         top, left, tall, wide = self.draw_boxes(keys)
         flipped = draws.bernoulli(keys, self.draw_stream(_FLIP), self.flip)
         return self._resize(images, (top, left, tall, wide), flipped)
 
-    def _on_canvas(self, images):
+    def _on_canvas(self, images, rounded: bool):
         if self.canvas_size is None:
             return images
-        return to_canvases(images, self.canvas_size, self.fit, self.canvas_interpolation)
+        return to_canvases(images, self.canvas_size, self.fit, self.canvas_interpolation, rounded)
 
     def convert(self, images):
-        images = self._on_canvas(images)
+        images = self._on_canvas(images, rounded=True)
         # `images.shape`, as TensorFlow traces sizes that vary from batch to batch as tensors, which have no truth.
         if self.evaluation_scale == 1.0 and tuple(images.shape[1:3]) == (self.height, self.width):
             return images
