@@ -28,6 +28,7 @@ _FILES = (
     *(f"{CHECKPOINTS}/{name}" for name in (LAST, "step-*", "best-*.keras", "head/step-*", "head/best-*.keras")),
     f"{SWEEP}/failures.json",
     "tensorboard/*",
+    "wandb/**/*",
 )
 
 
@@ -128,6 +129,8 @@ def run_folder(output: Path, config: dict, resume: bool):
     retired, is_new = _retired(output), not output.exists()
     if retired.exists() and not (is_finished(retired) or is_unfinished(retired)):
         raise UserError(f"{retired}: is in the way of --output {output}, and not a run folder; move it")
+    if retired.exists():
+        _claim(retired)  # an earlier version has left it
     try:
         if not resume and output.exists():
             with locked(output):
@@ -135,7 +138,7 @@ def run_folder(output: Path, config: dict, resume: bool):
                 ownership.remove(retired if _is_useful(output) else output)
             if output.exists() and _is_useful(output):
                 output.resolve().rename(retired)  # a link stays
-        (output / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
+        (output.resolve() / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
         _claim(output)
         with locked(output), _nothing_useless_left(output, is_new or retired.exists()):
             for stale in output.rglob(f"{_TEMPORARY}*"):

@@ -101,7 +101,8 @@ def keep_download(name: str) -> None:
     """Notes that a file among the downloads, or its unfinished part, is ours before it is there."""
     downloads = folder(_DOWNLOADS)
     downloads.mkdir(parents=True, exist_ok=True)
-    ownership.claim(downloads, "cache", (*ownership.listed(downloads), name))
+    with filelock.FileLock(downloads / ownership.LOCK):
+        ownership.claim(downloads, "cache", (*ownership.listed(downloads), name))
 
 
 def _is_download(file: Path) -> bool:

@@ -73,7 +73,8 @@ class Classifier(PooledModel):
 
     def compile(self, optimizer="rmsprop", loss=None, *args, metrics=None, weighted_metrics=None, **kwargs):
         """See `keras.Model.compile`."""
-        told = dict(metrics=contract.of_logits(metrics), weighted_metrics=contract.of_logits(weighted_metrics))
+        told = {"metrics": metrics, "weighted_metrics": weighted_metrics}
+        told = {name: contract.of_logits(each, is_metric=True) for name, each in told.items()}
         super().compile(optimizer, contract.of_logits(loss), *args, **told, **kwargs)
 
     def compile_from_config(self, config):
@@ -105,6 +106,8 @@ class Classifier(PooledModel):
 
     def evaluate(self, x=None, *args, **kwargs):
         """See `keras.Model.evaluate`."""
+        if kwargs.get("_use_cached_eval_dataset"):  # amid `fit`, which has looked at it
+            return super().evaluate(x, *args, **kwargs)
         self.forget_stale_functions()
         return super().evaluate(self._checked(x), *args, **kwargs)
 

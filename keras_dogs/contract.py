@@ -103,7 +103,7 @@ def _first_batches(data):
         data = data[0]
     if isinstance(data, np.ndarray) or keras.ops.is_tensor(data):
         yield data
-    elif isinstance(data, keras.utils.PyDataset) and len(data):
+    elif isinstance(data, keras.utils.PyDataset) and data.num_batches != 0:
         yield _pictures(data[0])
     elif hasattr(data, "element_spec") and hasattr(data, "take"):  # tf.data
         yield from (_pictures(batch) for batch in data.take(1))
@@ -128,23 +128,24 @@ def _looked_into(generator):
     return again()
 
 
-def of_logits(loss):
+def of_logits(loss, is_metric: bool = False):
     """A loss, or metrics, with every cross-entropy told that it is given logits; names and functions, too.
 
     Args:
         loss: what `compile` takes as `loss`, `metrics` or `weighted_metrics`.
+        is_metric: bool. Whether it is one of the latter.
 
     Raises:
         UserError: it compares probabilities, or Keras would choose it by the labels alone.
     """
     if isinstance(loss, dict):
-        return {name: of_logits(each) for name, each in loss.items()}
+        return {name: of_logits(each, is_metric) for name, each in loss.items()}
     if isinstance(loss, (list, tuple)):
-        return [of_logits(each) for each in loss]
-    return _of_name(loss) if isinstance(loss, str) or inspect.isfunction(loss) else _of_instance(loss)
+        return [of_logits(each, is_metric) for each in loss]
+    return _of_name(loss, is_metric) if isinstance(loss, str) or inspect.isfunction(loss) else _of_instance(loss)
 
 
-def _of_name(loss):
+def _of_name(loss, is_metric: bool):
     name = loss if isinstance(loss, str) else loss.__name__
     if not isinstance(loss, str) and not loss.__module__.startswith("keras."):
         return loss  # the user's own function
@@ -156,7 +157,13 @@ def _of_name(loss):
     if plain in _OF_PROBABILITIES:
         raise UserError(f"loss {name!r}: compares probabilities, and {_LOGITS}; give a cross-entropy")
     known = _CROSSENTROPIES.get(plain)
-    return getattr(keras.losses, known)(from_logits=True) if known else loss
+    if known is None:
+        return loss
+    if not is_metric:
+        return getattr(keras.losses, known)(from_logits=True)
+    if hasattr(keras.metrics, known):
+        return getattr(keras.metrics, known)(name=name, from_logits=True)
+    return getattr(keras.losses, known)(name=name, from_logits=True, reduction=None)
 
 
 def _of_instance(loss):

@@ -169,6 +169,13 @@ def _without_trained_on(config: EvaluateConfig, dataset: Dataset, canvases: Canv
     kept = np.array([name not in learned for name in canvases.names], bool)
     if kept.all():
         return canvases
+    own = RunRecord.load(run / artifacts.RECORD)
+    if own.dataset.name != dataset.name:
+        console.print(
+            f"{np.count_nonzero(~kept):,} of the pictures of {dataset.name} have names of pictures of {own.dataset.name}, "
+            f"on which {run} was trained; if they are the same pictures, the score says nothing"
+        )
+        return canvases
     text = (
         f"{np.count_nonzero(~kept):,} of the {len(kept):,} {config.split} pictures of {dataset.name} have names of "
         f"pictures that {run} was trained on or chosen by"
@@ -182,7 +189,8 @@ def _without_trained_on(config: EvaluateConfig, dataset: Dataset, canvases: Canv
 def _validation_of(config: EvaluateConfig) -> Predictions | None:
     """What a run kept of its validation split, for a temperature."""
     saved = Path(config.run) / artifacts.PREDICTIONS
-    return Predictions.load(Path(config.run)).validation if config.output and saved.is_file() else None
+    is_wanted = config.output and saved.is_file()
+    return Predictions.load(Path(config.run), needs_test=False).validation if is_wanted else None
 
 
 def _name_of(path: Path) -> str:

@@ -61,7 +61,7 @@ def claim(folder: Path, made_by: str, files: Iterable[str]) -> None:
         files: iterable of str. Paths or patterns below `folder`.
     """
     content = {"schema_version": _SCHEMA_VERSION, "made_by": made_by, "files": sorted(set(files))}
-    temporary = folder / f"{TEMPORARY}{MANIFEST}"
+    temporary = folder / f"{TEMPORARY}{os.getpid()}{MANIFEST}"  # processes may share a cache
     temporary.write_text(json.dumps(content, indent=1) + "\n")
     temporary.replace(folder / MANIFEST)
 
@@ -73,12 +73,23 @@ def listed(folder: Path) -> list[str]:
 
 def own_files(folder: Path) -> set[Path]:
     """The files below a folder that manifests list, those of folders in it included, and the manifests themselves."""
-    found = {path for pattern in listed(folder) for path in folder.glob(pattern) if path.is_file()}
+    found = {path for name in listed(folder) for path in _named(folder, name) if path.is_file() or path.is_symlink()}
     for manifest in folder.rglob(MANIFEST):
         found.add(manifest)
         if manifest.parent != folder:
             found |= own_files(manifest.parent)
     return found | {path for path in folder.rglob("*") if _is_passing(path)}
+
+
+def _named(folder: Path, name: str) -> list[Path]:
+    """What a line of a manifest stands for: a file of that very name, or all that fit the pattern."""
+    path = folder / name
+    if path.exists() or path.is_symlink():
+        return [path]
+    try:
+        return list(folder.glob(name))
+    except ValueError:  # a file's name that is no pattern; it is gone
+        return []
 
 
 def strangers(folder: Path) -> list[Path]:

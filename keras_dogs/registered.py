@@ -51,15 +51,23 @@ def _stand_in(name: str, module: str) -> type:
 class _AfterKeras:
     """An import finder that finds nothing itself, and fills the registry when `keras` has been imported."""
 
+    def __init__(self):
+        self._is_asking = False
+
     def find_spec(self, name, path=None, target=None):
-        if name != "keras":
+        if name != "keras" or self._is_asking:
             return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec("keras")
-        if spec is not None and spec.loader is not None:
+        self._is_asking = True
+        try:
+            spec = importlib.util.find_spec("keras")
+        finally:
+            self._is_asking = False
+        if spec is not None and spec.loader is not None:  # somebody may only ask whether Keras is there
             execute = spec.loader.exec_module
 
             def execute_and_fill(module):
+                if self in sys.meta_path:
+                    sys.meta_path.remove(self)
                 execute(module)
                 _fill(module)
 

@@ -31,7 +31,7 @@ from keras_dogs.records import RunRecord
 FILE = "results.json"
 # Of validation top-1 accuracy, for the time until it is reached.
 THRESHOLDS = (0.25, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95)
-_NUM_PICTURES = 6
+NUM_PICTURES = 6
 
 
 class Loaded(NamedTuple):
@@ -407,7 +407,9 @@ def _tested(pairs: list[tuple[Loaded, Loaded]], single: list[comparison.Comparis
     """
     if len({one.record.seed for one, _ in pairs}) == 1:
         lows, highs = zip(*(each.interval for each in single))
-        return {"interval": (min(lows), max(highs)), "p_value": max(each.p_value for each in single)}
+        is_one_way = len({each.difference > 0 for each in single}) == 1
+        p_value = max(each.p_value for each in single) if is_one_way else 1.0
+        return {"interval": (min(lows), max(highs)), "p_value": p_value}
     differences = np.mean([one.correct.astype(float) - other.correct for one, other in pairs], axis=0)
     return {"interval": intervals.difference_interval(differences), "p_value": _p_over_seeds(pairs)}
 
@@ -541,7 +543,7 @@ def _pictures(runs: list[Loaded]) -> list[dict]:
     shares = [np.mean([run.correct for run in _of(runs, model)], axis=0) for model in models]
     rows = []
     for model, own, other, loser in ((models[0], *shares, models[1]), (models[1], *shares[::-1], models[0])):
-        for place in np.argsort(other - own, kind="stable")[:_NUM_PICTURES]:
+        for place in np.argsort(other - own, kind="stable")[:NUM_PICTURES]:
             if own[place] - other[place] < 1:
                 break
             wrong = [int(run.predictions.logits[place].argmax()) for run in _of(runs, loser)]

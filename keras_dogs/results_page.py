@@ -38,6 +38,7 @@ def claim(folder: Path) -> None:
     """Marks a folder as a comparison's; of one of an earlier version, the figures that it drew are ours, too."""
     if ownership.kind_of(folder) is None:
         drawn = [f"{FIGURES}/{name}{suffix}.svg" for name in results_figures.NAMES for suffix in results_figures.THEMES]
+        drawn += [f"{PICTURES}/{number}.jpg" for number in range(2 * results.NUM_PICTURES)]
         was_there = is_of_earlier_version(folder)
         ownership.claim(folder, COMPARE, (*_REPORT, *(drawn if was_there else ())))
 

@@ -300,6 +300,8 @@ def _try_rate(config: TrainConfig, folder: Path, rate: float) -> Run:
         if engine.group.is_first:
             failures[f"{rate:g}"] = first_line(error)
             artifacts.write_bytes(file, (json.dumps(failures, indent=2) + "\n").encode())
+        if engine.group.num_processes > 1:  # they notice it at different steps, so that none can go on with another
+            raise UserError(f"{first_line(error)}; {artifacts.how_to_go_on(config.output)}") from error
         raise
 
 

@@ -216,6 +216,18 @@ def test_models_that_cannot_be_told_apart(tmp_path):
     assert sentence.startswith("The runs of") and "One seed" in sentence
 
 
+def test_backends_that_disagree_are_no_verdict(tmp_path):
+    """One seed: the one model is better on one backend, the other on the other."""
+    made = []
+    for backend, skills in {"jax": (2.5, 0.5), "torch": (0.5, 2.5)}.items():
+        for name, skill in zip(MODELS, skills):
+            made.append(make_run(tmp_path / f"{name}-{backend}", name, backend, 0, skill))
+    found = comparing.compare_runs(CompareConfig(from_=tuple(made), output=tmp_path / "out"))
+    (row,) = found["between_models"]
+    assert row["num_significant"] == 2 and not row["significant"] and row["interval"][0] < 0 < row["interval"][1]
+    assert "cannot be told apart" in row["in_words"]
+
+
 def test_one_seed_speaks_of_its_runs_alone(tmp_path):
     made = [make_run(tmp_path / name, name, skill=skill) for name, skill in MODELS.items()]
     (sentence,) = comparing.compare_runs(CompareConfig(from_=tuple(made), output=tmp_path / "out"))["verdicts"]

@@ -1,6 +1,8 @@
 """Every key of the configs that we read: read, refused by name, or without effect; none is passed over."""
 
+import argparse
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -113,8 +115,9 @@ def test_the_averaged_weights_of_a_training_are_taken_and_named(tmp_path):
     from keras_dogs.weights.torch_file import TorchFile
 
     last, mean = {"module.fc.bias": torch.zeros(3)}, {"module.fc.bias": torch.ones(3)}
+    settings = argparse.Namespace(lr=0.1, output=Path("runs"))  # which timm, DeiT and torchvision keep beside them
     for key in ("state_dict_ema", "model_ema"):
-        torch.save({"state_dict": last, key: mean, "epoch": 3}, tmp_path / "checkpoint.pth.tar")
+        torch.save({"state_dict": last, key: mean, "epoch": 3, "args": settings}, tmp_path / "checkpoint.pth.tar")
         file = TorchFile(tmp_path / "checkpoint.pth.tar")
         assert file.read("fc.bias").tolist() == [1, 1, 1]
         assert file.notes == (f"the averaged weights are taken ({key}); state_dict of the same file left out",)

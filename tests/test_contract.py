@@ -67,6 +67,20 @@ def test_the_tutorials_line_trains():
     assert history["sparse_categorical_crossentropy"] == pytest.approx(history["loss"], rel=1e-4)
 
 
+def test_metrics_of_logits_are_means_over_pictures():
+    """A metric that is given by name is one, not a loss: a short last batch counts for what it is."""
+    model = classifier()
+    head = model.get_layer("head")
+    head.set_weights([RNG.normal(0, 0.5, weight.shape) for weight in head.get_weights()])
+    names = ["sparse_categorical_crossentropy", "accuracy"]
+    model.compile("sgd", "sparse_categorical_crossentropy", metrics=names, weighted_metrics=names[:1])
+    found = model.evaluate(PICTURES[:5], LABELS[:5], batch_size=4, verbose=0, return_dict=True)
+    assert found["sparse_categorical_crossentropy"] == pytest.approx(found["loss"], rel=1e-5)
+    model.fit(PICTURES, LABELS, batch_size=4, sample_weight=np.arange(6.0), verbose=0)
+    model.compile("sgd", "categorical_crossentropy", metrics=["categorical_focal_crossentropy"])
+    assert np.isfinite(model.evaluate(PICTURES, ONE_HOT, verbose=0)).all()
+
+
 def test_what_compares_probabilities_is_refused():
     model = classifier()
     for loss in ("kl_divergence", "kld", "KLD", "poisson", keras.losses.KLDivergence(), keras.losses.Poisson()):
@@ -146,6 +160,21 @@ def test_loaders_are_looked_at_and_lose_nothing():
         data = tf.data.Dataset.from_tensor_slices((PICTURES / 255, LABELS)).batch(2)
         with pytest.raises(UserError, match="multiply by 255"):
             model.fit(data, verbose=0)
+
+
+def test_a_generator_that_validates_is_not_robbed():
+    """Keras takes its first batch; the check took another, so that one was never seen."""
+    seen = []
+
+    def batches():
+        for start in (0, 2, 4):
+            seen.append(start)
+            yield PICTURES[start : start + 2], LABELS[start : start + 2]
+
+    model = classifier()
+    model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    model.fit(PICTURES, LABELS, validation_data=batches(), validation_steps=3, epochs=1, verbose=0)
+    assert seen == [0, 2, 4]
 
 
 def test_black_and_resampled_pictures_are_pictures():

@@ -135,6 +135,34 @@ def test_explanations_replace_their_own_alone(command, work, dogs, run_folder):
     assert status == 2 and "is not a file that keras_dogs made" in err and figure.read_text() == "mine"
 
 
+def test_a_finished_run_behind_a_link_is_overwritten(command, work, dogs, run_folder):
+    shutil.copytree(run_folder, work / "finished")
+    (work / "to_finished").symlink_to(work / "finished")
+    before = digest_of(work / "mine")
+    status, _, err = run_command(command, "train --overwrite", dogs, run_folder, "to_finished")
+    assert status == 0, err
+    assert (work / "to_finished").is_symlink() and (work / "finished" / "record.json").is_file()
+    assert digest_of(work / "mine") == before and not list(work.glob(".finished.retired"))
+
+
+def test_names_that_look_like_patterns(tmp_path):
+    """Browsers call a second download `dog[1].jpg`."""
+    for name in ("dog[1].png", "a**b.png", "?.png"):
+        (tmp_path / name).write_text("ours")
+    ownership.claim(tmp_path, "explain", ["dog[1].png", "a**b.png", "gone**x.png"])
+    assert [path.name for path in ownership.strangers(tmp_path)] == ["?.png"]
+    ownership.check_replaceable(tmp_path, ["dog[1].png", "a**b.png"])
+
+
+def test_a_comparison_of_an_earlier_version_is_reported_anew(command, work, dogs):
+    assert run_command(command, "compare", dogs, work / "made", "new")[0] == 0
+    (work / "new" / ownership.MANIFEST).unlink()
+    (work / "new" / "pictures").mkdir(exist_ok=True)
+    (work / "new" / "pictures" / "0.jpg").write_text("an earlier version's")
+    status, _, err = run_command(command, "compare", dogs, work / "made", "new")
+    assert status == 0, err
+
+
 def test_a_manifest_cannot_lead_out_of_its_folder(tmp_path):
     for bad in ("../other.txt", "/etc/hostname", "", 3):
         (tmp_path / ownership.MANIFEST).write_text(

@@ -12,6 +12,8 @@ import numpy as np
 from PIL import Image
 from PIL import ImageOps
 
+from keras_dogs.errors import UserError
+
 # Formats that Pillow reads without an external program, by suffix; content decides, the suffix only selects files.
 PICTURE_SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pnm"),
@@ -35,15 +37,22 @@ def is_left_by_tools(name: str) -> bool:
 
 
 def files_in(folder: Path) -> Iterator[Path]:
-    """Yields the files below a folder, in no order, less those that tools leave; links to folders are not followed."""
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if is_left_by_tools(entry.name):
-                continue
-            if entry.is_dir(follow_symlinks=False):
-                yield from files_in(Path(entry.path))
-            elif entry.is_file():
-                yield Path(entry.path)
+    """Yields the files below a folder, in no order, less those that tools leave; links to folders are not followed.
+
+    Raises:
+        UserError: a folder cannot be read.
+    """
+    try:
+        found = list(os.scandir(folder))
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be read ({error.strerror}); grant the right to, or move it away") from error
+    for entry in found:
+        if is_left_by_tools(entry.name):
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            yield from files_in(Path(entry.path))
+        elif entry.is_file():
+            yield Path(entry.path)
 
 
 def is_picture(file: Path) -> bool:

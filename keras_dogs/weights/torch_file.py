@@ -109,6 +109,23 @@ def _find_tensors(content) -> tuple[dict[str, _Stored], tuple[str, ...]]:
     }, notes
 
 
+# What trainings keep of their settings beside the weights (timm, DeiT, torchvision): it is passed over.
+_SETTINGS = (
+    ("argparse", "Namespace"),
+    *((module, name) for module in ("pathlib", "pathlib._local") for name in ("PosixPath", "WindowsPath", "Path")),
+)
+
+
+class _Setting:
+    """Stands for an object of a training's settings, and does nothing."""
+
+    def __new__(cls, *_):
+        return super().__new__(cls)
+
+    def __setstate__(self, state):
+        pass
+
+
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module, name):
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
@@ -119,6 +136,8 @@ class _Unpickler(pickle.Unpickler):
             return collections.OrderedDict
         if module == "torch" and name in _DTYPES:
             return name
+        if (module, name) in _SETTINGS:
+            return _Setting
         raise ValueError(f"its pickle asks for {module}.{name}, which no file of tensors needs; refused")
 
     def persistent_load(self, saved):
