@@ -172,8 +172,8 @@ def _without_trained_on(config: EvaluateConfig, dataset: Dataset, canvases: Canv
     own = RunRecord.load(run / artifacts.RECORD)
     if own.dataset.name != dataset.name:
         console.print(
-            f"{np.count_nonzero(~kept):,} of the pictures of {dataset.name} have names of pictures of {own.dataset.name}, "
-            f"on which {run} was trained; if they are the same pictures, the score says nothing"
+            f"{np.count_nonzero(~kept):,} of the pictures of {dataset.name} have names of pictures of "
+            f"{own.dataset.name}, on which {run} was trained; if they are the same pictures, the score says nothing"
         )
         return canvases
     text = (
