@@ -66,7 +66,7 @@ SOURCES = {
 }
 
 # One a way of loading; `tox -e saved` takes all.
-QUICK = ("vit, timm with fc_norm", "dinov2", "resnet, timm", "vit_nano")
+QUICK = ("vit, timm with fc_norm", "dinov2", "resnet, timm")
 
 
 @pytest.fixture(scope="module", params=SOURCES if os.environ.get("KERAS_DOGS_ALL_SOURCES") else QUICK)
