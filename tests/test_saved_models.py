@@ -175,7 +175,8 @@ def test_quantised_and_adapted_amid_predictions(source, tmp_path, traced_at_once
     quantize(model)
     with tracing.layer_by_layer():
         quantised = logits_of(model)
-    np.testing.assert_allclose(predict_often(model), quantised, rtol=1e-3, atol=1e-4)
+    # Rounding may bring an activation to the next of its 256 values.
+    assert np.abs(predict_often(model) - quantised).max() <= 0.01 * np.abs(expected).max()
     bare = keras.Model(classifier.input, classifier.output)
     bare = keras.models.clone_model(bare)  # stock layers, without our ways
     bare.set_weights(classifier.get_weights())
