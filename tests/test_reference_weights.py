@@ -66,6 +66,10 @@ def logits(preset, pictures, **arguments):
         "vit_base_patch16_224",
         "vit_base_patch32_224",
         "vit_with_fc_norm",
+        "vit_of_six_heads",
+        "vit_with_fc_norm_of_the_token",
+        "vit_of_an_odd_width",
+        "vit_with_gelu_tanh",
         "deit_small_patch16_224",
         "deit_tiny_distilled_patch16_224",
         "resnet18",
@@ -210,6 +214,6 @@ def test_the_real_vit_gives_transformers_features():
         np.save(file, pictures)
         subprocess.run([sys.executable, "-c", code, folder, file], check=True, capture_output=True)
         features = np.load(file)
-    classifier = keras_dogs.build_vit(str(folder), num_classes=3, image_size=224)
+    classifier = keras_dogs.build_vit(str(folder), num_classes=3, image_size=224, augmentation="none")
     ours = keras.ops.convert_to_numpy(feature_extractor(classifier)(pictures))
     assert np.abs(ours - features).max() < 1e-3
