@@ -21,7 +21,6 @@ CHECKPOINTS, LAST, SWEEP = "checkpoints", "last.keras", "sweep"
 # There while the run is not finished: what it was told, for `--resume`.
 CONFIG = "config.json"
 LOCK, _TEMPORARY = ownership.LOCK, ownership.TEMPORARY
-TRAIN = "train"
 # What a run may have in its folder; each rate of a sweep has a manifest of its own.
 _FILES = (
     *(RECORD, MODEL, HISTORY, STEPS, PREDICTIONS, CONFIG),
@@ -57,7 +56,7 @@ def choose_output(output: Path | None, default_name: str, overwrite: bool, resum
     is_begun = output.is_dir() and (is_finished(output) or is_unfinished(output))
     if not is_begun and output.is_dir() and all(_is_nothing(path) for path in output.iterdir()):
         return output
-    ownership.check_output(output, TRAIN, recognise=lambda _: is_begun)
+    ownership.check_output(output, ownership.TRAIN, recognise=lambda _: is_begun)
     if not output.exists():
         return output
     if not is_begun and not overwrite:
@@ -109,7 +108,7 @@ def _claim(folder: Path) -> None:
     """Writes the manifest of a run, and those of the rates of a sweep that an earlier version made."""
     for part in (folder, *(path for path in (folder / SWEEP).glob("*") if is_finished(path) or is_unfinished(path))):
         if ownership.kind_of(part) is None:
-            ownership.claim(part, TRAIN, _FILES)
+            ownership.claim(part, ownership.TRAIN, _FILES)
 
 
 @contextlib.contextmanager

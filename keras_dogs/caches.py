@@ -102,7 +102,7 @@ def keep_download(name: str) -> None:
     downloads = folder(_DOWNLOADS)
     downloads.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(downloads / ownership.LOCK):
-        ownership.claim(downloads, "cache", (*ownership.listed(downloads), name))
+        ownership.claim(downloads, ownership.CACHE, (*ownership.listed(downloads), name))
 
 
 def _is_download(file: Path) -> bool:

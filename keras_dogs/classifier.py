@@ -49,6 +49,8 @@ class Classifier(PooledModel):
     label and of its partner's; `fit` and the metrics see plain labels. Without, this is a `keras.Model`.
     """
 
+    _variables_before = None
+
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         exact = tracing.is_exact(self)
@@ -93,8 +95,6 @@ class Classifier(PooledModel):
         if self._variables_before not in (None, variables):
             self.train_function = self.test_function = self.predict_function = None
         self._variables_before = variables
-
-    _variables_before = None
 
     def fit(self, x=None, *args, **kwargs):
         """See `keras.Model.fit`."""

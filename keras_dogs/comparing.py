@@ -41,7 +41,7 @@ def compare_runs(config: CompareConfig) -> dict:
         UserError: nothing can be compared; or the disk refuses.
         Interrupted: Ctrl-C or SIGTERM; the same command goes on.
     """
-    ownership.check_output(config.output, results_page.COMPARE, results_page.is_of_earlier_version)
+    ownership.check_output(config.output, ownership.COMPARE, results_page.is_of_earlier_version)
     if config.pair or config.presets:
         plan.check(config)
     try:

@@ -337,7 +337,7 @@ class EvaluateConfig:
             if getattr(self, flag) and not self.output:
                 raise UserError(f"--{flag.replace('_', '-')}: is for the page; give --output, too")
         if self.output:
-            ownership.check_output(self.output, "evaluate")
+            ownership.check_output(self.output, ownership.EVALUATE)
             if self.output.is_dir() and any(self.output.iterdir()):
                 raise UserError(f"--output {self.output}: exists; choose another --output")
         _require(self.batch_size > 0, "--batch-size", self.batch_size, "positive")
@@ -431,6 +431,7 @@ class ExplainConfig:
 
     def __post_init__(self):
         _require(len(self.pictures) > 0, "PICTURES", "none", "at least one")
+        ownership.check_output(self.output, ownership.EXPLAIN)
 
 
 @dataclasses.dataclass(frozen=True)

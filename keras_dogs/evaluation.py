@@ -242,9 +242,7 @@ def _is_preset(run: str) -> bool:
 
 def decode_for(classifier: keras.Model, dataset: Dataset, split: str, unreadable_limit: float) -> Canvases:
     """Decodes a split, by name, to the canvases that `classifier` was made for."""
-    resize = classifier.get_layer("crop")
-    how = (resize.canvas_size, resize.fit, "disk", resize.canvas_interpolation)
-    (canvases,) = load_canvases(dataset, [split], *how)
+    (canvases,) = load_canvases(dataset, [split], **classifier.get_layer("crop").canvas)
     refuse_unreadable([canvases], unreadable_limit, num_classes=0)
     for name, reason in canvases.unreadable:
         progress.open_console().print(f"left out: {name}: {reason}")

@@ -48,7 +48,7 @@ def write_page(folder: Path, subject: Subject, against: dict[str, Predictions], 
         against: dict of name to `Predictions` of the same pictures by others: the untouched head, a linear probe.
         overlap_list: Path or `None`. A list of pretraining files.
     """
-    with ownership.new_folder(folder, "evaluate") as partial:
+    with ownership.new_folder(folder, ownership.EVALUATE) as partial:
         _write(partial, subject, against, overlap_list)
 
 

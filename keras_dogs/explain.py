@@ -15,12 +15,10 @@ def main() -> int:
 def _explain(config: ExplainConfig) -> None:
     from keras_dogs import artifacts
     from keras_dogs import backend
-    from keras_dogs import ownership
     from keras_dogs.errors import write_error
 
     backend.select()
     model_file = artifacts.find_model(config.run)
-    ownership.check_output(config.output, "explain")
     from keras_dogs.explanation import explain_files
     from keras_dogs.inference import find_pictures
     from keras_dogs.models import load_classifier

@@ -21,8 +21,6 @@ from keras_dogs.inference import class_names_of
 from keras_dogs.scoring import log_softmax
 from keras_dogs.weights.own_models import family_of
 
-EXPLAIN = "explain"
-
 
 class Explanation(NamedTuple):
     """Where a classifier looked in one picture.
@@ -52,9 +50,8 @@ def explain_picture(classifier: keras.Model, file: Path) -> Explanation:
     Raises:
         UserError: the picture cannot be read, or the classifier is of a family that has no such method here.
     """
-    resize = classifier.get_layer("crop")
     try:
-        canvas = to_canvas(open_picture(file), resize.canvas_size, resize.fit, resize.canvas_interpolation)
+        canvas = to_canvas(open_picture(file), **classifier.get_layer("crop").canvas)
     except UnreadablePicture as error:
         raise UserError(f"{file}: {error}") from error
     batch = canvas[None]
@@ -190,18 +187,19 @@ def explain_files(classifier: keras.Model, pictures: list[Path], folder: Path):
     Args:
         classifier: `keras.Model`.
         pictures: list of Path.
-        folder: Path. Is made. What is in it and is not of an earlier explanation is not replaced.
+        folder: Path. It is made with the first figure; `check_output` has seen it. What is in it and is not of an
+            earlier explanation is not replaced.
 
     Raises:
         UserError: a picture cannot be read, or a file of another's is in the way.
     """
     names = _names_of_figures(pictures)
-    ownership.check_output(folder, EXPLAIN)
-    folder.mkdir(parents=True, exist_ok=True)
     ownership.check_replaceable(folder, names)
-    ownership.claim(folder, EXPLAIN, (*ownership.listed(folder), *names))
-    for file, name in zip(pictures, names):
+    for number, (file, name) in enumerate(zip(pictures, names)):
         found = explain_picture(classifier, file)
+        if number == 0:
+            folder.mkdir(parents=True, exist_ok=True)
+            ownership.claim(folder, ownership.EXPLAIN, (*ownership.listed(folder), *names))
         title = f"{display_name(found.class_name)}, {found.probability:.0%}"
         figures.draw_explanation(found.canvas, found.heat, f"{title} ({found.method})", folder / name)
         yield file, found, folder / name

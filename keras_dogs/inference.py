@@ -62,11 +62,11 @@ def predict_pictures(classifier: keras.Model, files, top_k: int = 5, batch_size:
         top_k: int. How many breeds a picture.
         batch_size: int.
     """
-    resize, names = classifier.get_layer("crop"), class_names_of(classifier)
+    how, names = classifier.get_layer("crop").canvas, class_names_of(classifier)
     batch_size = max(1, min(batch_size, len(files)))
     for start in range(0, len(files), batch_size):
         chunk = files[start : start + batch_size]
-        opened = [_open(file, resize) for file in chunk]
+        opened = [_open(file, how) for file in chunk]
         canvases = [canvas for canvas, _ in opened if canvas is not None]
         rows = iter(_probabilities(classifier, canvases, batch_size))
         for file, (canvas, error) in zip(chunk, opened):
@@ -79,9 +79,9 @@ def class_names_of(classifier: keras.Model) -> list[str]:
     return head.class_names or [f"class {index}" for index in range(head.units)]
 
 
-def _open(file: Path, resize):
+def _open(file: Path, how: dict):
     try:
-        return to_canvas(open_picture(file), resize.canvas_size, resize.fit, resize.canvas_interpolation), None
+        return to_canvas(open_picture(file), **how), None
     except UnreadablePicture as error:
         return None, str(error)
 

@@ -17,6 +17,8 @@ from keras_dogs.errors import UserError
 
 MANIFEST = ".keras_dogs.json"
 LOCK, TEMPORARY = ".lock", ".tmp-"
+# The kinds of folders, by the command that makes them.
+TRAIN, COMPARE, EVALUATE, EXPLAIN, DRAW, CACHE = "train", "compare", "evaluate", "explain", "draw", "cache"
 _SCHEMA_VERSION = 1
 _PASSING = (MANIFEST, LOCK)  # ours in any folder
 
@@ -26,7 +28,7 @@ def check_output(output: Path, made_by: str, recognise: Callable[[Path], bool] =
 
     Args:
         output: Path. It need not exist.
-        made_by: str. The kind of folder, as manifests say it: `"train"`, `"compare"`, `"explain"`.
+        made_by: str. The kind of folder: `TRAIN`, `COMPARE`, ...
         recognise: function of a folder without a manifest: whether an earlier version made it.
 
     Raises:
@@ -73,12 +75,13 @@ def listed(folder: Path) -> list[str]:
 
 def own_files(folder: Path) -> set[Path]:
     """The files below a folder that manifests list, those of folders in it included, and the manifests themselves."""
-    found = {path for name in listed(folder) for path in _named(folder, name) if path.is_file() or path.is_symlink()}
-    for manifest in folder.rglob(MANIFEST):
-        found.add(manifest)
-        if manifest.parent != folder:
-            found |= own_files(manifest.parent)
-    return found | {path for path in folder.rglob("*") if _is_passing(path)}
+    found: set[Path] = set()
+    for path in folder.rglob("*"):
+        if path.name == MANIFEST:
+            found.update(each for name in listed(path.parent) for each in _named(path.parent, name))
+        if _is_passing(path):
+            found.add(path)
+    return {path for path in found if path.is_file() or path.is_symlink()}
 
 
 def _named(folder: Path, name: str) -> list[Path]:

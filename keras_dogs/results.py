@@ -161,11 +161,7 @@ def _once(runs: list[Loaded]) -> tuple[list[Loaded], list[Loaded]]:
 
 def _on_one_test_set(runs: list[Loaded]) -> tuple[list[Loaded], list[Loaded]]:
     """Those that were scored on the pictures that most were scored on, and the others."""
-    digests = [_digest(run) for run in runs]
-    usual = max(digests, key=digests.count, default=None)
-    return [run for run, digest in zip(runs, digests) if digest == usual], [
-        run for run, digest in zip(runs, digests) if digest != usual
-    ]
+    return _as_most(runs, [_digest(run) for run in runs])
 
 
 def _on_one_pool(runs: list[Loaded]) -> tuple[list[Loaded], list[Loaded]]:
@@ -174,10 +170,7 @@ def _on_one_pool(runs: list[Loaded]) -> tuple[list[Loaded], list[Loaded]]:
     pools = [dataset.pool for dataset in datasets]
     if not all(pools):  # earlier versions kept the number alone
         pools = [dataset.num_train + dataset.num_validation for dataset in datasets]
-    usual = max(pools, key=pools.count, default=None)
-    return [run for run, pool in zip(runs, pools) if pool == usual], [
-        run for run, pool in zip(runs, pools) if pool != usual
-    ]
+    return _as_most(runs, pools)
 
 
 def _without_leaks(runs: list[Loaded]) -> tuple[list[Loaded], list[Loaded]]:
@@ -187,7 +180,17 @@ def _without_leaks(runs: list[Loaded]) -> tuple[list[Loaded], list[Loaded]]:
         trained_on = run.predictions.trained_on
         return trained_on is not None and bool(np.isin(run.predictions.names, trained_on).any())
 
-    return [run for run in runs if not leaks(run)], [run for run in runs if leaks(run)]
+    return _parted(runs, [not leaks(run) for run in runs])
+
+
+def _as_most(runs: list[Loaded], values: list) -> tuple[list[Loaded], list[Loaded]]:
+    """Those whose value is the most frequent, and the others."""
+    usual = max(values, key=values.count, default=None)
+    return _parted(runs, [value == usual for value in values])
+
+
+def _parted(runs: list[Loaded], are_kept: list[bool]) -> tuple[list[Loaded], list[Loaded]]:
+    return list(itertools.compress(runs, are_kept)), [run for run, is_kept in zip(runs, are_kept) if not is_kept]
 
 
 def _digest(run: Loaded) -> str:

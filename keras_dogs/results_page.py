@@ -19,7 +19,6 @@ from keras_dogs.errors import UserError
 from keras_dogs.pages import table
 from keras_dogs.records import PROSE
 
-COMPARE = "compare"
 FIGURES, PICTURES, LOGS = "figures", "pictures", "logs"
 _THUMBNAIL = 112
 _REPORT = (results.FILE, "report.md", "report.html", f"{LOGS}/*.log")  # runs have manifests of their own
@@ -40,7 +39,7 @@ def claim(folder: Path) -> None:
         drawn = [f"{FIGURES}/{name}{suffix}.svg" for name in results_figures.NAMES for suffix in results_figures.THEMES]
         drawn += [f"{PICTURES}/{number}.jpg" for number in range(2 * results.NUM_PICTURES)]
         was_there = is_of_earlier_version(folder)
-        ownership.claim(folder, COMPARE, (*_REPORT, *(drawn if was_there else ())))
+        ownership.claim(folder, ownership.COMPARE, (*_REPORT, *(drawn if was_there else ())))
 
 
 def write_report(found: dict, folder: Path) -> None:
@@ -73,14 +72,14 @@ def _replace(folder: Path, made: Path) -> None:
     before = ownership.listed(folder)
     names = [path.relative_to(made).as_posix() for path in made.rglob("*") if path.is_file()]
     ownership.check_replaceable(folder, names)
-    ownership.claim(folder, COMPARE, (*before, *names))
+    ownership.claim(folder, ownership.COMPARE, (*before, *names))
     for name in names:
         (folder / name).parent.mkdir(exist_ok=True)
         (made / name).replace(folder / name)
     for name in before:
         if name.startswith((f"{FIGURES}/", f"{PICTURES}/")) and name not in names:
             (folder / name).unlink(missing_ok=True)
-    ownership.claim(folder, COMPARE, (*_REPORT, *names))
+    ownership.claim(folder, ownership.COMPARE, (*_REPORT, *names))
 
 
 def report(found: dict, drawn: list[str], shown: dict[str, str]) -> str:

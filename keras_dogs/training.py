@@ -432,17 +432,14 @@ def _build(config: TrainConfig, recipe: Recipe, dataset: Dataset) -> keras.Model
 
 
 def _decode(config: TrainConfig, dataset: Dataset, classifier: keras.Model) -> Pictures:
-    resize = classifier.get_layer("crop")
+    canvas = classifier.get_layer("crop").canvas
     if config.data.cache == "none":
         splits = (dataset.train, dataset.validation, dataset.test)
-        pictures = Pictures(
-            *(split and stream(split, resize.canvas_size, resize.fit, resize.canvas_interpolation) for split in splits)
-        )
+        pictures = Pictures(*(split and stream(split, **canvas) for split in splits))
         check_readable("validation and test pictures", pictures.validation, pictures.test)
         return pictures
     keep = "memory" if config.data.cache == "memory" else "disk"
-    how = (resize.canvas_size, resize.fit, keep, resize.canvas_interpolation)
-    pictures = Pictures(*load_canvases(dataset, Pictures._fields, *how))
+    pictures = Pictures(*load_canvases(dataset, Pictures._fields, cache=keep, **canvas))
     decoded = [canvases for canvases in pictures if canvases is not None]
     refuse_unreadable(decoded, config.data.unreadable_limit, len(dataset.class_names))
     for line in pictures.unreadable:

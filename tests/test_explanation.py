@@ -106,7 +106,8 @@ def test_a_backbone_without_keras_attention_is_refused(resnet):
         attention_rollout(resnet, PICTURES)
 
 
-def test_the_command(command, run_folder, dogs, tmp_path, vit):
+def test_the_command(command, run_folder, dogs, tmp_path, vit, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     pictures = sorted((dogs / "test" / "amberwick").iterdir())[:2]
     status, out, _ = command("explain", run_folder, *pictures, "--output", tmp_path / "heat")
     assert status == 0 and out.count("Grad-CAM") == 2
@@ -123,3 +124,4 @@ def test_the_command(command, run_folder, dogs, tmp_path, vit):
     ):
         status, _, err = command("explain", *arguments)
         assert status == 2 and message in err and err.count("\n") == 1
+        assert not (tmp_path / "explanations").exists()

@@ -63,12 +63,12 @@ def write_drawn_dogs(output: Path, train_pictures: int, test_pictures: int, seed
     Raises:
         UserError: `output` exists, or the disk refuses.
     """
-    ownership.check_output(output, "draw")
+    ownership.check_output(output, ownership.DRAW)
     if ownership.kind_of(output):
         raise UserError(f"--output {output}: exists and holds drawn dogs; choose another folder")
     dataset = load_drawn_dogs(seed, pictures_a_breed={"train": train_pictures, "test": test_pictures})
     try:
-        with ownership.new_folder(output, "draw") as partial:
+        with ownership.new_folder(output, ownership.DRAW) as partial:
             for part, split in (("train", dataset.train), ("test", dataset.test)):
                 for index, name in enumerate(split.names):
                     file = partial / part / name

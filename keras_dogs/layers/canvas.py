@@ -3,8 +3,7 @@
 import numpy as np
 from keras import ops
 
-# Of Pillow (Resample.c): the filter, and how far from its centre it has weights.
-_RADIUS = {"bilinear": 1.0, "bicubic": 2.0}
+from keras_dogs.layers.resampling import FILTERS
 
 
 def to_canvases(images, size: int, fit: str, interpolation: str, rounded: bool = True):
@@ -94,7 +93,8 @@ def _weights(numbers, num_inputs, size: int, start, extent, first, count, interp
     """How much of each input pixel is in each of the canvas, float32 `(size, num_inputs)`; 0 where it is padded."""
     scale = extent / count
     reach = numbers.maximum(scale, 1.0)
-    support = _RADIUS[interpolation] * reach
+    kernel, radius = FILTERS[interpolation]
+    support = radius * reach
     if numbers is np:
         outputs, inputs = np.arange(size, dtype="float64"), np.arange(num_inputs, dtype="float64")
     else:
@@ -103,19 +103,10 @@ def _weights(numbers, num_inputs, size: int, start, extent, first, count, interp
     inputs = inputs[None]
     lowest, highest = numbers.floor(centres - support + 0.5), numbers.floor(centres + support + 0.5)
     is_seen = numbers.logical_and(inputs >= lowest, inputs < highest)
-    weights = numbers.where(is_seen, _filter(numbers, (inputs - centres + 0.5) / reach, interpolation), 0.0)
+    weights = numbers.where(is_seen, kernel(numbers.abs((inputs - centres + 0.5) / reach), numbers), 0.0)
     total = numbers.sum(weights, axis=1, keepdims=True)
     weights = weights / numbers.where(total == 0, 1.0, total)
     is_drawn = numbers.logical_and(outputs >= first, outputs < first + count)[:, None]
     # Whole multiples of 2**-15, so that sums of products with 8 bits are exact in float32, in whatever order.
     weights = numbers.round(numbers.where(is_drawn, weights, 0.0) * 2**15) / 2**15
     return ops.convert_to_tensor(weights.astype("float32")) if numbers is np else ops.cast(weights, "float32")
-
-
-def _filter(numbers, distance, interpolation: str):
-    x = numbers.abs(distance)
-    if interpolation == "bilinear":
-        return numbers.maximum(1.0 - x, 0.0)
-    near = (1.5 * x - 2.5) * x * x + 1.0  # Keys' kernel with a = -0.5, as Pillow's
-    far = ((-0.5 * x + 2.5) * x - 4.0) * x + 2.0
-    return numbers.where(x < 1.0, near, numbers.where(x < 2.0, far, 0.0))

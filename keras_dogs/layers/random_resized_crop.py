@@ -69,6 +69,11 @@ class RandomResizedCrop(RandomLayer):
         self.evaluation_scale = evaluation_scale
         self.canvas_size, self.fit, self.canvas_interpolation = canvas_size, fit, canvas_interpolation
 
+    @property
+    def canvas(self) -> dict:
+        """How a file becomes the canvas that this layer crops: `size`, `fit` and `interpolation` of `to_canvas`."""
+        return {"size": self.canvas_size, "fit": self.fit, "interpolation": self.canvas_interpolation}
+
     def augment(self, images, keys):
         if (self.scale, self.ratio, self.flip, self.evaluation_scale) == ((1.0, 1.0), (1.0, 1.0), 0.0, 1.0):
             return self.convert(images)
@@ -80,7 +85,7 @@ class RandomResizedCrop(RandomLayer):
     def _on_canvas(self, images, rounded: bool):
         if self.canvas_size is None:
             return images
-        return to_canvases(images, self.canvas_size, self.fit, self.canvas_interpolation, rounded)
+        return to_canvases(images, **self.canvas, rounded=rounded)
 
     def convert(self, images):
         images = self._on_canvas(images, rounded=True)

@@ -12,18 +12,19 @@ _BAND = 32  # output pixels that are computed together, of the few input pixels 
 _PIXEL = boxes.SIDE  # units a pixel in which places are computed: whole numbers, the same on every backend
 
 
-def _triangle(distance):
-    return ops.maximum(1.0 - distance, 0.0)
+def _triangle(distance, numbers=ops):
+    return numbers.maximum(1.0 - distance, 0.0)
 
 
-def _cubic(distance):
+def _cubic(distance, numbers=ops):
     """The cubic convolution kernel with a = -0.5 (Keys, 1981), as Pillow's."""
     near = (1.5 * distance - 2.5) * distance * distance + 1.0
     far = ((-0.5 * distance + 2.5) * distance - 4.0) * distance + 2.0
-    return ops.where(distance < 1.0, near, ops.where(distance < 2.0, far, 0.0))
+    return numbers.where(distance < 1.0, near, numbers.where(distance < 2.0, far, 0.0))
 
 
-# The filter, and how far from its centre it has weights.
+# The filter, of distances of at least 0 by `numbers` (NumPy or Keras' operations), and how far from its centre it has
+# weights.
 FILTERS = {"bilinear": (_triangle, 1), "bicubic": (_cubic, 2)}
 
 

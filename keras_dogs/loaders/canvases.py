@@ -178,11 +178,11 @@ def _select(split: Split, table, places: dict[str, int], unreadable: dict[int, s
     rows = np.array([places[name] for name in split.names], np.int64)
     kept = np.array([row not in unreadable for row in rows.tolist()], bool)
     bad = tuple((split.names[index], unreadable[rows[index]]) for index in np.flatnonzero(~kept))
-    names = tuple(name for name, keep in zip(split.names, kept) if keep)
-    is_table = len(rows) == len(table) and kept.all() and (np.diff(rows) == 1).all()
+    is_table = len(rows) == len(table) and (np.diff(rows) == 1).all()
     # What is mapped is read-only, which PyTorch warns of; rows of it are copies.
-    images = table if is_table and not isinstance(table, np.memmap) else Rows(table, rows[kept])
-    return Canvases(images, split.labels[kept], names, bad)
+    images = table if is_table and not isinstance(table, np.memmap) else Rows(table, rows)
+    canvases = Canvases(images, split.labels, split.names, bad)
+    return canvases if kept.all() else canvases.select(kept)
 
 
 def _new_table(split: Split, size: int) -> np.ndarray:
