@@ -82,7 +82,7 @@ def compare(first: Predictions, second: Predictions) -> Comparison:
     if sorted(first_names) != sorted(second_names):
         raise UserError("the two were not scored on the same pictures; compare runs on one dataset")
     for one, other in ((first, second), (second, first)):
-        if one.trained_on is not None and np.isin(other.names, one.trained_on).any():
+        if one.were_trained_on(other.names).any():
             raise UserError(
                 "one of the two was trained on pictures that the other is scored on; compare runs on one split"
             )

@@ -163,10 +163,9 @@ def _without_trained_on(config: EvaluateConfig, dataset: Dataset, canvases: Canv
                 "these: some may be among them"
             )
         return canvases
-    learned = set(found.trained_on.tolist())
+    kept = ~found.were_trained_on(canvases.names)
     if config.split == "test" and found.validation is not None:
-        learned |= set(found.validation.names.tolist())
-    kept = np.array([name not in learned for name in canvases.names], bool)
+        kept &= ~np.isin(canvases.names, found.validation.names)
     if kept.all():
         return canvases
     own = RunRecord.load(run / artifacts.RECORD)

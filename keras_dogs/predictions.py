@@ -29,6 +29,10 @@ class Predictions(NamedTuple):
     validation: "Predictions | None" = None
     trained_on: np.ndarray | None = None
 
+    def were_trained_on(self, names) -> np.ndarray:
+        """Tells which of these pictures are among the training pictures: bool `(num_names,)`; none where unknown."""
+        return np.isin(names, [] if self.trained_on is None else self.trained_on)
+
     def save(self, path: Path) -> None:
         """Writes the file, whole or not at all; the validation split's arrays are `validation_names` and so on."""
         arrays = {"class_names": np.asarray(self.class_names, dtype=str)}

@@ -175,12 +175,7 @@ def _on_one_pool(runs: list[Loaded]) -> tuple[list[Loaded], list[Loaded]]:
 
 def _without_leaks(runs: list[Loaded]) -> tuple[list[Loaded], list[Loaded]]:
     """Those that have seen none of the test pictures, as far as they say what they were trained on, and the others."""
-
-    def leaks(run: Loaded) -> bool:
-        trained_on = run.predictions.trained_on
-        return trained_on is not None and bool(np.isin(run.predictions.names, trained_on).any())
-
-    return _parted(runs, [not leaks(run) for run in runs])
+    return _parted(runs, [not run.predictions.were_trained_on(run.predictions.names).any() for run in runs])
 
 
 def _as_most(runs: list[Loaded], values: list) -> tuple[list[Loaded], list[Loaded]]:

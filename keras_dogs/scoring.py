@@ -123,7 +123,7 @@ def fit_temperature(logits, labels) -> Temperature:
             None,
             "the fit on validation has no minimum: its pictures are answered too well, or no better than by chance",
         )
-    before, after = (0.0, 0.0)
+    before = after = 0.0
     for fold in range(_FOLDS):
         held_out = np.arange(len(labels)) % _FOLDS == fold
         without = _least_loss(logits[~held_out], labels[~held_out])

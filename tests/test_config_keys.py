@@ -126,6 +126,16 @@ def test_the_averaged_weights_of_a_training_are_taken_and_named(tmp_path):
     assert file.read("fc.bias").tolist() == [0, 0, 0] and not file.notes
 
 
+def test_a_dict_that_holds_itself_is_read_to_the_end(tmp_path):
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    from keras_dogs.weights.torch_file import TorchFile
+
+    content = {"fc.bias": torch.ones(3)}
+    content["model"] = content
+    torch.save(content, tmp_path / "model.pth")
+    assert TorchFile(tmp_path / "model.pth").read("fc.bias").tolist() == [1, 1, 1]
+
+
 def hugging_face_folder(folder, config=None, preprocessor=None):
     folder.mkdir(parents=True)
     plain = {

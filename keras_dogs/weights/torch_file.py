@@ -88,13 +88,14 @@ def from_bfloat16(bits: np.ndarray) -> np.ndarray:
 
 # Where the checkpoints of a training keep their weights; averaged ones go first, as in timm's `load_state_dict`.
 _AVERAGED, _PLACES = ("state_dict_ema", "model_ema"), ("state_dict_ema", "model_ema", "state_dict", "model")
+_DEPTH = 4  # a dict in a pickle may hold itself
 
 
 def _find_tensors(content) -> tuple[dict[str, _Stored], tuple[str, ...]]:
     """The tensors of a state dict, which may lie in a checkpoint of a training; and what is said of the choice."""
     notes: tuple[str, ...] = ()
-    while isinstance(content, dict):
-        places = [key for key in _PLACES if isinstance(content.get(key), dict)]
+    for _ in range(_DEPTH):
+        places = [key for key in _PLACES if isinstance(content, dict) and isinstance(content.get(key), dict)]
         if not places:
             break
         if places[0] in _AVERAGED:
