@@ -30,7 +30,7 @@ class Explanation(NamedTuple):
         method: str. `"attention rollout"` or `"Grad-CAM"`.
         class_name: str. What it took the picture for. Grad-CAM is of this class; a rollout is of none.
         probability: float. Of that class.
-        canvas: uint8 array `(size, size, 3)`. What it was given.
+        canvas: uint8 array `(rows, columns, 3)`. What it was given.
     """
 
     heat: np.ndarray

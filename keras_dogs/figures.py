@@ -73,7 +73,7 @@ def draw_explanation(canvas, heat, title: str, file: Path) -> None:
     """A picture, and beside it the same with the heat over it.
 
     Args:
-        canvas: uint8 array `(size, size, 3)`.
+        canvas: uint8 array `(rows, columns, 3)`.
         heat: float array `(rows, columns)`, at least 0.
         title: str.
         file: Path.

@@ -137,8 +137,9 @@ def build_classifier(
             logits stay in float32.
         seed: int. The draws of augmentation, dropout and drop-path depend on it, the step, and the place in the batch.
         class_names: sequence of str or `None`. Kept in the head and saved with the model.
-        canvas_size: int or `None`. The side of the square to which pictures of any other size are brought first,
-            pixels. `None` is 8/7 of `image_size`, or `image_size` where nothing is drawn.
+        canvas_size: int, pair of ints or `None`. The side of the square, or the rows and columns, to which pictures of
+            any other size are brought first, pixels. `None` is 8/7 of `image_size`, or `image_size` where nothing is
+            drawn.
         fit: str. How they are brought there: `"squash"`, `"crop"` or `"pad"`.
         families: sequence of str or `None`. Refuse a preset of any other family.
         head: str. `"zero"`, or `"imagenet"` to keep the rows of the preset's ImageNet head that stand for
@@ -181,7 +182,7 @@ def build_classifier(
         *loaded.image_size,
         **policy.crop,
         interpolation=loaded.interpolation,
-        canvas_size=canvas_size or default_canvas_size(max(loaded.image_size), policy),
+        canvas_size=canvas_size or default_canvas_size(loaded.image_size, policy),
         fit=fit,
         canvas_interpolation=loaded.interpolation,
         name="crop",
@@ -275,9 +276,10 @@ def _pool(loaded: Loaded, features):
     return features
 
 
-def default_canvas_size(image_size: int, policy: layers.Augmentation) -> int:
+def default_canvas_size(image_size: tuple[int, int], policy: layers.Augmentation) -> int | tuple[int, int]:
     """What goes with a model's input size: 224 -> 256, room for crops; where nothing is drawn, 224: resized once."""
-    return round(image_size * _CANVAS_RATIO) if policy.draws else image_size
+    rows, columns = (round(side * _CANVAS_RATIO) if policy.draws else side for side in image_size)
+    return rows if rows == columns else (rows, columns)
 
 
 def backbone_of(classifier: keras.Model) -> keras.Model:
@@ -290,7 +292,7 @@ def from_table(classifier: keras.Model, canvases: np.ndarray) -> keras.Model:
 
     Args:
         classifier: `keras.Model`.
-        canvases: uint8 array of shape `(num_pictures, size, size, 3)`.
+        canvases: uint8 array of shape `(num_pictures, rows, columns, 3)`.
     """
     indices = keras.Input((), dtype="int32", name="indices")
     pictures = layers.ImageTable(canvases, name="image_table")(indices)

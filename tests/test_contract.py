@@ -188,11 +188,12 @@ def test_black_and_resampled_pictures_are_pictures():
 
 @pytest.mark.parametrize("fit", ["squash", "crop", "pad"])
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
-def test_the_canvas_in_the_graph_is_that_of_files(fit, interpolation):
+@pytest.mark.parametrize("size", [73, (31, 83), (79, 53)], ids=["square", "wide", "tall"])
+def test_the_canvas_in_the_graph_is_that_of_files(fit, interpolation, size):
     for height, width in ((96, 96), (500, 375), (333, 500), (40, 90)):
         picture = RNG.integers(0, 256, (height, width, 3), dtype="uint8")
-        expected = to_canvas(Image.fromarray(picture), 73, fit, interpolation).astype(int)
-        found = ops.convert_to_numpy(to_canvases(picture[None].astype("float32"), 73, fit, interpolation))[0]
+        expected = to_canvas(Image.fromarray(picture), size, fit, interpolation).astype(int)
+        found = ops.convert_to_numpy(to_canvases(picture[None].astype("float32"), size, fit, interpolation))[0]
         gap = np.abs(found - expected)
         assert gap.max() <= 1.001 and (gap > 0.01).mean() < 0.05, (height, width)
 
@@ -212,6 +213,16 @@ def test_pixels_and_files_have_the_same_answer(tmp_path, preset):
 
     names = class_names_of(model)
     assert [names[label] for label in logits.argmax(1)] == expected
+
+
+def test_a_model_of_wide_pictures_sees_them_as_they_are(tmp_path):
+    """A square between the picture and an input of its size would blur it, of files and of pixels."""
+    model = keras_dogs.build_classifier("resnet_nano", 3, image_size=(32, 64), augmentation="none", head="zero")
+    crop, picture = model.get_layer("crop"), RNG.integers(0, 256, (32, 64, 3), dtype="uint8")
+    assert np.array_equal(ops.convert_to_numpy(crop(picture[None]))[0], picture)
+    assert np.array_equal(to_canvas(Image.fromarray(picture), **crop.canvas), picture)
+    keras_dogs.save_classifier(model, tmp_path / "model.keras")
+    assert keras_dogs.load_classifier(tmp_path / "model.keras").get_layer("crop").canvas == crop.canvas
 
 
 def test_a_batch_of_the_canvas_size_is_left_alone():

@@ -150,25 +150,31 @@ def stamp_of(file: Path) -> str:
     return f"{found.st_size} {found.st_mtime_ns} {found.st_ino}"
 
 
-def to_canvas(picture: Image.Image, size: int, fit: str = "squash", interpolation: str = "bilinear") -> np.ndarray:
-    """Resizes a picture to a square canvas, antialiased.
+def sides_of(size) -> tuple[int, int]:
+    """Rows and columns of a canvas of `size`: an int of a square, or the pair itself."""
+    return tuple(size) if isinstance(size, (tuple, list)) else (size, size)
+
+
+def to_canvas(picture: Image.Image, size, fit: str = "squash", interpolation: str = "bilinear") -> np.ndarray:
+    """Resizes a picture to a canvas, antialiased.
 
     Args:
         picture: `PIL.Image.Image`, RGB.
-        size: int. The side of the canvas in pixels.
+        size: int, or pair of ints. The side of the canvas, or its rows and columns, in pixels.
         fit: str. `"squash"` (the whole picture, proportions lost; as vision_transformer does), `"crop"` (the largest
-            central square) or `"pad"` (the whole picture on black).
+            central part of the canvas' proportions) or `"pad"` (the whole picture on black).
         interpolation: str. `"bilinear"` or `"bicubic"`, as the weights had their pictures.
 
     Returns:
-        uint8 array of shape `(size, size, 3)`.
+        uint8 array of shape `(rows, columns, 3)`.
     """
     how = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}[interpolation]
+    rows, columns = sides_of(size)
     if fit == "crop":
-        return np.asarray(ImageOps.fit(picture, (size, size), how))
+        return np.asarray(ImageOps.fit(picture, (columns, rows), how))
     if fit == "pad":
-        return np.asarray(ImageOps.pad(picture, (size, size), how))
-    return np.asarray(picture if picture.size == (size, size) else picture.resize((size, size), how))
+        return np.asarray(ImageOps.pad(picture, (columns, rows), how))
+    return np.asarray(picture if picture.size == (columns, rows) else picture.resize((columns, rows), how))
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:

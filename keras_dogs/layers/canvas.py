@@ -3,47 +3,48 @@
 import numpy as np
 from keras import ops
 
+from keras_dogs.datasets.pictures import sides_of
 from keras_dogs.layers.resampling import FILTERS
 
 
-def to_canvases(images, size: int, fit: str, interpolation: str, rounded: bool = True):
-    """Resizes a batch to squares: along rows and along columns, each rounded to 8 bits, as Pillow does.
+def to_canvases(images, size, fit: str, interpolation: str, rounded: bool = True):
+    """Resizes a batch to canvases: along rows and along columns, each rounded to 8 bits, as Pillow does.
 
     Pixels of 8 bits come out the same to the last bit on every backend. The gradient is that of the resampling, without
     the rounding.
 
     Args:
         images: tensor `(batch, height, width, channels)`, in [0, 255].
-        size: int. The side of a canvas in pixels.
+        size: int, or pair of ints. The side of a canvas, or its rows and columns, in pixels.
         fit: `"squash"`, `"crop"` or `"pad"`.
         interpolation: a key of `layers.resampling.FILTERS`.
         rounded: bool. Whether there are 8 bits, as of a file; what was augmented before has more.
 
     Returns:
-        float32 tensor `(batch, size, size, channels)`; the input, where it is of that size.
+        float32 tensor `(batch, rows, columns, channels)`; the input, where it is of that size.
     """
-    height, width = images.shape[1:3]
-    if (height, width) == (size, size):
+    sides, (height, width) = sides_of(size), images.shape[1:3]
+    if (height, width) == sides:
         return images
     images = ops.cast(images, "float32")
     if height is not None and width is not None:
-        return _resized(np, images, height, width, size, fit, interpolation, rounded)
+        return _resized(np, images, height, width, sides, fit, interpolation, rounded)
     # TensorFlow traces sizes that vary from batch to batch.
     height, width = ops.shape(images)[1:3]
     channels = images.shape[3]
     resized = ops.cond(
-        ops.logical_and(ops.equal(height, size), ops.equal(width, size)),
-        lambda: ops.reshape(images, (-1, size, size, channels)),
-        lambda: _resized(ops, images, height, width, size, fit, interpolation, rounded),
+        ops.logical_and(ops.equal(height, sides[0]), ops.equal(width, sides[1])),
+        lambda: ops.reshape(images, (-1, *sides, channels)),
+        lambda: _resized(ops, images, height, width, sides, fit, interpolation, rounded),
     )
-    return ops.reshape(resized, (-1, size, size, channels))
+    return ops.reshape(resized, (-1, *sides, channels))
 
 
-def _resized(numbers, images, height, width, size: int, fit: str, interpolation: str, rounded: bool):
+def _resized(numbers, images, height, width, sides: tuple[int, int], fit: str, interpolation: str, rounded: bool):
     """Computes places and weights by `numbers`: NumPy, or Keras' operations where sizes are tensors."""
-    (top, tall, row, rows), (left, wide, column, columns) = _boxes(numbers, height, width, size, fit)
-    across = _weights(numbers, width, size, left, wide, column, columns, interpolation)
-    down = _weights(numbers, height, size, top, tall, row, rows, interpolation)
+    (top, tall, row, rows), (left, wide, column, columns) = _boxes(numbers, height, width, sides, fit)
+    across = _weights(numbers, width, sides[1], left, wide, column, columns, interpolation)
+    down = _weights(numbers, height, sides[0], top, tall, row, rows, interpolation)
     finish = _rounded if rounded else (lambda values: ops.clip(values, 0.0, 255.0))
 
     def along_rows(pictures):
@@ -53,9 +54,8 @@ def _resized(numbers, images, height, width, size: int, fit: str, interpolation:
         return finish(ops.einsum("oh,bhwc->bowc", down, pictures))
 
     # As Pillow 13 chooses, for speed; earlier ones begin along rows. The second rounding makes a level's difference.
-    high, broad = _float(numbers, height), _float(numbers, width)
-    is_cheaper = (high + rows) * columns > 2 * broad * rows
-    columns_first = numbers.logical_and(high > rows, is_cheaper)
+    lost_rows, lost_columns = _float(numbers, height) - rows, _float(numbers, width) - columns
+    columns_first = numbers.logical_and(lost_rows > 0, lost_rows > 2 * lost_columns)
     if numbers is np:
         return along_rows(along_columns(images)) if columns_first else along_columns(along_rows(images))
     return ops.cond(columns_first, lambda: along_rows(along_columns(images)), lambda: along_columns(along_rows(images)))
@@ -67,22 +67,23 @@ def _rounded(values):
     return values + ops.stop_gradient(rounded - values)
 
 
-def _boxes(numbers, height, width, size: int, fit: str):
+def _boxes(numbers, height, width, sides: tuple[int, int], fit: str):
     """For rows and columns: where the part of the picture begins that is seen, its extent, and where it goes to.
 
     `ImageOps.fit` and `ImageOps.pad` of Pillow, centred.
     """
     tall, wide = _float(numbers, height), _float(numbers, width)
-    zero, whole = tall * 0, tall * 0 + size
+    zero, (rows, columns) = tall * 0, (tall * 0 + side for side in sides)
+    own, wanted = wide / tall, sides[1] / sides[0]
     if fit == "crop":
-        side = numbers.minimum(tall, wide)
-        return ((tall - side) * 0.5, side, zero, whole), ((wide - side) * 0.5, side, zero, whole)
+        high, broad = numbers.where(own < wanted, wide / wanted, tall), numbers.where(own > wanted, wanted * tall, wide)
+        return ((tall - high) * 0.5, high, zero, rows), ((wide - broad) * 0.5, broad, zero, columns)
     if fit == "pad":
-        rows = numbers.where(wide > tall, numbers.round(tall / wide * size), whole)
-        columns = numbers.where(tall > wide, numbers.round(wide / tall * size), whole)
-        row, column = numbers.round((size - rows) * 0.5), numbers.round((size - columns) * 0.5)
-        return (zero, tall, row, rows), (zero, wide, column, columns)
-    return (zero, tall, zero, whole), (zero, wide, zero, whole)
+        drawn_rows = numbers.where(own > wanted, numbers.round(tall / wide * sides[1]), rows)
+        drawn_columns = numbers.where(own < wanted, numbers.round(own * sides[0]), columns)
+        row, column = numbers.round((rows - drawn_rows) * 0.5), numbers.round((columns - drawn_columns) * 0.5)
+        return (zero, tall, row, drawn_rows), (zero, wide, column, drawn_columns)
+    return (zero, tall, zero, rows), (zero, wide, zero, columns)
 
 
 def _float(numbers, value):

@@ -8,12 +8,13 @@ from keras_dogs import backend
 
 
 class ImageTable(keras.layers.Layer):
-    """Indices `(batch,)` -> uint8 pictures `(batch, size, size, 3)`: a step sends a few integers, not pictures.
+    """Indices `(batch,)` -> uint8 pictures `(batch, rows, columns, 3)`: a step sends a few integers, not pictures.
 
     It is for a model that trains and is not saved: neither a `.keras` file nor a checkpoint holds the table.
 
     Args:
-        canvases: uint8 array of shape `(num_pictures, size, size, 3)`, in memory or mapped; the device gets one copy.
+        canvases: uint8 array of shape `(num_pictures, rows, columns, 3)`, in memory or mapped; the device gets one
+            copy.
     """
 
     def __init__(self, canvases: np.ndarray, **kwargs):

@@ -33,8 +33,8 @@ class RandomResizedCrop(RandomLayer):
         flip: float in [0, 1]. The share of pictures that are mirrored.
         interpolation: `"bilinear"` or `"bicubic"`.
         evaluation_scale: float in (0, 1]. Side of the central box at inference, as a share of the picture's.
-        canvas_size: int or `None`. The side of the canvas to which pictures of any other size are brought first, as
-            files are by Pillow (`layers.canvas`); `None` for no such step.
+        canvas_size: int, pair of ints or `None`. The side of the canvas, or its rows and columns, to which pictures of
+            any other size are brought first, as files are by Pillow (`layers.canvas`); `None` for no such step.
         fit: str. How they are brought there: `"squash"`, `"crop"` or `"pad"`.
         canvas_interpolation: `"bilinear"` or `"bicubic"`, in that step.
         seed, stream: int. See `RandomLayer`.
@@ -67,7 +67,8 @@ class RandomResizedCrop(RandomLayer):
         self.height, self.width = height, width
         self.scale, self.ratio, self.flip = tuple(scale), tuple(ratio), flip
         self.evaluation_scale = evaluation_scale
-        self.canvas_size, self.fit, self.canvas_interpolation = canvas_size, fit, canvas_interpolation
+        self.canvas_size = tuple(canvas_size) if isinstance(canvas_size, (tuple, list)) else canvas_size
+        self.fit, self.canvas_interpolation = fit, canvas_interpolation
 
     @property
     def canvas(self) -> dict:

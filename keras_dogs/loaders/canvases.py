@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import math
 import os
 import threading
 from collections.abc import Callable
@@ -25,6 +26,7 @@ import PIL
 from keras_dogs import caches
 from keras_dogs import progress
 from keras_dogs.datasets.pictures import UnreadablePicture
+from keras_dogs.datasets.pictures import sides_of
 from keras_dogs.datasets.pictures import to_canvas
 from keras_dogs.datasets.splits import Dataset
 from keras_dogs.datasets.splits import Split
@@ -41,7 +43,7 @@ class Canvases:
     """A decoded split.
 
     Attributes:
-        images: uint8 array of shape `(num_pictures, size, size, 3)`, or `Rows` of one.
+        images: uint8 array of shape `(num_pictures, rows, columns, 3)`, or `Rows` of one.
         labels: int32 array of shape `(num_pictures,)`.
         names: tuple of str.
         unreadable: tuple of `(name, reason)`; these pictures are not among the others.
@@ -68,14 +70,18 @@ class Canvases:
 class _How(NamedTuple):
     """How a canvas is made of a picture: the last arguments of `to_canvas`."""
 
-    size: int
+    size: int | tuple[int, int]
     fit: str = "squash"
     interpolation: str = "bilinear"
 
     @property
     def in_words(self) -> str:
         """For the list of what is in the cache."""
-        return f"{self.size} x {self.size}, {self.fit}, {self.interpolation}"
+        return f"{_by(self.size)}, {self.fit}, {self.interpolation}"
+
+
+def _by(size) -> str:
+    return " x ".join(map(str, sides_of(size)))
 
 
 class Rows:
@@ -100,7 +106,7 @@ class Rows:
 def load_canvases(
     dataset: Dataset,
     wanted: Sequence[str],
-    size: int,
+    size,
     fit: str = "squash",
     cache: str = "disk",
     interpolation: str = "bilinear",
@@ -112,7 +118,7 @@ def load_canvases(
     Args:
         dataset: `Dataset`.
         wanted: sequence of `"train"`, `"validation"` and `"test"`. A split that there is not is `None`.
-        size: int. The side of the canvas in pixels.
+        size: int, or pair of ints. The side of the canvas, or its rows and columns, in pixels.
         fit: str. `"squash"`, `"crop"` or `"pad"`.
         cache: str. `"disk"`, or `"memory"` to keep nothing.
         interpolation: str. `"bilinear"` or `"bicubic"`.
@@ -132,7 +138,7 @@ def load_canvases(
     return [found.get(name) for name in wanted]
 
 
-def decode_split(split: Split, size: int, fit: str = "squash") -> Canvases:
+def decode_split(split: Split, size, fit: str = "squash") -> Canvases:
     """Decodes one split into memory, without the cache and without a word."""
     images = _new_table(split, size)
     unreadable = _decode(split, _How(size, fit), images.__setitem__, lambda: None)
@@ -185,12 +191,13 @@ def _select(split: Split, table, places: dict[str, int], unreadable: dict[int, s
     return canvases if kept.all() else canvases.select(kept)
 
 
-def _new_table(split: Split, size: int) -> np.ndarray:
+def _new_table(split: Split, size) -> np.ndarray:
+    shape = (len(split), *sides_of(size), 3)
     try:
-        return np.empty((len(split), size, size, 3), np.uint8)
+        return np.empty(shape, np.uint8)
     except MemoryError as error:
         raise UserError(
-            f"{len(split):,} pictures at {size} x {size} need {len(split) * size**2 * 3 / 2**30:.1f} GiB of memory; "
+            f"{len(split):,} pictures at {_by(size)} need {math.prod(shape) / 2**30:.1f} GiB of memory; "
             "give a smaller --canvas-size"
         ) from error
 
@@ -242,7 +249,7 @@ def _decode(
 def _open_or_decode(split: Split, how: _How, what: str) -> tuple[np.ndarray, dict[int, str]]:
     folder = caches.folder("canvases")
     description = folder / f"{_fingerprint(split, how)}.json"
-    shape = (len(split), how.size, how.size, 3)
+    shape = (len(split), *sides_of(how.size), 3)
     if found := _open(description, shape):
         return found
     try:

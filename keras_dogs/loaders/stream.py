@@ -11,6 +11,7 @@ import numpy as np
 
 from keras_dogs import progress
 from keras_dogs.datasets.pictures import UnreadablePicture
+from keras_dogs.datasets.pictures import sides_of
 from keras_dogs.datasets.pictures import to_canvas
 from keras_dogs.datasets.splits import Split
 from keras_dogs.errors import UserError
@@ -22,13 +23,13 @@ class Undecoded:
 
     Args:
         split: `Split`.
-        size: int. The side of a canvas in pixels.
-        fit, interpolation: str. See `to_canvas`.
+        size: int, or pair of ints. See `to_canvas`, as for the next two.
+        fit, interpolation: str.
     """
 
-    def __init__(self, split: Split, size: int, fit: str, interpolation: str = "bilinear"):
+    def __init__(self, split: Split, size, fit: str, interpolation: str = "bilinear"):
         self.split, self.size, self.fit, self.interpolation = split, size, fit, interpolation
-        self.shape, self.dtype = (len(split), size, size, 3), np.dtype(np.uint8)
+        self.shape, self.dtype = (len(split), *sides_of(size), 3), np.dtype(np.uint8)
 
     def __len__(self):
         return len(self.split)
@@ -47,7 +48,7 @@ class Undecoded:
             ) from error
 
 
-def stream(split: Split, size: int, fit: str, interpolation: str = "bilinear") -> Canvases:
+def stream(split: Split, size, fit: str, interpolation: str = "bilinear") -> Canvases:
     """A split whose canvases are decoded anew each time."""
     return Canvases(Undecoded(split, size, fit, interpolation), split.labels, tuple(split.names), ())
 
