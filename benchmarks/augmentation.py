@@ -64,9 +64,9 @@ def extra_memory(backend: str, task: dict) -> dict:
 
 def measure(preset: str, dtype_policy: str, batch_size: int, rounds: int, policies: list) -> list[dict]:
     """The child's part: one compiled classifier a policy, steps in turn; a row each, the ratio is to the first."""
-    from keras_dogs import backend
+    from keras_dogs import backends
 
-    backend.select()
+    backends.select()
     import numpy as np
 
     steps = {policy: Steps(preset, policy, dtype_policy, batch_size) for policy in policies}
@@ -82,12 +82,12 @@ def measure(preset: str, dtype_policy: str, batch_size: int, rounds: int, polici
         rows.append(
             {
                 "policy": policy,
-                "execution": backend.describe_execution(steps[policy].classifier),
+                "execution": backends.describe_execution(steps[policy].classifier),
                 "step_ms": runs.spread([1000 * each for each in seconds[policy]]),
                 "step_without_ms": runs.spread([1000 * each for each in seconds[policies[0]]]),
                 "ratio": runs.spread(ratios.tolist()),
-                "peak_memory_gib": backend.peak_memory_gib(),
-                "versions": backend.versions(),
+                "peak_memory_gib": backends.peak_memory_gib(),
+                "versions": backends.versions(),
             }
         )
     return rows
@@ -101,7 +101,7 @@ class Steps:
         import numpy as np
 
         import keras_dogs
-        from keras_dogs import backend
+        from keras_dogs import backends
 
         size = 224 if policy is None else 256
         self.images = np.random.default_rng(0).integers(0, 256, (batch_size, size, size, 3), dtype="uint8")
@@ -112,7 +112,7 @@ class Steps:
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         self.classifier.compile(keras.optimizers.SGD(1e-3, momentum=0.9), loss)
         if policy != "keras":
-            backend.check_compilable(self.classifier)
+            backends.check_compilable(self.classifier)
 
     def take(self, count: int) -> list[float]:
         """Seconds of each of `count` steps, the loss read back."""

@@ -33,14 +33,14 @@ def main():
 
 def measure() -> dict:
     """The child's part."""
-    from keras_dogs import backend
+    from keras_dogs import backends
 
-    backend.select()
+    backends.select()
     import keras
     import numpy as np
 
     import keras_dogs
-    from keras_dogs.models import image_pipeline
+    from keras_dogs.models.builders import image_pipeline
 
     def pictures(size):
         shape = (BATCH_SIZE, size, size, 3)
@@ -59,7 +59,7 @@ def measure() -> dict:
             return pipeline.stateless_call(*state, images, training=True)[0]
 
         # PyTorch trains eagerly; the other two compile.
-        function = step if backend.name() == "torch" else backend.compiled(step)
+        function = step if backends.name() == "torch" else backends.compiled(step)
         images = pictures(size)
         keras.ops.convert_to_numpy(function(images))
         times = []
@@ -83,7 +83,7 @@ def measure() -> dict:
         "pipeline_s": seconds,
         "step_s": whole,
         "share_added": added / (whole - added),
-        "versions": backend.versions(),
+        "versions": backends.versions(),
     }
 
 

@@ -40,14 +40,14 @@ def compare(backend: str, preset: str) -> dict:
 
 def train(way: str, preset: str) -> dict:
     """The child's part: seconds and what the head scores on the test pictures."""
-    from keras_dogs import backend
+    from keras_dogs import backends
 
-    backend.select()
-    from keras_dogs import fitting
-    from keras_dogs import training
-    from keras_dogs.config import TrainConfig
+    backends.select()
+    from keras_dogs.training import fine_tuning
+    from keras_dogs.training import loop
+    from keras_dogs.training.config import TrainConfig
 
-    cached, found = fitting.train_head_on_features, {}
+    cached, found = loop.train_head_on_features, {}
 
     def timed(plan, classifier, pictures, views):
         began = time.perf_counter()
@@ -55,9 +55,9 @@ def train(way: str, preset: str) -> dict:
         found["seconds"] = time.perf_counter() - began
         return fitted
 
-    fitting.train_head_on_features = timed
+    loop.train_head_on_features = timed
     with tempfile.TemporaryDirectory() as folder:
-        run = training.fine_tune(TrainConfig(preset=preset, recipe="linear_probe", output=Path(folder) / "run"))
+        run = fine_tuning.fine_tune(TrainConfig(preset=preset, recipe="linear_probe", output=Path(folder) / "run"))
     return {
         **found,
         "epochs": run.record.config["epochs"],
@@ -71,17 +71,17 @@ def each_epoch(plan, classifier, pictures):
     """The epoch-wise way: the frozen backbone runs in every step."""
     import keras
 
-    from keras_dogs import fitting
-    from keras_dogs import models
-    from keras_dogs.classifier import Classifier
-    from keras_dogs.loaders.batches import predict_in_batches
+    from keras_dogs.data.loaders.batches import predict_in_batches
+    from keras_dogs.models import builders
+    from keras_dogs.models.classifier import Classifier
+    from keras_dogs.training import loop
 
-    extractor, head = models.feature_extractor(classifier), classifier.get_layer("head")
+    extractor, head = builders.feature_extractor(classifier), classifier.get_layer("head")
     extractor.trainable = False
-    mean, scale = fitting.standardisation(predict_in_batches(extractor, pictures.train.images, 32)[0])
+    mean, scale = loop.standardisation(predict_in_batches(extractor, pictures.train.images, 32)[0])
     inputs = keras.Input(extractor.input.shape[1:], dtype="uint8")
     standardised = keras.layers.Rescaling(scale, -mean * scale)(extractor(inputs))
-    fitted = fitting.train_classifier(plan, Classifier(inputs, head(standardised)), pictures)
+    fitted = loop.train_classifier(plan, Classifier(inputs, head(standardised)), pictures)
     kernel, bias = head.get_weights()
     head.set_weights([kernel * scale, bias - mean @ kernel * scale])
     return fitted

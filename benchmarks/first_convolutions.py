@@ -1,7 +1,7 @@
 """What folding a model's first convolution by its stride gains: `python benchmarks/first_convolutions.py`, on a GPU.
 
 Bare and compiled, bfloat16, from float32 pictures of 224 x 224, in turns: the convolution as the backend has it and as
-`keras_dogs.fast_layers` folds it, forward, and with the gradient of the kernel.
+`keras_dogs.backends.layers` folds it, forward, and with the gradient of the kernel.
 """
 
 import argparse
@@ -38,9 +38,9 @@ def main():
 
 def measure(batch_size: int | None) -> dict:
     """The child's part."""
-    from keras_dogs import backend
+    from keras_dogs import backends
 
-    backend.select()
+    backends.select()
     rows = []
     for model, (count, *shape) in CASES.items():
         calls = {way: passes(way, batch_size or count, *shape) for way in WAYS}
@@ -57,7 +57,7 @@ def measure(batch_size: int | None) -> dict:
             for way in WAYS:
                 ms = runs.spread([1000 * value for value in seconds[way]])
                 rows.append({"model": model, "way": way, "pass": what, "batch_size": batch_size or count, "ms": ms})
-    device, versions = backend.describe_device(1), backend.versions()
+    device, versions = backends.describe_device(1), backends.versions()
     return {"rows": [{**row, "device": device, "versions": versions} for row in rows]}
 
 
@@ -66,15 +66,15 @@ def passes(way: str, count: int, size: int, stride: int, zeros: int, filters: in
     import keras
     import numpy as np
 
-    from keras_dogs import backend
-    from keras_dogs import fast_layers
-    from keras_dogs.fast_layers import convolutions
+    from keras_dogs import backends
+    from keras_dogs.backends import layers
+    from keras_dogs.backends.layers import convolutions
 
     layer = keras.layers.Conv2D(filters, size, strides=stride, use_bias=False, dtype="mixed_bfloat16")
     layer.build((None, 224 + 2 * zeros, 224 + 2 * zeros, 3))
     with mock.patch.object(convolutions, "can_fold", return_value=way == "folded"):
-        with mock.patch.object(backend, "has_accelerator", return_value=True):
-            fast_layers.speed_up(keras.Sequential([layer]))
+        with mock.patch.object(backends, "has_accelerator", return_value=True):
+            layers.speed_up(keras.Sequential([layer]))
     generator = np.random.default_rng(0)
     pictures = generator.uniform(0, 1, (count, 224, 224, 3)).astype("float32")
     kernel = generator.normal(size=layer.kernel.shape).astype("float32")
@@ -84,7 +84,7 @@ def passes(way: str, count: int, size: int, stride: int, zeros: int, filters: in
         pictures, kernel = (keras.ops.cast(value, "bfloat16") for value in (pictures, kernel))
         return layer.convolution_op(pictures, kernel)
 
-    return on_jax(forward, pictures, kernel) if backend.name() == "jax" else on_torch(forward, pictures, kernel)
+    return on_jax(forward, pictures, kernel) if backends.name() == "jax" else on_torch(forward, pictures, kernel)
 
 
 def on_jax(forward, pictures, kernel) -> dict:
@@ -102,7 +102,7 @@ def on_jax(forward, pictures, kernel) -> dict:
 
 
 def on_torch(forward, pictures, kernel) -> dict:
-    """Both passes, traced as `keras_dogs.tracing` does it and compiled by `torch.compile`."""
+    """Both passes, traced as `keras_dogs.backends.on_torch.tracing` does it and compiled by `torch.compile`."""
     import torch
     from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -122,13 +122,13 @@ def on_torch(forward, pictures, kernel) -> dict:
 
 def wait(result) -> None:
     """Until a pass is done."""
-    from keras_dogs import backend
+    from keras_dogs import backends
 
-    if backend.name() == "jax":
+    if backends.name() == "jax":
         import jax
 
         jax.block_until_ready(result)
-    elif backend.has_accelerator():
+    elif backends.has_accelerator():
         import torch
 
         torch.cuda.synchronize()

@@ -36,13 +36,13 @@ def main():
 
 def measure(num_pictures: int) -> dict:
     """The child's part."""
-    from keras_dogs import backend
+    from keras_dogs import backends
 
-    backend.select()
+    backends.select()
     import numpy as np
 
     import keras_dogs
-    from keras_dogs import models
+    from keras_dogs.models import builders
 
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "pictures"
@@ -53,7 +53,7 @@ def measure(num_pictures: int) -> dict:
             classifier = keras_dogs.build_classifier("resnet_nano", 24, augmentation="light", seed=0)
             before = _private_bytes()
             with _Peak() as peak:
-                model = models.from_table(classifier, np.memmap(file, np.uint8, "r", shape=shape)[:count])
+                model = builders.from_table(classifier, np.memmap(file, np.uint8, "r", shape=shape)[:count])
             found[name] = (peak.bytes - before, _private_bytes() - before, count * SIZE * SIZE * 3)
             steps[name] = _step(model, count)
             steps[name]()
@@ -71,7 +71,7 @@ def measure(num_pictures: int) -> dict:
         "more_while_training": (peak.bytes - after) / size,
         "step_ms_small": 1000 * statistics.median(seconds["small"]),
         "step_ms_large": 1000 * statistics.median(seconds["large"]),
-        "versions": backend.versions(),
+        "versions": backends.versions(),
     }
 
 

@@ -118,7 +118,7 @@ def row(name: tuple[str, int], rates: dict, errors: dict, num_pictures: int) -> 
 
 def load(flags):
     """The dataset with as many of its pictures as are decoded."""
-    from keras_dogs.datasets import load_dataset
+    from keras_dogs.data.datasets import load_dataset
 
     dataset = load_dataset(str(flags.sample))
     splits = {name: getattr(dataset, name) for name in SPLITS}
@@ -129,12 +129,12 @@ def load(flags):
 
 def answer_with_ours(flags) -> None:
     """The child's part: the cache when it is built and when it is there, and the stream, a round each time."""
-    from keras_dogs import backend
-    from keras_dogs import caches
+    from keras_dogs import backends
+    from keras_dogs.system import caches
 
-    backend.select()
-    from keras_dogs.loaders.canvases import load_canvases
-    from keras_dogs.loaders.stream import Undecoded
+    backends.select()
+    from keras_dogs.data.loaders.canvases import load_canvases
+    from keras_dogs.data.loaders.stream import Undecoded
 
     dataset = load(flags)
     count = sum(len(getattr(dataset, name)) for name in SPLITS)
@@ -156,7 +156,7 @@ def _decode_all(decoder, files: list[bytes], cores: int) -> None:
 
 
 def _stream(rows) -> None:
-    from keras_dogs.loaders.stream import fetch_ahead
+    from keras_dogs.data.loaders.stream import fetch_ahead
 
     for _ in fetch_ahead(lambda index: rows[index * 32 : index * 32 + 32], len(rows) // 32):
         pass

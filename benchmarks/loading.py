@@ -25,8 +25,8 @@ before, began = peak(), time.perf_counter()
 print(json.dumps(dict(seconds=time.perf_counter() - began, grown_mib=peak() - before)))
 """
 OURS = (
-    "from keras_dogs import backend\nbackend.select()\nimport numpy, keras_dogs\n"
-    "from keras_dogs.weights import load_backbone\nload_backbone('vit_nano')",
+    "from keras_dogs import backends\nbackends.select()\nimport numpy, keras_dogs\n"
+    "from keras_dogs.models.weights import load_backbone\nload_backbone('vit_nano')",
     "load_backbone(path)",
 )
 HERE = "import sys\nsys.path.insert(0, 'benchmarks')\n"
@@ -44,7 +44,7 @@ LIBRARIES = {
         "pretrained_cfg_overlay=dict(file=path + '/model.safetensors', num_classes=7))",
     ),
     "keras_hub": (
-        "from keras_dogs import backend\nbackend.select()\nimport keras_hub",
+        "from keras_dogs import backends\nbackends.select()\nimport keras_hub",
         "model = keras_hub.models.Backbone.from_preset(path)",
     ),
     # vision_transformer's way: the model's variables first, by a compiled `init`, then the file's in their places.
@@ -94,8 +94,8 @@ def main():
 def write_others(references: Path, folder: Path, backend: str) -> None:
     """A KerasHub preset and an .npz with the same weights as the folder of transformers."""
     code = (
-        "import sys\nfrom keras_dogs import backend\nbackend.select()\nimport numpy as np\n"
-        "from keras_dogs.weights import load_backbone, vits\n"
+        "import sys\nfrom keras_dogs import backends\nbackends.select()\nimport numpy as np\n"
+        "from keras_dogs.models.weights import load_backbone, vits\n"
         "model = load_backbone(sys.argv[1]).backbone\nmodel.save_to_preset(sys.argv[2])\n"
         "arrays = {name: np.asarray(value.numpy()) for name, value in vits.weights('vit', model).items()}\n"
         "np.savez(sys.argv[3], **arrays)"

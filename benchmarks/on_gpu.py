@@ -123,10 +123,10 @@ def rows_of(of: tuple, found: dict, flags) -> list[dict]:
 
 def measure(engine: str, model: str, batch_size: str, lock: str, flags) -> dict:
     """The child's part."""
-    from keras_dogs import backend
+    from keras_dogs import backends
 
     if engine == "keras_dogs":
-        framework, build = backend.select(), ours
+        framework, build = backends.select(), ours
     else:
         framework = "jax" if engine == "flax" else "torch"
         build = _peer(engine)
@@ -167,13 +167,13 @@ def ours(model: str, batch_size: int, dtype: str) -> dict:
     import throughput
 
     import keras_dogs
-    from keras_dogs import models
-    from keras_dogs import tracing
-    from keras_dogs.callbacks import LazyCallbacks
-    from keras_dogs.classifier import SmoothedCrossentropy
-    from keras_dogs.classifier import StepLoss
-    from keras_dogs.loaders.batches import TrainingBatches
-    from keras_dogs.loaders.batches import predict_in_batches
+    from keras_dogs.backends.on_torch import tracing
+    from keras_dogs.data.loaders.batches import TrainingBatches
+    from keras_dogs.data.loaders.batches import predict_in_batches
+    from keras_dogs.models import builders
+    from keras_dogs.models.classifier import SmoothedCrossentropy
+    from keras_dogs.models.classifier import StepLoss
+    from keras_dogs.training.callbacks import LazyCallbacks
 
     tracing.SECONDS_BEFORE = 0.0  # within the warm-up
     classifier = keras_dogs.build_classifier(
@@ -181,7 +181,7 @@ def ours(model: str, batch_size: int, dtype: str) -> dict:
     )
     size, generator = classifier.get_layer("crop").canvas_size, np.random.default_rng(0)
     table = generator.integers(0, 256, (_TABLE, size, size, 3), dtype="uint8")
-    model = models.from_table(classifier, table)
+    model = builders.from_table(classifier, table)
     model.compile(keras.optimizers.SGD(1e-3, momentum=0.9), SmoothedCrossentropy(), metrics=[StepLoss()])
     model.optimizer.build(model.trainable_variables)
     labels = generator.integers(0, peers.NUM_CLASSES, _TABLE).astype("int32")

@@ -36,15 +36,15 @@ def main():
 
 def measure(preset: str, cache: str) -> dict:
     """The child's part."""
-    from keras_dogs import backend
+    from keras_dogs import backends
 
-    backend.select()
+    backends.select()
     import keras
 
-    from keras_dogs.callbacks import StepLog
-    from keras_dogs.config import DataConfig
-    from keras_dogs.config import TrainConfig
-    from keras_dogs.training import fine_tune
+    from keras_dogs.data.config import DataConfig
+    from keras_dogs.training.callbacks import StepLog
+    from keras_dogs.training.config import TrainConfig
+    from keras_dogs.training.fine_tuning import fine_tune
 
     inside, epochs = [0.0], []
     make = keras.Model.make_train_function

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import runs
 
-from keras_dogs.comparison import summarise
-from keras_dogs.recipes import RECIPES
+from keras_dogs.evaluation.statistics import summarise
+from keras_dogs.training.recipes import RECIPES
 
 PRESETS = ("vit_nano", "resnet_nano")
 BATCH_SIZE = {"vit_paper": 64, "augreg": 64}  # of 1,296 pictures, 512 are too many for an update

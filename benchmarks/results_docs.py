@@ -10,9 +10,9 @@ from pathlib import Path
 
 import runs
 
-from keras_dogs import pages
-from keras_dogs import results_figures
-from keras_dogs import results_page
+from keras_dogs.comparison import figures
+from keras_dogs.comparison import page
+from keras_dogs.system import pages
 
 ROOT = Path(__file__).parents[1]
 FIGURES = ("accuracy", "curves", "cost", "time_to_accuracy", "classes")
@@ -66,7 +66,7 @@ def render() -> str:
 
 def _comparison(name: str, title: str, result: dict) -> str:
     found = result["comparison"]
-    text = results_page.report(found, list(FIGURES), {})
+    text = page.report(found, list(FIGURES), {})
     text = text.replace("](figures/", f"](results/{name}/")
     # One page, one title; the runs' folders are not here, and their commands are in the result file.
     text = re.sub(r"^# .*$", "", text, count=1, flags=re.MULTILINE)
@@ -231,7 +231,7 @@ def draw() -> None:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
             with tempfile.TemporaryDirectory() as drawn:
-                results_figures.draw_all(json.loads(file.read_text())["comparison"], Path(drawn))
+                figures.draw_all(json.loads(file.read_text())["comparison"], Path(drawn))
                 for figure in FIGURES:
                     if (Path(drawn) / f"{figure}.svg").is_file():
                         shutil.copyfile(Path(drawn) / f"{figure}.svg", folder / f"{figure}.svg")

@@ -12,8 +12,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from keras_dogs.records import PROSE  # noqa: F401 (the scripts beside this one take it from here)
-from keras_dogs.records import RunRecord
+from keras_dogs.runs.records import PROSE  # noqa: F401 (the scripts beside this one take it from here)
+from keras_dogs.runs.records import RunRecord
 
 _ANSWER = "answer: "  # what a line begins with that is for the parent, among all that libraries print
 RESULTS = Path(__file__).parent / "results"

@@ -25,17 +25,17 @@ DASHES = {"jax": "-", "tensorflow": (0, (5, 3)), "torch": (0, (1, 2))}
 BATCH_SIZE, PICTURES_A_BREED = 16, 4
 SAVE_PRESET = """
 import sys
-from keras_dogs import backend
-backend.select()
+from keras_dogs import backends
+backends.select()
 import keras_dogs
-from keras_dogs.models import backbone_of
+from keras_dogs.models.builders import backbone_of
 classifier = keras_dogs.build_classifier(sys.argv[1], 2, load_weights=False)
 backbone_of(classifier).save_to_preset(sys.argv[2])
 """
 ARE_EQUAL = """
 import sys
-from keras_dogs import backend
-backend.select()
+from keras_dogs import backends
+backends.select()
 import numpy as np
 import keras_dogs
 one, other = (keras_dogs.load_classifier(file) for file in sys.argv[1:])

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import runs
 
-from keras_dogs.datasets import load_dataset
-from keras_dogs.records import RunRecord
+from keras_dogs.data.datasets import load_dataset
+from keras_dogs.runs.records import RunRecord
 
 LAUNCHER = Path(__file__).parents[1] / "scripts" / "local_processes.py"
 WEIGHTS = "resnet50_imagenet1k_fp16.weights.h5"

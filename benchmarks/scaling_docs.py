@@ -7,9 +7,9 @@ from pathlib import Path
 import runs
 import scaling
 
-from keras_dogs.costs import count_gflops
-from keras_dogs.costs import count_parameters
-from keras_dogs.presets import PRESETS
+from keras_dogs.models.costs import count_gflops
+from keras_dogs.models.costs import count_parameters
+from keras_dogs.models.presets import PRESETS
 
 PAGE = Path(__file__).parents[1] / "docs" / "scaling.md"
 MODELS = {

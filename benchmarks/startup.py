@@ -37,7 +37,7 @@ def main():
 
 def measure(backend: str, preset: str, output: Path) -> dict:
     """One run's timings."""
-    from keras_dogs.records import RunRecord
+    from keras_dogs.runs.records import RunRecord
 
     row = runs.train(backend, output, "--preset", preset, "--epochs", "1")
     if "error" in row:

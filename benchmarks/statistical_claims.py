@@ -12,8 +12,8 @@ import numpy as np
 import runs
 import scipy.stats
 
-from keras_dogs import intervals
-from keras_dogs.pages import table
+from keras_dogs.evaluation import intervals
+from keras_dogs.system.pages import table
 
 PAGE = Path(__file__).parents[1] / "docs" / "statistics.md"
 COUNTS, ACCURACIES = (20, 100, 600, 1200), (0.5, 0.85, 0.98, 0.999)
@@ -139,7 +139,8 @@ def render(rows: list[dict], repeats: int) -> str:
     return (
         "# What the intervals and verdicts hold\n\nWritten by `benchmarks/statistical_claims.py`, which simulates "
         f"right and wrong answers whose truth is known, {repeats:,} data sets a row. The code is in "
-        "`keras_dogs/intervals.py`.\n\n## How often a 95 % interval covers the truth\n\nA share of right answers has "
+        "`keras_dogs/evaluation/intervals.py`.\n\n"
+        "## How often a 95 % interval covers the truth\n\nA share of right answers has "
         "Clopper and Pearson's interval, which is wide rather than wrong; over several seeds Korn and Graubard's. A "
         "difference of two models on the same pictures has Bonett and Price's. Answers are right or wrong, so that "
         "with few pictures, or few wrong answers, an interval can only cover too much or too little; these cover too "

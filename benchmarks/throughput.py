@@ -111,14 +111,14 @@ def _seconds(answers: list[dict]) -> list[float]:
 def measure(engine: str, model: str, mode: str, flags) -> dict:
     """The child's part: a step whenever it is asked for one, and what it says at the end."""
     if engine in ("keras_dogs", "keras_hub"):
-        from keras_dogs import backend
+        from keras_dogs import backends
 
         if engine == "keras_dogs":
-            backend.select()  # and what it does for a backend, which bare KerasHub has not
+            backends.select()  # and what it does for a backend, which bare KerasHub has not
         build = {"keras_dogs": ours, "keras_hub": keras_hub}[engine]
         run, compiled = build(model, mode, flags.batch_size, flags.dtype)
         run()
-        return {"compiled": compiled(), "peak_memory_gib": backend.peak_memory_gib(), "versions": backend.versions()}
+        return {"compiled": compiled(), "peak_memory_gib": backends.peak_memory_gib(), "versions": backends.versions()}
     steps = dict(zip(("train", "predict"), getattr(peers, engine)(model, flags.batch_size, flags.dtype)))
     take_turns({"train": lambda: float(steps["train"]()), "predict": steps["predict"]}[mode])
     return {"compiled": "jit" if engine == "flax" else "eager", "peak_memory_gib": _peak_memory_gib(engine)}
@@ -137,7 +137,7 @@ def ours(model: str, mode: str, batch_size: int, dtype: str):
     import numpy as np
 
     import keras_dogs
-    from keras_dogs import tracing
+    from keras_dogs.backends.on_torch import tracing
 
     tracing.SECONDS_BEFORE = 0.0  # within the warm-up
     classifier = keras_dogs.build_classifier(
@@ -154,7 +154,7 @@ def keras_hub(model: str, mode: str, batch_size: int, dtype: str):
     from keras_hub.models import ResNetBackbone
     from keras_hub.models import ViTBackbone
 
-    from keras_dogs.presets import PRESETS
+    from keras_dogs.models.presets import PRESETS
 
     row = PRESETS[model]
     shape = (row.image_size, row.image_size, 3)
@@ -170,13 +170,13 @@ def keras_hub(model: str, mode: str, batch_size: int, dtype: str):
 def _keras_steps(model, images, mode: str, build_first: bool = False):
     import keras
 
-    from keras_dogs import backend
+    from keras_dogs import backends
 
     _, labels = peers.pictures(len(images), 16)
     model.compile(
         keras.optimizers.SGD(1e-3, momentum=0.9), keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     )
-    backend.check_compilable(model)
+    backends.check_compilable(model)
     if build_first:
         model.optimizer.build(model.trainable_variables)  # as `train` does
     if mode == "predict":
@@ -208,10 +208,9 @@ def _keras_steps(model, images, mode: str, build_first: bool = False):
 
 def in_what_way(model) -> str:
     """How the steps of a Keras model ran."""
-    from keras_dogs import backend
-    from keras_dogs import tracing
+    from keras_dogs import backends
 
-    return tracing.describe(model) or backend.describe_execution(model)
+    return backends.describe_execution(model)
 
 
 def _peak_memory_gib(engine: str) -> float:

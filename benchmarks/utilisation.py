@@ -11,8 +11,8 @@ _SIZE, _PRODUCTS, _ROUNDS = 2048, 10, 5
 
 def gflop_of(model: str, engine: str) -> float:
     """Billions of operations that an engine needs for a forward pass of one picture."""
-    from keras_dogs.costs import count_gflops
-    from keras_dogs.presets import PRESETS
+    from keras_dogs.models.costs import count_gflops
+    from keras_dogs.models.presets import PRESETS
 
     return count_gflops(PRESETS[model], whole=engine != "keras_dogs")
 
@@ -31,15 +31,15 @@ def product_gflops(backends: list[str]) -> float:
 
 def _measure() -> float:
     """The child's part: the best of some rounds."""
-    from keras_dogs import backend
+    from keras_dogs import backends
 
-    backend.select()
+    backends.select()
     import keras
     import numpy as np
 
     generator = np.random.default_rng(0)
     a, b = (keras.ops.convert_to_tensor(generator.normal(size=(_SIZE, _SIZE)).astype("float32")) for _ in range(2))
-    multiply = _multiplication(backend)
+    multiply = _multiplication(backends)
     rates = []
     for _ in range(_ROUNDS):
         began = time.perf_counter()
@@ -50,12 +50,12 @@ def _measure() -> float:
     return 2e-9 * _SIZE**3 * max(rates)
 
 
-def _multiplication(backend):
-    if backend.mkl_is_slow():
-        from keras_dogs.fast_layers import onednn
+def _multiplication(backends):
+    if backends.name() == "torch" and backends.module_of("runtime").mkl_is_slow():
+        from keras_dogs.backends.on_torch import onednn
 
         return lambda a, b: onednn.multiply(a, b, None)
-    if backend.name() == "jax":
+    if backends.name() == "jax":
         import jax
 
         return jax.jit(lambda a, b: a @ b)

@@ -5,23 +5,23 @@ Public names are loaded when they are first used: `import keras_dogs` loads no K
 
 import importlib
 
-from keras_dogs import registered
+from keras_dogs.models import registered
 
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "build_vit": "keras_dogs.models",
-    "build_resnet": "keras_dogs.models",
-    "build_classifier": "keras_dogs.models",
-    "load_classifier": "keras_dogs.models",
-    "save_classifier": "keras_dogs.models",
-    "load_dataset": "keras_dogs.datasets",
-    "fine_tune": "keras_dogs.training",
-    "evaluate_classifier": "keras_dogs.evaluation",
-    "predict_pictures": "keras_dogs.inference",
-    "TrainConfig": "keras_dogs.config",
-    "DataConfig": "keras_dogs.config",
-    "RunRecord": "keras_dogs.records",
+    "build_vit": "keras_dogs.models.builders",
+    "build_resnet": "keras_dogs.models.builders",
+    "build_classifier": "keras_dogs.models.builders",
+    "load_classifier": "keras_dogs.models.builders",
+    "save_classifier": "keras_dogs.models.builders",
+    "load_dataset": "keras_dogs.data.datasets",
+    "fine_tune": "keras_dogs.training.fine_tuning",
+    "evaluate_classifier": "keras_dogs.evaluation.evaluating",
+    "predict_pictures": "keras_dogs.evaluation.inference",
+    "TrainConfig": "keras_dogs.training.config",
+    "DataConfig": "keras_dogs.data.config",
+    "RunRecord": "keras_dogs.runs.records",
     "UserError": "keras_dogs.errors",
 }
 

@@ -1,11 +1,28 @@
 """Show what is kept for later runs, or remove it: `python -m keras_dogs.cache [--empty]`."""
 
+import dataclasses
 import sys
 import time
+from pathlib import Path
 
-from keras_dogs import caches
 from keras_dogs import commands
-from keras_dogs.config import CacheConfig
+from keras_dogs.errors import require
+from keras_dogs.system import caches
+
+
+@dataclasses.dataclass(frozen=True)
+class CacheConfig:
+    """Show what is kept for later runs: decoded pictures, downloaded .npz files, compiled programs."""
+
+    empty: bool = False
+    """Remove it."""
+    older_than: float = 0.0
+    """Only what was not used for so many days."""
+    cache_dir: Path | None = None
+    """Another folder; default: KERAS_DOGS_CACHE, or this system's place for such."""
+
+    def __post_init__(self):
+        require(self.older_than >= 0, "--older-than", self.older_than, "at least 0")
 
 
 def main() -> int:

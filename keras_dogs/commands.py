@@ -21,7 +21,7 @@ def run(name: str, config_type, procedure) -> int:
 
     Args:
         name: str. The command, for usage and errors: `"train"`.
-        config_type: a dataclass of `keras_dogs.config`.
+        config_type: the dataclass of its flags.
         procedure: function of the config to an exit status, or `None` for 0. It imports what it needs.
 
     Returns:
@@ -63,7 +63,7 @@ def leave(main) -> None:
     except BaseException:
         traceback.print_exc()
         status = 1
-    group = sys.modules.get("keras_dogs.devices.group")
+    group = sys.modules.get("keras_dogs.backends.devices.group")
     if status and group and group.Processes.was_joined:
         sys.stdout.flush()
         sys.stderr.flush()

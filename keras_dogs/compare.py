@@ -3,7 +3,7 @@
 import sys
 
 from keras_dogs import commands
-from keras_dogs.config import CompareConfig
+from keras_dogs.comparison.config import CompareConfig
 
 
 def main() -> int:
@@ -12,7 +12,7 @@ def main() -> int:
 
 
 def _compare(config: CompareConfig) -> int:
-    from keras_dogs.comparing import compare_runs
+    from keras_dogs.comparison.running import compare_runs
 
     results = compare_runs(config)
     for sentence in results["verdicts"]:

@@ -1,14 +1,27 @@
 """List the presets, or describe one: `python -m keras_dogs.describe [PRESET]`."""
 
+import dataclasses
 import json
 import sys
+from typing import Annotated
+
+import tyro
 
 from keras_dogs import commands
-from keras_dogs.config import DescribeConfig
-from keras_dogs.costs import count_gflops
-from keras_dogs.costs import count_parameters
-from keras_dogs.presets import PRESETS
-from keras_dogs.presets import PUBLISHED
+from keras_dogs.models.costs import count_gflops
+from keras_dogs.models.costs import count_parameters
+from keras_dogs.models.presets import PRESETS
+from keras_dogs.models.presets import PUBLISHED
+
+
+@dataclasses.dataclass(frozen=True)
+class DescribeConfig:
+    """List the presets that are known by name, or describe one."""
+
+    preset: Annotated[str | None, tyro.conf.Positional] = None
+    """A name of the list, or anything that --preset takes; that is loaded to be described."""
+    json: bool = False
+    """Print JSON: an object a preset, one a line."""
 
 
 def main() -> int:
@@ -51,10 +64,10 @@ def describe_preset(name: str) -> dict:
 
 def _describe_loaded(preset: str) -> dict:
     """What a preset of any other kind turns out to be when it is loaded."""
-    from keras_dogs import backend
+    from keras_dogs import backends
 
-    backend.select()
-    from keras_dogs.weights import load_backbone
+    backends.select()
+    from keras_dogs.models.weights import load_backbone
 
     loaded = load_backbone(preset)
     return {

@@ -1,9 +1,29 @@
 """Write drawn dogs as picture files: `python -m keras_dogs.draw --output dogs`."""
 
+import dataclasses
 import sys
+from pathlib import Path
 
 from keras_dogs import commands
-from keras_dogs.config import DrawConfig
+from keras_dogs.errors import require
+
+
+@dataclasses.dataclass(frozen=True)
+class DrawConfig:
+    """Write drawn dogs as picture files: train/<breed>/ and test/<breed>/."""
+
+    output: Path = Path("drawn_dogs")
+    """The folder to write; must not exist, or be empty."""
+    train_pictures: int = 60
+    """Pictures a breed in train/."""
+    test_pictures: int = 25
+    """Pictures a breed in test/."""
+    seed: int = 0
+    """Another seed draws other dogs of the same breeds."""
+
+    def __post_init__(self):
+        require(self.train_pictures > 0, "--train-pictures", self.train_pictures, "positive")
+        require(self.test_pictures > 0, "--test-pictures", self.test_pictures, "positive")
 
 
 def main() -> int:
@@ -12,7 +32,7 @@ def main() -> int:
 
 
 def _draw(config: DrawConfig) -> None:
-    from keras_dogs.datasets.drawn_dogs import write_drawn_dogs
+    from keras_dogs.data.datasets.drawn_dogs import write_drawn_dogs
 
     count = write_drawn_dogs(config.output, config.train_pictures, config.test_pictures, config.seed)
     print(f"{count:,} pictures in {config.output}")

@@ -13,6 +13,22 @@ class Diverged(UserError):
     """A loss or a weight that is not finite ended the training."""
 
 
+def require(holds: bool, flag: str, value, what: str) -> None:
+    """Refuses the value of a flag.
+
+    Args:
+        holds: bool. Whether the value is as it must be.
+        flag: str. As the user gives it: `"--epochs"`.
+        value: what was given.
+        what: str. What it must be.
+
+    Raises:
+        UserError: it does not hold.
+    """
+    if not holds:
+        raise UserError(f"{flag} {value}: must be {what}")
+
+
 def first_line(error: BaseException) -> str:
     """What an exception says, as one line; its type where it says nothing."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -5,7 +5,7 @@ import json
 import sys
 
 from keras_dogs import commands
-from keras_dogs.config import EvaluateConfig
+from keras_dogs.evaluation.config import EvaluateConfig
 
 
 def main() -> int:
@@ -14,14 +14,14 @@ def main() -> int:
 
 
 def _evaluate(config: EvaluateConfig) -> None:
-    from keras_dogs import backend
+    from keras_dogs import backends
 
-    backend.select()
-    from keras_dogs.evaluation import evaluate_run
+    backends.select()
+    from keras_dogs.evaluation.evaluating import evaluate_run
 
     scores = dataclasses.asdict(evaluate_run(config))
     if config.json:
-        print(json.dumps({"run": str(config.run), "split": config.split, "backend": backend.name(), **scores}))
+        print(json.dumps({"run": str(config.run), "split": config.split, "backend": backends.name(), **scores}))
         return
     for name, value in scores.items():
         plain = name.replace("_", " ").replace("top1", "top-1").replace("top5", "top-5")

@@ -3,8 +3,8 @@
 import sys
 
 from keras_dogs import commands
-from keras_dogs.config import ExplainConfig
-from keras_dogs.datasets import display_name
+from keras_dogs.data.datasets import display_name
+from keras_dogs.evaluation.config import ExplainConfig
 
 
 def main() -> int:
@@ -13,15 +13,15 @@ def main() -> int:
 
 
 def _explain(config: ExplainConfig) -> None:
-    from keras_dogs import artifacts
-    from keras_dogs import backend
+    from keras_dogs import backends
     from keras_dogs.errors import write_error
+    from keras_dogs.runs import artifacts
 
-    backend.select()
+    backends.select()
     model_file = artifacts.find_model(config.run)
-    from keras_dogs.explanation import explain_files
-    from keras_dogs.inference import find_pictures
-    from keras_dogs.models import load_classifier
+    from keras_dogs.evaluation.explanation import explain_files
+    from keras_dogs.evaluation.inference import find_pictures
+    from keras_dogs.models.builders import load_classifier
 
     pictures = find_pictures(config.pictures)
     try:

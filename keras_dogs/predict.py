@@ -4,8 +4,8 @@ import json
 import sys
 
 from keras_dogs import commands
-from keras_dogs.config import PredictConfig
-from keras_dogs.datasets import display_name
+from keras_dogs.data.datasets import display_name
+from keras_dogs.evaluation.config import PredictConfig
 
 
 def main() -> int:
@@ -14,17 +14,17 @@ def main() -> int:
 
 
 def _predict(config: PredictConfig) -> int:
-    from keras_dogs import artifacts
-    from keras_dogs import backend
-    from keras_dogs import caches
+    from keras_dogs import backends
+    from keras_dogs.runs import artifacts
+    from keras_dogs.system import caches
 
-    backend.select()
+    backends.select()
     model_file = artifacts.find_model(config.run)
-    from keras_dogs.inference import find_pictures
-    from keras_dogs.inference import predict_pictures
-    from keras_dogs.models import load_classifier
+    from keras_dogs.evaluation.inference import find_pictures
+    from keras_dogs.evaluation.inference import predict_pictures
+    from keras_dogs.models.builders import load_classifier
 
-    backend.keep_compiled(caches.folder("compiled"))
+    backends.keep_compiled(caches.folder("compiled"))
     pictures = find_pictures(config.pictures)
     status = 0
     for prediction in predict_pictures(load_classifier(model_file), pictures, config.top_k, config.batch_size):

@@ -3,7 +3,7 @@
 import shlex
 
 from keras_dogs import commands
-from keras_dogs.config import TrainConfig
+from keras_dogs.training.config import TrainConfig
 
 REAL_THING = "--preset vit_base_patch16_224_imagenet21k --dataset stanford_dogs"
 
@@ -14,14 +14,14 @@ def main() -> int:
 
 
 def _train(config: TrainConfig) -> int | None:
-    from keras_dogs import backend
+    from keras_dogs import backends
 
-    backend_name = backend.select()
-    from keras_dogs.devices import launching
+    backend_name = backends.select()
+    from keras_dogs.backends.on_torch import launching
 
-    if launching.is_needed(config, backend_name):
-        return launching.launch(config)
-    from keras_dogs.training import fine_tune
+    if launching.is_needed(config.spread, backend_name):
+        return launching.launch(config.spread)
+    from keras_dogs.training.fine_tuning import fine_tune
 
     run = fine_tune(config, commands.STARTED)
     if run.record is None:

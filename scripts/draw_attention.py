@@ -7,9 +7,9 @@
 import sys
 from pathlib import Path
 
-from keras_dogs import backend
+from keras_dogs import backends
 
-backend.select()
+backends.select()
 
 import matplotlib
 
@@ -20,10 +20,10 @@ from keras import ops
 from matplotlib import pyplot
 
 import keras_dogs
-from keras_dogs import explanation
-from keras_dogs import models
-from keras_dogs.datasets import display_name
-from keras_dogs.inference import class_names_of
+from keras_dogs.data.datasets import display_name
+from keras_dogs.evaluation import explanation
+from keras_dogs.evaluation.inference import class_names_of
+from keras_dogs.models import builders
 
 DOCS = Path(__file__).parents[1] / "docs"
 PATCH = 8
@@ -66,7 +66,7 @@ def draw_positions(vit):
     """How alike the learned positions are: each small picture is of one patch's position with all."""
     (positions,) = (
         ops.convert_to_numpy(weight)
-        for weight in models.backbone_of(vit).weights
+        for weight in builders.backbone_of(vit).weights
         if weight.path.endswith("position_embedding/embeddings")
     )
     positions = positions[-(round((len(positions) - 1) ** 0.5) ** 2) :]

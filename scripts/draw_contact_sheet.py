@@ -4,9 +4,9 @@ import sys
 
 from PIL import Image
 
-from keras_dogs.datasets.drawn_dogs import PICTURE_SIZE
-from keras_dogs.datasets.drawn_dogs import PICTURES_A_BREED
-from keras_dogs.datasets.drawn_dogs import load_drawn_dogs
+from keras_dogs.data.datasets.drawn_dogs import PICTURE_SIZE
+from keras_dogs.data.datasets.drawn_dogs import PICTURES_A_BREED
+from keras_dogs.data.datasets.drawn_dogs import load_drawn_dogs
 
 ROWS, COLUMNS, GAP = 3, 8, 4
 

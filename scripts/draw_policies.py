@@ -7,9 +7,9 @@ the photographs of Stanford Dogs have no licence that would let them be in it.)
 import argparse
 from pathlib import Path
 
-from keras_dogs import backend
+from keras_dogs import backends
 
-backend.select()
+backends.select()
 
 import keras  # noqa: E402
 import numpy as np  # noqa: E402
@@ -17,12 +17,12 @@ from PIL import Image  # noqa: E402
 from PIL import ImageDraw  # noqa: E402
 
 from keras_dogs import layers  # noqa: E402
-from keras_dogs.datasets.drawn_dogs import load_drawn_dogs  # noqa: E402
-from keras_dogs.datasets.pictures import open_picture  # noqa: E402
-from keras_dogs.datasets.pictures import to_canvas  # noqa: E402
-from keras_dogs.inference import find_pictures  # noqa: E402
-from keras_dogs.models import build_classifier  # noqa: E402
-from keras_dogs.models import image_pipeline  # noqa: E402
+from keras_dogs.data.datasets.drawn_dogs import load_drawn_dogs  # noqa: E402
+from keras_dogs.data.datasets.pictures import open_picture  # noqa: E402
+from keras_dogs.data.datasets.pictures import to_canvas  # noqa: E402
+from keras_dogs.evaluation.inference import find_pictures  # noqa: E402
+from keras_dogs.models.builders import build_classifier  # noqa: E402
+from keras_dogs.models.builders import image_pipeline  # noqa: E402
 
 COLUMNS, GAP, TITLE = 10, 3, 14
 

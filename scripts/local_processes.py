@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 
-from keras_dogs.devices import launching
+from keras_dogs.backends.on_torch import launching
 
 
 def where_of(backend: str, port: int, count: int, process: int) -> tuple[dict[str, str], dict]:

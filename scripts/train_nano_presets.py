@@ -14,11 +14,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from keras_dogs import backend
+from keras_dogs import backends
 from keras_dogs.errors import UserError
 
 try:
-    backend.select()
+    backends.select()
 except UserError as error:
     sys.exit(str(error))
 
@@ -26,16 +26,16 @@ import keras
 import keras_hub
 import numpy as np
 
-from keras_dogs import models
-from keras_dogs import presets
-from keras_dogs.datasets.drawn_breeds import PRETRAINING_BREEDS
-from keras_dogs.datasets.drawn_breeds import TRAITS
-from keras_dogs.datasets.drawn_dogs import load_drawn_dogs
-from keras_dogs.evaluation import evaluate_classifier
+from keras_dogs.data.datasets.drawn_breeds import PRETRAINING_BREEDS
+from keras_dogs.data.datasets.drawn_breeds import TRAITS
+from keras_dogs.data.datasets.drawn_dogs import load_drawn_dogs
+from keras_dogs.data.loaders.batches import EpochOrder
+from keras_dogs.data.loaders.batches import TrainingBatches
+from keras_dogs.data.loaders.canvases import decode_split
+from keras_dogs.evaluation.evaluating import evaluate_classifier
 from keras_dogs.layers import AUGMENTATIONS
-from keras_dogs.loaders.batches import EpochOrder
-from keras_dogs.loaders.batches import TrainingBatches
-from keras_dogs.loaders.canvases import decode_split
+from keras_dogs.models import builders
+from keras_dogs.models import presets
 
 # The preset's classifier class and image converter class of KerasHub.
 TASKS = {
@@ -72,7 +72,7 @@ def main():
         return
 
     dataset = load_drawn_dogs(0, PRETRAINING_BREEDS, {"train": TRAIN_A_BREED, "test": TEST_A_BREED})
-    size = models.default_canvas_size(presets.PRESETS["vit_nano"].image_size, AUGMENTATIONS["light"])
+    size = builders.default_canvas_size(presets.PRESETS["vit_nano"].image_size, AUGMENTATIONS["light"])
     train, test = decode_split(dataset.train, size), decode_split(dataset.test, size)
     for name in flags.presets:
         classifier = pretrain(name, train, flags.epochs or EPOCHS[name], flags.learning_rate)
@@ -91,8 +91,8 @@ def pretrain(name: str, train, epochs: int, learning_rate: float) -> keras.Model
     """
     keras.utils.set_random_seed(0)
     num_breeds = len(PRETRAINING_BREEDS)
-    classifier = models.build_classifier(name, num_breeds, augmentation="light", load_weights=False)
-    features = models.feature_extractor(classifier).output
+    classifier = builders.build_classifier(name, num_breeds, augmentation="light", load_weights=False)
+    features = builders.feature_extractor(classifier).output
     traits = keras.layers.Dense(TRAITS_OF_BREED.shape[1], name="traits")(features)
     both = keras.Model(classifier.input, keras.layers.Concatenate()([classifier.output, traits]))
 
@@ -126,7 +126,7 @@ def save_preset(name: str, classifier: keras.Model, folder: Path):
         image_size=(size, size), scale=list(scale), offset=list(offset), crop_to_aspect_ratio=False
     )
     task = task_class(
-        backbone=models.backbone_of(classifier),
+        backbone=builders.backbone_of(classifier),
         num_classes=len(PRETRAINING_BREEDS),
         preprocessor=task_class.preprocessor_cls(image_converter=converter),
     )
@@ -138,10 +138,10 @@ def save_preset(name: str, classifier: keras.Model, folder: Path):
 def write_logits():
     """Writes down what the presets say of eight dogs, to six digits; the tests hold every backend to it."""
     test = load_drawn_dogs().test
-    size = models.default_canvas_size(64, AUGMENTATIONS["light"])
+    size = builders.default_canvas_size(64, AUGMENTATIONS["light"])
     images = decode_split(test.select(range(0, len(test), 75)), size).images
     logits = {
-        name: models.build_classifier(name, num_classes=None).predict_on_batch(images).astype(float).round(6).tolist()
+        name: builders.build_classifier(name, num_classes=None).predict_on_batch(images).astype(float).round(6).tolist()
         for name in TASKS
     }
     LOGITS_FILE.write_text(json.dumps(logits) + "\n")

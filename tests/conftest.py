@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from keras_dogs import backend
-from keras_dogs import caches
+from keras_dogs import backends
+from keras_dogs.system import caches
 
-BACKEND = backend.select()
+BACKEND = backends.select()
 
 SHARED = Path(__file__).parents[2] / "shared"
 
@@ -25,7 +25,7 @@ def pytest_configure(config):
     if not hasattr(config, "workerinput"):
         os.environ["KERAS_DOGS_CACHE"] = folder = tempfile.mkdtemp(prefix="keras_dogs_cache_")
         config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
-    backend.keep_compiled(caches.folder("compiled"))
+    backends.keep_compiled(caches.folder("compiled"))
 
 
 def pytest_collection_modifyitems(items):
@@ -53,8 +53,8 @@ def dogs(tmp_path_factory) -> Path:
 
 def write_dogs(folder: Path, num_breeds: int, train: int, test: int) -> Path:
     """Drawn dogs in `folder`, so many pictures a breed."""
-    from keras_dogs.datasets.drawn_breeds import BREEDS
-    from keras_dogs.datasets.drawn_dogs import load_drawn_dogs
+    from keras_dogs.data.datasets.drawn_breeds import BREEDS
+    from keras_dogs.data.datasets.drawn_dogs import load_drawn_dogs
 
     dataset = load_drawn_dogs(0, BREEDS[:num_breeds], {"train": train, "test": test})
     for part, split in (("train", dataset.train), ("test", dataset.test)):
@@ -68,9 +68,9 @@ def write_dogs(folder: Path, num_breeds: int, train: int, test: int) -> Path:
 @pytest.fixture(scope="session")
 def run_folder(tmp_path_factory, dogs) -> Path:
     """A finished run of two epochs on `dogs`."""
-    from keras_dogs.config import DataConfig
-    from keras_dogs.config import TrainConfig
-    from keras_dogs.training import fine_tune
+    from keras_dogs.data.config import DataConfig
+    from keras_dogs.training.config import TrainConfig
+    from keras_dogs.training.fine_tuning import fine_tune
 
     output = tmp_path_factory.mktemp("runs") / "run"
     fine_tune(TrainConfig(data=DataConfig(dataset=str(dogs)), output=output, epochs=2, batch_size=4))
@@ -117,7 +117,7 @@ def is_installed(package: str) -> bool:
 
 
 def installed_backends() -> list[str]:
-    return [name for name in backend.BACKENDS if is_installed(name)]
+    return [name for name in backends.BACKENDS if is_installed(name)]
 
 
 def losses(run: Path) -> list[float]:

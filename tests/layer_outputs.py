@@ -6,16 +6,16 @@ third word takes every size with every batch.
 
 import sys
 
-from keras_dogs import backend
+from keras_dogs import backends
 
-backend.select()
+backends.select()
 
 import keras  # noqa: E402
 import numpy as np  # noqa: E402
 
 import keras_dogs  # noqa: E402
 from keras_dogs import layers  # noqa: E402
-from keras_dogs.models import image_pipeline  # noqa: E402
+from keras_dogs.models.builders import image_pipeline  # noqa: E402
 
 SIZES = ((64, 64), (73, 73), (100, 80))
 BATCHES = (1, 7, 32)
@@ -51,7 +51,7 @@ def outputs(name: str, mode: str, thorough: bool) -> dict[str, np.ndarray]:
     def step(images):
         return model.stateless_call(trainable, rest, images, training=True)[0]
 
-    function = backend.compiled(step) if mode == "compiled" else step
+    function = backends.compiled(step) if mode == "compiled" else step
     if thorough:
         shapes = [(size, batch) for size in SIZES for batch in BATCHES]
     else:

@@ -4,13 +4,13 @@ import dataclasses
 
 import numpy as np
 
-from keras_dogs import artifacts
-from keras_dogs.predictions import Predictions
-from keras_dogs.records import DatasetRecord
-from keras_dogs.records import RunRecord
-from keras_dogs.records import Throughput
-from keras_dogs.records import Timings
-from keras_dogs.scoring import score_logits
+from keras_dogs.evaluation.predictions import Predictions
+from keras_dogs.evaluation.scoring import score_logits
+from keras_dogs.runs import artifacts
+from keras_dogs.runs.records import DatasetRecord
+from keras_dogs.runs.records import RunRecord
+from keras_dogs.runs.records import Throughput
+from keras_dogs.runs.records import Timings
 
 CLASSES = ("amberwick", "birchling", "cloverjack", "dunespitz")
 

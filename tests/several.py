@@ -13,10 +13,10 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
 from local_processes import where_of
 
-from keras_dogs import backend
+from keras_dogs import backends
 from keras_dogs import commands
-from keras_dogs.config import TrainConfig
-from keras_dogs.devices import launching
+from keras_dogs.backends.on_torch import launching
+from keras_dogs.training.config import TrainConfig
 
 
 def start(folder: Path, configs: list[TrainConfig], count: int = 2) -> list[subprocess.Popen]:
@@ -50,8 +50,8 @@ def wait(processes: list[subprocess.Popen], seconds: float = 600) -> list[int]:
 
 
 def _train(config: TrainConfig) -> None:
-    backend.select()
-    from keras_dogs.training import fine_tune
+    backends.select()
+    from keras_dogs.training.fine_tuning import fine_tune
 
     for plain in json.loads(Path(_configs).read_text()):
         fine_tune(TrainConfig.from_plain(plain))

@@ -90,7 +90,7 @@ def test_unreadable_picture(command, work, dogs, how):
     status, out, err = command(*arguments, "--skip-unreadable")
     assert status == 0, err
     assert f"left out: train/amberwick/{victim.stem}.jpg: the file is empty" in err
-    from keras_dogs.records import RunRecord
+    from keras_dogs.runs.records import RunRecord
 
     record = RunRecord.load(work / "run" / "record.json").dataset
     assert record.num_unreadable == 1 and victim.stem in record.unreadable[0]
@@ -275,18 +275,18 @@ def test_offline_without_the_dataset(command, work, monkeypatch):
 
 
 def test_interrupt_leaves_nothing_or_what_can_go_on(command, work, dogs, monkeypatch):
-    from keras_dogs import training
+    from keras_dogs.training import fine_tuning
 
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(training, "_decode", interrupt)
+        patched.setattr(fine_tuning, "_decode", interrupt)
         status, _, err = command("train", "--dataset", dogs, "--output", "run", *QUICK)
     assert status == 130 and "nothing was written" in err and files_below(work) == []
 
     with monkeypatch.context() as patched:
-        patched.setattr(training, "evaluate_classifier", interrupt)
+        patched.setattr(fine_tuning, "evaluate_classifier", interrupt)
         status, _, err = command("train", "--dataset", dogs, "--output", "run", *QUICK)
     assert status == 130 and "--resume --output run" in err and not (work / "run" / "record.json").exists()
     refused(command("train", "--dataset", dogs, "--output", "run", *QUICK), "unfinished run", "--resume", "--overwrite")

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_dogs import caches
-from keras_dogs.datasets import load_dataset
-from keras_dogs.loaders import canvases
-from keras_dogs.loaders.canvases import decode_split
-from keras_dogs.loaders.canvases import load_canvases
+from keras_dogs.data.datasets import load_dataset
+from keras_dogs.data.loaders import canvases
+from keras_dogs.data.loaders.canvases import decode_split
+from keras_dogs.data.loaders.canvases import load_canvases
+from keras_dogs.system import caches
 
 SPLITS = ("train", "validation", "test")
 
@@ -109,7 +109,8 @@ def test_unreadable_pictures_stay_known(cache, own_dogs):
 def test_killed_while_decoding(cache, own_dogs, decoded):
     """What a killed process leaves is not taken for whole, and goes."""
     code = (
-        "import os, sys\nfrom keras_dogs.datasets import load_dataset\nfrom keras_dogs.loaders import canvases\n"
+        "import os, sys\nfrom keras_dogs.data.datasets import load_dataset\n"
+        "from keras_dogs.data.loaders import canvases\n"
         "seen, to_canvas = [], canvases.to_canvas\n"
         "def die(*arguments):\n    seen.append(1)\n    os._exit(9) if len(seen) > 5 else None\n"
         "    return to_canvas(*arguments)\n"
@@ -135,7 +136,8 @@ def test_a_damaged_cache_is_made_again(cache, own_dogs, decoded):
 def test_two_processes_at_once(cache, own_dogs):
     """One decodes; the other waits, says so, and maps."""
     code = (
-        "import sys, time\nfrom keras_dogs.datasets import load_dataset\nfrom keras_dogs.loaders import canvases\n"
+        "import sys, time\nfrom keras_dogs.data.datasets import load_dataset\n"
+        "from keras_dogs.data.loaders import canvases\n"
         "to_canvas = canvases.to_canvas\n"
         "canvases.to_canvas = lambda *arguments: (time.sleep(0.2), to_canvas(*arguments))[1]\n"
         "(test,) = canvases.load_canvases(load_dataset(sys.argv[1]), ['test'], 16)\nprint(test.images[:].sum())"

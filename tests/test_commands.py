@@ -7,10 +7,10 @@ from conftest import BACKEND
 from conftest import files_below
 from PIL import Image
 
-from keras_dogs.costs import count_parameters
-from keras_dogs.datasets.drawn_dogs import load_drawn_dogs
-from keras_dogs.presets import PRESETS
-from keras_dogs.weights import load_backbone
+from keras_dogs.data.datasets.drawn_dogs import load_drawn_dogs
+from keras_dogs.models.costs import count_parameters
+from keras_dogs.models.presets import PRESETS
+from keras_dogs.models.weights import load_backbone
 
 
 @pytest.mark.parametrize("name", ["train", "evaluate", "compare", "explain", "predict", "describe", "draw"])

@@ -17,19 +17,19 @@ import scipy.stats
 from conftest import BACKEND
 from made_runs import make_run
 
-from keras_dogs import comparing
-from keras_dogs import pages
-from keras_dogs import plan
-from keras_dogs import results
-from keras_dogs import results_page
-from keras_dogs.config import CompareConfig
-from keras_dogs.datasets import load_dataset
+from keras_dogs.comparison import page
+from keras_dogs.comparison import plan
+from keras_dogs.comparison import results
+from keras_dogs.comparison import running
+from keras_dogs.comparison.config import CompareConfig
+from keras_dogs.data.datasets import load_dataset
 from keras_dogs.errors import Interrupted
 from keras_dogs.errors import UserError
-from keras_dogs.predictions import Predictions
-from keras_dogs.records import RunRecord
-from keras_dogs.records import Throughput
-from keras_dogs.records import Timings
+from keras_dogs.evaluation.predictions import Predictions
+from keras_dogs.runs.records import RunRecord
+from keras_dogs.runs.records import Throughput
+from keras_dogs.runs.records import Timings
+from keras_dogs.system import pages
 
 MODELS = {"resnet_nano": 2.5, "vit_nano": 1.2}
 
@@ -43,7 +43,7 @@ def comparison(tmp_path_factory):
         for (preset, skill), backend, seed in itertools.product(MODELS.items(), plan.BACKENDS, (0, 1))
     ]
     config = CompareConfig(from_=tuple(made), output=folder / "out")
-    return comparing.compare_runs(config), folder / "out"
+    return running.compare_runs(config), folder / "out"
 
 
 def correct(run: dict) -> np.ndarray:
@@ -201,7 +201,7 @@ def test_what_cannot_be_compared_is_said(comparison, tmp_path, capsys):
     other = make_run(tmp_path / "other", names=[f"else/{number}.jpg" for number in range(200)])
     (shutil.copytree(made[0], tmp_path / "damaged") / "record.json").write_text("{}")
     config = CompareConfig(from_=(*made, other, tmp_path / "damaged", tmp_path / "none"), output=tmp_path / "out")
-    found = comparing.compare_runs(config)
+    found = running.compare_runs(config)
     text = (tmp_path / "out" / "report.md").read_text()
     assert "was scored on other test pictures and is left out" in text and str(other) in text
     errors = {run["name"]: run["error"] for run in found["runs"] if "error" in run}
@@ -211,7 +211,7 @@ def test_what_cannot_be_compared_is_said(comparison, tmp_path, capsys):
 
 def test_models_that_cannot_be_told_apart(tmp_path):
     made = [make_run(tmp_path / name, name, seed=3, skill=1.0) for name in ("resnet_nano", "vit_nano")]
-    (sentence,) = comparing.compare_runs(CompareConfig(from_=tuple(made), output=tmp_path / "out"))["verdicts"]
+    (sentence,) = running.compare_runs(CompareConfig(from_=tuple(made), output=tmp_path / "out"))["verdicts"]
     assert "cannot be told apart on these 200 pictures" in sentence
     assert sentence.startswith("The runs of") and "One seed" in sentence
 
@@ -222,7 +222,7 @@ def test_backends_that_disagree_are_no_verdict(tmp_path):
     for backend, skills in {"jax": (2.5, 0.5), "torch": (0.5, 2.5)}.items():
         for name, skill in zip(MODELS, skills):
             made.append(make_run(tmp_path / f"{name}-{backend}", name, backend, 0, skill))
-    found = comparing.compare_runs(CompareConfig(from_=tuple(made), output=tmp_path / "out"))
+    found = running.compare_runs(CompareConfig(from_=tuple(made), output=tmp_path / "out"))
     (row,) = found["between_models"]
     assert row["num_significant"] == 2 and not row["significant"] and row["interval"][0] < 0 < row["interval"][1]
     assert "cannot be told apart" in row["in_words"]
@@ -230,7 +230,7 @@ def test_backends_that_disagree_are_no_verdict(tmp_path):
 
 def test_one_seed_speaks_of_its_runs_alone(tmp_path):
     made = [make_run(tmp_path / name, name, skill=skill) for name, skill in MODELS.items()]
-    (sentence,) = comparing.compare_runs(CompareConfig(from_=tuple(made), output=tmp_path / "out"))["verdicts"]
+    (sentence,) = running.compare_runs(CompareConfig(from_=tuple(made), output=tmp_path / "out"))["verdicts"]
     assert sentence.startswith("The run of resnet_nano is better than that of vit_nano") and "One seed" in sentence
 
 
@@ -289,7 +289,7 @@ def test_what_is_alike_is_told_apart(tmp_path):
         make_run(tmp_path / "d", "resnet_nano", config={**config, "recipe": "linear_probe"}),
         make_run(tmp_path / "e", "one/vit.npz"),
     ]
-    found = comparing.compare_runs(CompareConfig(from_=tuple(made), output=tmp_path / "out"))
+    found = running.compare_runs(CompareConfig(from_=tuple(made), output=tmp_path / "out"))
     assert [row["model"] for row in found["models"]] == [
         "one/vit.npz",
         "two/vit.npz",
@@ -306,7 +306,7 @@ def test_steps_of_features_have_no_rate_of_pictures(tmp_path):
         make_run(tmp_path / backend, backend=backend, timings=timings, throughput=Throughput(71818.4, 0.25, 31.5))
         for backend in ("jax", "torch")
     ]
-    found = comparing.compare_runs(CompareConfig(from_=tuple(made), output=tmp_path / "out"))
+    found = running.compare_runs(CompareConfig(from_=tuple(made), output=tmp_path / "out"))
     for row in found["groups"]:
         assert row["train_images_per_second"] is row["step_time_ms"] is None
         assert (row["train_s"]["mean"], row["predict_images_per_second"]["mean"]) == (66.0, 31.5)
@@ -349,16 +349,16 @@ def test_the_plan(tmp_path):
 
 def test_budgets(tmp_path, monkeypatch):
     flops = CompareConfig(pair="embedded", backends=("jax",), budget="flops", epochs=10, output=tmp_path)
-    from keras_dogs.costs import count_gflops
-    from keras_dogs.presets import PRESETS
+    from keras_dogs.models.costs import count_gflops
+    from keras_dogs.models.presets import PRESETS
 
     ratio = count_gflops(PRESETS["resnet_nano"]) / count_gflops(PRESETS["vit_nano"], whole=False)
     assert plan.epochs_of_equal_flops(flops) == {("resnet_nano", "jax"): 10, ("vit_nano", "jax"): round(10 * ratio)}
     by_time = CompareConfig(pair="embedded", backends=("jax",), budget="time", epochs=10, output=tmp_path)
     seconds = iter((3.0, 1.0))
-    monkeypatch.setattr(comparing.Children, "run", lambda self, planned: {})
-    monkeypatch.setattr(comparing, "_epoch_seconds", lambda run: next(seconds))
-    assert comparing._epochs(by_time) == {("resnet_nano", "jax"): 10, ("vit_nano", "jax"): 30}
+    monkeypatch.setattr(running.Children, "run", lambda self, planned: {})
+    monkeypatch.setattr(running, "_epoch_seconds", lambda run: next(seconds))
+    assert running._epochs(by_time) == {("resnet_nano", "jax"): 10, ("vit_nano", "jax"): 30}
 
 
 class Scripted(plan.PlannedRun):
@@ -394,7 +394,7 @@ def test_a_run_that_fails_does_not_stop_the_others(tmp_path, monkeypatch):
     runs = [scripted(Scripted, tmp_path / "one"), scripted(Killed, tmp_path / "two")]
     runs.append(scripted(Scripted, tmp_path / "three", "nothing"))
     finished = make_run(tmp_path / "four")
-    errors = comparing.Children(CompareConfig(pair="embedded", output=tmp_path, jobs=2)).run(
+    errors = running.Children(CompareConfig(pair="embedded", output=tmp_path, jobs=2)).run(
         [*runs, scripted(Scripted, finished)]
     )
     assert errors[tmp_path / "one"] == "what is wrong"
@@ -405,16 +405,16 @@ def test_a_run_that_fails_does_not_stop_the_others(tmp_path, monkeypatch):
 
 def test_children_are_told_to_save_when_it_is_stopped(tmp_path, monkeypatch):
     run = scripted(Waiting, tmp_path / "run")
-    look = comparing.Children._look
+    look = running.Children._look
 
     def interrupt(self):
         look(self)
         if (tmp_path / "run.ready").exists():
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(comparing.Children, "_look", interrupt)
+    monkeypatch.setattr(running.Children, "_look", interrupt)
     with pytest.raises(Interrupted, match="what is finished is kept, and the same command goes on"):
-        comparing.Children(CompareConfig(pair="embedded", output=tmp_path)).run([run])
+        running.Children(CompareConfig(pair="embedded", output=tmp_path)).run([run])
     assert (tmp_path / "run").read_text() == "saved"
 
 
@@ -424,15 +424,15 @@ def test_children_end_when_it_is_killed(tmp_path, child):
         "import os, sys, pathlib\n"
         "sys.path.insert(0, 'tests')\n"
         "import test_compare as t\n"
-        "from keras_dogs import comparing\n"
-        "look = comparing.Children._look\n"
+        "from keras_dogs.comparison import running\n"
+        "look = running.Children._look\n"
         "def kill(self):\n"
         "    look(self)\n"
         "    if (folder / 'run.ready').exists(): os.kill(os.getpid(), 9)\n"
         "folder = pathlib.Path(sys.argv[1])\n"
-        "comparing.Children._look = kill\n"
+        "running.Children._look = kill\n"
         "run = t.scripted(t.Waiting, folder / 'run')\n"
-        "comparing.Children(t.CompareConfig(pair='embedded', output=folder)).run([run])"
+        "running.Children(t.CompareConfig(pair='embedded', output=folder)).run([run])"
     )
     assert child(["-c", code, tmp_path]).returncode == -9
     deadline = time.monotonic() + 20
@@ -466,7 +466,7 @@ def test_without_a_finished_run_there_is_a_report_and_a_status(command, tmp_path
 
 def test_it_loads_no_keras(child):
     code = (
-        "import sys, keras_dogs.comparing, keras_dogs.results_page\n"
+        "import sys, keras_dogs.comparison.running, keras_dogs.comparison.page\n"
         "assert not {'keras', 'jax', 'torch', 'tensorflow'} & set(sys.modules)"
     )
     finished = child(["-c", code])
@@ -485,7 +485,7 @@ def test_pictures_are_shown_where_they_are_at_hand(dogs, tmp_path):
         record["config"]["data"] = data
         (run / "record.json").write_text(json.dumps(record))
     found = results.collect(CompareConfig(from_=tuple(made)), [], {})
-    results_page.write_report(found, tmp_path / "out")
+    page.write_report(found, tmp_path / "out")
     assert len(found["pictures"]) == 6 and len(list((tmp_path / "out" / "pictures").iterdir())) == 6
 
 
@@ -493,7 +493,7 @@ def test_a_full_disk_is_one_line(command, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(results_page, "_replace", full)
+    monkeypatch.setattr(page, "_replace", full)
     status, _, err = command("compare", "--from", tmp_path / "none", "--output", tmp_path / "out")
     assert status == 2 and "free some space or choose another --output" in err and err.count("\n") == 1
 
@@ -518,7 +518,7 @@ def test_runs_that_saw_other_pictures_are_left_out(tmp_path):
     leaking = make_run(tmp_path / "leaking", seed=3)
     found = Predictions.load(leaking)
     found._replace(trained_on=found.names[:3]).save(leaking / "predictions.npz")
-    results_ = comparing.compare_runs(CompareConfig(from_=(*made, other, leaking), output=tmp_path / "out"))
+    results_ = running.compare_runs(CompareConfig(from_=(*made, other, leaking), output=tmp_path / "out"))
     text = (tmp_path / "out" / "report.md").read_text()
     assert len([run for run in results_["runs"] if "error" not in run]) == 2
     assert "seed 2" in text and "was trained on other pictures and is left out" in text

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from keras_dogs import comparison
 from keras_dogs.errors import UserError
-from keras_dogs.predictions import Predictions
+from keras_dogs.evaluation import statistics
+from keras_dogs.evaluation.predictions import Predictions
 
 RNG = np.random.default_rng(0)
 
@@ -22,12 +22,12 @@ def test_two_classifiers_on_the_same_pictures():
     order = RNG.permutation(300)
     first = predictions(names, labels, good)
     second = predictions(np.array(names)[order], labels[order], bad[order])
-    found = comparison.compare(first, second)
+    found = statistics.compare(first, second)
     assert found.accuracy == (good.mean(), bad.mean()) and found.difference == pytest.approx(good.mean() - bad.mean())
     assert (found.only_first, found.only_second) == ((good & ~bad).sum(), (bad & ~good).sum())
     assert found.p_value == scipy.stats.binomtest(found.only_first, found.only_first + found.only_second).pvalue
     assert found.is_significant and "first is better than second" in found.in_words("first", "second")
-    assert "first is better" in comparison.compare(second, first).in_words("second", "first")
+    assert "first is better" in statistics.compare(second, first).in_words("second", "first")
 
 
 def test_no_better_without_evidence():
@@ -36,7 +36,7 @@ def test_no_better_without_evidence():
     other = right.copy()
     other[:2] = False
     names = [str(index) for index in range(30)]
-    found = comparison.compare(predictions(names, labels, right), predictions(names, labels, other))
+    found = statistics.compare(predictions(names, labels, right), predictions(names, labels, other))
     assert found.difference > 0 and not found.is_significant
     assert "cannot be told apart" in found.in_words("first", "second")
 
@@ -45,25 +45,25 @@ def test_other_pictures_are_not_compared():
     labels = np.arange(3)
     one, other = predictions(list("abc"), labels, True), predictions(list("abx"), labels, True)
     with pytest.raises(UserError, match="not scored on the same pictures"):
-        comparison.compare(one, other)
+        statistics.compare(one, other)
     with pytest.raises(UserError, match="the same pictures the same classes"):
-        comparison.compare(one, predictions(list("abc"), labels[::-1].copy(), True))
+        statistics.compare(one, predictions(list("abc"), labels[::-1].copy(), True))
 
 
 def test_summary_over_seeds():
-    found = comparison.summarise([0.8, 0.9, 0.85])
+    found = statistics.summarise([0.8, 0.9, 0.85])
     assert (found.num_runs, found.low, found.high) == (3, 0.8, 0.9) and found.mean == pytest.approx(0.85)
     assert found.standard_error == pytest.approx(scipy.stats.sem([0.8, 0.9, 0.85]))
-    assert np.isnan(comparison.summarise([0.8]).standard_error)
+    assert np.isnan(statistics.summarise([0.8]).standard_error)
 
 
 def test_overlap_is_by_the_files_name(tmp_path):
     (tmp_path / "list.txt").write_text("train/n02085620/n02085620_7.JPEG 151\n\nn02085620_9.JPEG\n")
-    found = comparison.split_by_overlap(
+    found = statistics.split_by_overlap(
         ["n02085620-Chihuahua/n02085620_7.jpg", "n02085620_70.jpg"], tmp_path / "list.txt"
     )
     assert found.tolist() == [True, False]
     (tmp_path / "empty.txt").write_text("\n")
     for name in ("empty.txt", "missing.txt"):
         with pytest.raises(UserError, match="--overlap-list"):
-            comparison.split_by_overlap(["a"], tmp_path / name)
+            statistics.split_by_overlap(["a"], tmp_path / name)

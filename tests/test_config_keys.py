@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 
 import keras_dogs
 from keras_dogs.errors import UserError
-from keras_dogs.weights import config_keys
+from keras_dogs.models.weights import config_keys
 
 TABLES = {name: value for name, value in vars(config_keys).items() if isinstance(value, config_keys.Keys)}
 TABLES |= config_keys.HUGGING_FACE
@@ -112,7 +112,7 @@ def test_how_its_pictures_were_seen_is_followed_or_said(tmp_path, capsys):
 
 def test_the_averaged_weights_of_a_training_are_taken_and_named(tmp_path):
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
-    from keras_dogs.weights.torch_file import TorchFile
+    from keras_dogs.models.weights.torch_file import TorchFile
 
     last, mean = {"module.fc.bias": torch.zeros(3)}, {"module.fc.bias": torch.ones(3)}
     settings = argparse.Namespace(lr=0.1, output=Path("runs"))  # which timm, DeiT and torchvision keep beside them
@@ -128,7 +128,7 @@ def test_the_averaged_weights_of_a_training_are_taken_and_named(tmp_path):
 
 def test_a_dict_that_holds_itself_is_read_to_the_end(tmp_path):
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
-    from keras_dogs.weights.torch_file import TorchFile
+    from keras_dogs.models.weights.torch_file import TorchFile
 
     content = {"fc.bias": torch.ones(3)}
     content["model"] = content

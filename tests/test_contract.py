@@ -8,7 +8,7 @@ from keras import ops
 from PIL import Image
 
 import keras_dogs
-from keras_dogs.datasets.pictures import to_canvas
+from keras_dogs.data.datasets.pictures import to_canvas
 from keras_dogs.errors import UserError
 from keras_dogs.layers.canvas import to_canvases
 
@@ -201,7 +201,7 @@ def test_the_canvas_in_the_graph_is_that_of_files(fit, interpolation, size):
 @pytest.mark.parametrize("preset", ["vit_nano", "resnet_nano"])
 def test_pixels_and_files_have_the_same_answer(tmp_path, preset):
     """Whatever the size of a batch, `predict` says of pixels what `predict_pictures` says of the file."""
-    dogs = keras_dogs.datasets.drawn_dogs.load_drawn_dogs(5).test
+    dogs = keras_dogs.data.datasets.drawn_dogs.load_drawn_dogs(5).test
     model = keras_dogs.build_classifier(preset, None, augmentation="standard")
     pictures = [np.asarray(dogs.read(25 * number)) for number in range(24)]
     for number, picture in enumerate(pictures):
@@ -209,7 +209,7 @@ def test_pixels_and_files_have_the_same_answer(tmp_path, preset):
     files = sorted(tmp_path.iterdir())
     expected = [found.breeds[0][0] for found in keras_dogs.predict_pictures(model, files, top_k=1)]
     logits = model.predict(np.stack(pictures), verbose=0)
-    from keras_dogs.inference import class_names_of
+    from keras_dogs.evaluation.inference import class_names_of
 
     names = class_names_of(model)
     assert [names[label] for label in logits.argmax(1)] == expected

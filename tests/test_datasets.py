@@ -8,12 +8,12 @@ from PIL import Image
 from scipy.io import savemat
 from scipy.optimize import minimize
 
-from keras_dogs.datasets import display_name
-from keras_dogs.datasets import load_dataset
-from keras_dogs.datasets.drawn_breeds import BREEDS
-from keras_dogs.datasets.drawn_breeds import PRETRAINING_BREEDS
-from keras_dogs.datasets.drawn_breeds import TRAITS
-from keras_dogs.datasets.drawn_dogs import load_drawn_dogs
+from keras_dogs.data.datasets import display_name
+from keras_dogs.data.datasets import load_dataset
+from keras_dogs.data.datasets.drawn_breeds import BREEDS
+from keras_dogs.data.datasets.drawn_breeds import PRETRAINING_BREEDS
+from keras_dogs.data.datasets.drawn_breeds import TRAITS
+from keras_dogs.data.datasets.drawn_dogs import load_drawn_dogs
 from keras_dogs.errors import UserError
 
 

@@ -20,13 +20,13 @@ from conftest import losses
 from conftest import write_dogs
 
 import keras_dogs
-from keras_dogs import callbacks
-from keras_dogs import devices
-from keras_dogs.config import DataConfig
-from keras_dogs.config import TrainConfig
-from keras_dogs.devices.engine import Engine
-from keras_dogs.records import RunRecord
-from keras_dogs.training import fine_tune
+from keras_dogs.backends import devices
+from keras_dogs.backends.devices.engine import Engine
+from keras_dogs.data.config import DataConfig
+from keras_dogs.runs.records import RunRecord
+from keras_dogs.training import callbacks
+from keras_dogs.training.config import TrainConfig
+from keras_dogs.training.fine_tuning import fine_tune
 
 # 72 training pictures, more than 30 steps.
 TOLD = dict(strict=True, augmentation="standard", checkpoint_every=5, peer_timeout=60.0)
@@ -202,8 +202,8 @@ def test_it_goes_on_with_another_number_of_processes(
 
 def begin_and_stop(config):
     """A run in this process that is asked to stop after its checkpoint of step 15."""
-    from keras_dogs import checkpoints
     from keras_dogs.errors import Interrupted
+    from keras_dogs.training import checkpoints
 
     save = checkpoints.Checkpoints.save
 
@@ -277,7 +277,7 @@ BROKEN = {"torch": dict(WORLD_SIZE="2", MASTER_ADDR="host0"), "tensorflow": dict
 
 
 def test_what_launchers_say(monkeypatch):
-    module = importlib.import_module(f"keras_dogs.devices.on_{BACKEND}")
+    module = importlib.import_module(f"keras_dogs.backends.devices.on_{BACKEND}")
     for told in (ALONE, LAUNCHED):
         for name, value in told[BACKEND].items():
             monkeypatch.setenv(name, value)

@@ -5,7 +5,7 @@ import pytest
 from conftest import BACKEND
 from keras import ops
 
-from keras_dogs import backend
+from keras_dogs import backends
 from keras_dogs.layers import draws
 
 
@@ -60,7 +60,7 @@ EXPECTED = {
 def test_draws_are_these_bits_on_every_backend(mode):
     if mode == "compiled" and BACKEND == "torch":
         pytest.skip("Keras runs PyTorch eagerly, and torch.compile takes a compiler; the table of the tests does it")
-    function = backend.compiled(every_draw) if mode == "compiled" else every_draw
+    function = backends.compiled(every_draw) if mode == "compiled" else every_draw
     for name, values in function(keys(2**31 - 1, 12345)).items():
         values = ops.convert_to_numpy(values)
         values = values.view("int32") if values.dtype == "float32" else values.astype("int32")

@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 from conftest import files_below
 
-from keras_dogs import intervals
-from keras_dogs import scoring
-from keras_dogs.predictions import Predictions
+from keras_dogs.evaluation import intervals
+from keras_dogs.evaluation import scoring
+from keras_dogs.evaluation.predictions import Predictions
 
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory, run_folder):
     """Of the run's saved predictions, against another's, split by a list."""
-    from keras_dogs.config import EvaluateConfig
-    from keras_dogs.evaluation import evaluate_run
+    from keras_dogs.evaluation.config import EvaluateConfig
+    from keras_dogs.evaluation.evaluating import evaluate_run
 
     folder = tmp_path_factory.mktemp("pages")
     other = folder / "probe"

@@ -8,8 +8,8 @@ from keras import ops
 
 import keras_dogs
 from keras_dogs.errors import UserError
-from keras_dogs.explanation import attention_rollout
-from keras_dogs.explanation import grad_cam
+from keras_dogs.evaluation.explanation import attention_rollout
+from keras_dogs.evaluation.explanation import grad_cam
 
 PICTURES = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype="uint8")
 
@@ -30,7 +30,7 @@ def resnet():
 
 def test_rollout_is_keras_own_attention_multiplied(vit):
     """Keras' layers give their scores when asked; here they are asked, block by block."""
-    backbone = keras_dogs.models.backbone_of(vit)
+    backbone = keras_dogs.models.builders.backbone_of(vit)
     attention = [layer for layer in backbone._flatten_layers() if isinstance(layer, keras.layers.MultiHeadAttention)]
     scores = []
 

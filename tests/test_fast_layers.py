@@ -10,11 +10,11 @@ from keras_hub.models import DeiTBackbone
 from keras_hub.models import ResNetBackbone
 from keras_hub.models import ViTBackbone
 
-from keras_dogs import backend
-from keras_dogs import fast_layers
-from keras_dogs.fast_layers import batch_norm
-from keras_dogs.fast_layers import onednn
-from keras_dogs.fast_layers import through_graph
+from keras_dogs import backends
+from keras_dogs.backends import layers
+from keras_dogs.backends.on_torch import batch_norm
+from keras_dogs.backends.on_torch import onednn
+from keras_dogs.backends.on_torch import through_graph
 
 YNNPACK = "xla_cpu_experimental_ynn_fusion_type"
 
@@ -89,8 +89,8 @@ def classifier(build, is_fast=False):
     axes = tuple(range(1, len(outputs.shape) - 1))
     model = keras.Model(backbone.input, keras.layers.Dense(5)(keras.ops.mean(outputs, axis=axes)))
     if is_fast:
-        fast_layers.speed_up(model)
-        fast_layers.speed_up(model)  # as often as one likes
+        layers.speed_up(model)
+        layers.speed_up(model)  # as often as one likes
     return model
 
 
@@ -110,11 +110,11 @@ def test_same_outputs_and_same_training(pair, rng):
     check_same(pair, rng)
 
 
-@pytest.mark.skipif(backend.name() != "torch", reason="PyTorch's products")
+@pytest.mark.skipif(backends.name() != "torch", reason="PyTorch's products")
 @pytest.mark.parametrize("pair", ["vit"], indirect=True)
 def test_the_same_by_onednn(pair, rng, monkeypatch):
     """Whatever CPU this is, and however small the matrices."""
-    monkeypatch.setattr(backend, "mkl_is_slow", lambda: True)
+    monkeypatch.setattr(backends.module_of("runtime"), "mkl_is_slow", lambda: True)
     monkeypatch.setattr(onednn, "WORTH_WHILE", 0)
     calls, multiply = [], onednn.multiply
     monkeypatch.setattr(onednn, "multiply", lambda *matrices: calls.append(matrices) or multiply(*matrices))
@@ -142,7 +142,7 @@ def check_same(pair, rng):
         )
 
 
-@pytest.mark.skipif(backend.name() != "torch", reason="PyTorch's products")
+@pytest.mark.skipif(backends.name() != "torch", reason="PyTorch's products")
 @pytest.mark.parametrize("needed", ["all", "rows", "kernel", "bias"])
 @pytest.mark.parametrize("has_bias", [True, False])
 def test_a_product_by_onednn(needed, has_bias, rng):
@@ -168,7 +168,7 @@ def test_a_product_by_onednn(needed, has_bias, rng):
         torch.testing.assert_close(fast, exact, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.skipif(backend.name() != "torch", reason="PyTorch's products")
+@pytest.mark.skipif(backends.name() != "torch", reason="PyTorch's products")
 def test_the_gradient_of_a_gradient_by_onednn():
     import torch
 
@@ -184,11 +184,11 @@ def test_the_gradient_of_a_gradient_by_onednn():
         torch.testing.assert_close(fast.double(), exact, rtol=1e-4, atol=1e-3)
 
 
-@pytest.mark.skipif(backend.name() != "torch", reason="PyTorch's products")
+@pytest.mark.skipif(backends.name() != "torch", reason="PyTorch's products")
 def test_what_is_exported_has_operators_of_pytorch_alone(rng, monkeypatch):
     import torch
 
-    monkeypatch.setattr(backend, "mkl_is_slow", lambda: True)
+    monkeypatch.setattr(backends.module_of("runtime"), "mkl_is_slow", lambda: True)
     monkeypatch.setattr(onednn, "WORTH_WHILE", 0)
     model = classifier(vit, is_fast=True)
     images = torch.from_numpy(rng.normal(size=(2, 32, 32, 3)).astype("float32"))
@@ -217,7 +217,7 @@ def test_the_largest_of_a_window(size, strides, rng):
         weighed = keras.layers.Dense(1, kernel_initializer=keras.initializers.RandomNormal(seed=0))
         model = keras.Model(inputs, weighed(keras.layers.Flatten()(pooled)))
         if is_fast:
-            fast_layers.speed_up(model)
+            layers.speed_up(model)
         model.compile(keras.optimizers.SGD(0.01), "mse")
         model.train_on_batch(images, targets)
         pictures.append(model.get_weights()[0])
@@ -245,7 +245,7 @@ def test_a_frozen_norm_stays(pair, rng):
 @pytest.mark.parametrize("name", ["vit", "resnet", "strided"])
 def test_mixed_precision(name, has_gpu, rng, monkeypatch):
     """The same policy with and without: outputs agree to what bfloat16 holds, and norms keep float32."""
-    monkeypatch.setattr(backend, "has_accelerator", lambda: has_gpu)  # or as it is done there
+    monkeypatch.setattr(backends, "has_accelerator", lambda: has_gpu)  # or as it is done there
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
@@ -273,7 +273,7 @@ def test_attention_that_is_asked_for_more(how, rng):
     model = keras.Model([query, value], attention(query, value if how == "of another" else query, **asked))
     inputs = [rng.normal(size=(3, 5, 8)).astype("float32") for _ in range(2)]
     before = keras.tree.flatten(model(inputs))
-    fast_layers.speed_up(model)
+    layers.speed_up(model)
     for now, then in zip(keras.tree.flatten(model(inputs)), before):
         np.testing.assert_allclose(*map(keras.ops.convert_to_numpy, (now, then)), atol=1e-6)
 
@@ -287,7 +287,7 @@ class Witness(keras.layers.Layer):
         return outputs
 
 
-@pytest.mark.skipif(backend.name() != "torch", reason="the others compile a step, and free as they see fit")
+@pytest.mark.skipif(backends.name() != "torch", reason="the others compile a step, and free as they see fit")
 def test_what_no_layer_needs_any_more_is_freed(rng):
     witnesses = [Witness() for _ in range(5)]
     alive = []
@@ -297,7 +297,7 @@ def test_what_no_layer_needs_any_more_is_freed(rng):
     for witness in witnesses[1:]:
         x = witness(x)
     model = keras.Model(inputs, keras.layers.Add()([count(x), first]))  # a shortcut past them all
-    fast_layers.speed_up(model)
+    layers.speed_up(model)
     alive.clear()
     np.testing.assert_allclose(model.predict_on_batch(np.zeros((2, 3), "float32")), 6.0)
     assert alive == [2]  # the last, and the shortcut
@@ -318,7 +318,7 @@ def test_what_somebody_else_replaced_stays(layer, rng):
     layer.call = lambda inputs, training=None, mask=None: inputs
     inputs = keras.Input((4, 4, 3))
     model = keras.Model(inputs, layer(inputs))
-    fast_layers.speed_up(model)
+    layers.speed_up(model)
     images = rng.normal(size=(2, 4, 4, 3)).astype("float32")
     np.testing.assert_array_equal(model.predict_on_batch(images), images)
 
@@ -329,11 +329,11 @@ def test_zeros_are_put_around_what_somebody_else_reads(reader, rng):
     reader.compute_output_spec = lambda inputs, training=None: keras.KerasTensor(inputs.shape)
     inputs = keras.Input((4, 4, 3))
     model = keras.Model(inputs, reader(keras.layers.ZeroPadding2D(1)(keras.layers.Activation("relu")(inputs))))
-    fast_layers.speed_up(model)
+    layers.speed_up(model)
     assert model.predict_on_batch(rng.normal(size=(2, 4, 4, 3)).astype("float32")).shape == (2, 6, 6, 3)
 
 
-@pytest.mark.skipif(backend.name() != "torch", reason="the others leave zeros to no other layer")
+@pytest.mark.skipif(backends.name() != "torch", reason="the others leave zeros to no other layer")
 def test_two_threads_do_not_disturb_each_other(rng, monkeypatch):
     """One predicts while a layer of the other has zeros left to it."""
     model = classifier(resnet, is_fast=True)
@@ -354,13 +354,13 @@ def test_two_threads_do_not_disturb_each_other(rng, monkeypatch):
         np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", *(["float64"] if backend.name() != "jax" else [])])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", *(["float64"] if backends.name() != "jax" else [])])
 def test_a_norm_of_one_place_and_of_any_precision(dtype, rng):
     """One number a channel has no variance, and stays a number."""
     norms = [keras.layers.BatchNormalization(dtype=dtype, momentum=0.5) for _ in range(2)]
     inputs = keras.Input((1, 1, 3), dtype=dtype)
     plain, fast = (keras.Model(inputs, norm(inputs)) for norm in norms)
-    fast_layers.speed_up(fast)
+    layers.speed_up(fast)
     for count in (1, 4):
         images = keras.ops.cast(rng.normal(size=(count, 1, 1, 3)).astype("float32"), dtype)
         outputs = [
@@ -382,7 +382,7 @@ def test_statistics_of_a_large_batch_are_exact(shape, rng):
     inputs = keras.Input(shape[1:])
     norm = keras.layers.BatchNormalization(momentum=0.0)
     model = keras.Model(inputs, norm(inputs))
-    fast_layers.speed_up(model)
+    layers.speed_up(model)
     model(images, training=True)
     exact = images.astype("float64")
     mean, variance = exact.mean((0, 1, 2)), exact.var((0, 1, 2))
@@ -390,7 +390,7 @@ def test_statistics_of_a_large_batch_are_exact(shape, rng):
     np.testing.assert_allclose(norm.moving_variance.numpy(), variance, rtol=5e-7)
 
 
-@pytest.mark.skipif(backend.name() != "torch", reason="PyTorch's operators")
+@pytest.mark.skipif(backends.name() != "torch", reason="PyTorch's operators")
 @pytest.mark.parametrize("needed", ["all", "inputs", "gamma", "beta"])
 @pytest.mark.parametrize("has_scale", [True, False])
 def test_a_batch_norm_by_our_operator(needed, has_scale, rng):
@@ -427,11 +427,11 @@ def test_a_batch_norm_by_our_operator(needed, has_scale, rng):
         )
 
 
-@pytest.mark.skipif(backend.name() != "jax", reason="XLA's flags")
+@pytest.mark.skipif(backends.name() != "jax", reason="XLA's flags")
 @pytest.mark.parametrize("users", ["", "--xla_cpu_multi_thread_eigen=true", f"--{YNNPACK}=individual_dot"])
 def test_xla_is_told_what_to_leave_to_ynnpack(users, child):
     """Beside a user's flags; where they say it themselves, that holds."""
-    code = "import os, keras_dogs.backend as backend; backend.select(); import jax; jax.devices()"
+    code = "import os; from keras_dogs import backends; backends.select(); import jax; jax.devices()"
     code += "; print(os.environ['XLA_FLAGS'])"
     finished = child(["-c", code], XLA_FLAGS=users)
     assert finished.returncode == 0, finished.stderr
@@ -447,4 +447,4 @@ def test_something_is_swapped():
         for model in fast
     ]
     expected = {"jax": [True, True], "tensorflow": [False, True], "torch": [True, True]}
-    assert swapped == expected[backend.name()]
+    assert swapped == expected[backends.name()]

@@ -10,14 +10,14 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from keras_dogs import devices
-from keras_dogs.devices import group as group_module
-from keras_dogs.devices.engine import Engine
-from keras_dogs.devices.group import Group
-from keras_dogs.devices.group import Processes
-from keras_dogs.devices.group import Rendezvous
+from keras_dogs.backends import devices
+from keras_dogs.backends.devices import group as group_module
+from keras_dogs.backends.devices.engine import Engine
+from keras_dogs.backends.devices.group import Group
+from keras_dogs.backends.devices.group import Processes
+from keras_dogs.backends.devices.group import Rendezvous
+from keras_dogs.data.loaders.batches import predict_in_batches
 from keras_dogs.errors import UserError
-from keras_dogs.loaders.batches import predict_in_batches
 
 TOLD = {"--batch-size": 32, "keras": "3.15.1"}
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from keras_dogs import intervals
+from keras_dogs.evaluation import intervals
 
 RNG = np.random.default_rng(0)
 

@@ -10,7 +10,7 @@ from PIL import Image
 from PIL import ImageEnhance
 from PIL import ImageOps
 
-from keras_dogs import backend
+from keras_dogs import backends
 from keras_dogs.layers import AUGMENTATIONS
 from keras_dogs.layers import ClassifierHead
 from keras_dogs.layers import ColorJitter
@@ -49,7 +49,7 @@ def run(layer, images, training):
 
 @functools.cache
 def program(layer, training):
-    return backend.compiled(lambda state, images: layer.stateless_call([], state, images, training=training))
+    return backends.compiled(lambda state, images: layer.stateless_call([], state, images, training=training))
 
 
 # Resize at inference

@@ -2,7 +2,7 @@
 
 import pytest
 
-from keras_dogs.records import RunRecord
+from keras_dogs.runs.records import RunRecord
 
 
 def test_the_default_command_learns(child, tmp_path, monkeypatch):

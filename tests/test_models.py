@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 import keras_dogs
-from keras_dogs import presets
 from keras_dogs.errors import UserError
-from keras_dogs.models import backbone_of
-from keras_dogs.models import feature_extractor
-from keras_dogs.weights import load_backbone
+from keras_dogs.models import presets
+from keras_dogs.models.builders import backbone_of
+from keras_dogs.models.builders import feature_extractor
+from keras_dogs.models.weights import load_backbone
 
 
 def pictures(batch=3, height=64, width=64):
@@ -41,9 +41,9 @@ def test_uint8_and_float_pictures_give_the_same_logits():
 
 def test_embedded_presets_are_small_and_know_their_own_breeds():
     """With `num_classes=None` the preset's own head stays; it tells the breeds that it was made on."""
-    from keras_dogs.datasets.drawn_breeds import PRETRAINING_BREEDS
-    from keras_dogs.datasets.drawn_dogs import load_drawn_dogs
-    from keras_dogs.loaders.canvases import decode_split
+    from keras_dogs.data.datasets.drawn_breeds import PRETRAINING_BREEDS
+    from keras_dogs.data.datasets.drawn_dogs import load_drawn_dogs
+    from keras_dogs.data.loaders.canvases import decode_split
 
     test = decode_split(load_drawn_dogs(1, PRETRAINING_BREEDS, {"train": 2, "test": 5}).test, 73)
     for preset in ("vit_nano", "resnet_nano"):

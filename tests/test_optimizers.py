@@ -9,17 +9,17 @@ from conftest import BACKEND
 from keras import ops
 
 import keras_dogs
-from keras_dogs import presets
-from keras_dogs.classifier import SmoothedCrossentropy
 from keras_dogs.layers import Mixing
 from keras_dogs.layers.dropping import blocks_of
-from keras_dogs.models import backbone_of
-from keras_dogs.optimizers import WarmupCosine
-from keras_dogs.optimizers import averaged
-from keras_dogs.optimizers import build_optimizer
-from keras_dogs.optimizers import depths_below_head
-from keras_dogs.optimizers import state_variables
-from keras_dogs.recipes import RECIPES
+from keras_dogs.models import presets
+from keras_dogs.models.builders import backbone_of
+from keras_dogs.models.classifier import SmoothedCrossentropy
+from keras_dogs.training.optimizers import WarmupCosine
+from keras_dogs.training.optimizers import averaged
+from keras_dogs.training.optimizers import build_optimizer
+from keras_dogs.training.optimizers import depths_below_head
+from keras_dogs.training.optimizers import state_variables
+from keras_dogs.training.recipes import RECIPES
 
 PLAIN = RECIPES["adamw"]._replace(epochs=1, batch_size=8, learning_rate=1e-2, weight_decay=0.0, global_clipnorm=0.0)
 SGD = PLAIN._replace(optimizer="sgd")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from made_runs import make_run
 
-from keras_dogs import ownership
+from keras_dogs.system import ownership
 
 
 def digest_of(folder: Path) -> dict[str, str]:

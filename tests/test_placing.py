@@ -9,21 +9,21 @@ import numpy as np
 import pytest
 from conftest import losses
 
-from keras_dogs import backend
-from keras_dogs.callbacks import LazyCallbacks
-from keras_dogs.callbacks import StepLog
-from keras_dogs.classifier import Classifier
-from keras_dogs.classifier import SmoothedCrossentropy
-from keras_dogs.classifier import StepLoss
-from keras_dogs.config import DataConfig
-from keras_dogs.config import TrainConfig
-from keras_dogs.datasets import load_dataset
+from keras_dogs import backends
+from keras_dogs.data.config import DataConfig
+from keras_dogs.data.datasets import load_dataset
+from keras_dogs.data.loaders.canvases import Canvases
+from keras_dogs.data.loaders.canvases import Rows
+from keras_dogs.data.loaders.placing import choose_place
 from keras_dogs.errors import Interrupted
 from keras_dogs.errors import UserError
-from keras_dogs.loaders.canvases import Canvases
-from keras_dogs.loaders.canvases import Rows
-from keras_dogs.loaders.placing import choose_place
-from keras_dogs.training import fine_tune
+from keras_dogs.models.classifier import Classifier
+from keras_dogs.models.classifier import SmoothedCrossentropy
+from keras_dogs.models.classifier import StepLoss
+from keras_dogs.training.callbacks import LazyCallbacks
+from keras_dogs.training.callbacks import StepLog
+from keras_dogs.training.config import TrainConfig
+from keras_dogs.training.fine_tuning import fine_tune
 
 
 def train(dogs, output, cache, **changes):
@@ -45,13 +45,13 @@ def test_the_same_training(mapped, dogs, tmp_path, cache):
     assert run.record.validation.loss == pytest.approx(mapped.record.validation.loss, rel=1e-4)
     assert (run.folder / "model.keras").stat().st_size == (mapped.folder / "model.keras").stat().st_size
     assert run.record.cache.startswith(cache)
-    if not backend.has_accelerator():
+    if not backends.has_accelerator():
         assert mapped.record.cache.startswith("disk")
 
 
 def test_a_run_on_the_device_goes_on_elsewhere(mapped, dogs, tmp_path, monkeypatch):
     """A checkpoint holds no pictures, so that it does not matter where they are."""
-    from keras_dogs import checkpoints
+    from keras_dogs.training import checkpoints
 
     save = checkpoints.Checkpoints.save
 
@@ -109,15 +109,15 @@ def canvases(num_pictures):
     ],
 )
 def test_auto_chooses_the_device_where_there_is_room(monkeypatch, cache, has_accelerator, free, on_device):
-    monkeypatch.setattr(backend, "has_accelerator", lambda: has_accelerator)
-    monkeypatch.setattr(backend, "free_device_bytes", lambda: free)
+    monkeypatch.setattr(backends, "has_accelerator", lambda: has_accelerator)
+    monkeypatch.setattr(backends, "free_device_bytes", lambda: free)
     place = choose_place(cache, canvases(10))
     assert place.on_device is on_device
     assert place.in_words.startswith("device" if on_device else "disk")
 
 
 def test_a_table_that_does_not_fit_is_refused(monkeypatch):
-    monkeypatch.setattr(backend, "free_device_bytes", lambda: 1000)
+    monkeypatch.setattr(backends, "free_device_bytes", lambda: 1000)
     with pytest.raises(UserError, match="--cache device: the pictures take .* leave it out, or give a smaller"):
         choose_place("device", canvases(10))
 
@@ -125,9 +125,9 @@ def test_a_table_that_does_not_fit_is_refused(monkeypatch):
 MEMORY_OF_A_TABLE = """
 import sys
 
-from keras_dogs import backend
+from keras_dogs import backends
 
-backend.select()
+backends.select()
 import keras
 import numpy as np
 

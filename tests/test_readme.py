@@ -9,11 +9,11 @@ import pytest
 import tyro
 from conftest import files_below
 
-from keras_dogs import training
-from keras_dogs.config import CompareConfig
-from keras_dogs.config import EvaluateConfig
-from keras_dogs.config import TrainConfig
-from keras_dogs.presets import PRESETS
+from keras_dogs.comparison.config import CompareConfig
+from keras_dogs.evaluation.config import EvaluateConfig
+from keras_dogs.models.presets import PRESETS
+from keras_dogs.training import fine_tuning
+from keras_dogs.training.config import TrainConfig
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -66,7 +66,7 @@ def test_the_real_thing_is_understood():
 def test_own_pictures(command, tmp_path, monkeypatch):
     """From drawing the pictures to the page of an evaluation, line by line, in the README's order."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(training, "_rates_to_try", lambda config: [1e-3])  # `tests/test_recipes.py` tries three
+    monkeypatch.setattr(fine_tuning, "_rates_to_try", lambda config: [1e-3])  # `tests/test_recipes.py` tries three
     first = next(place for place, command in enumerate(commands()) if "keras_dogs.draw" in command)
     last = next(place for place, command in enumerate(commands()) if "--output heat" in command)
     for line in commands()[first : last + 1]:
@@ -103,11 +103,11 @@ def test_code(tmp_path, monkeypatch, code):
 
 
 def test_builder_docstrings_run():
-    from keras_dogs import models
+    from keras_dogs.models import builders
 
     pieces = [
         re.search(r"```python\n(.*?)```", builder.__doc__, re.DOTALL).group(1).replace("    ", "")
-        for builder in (models.build_vit, models.build_resnet)
+        for builder in (builders.build_vit, builders.build_resnet)
     ]
     pictures = "import numpy as np\npictures = np.zeros((2, 80, 80, 3), 'uint8')\n"
     exec(pictures + "\n".join(pieces), {})

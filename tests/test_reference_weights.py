@@ -17,10 +17,10 @@ from conftest import is_installed
 
 import keras_dogs
 from keras_dogs.errors import UserError
-from keras_dogs.explanation import attention_rollout
-from keras_dogs.explanation import grad_cam
-from keras_dogs.models import feature_extractor
-from keras_dogs.weights.positions import resample_positions
+from keras_dogs.evaluation.explanation import attention_rollout
+from keras_dogs.evaluation.explanation import grad_cam
+from keras_dogs.models.builders import feature_extractor
+from keras_dogs.models.weights.positions import resample_positions
 
 MISSING = [name for name in ("torch", "transformers", "timm", "torchvision") if not is_installed(name)]
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"needs {', '.join(MISSING)}: tox -e reference has them")
@@ -130,7 +130,7 @@ def test_another_size(references, expected):
     classifier = keras_dogs.build_vit(str(references / "vit_tiny_patch16_224"), num_classes=3, image_size=(240, 320))
     assert classifier.predict_on_batch(expected["pictures"]).shape == (2, 3)
     embedding = classifier.layers[-3].get_layer("vit_patching_and_embedding").position_embedding.embeddings
-    from keras_dogs.weights.checkpoint import open_checkpoint
+    from keras_dogs.models.weights.checkpoint import open_checkpoint
 
     with open_checkpoint("", references / "vit_tiny_patch16_224") as checkpoint:
         table = checkpoint.read("pos_embed")[0]

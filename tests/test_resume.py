@@ -15,15 +15,15 @@ from conftest import BACKEND
 from conftest import files_below
 
 import keras_dogs
-from keras_dogs import artifacts
-from keras_dogs import checkpoints
-from keras_dogs import fitting
-from keras_dogs import ownership
-from keras_dogs.config import DataConfig
-from keras_dogs.config import TrainConfig
+from keras_dogs.data.config import DataConfig
 from keras_dogs.errors import Interrupted
 from keras_dogs.errors import UserError
-from keras_dogs.training import fine_tune
+from keras_dogs.runs import artifacts
+from keras_dogs.system import ownership
+from keras_dogs.training import checkpoints
+from keras_dogs.training import loop
+from keras_dogs.training.config import TrainConfig
+from keras_dogs.training.fine_tuning import fine_tune
 
 # Everything that has a state: draws in the graph, averages, gradients not yet used, statistics of batch norms.
 TOLD = dict(epochs=3, batch_size=4, ema=0.9, accumulate=2, dropout=0.1, mixup=0.2, strict=True, checkpoint_every=3)
@@ -133,7 +133,7 @@ def test_a_linear_probe_goes_on_too(monkeypatch, tmp_path, dogs):
 
 def test_an_overwriting_run_that_came_to_nothing_loses_nothing(monkeypatch, tmp_path, dogs, unbroken):
     """What a kill before the first checkpoint leaves: the old run put aside, a folder with a config in its place."""
-    from keras_dogs import training
+    from keras_dogs.training import fine_tuning
 
     shutil.copytree(unbroken, tmp_path / ".run.retired")
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
@@ -143,7 +143,7 @@ def test_an_overwriting_run_that_came_to_nothing_loses_nothing(monkeypatch, tmp_
     def fail(*args):
         raise UserError("a mistake")
 
-    monkeypatch.setattr(training, "_decode", fail)
+    monkeypatch.setattr(fine_tuning, "_decode", fail)
     with pytest.raises(UserError, match="a mistake"):
         fine_tune(config_for(dogs, tmp_path / "run", overwrite=True))
     same(tmp_path / "run", unbroken)
@@ -187,7 +187,7 @@ def test_other_pictures_are_noticed(tmp_path, dogs, broken):
 
 def test_the_last_good_checkpoint_is_named(tmp_path, dogs, monkeypatch):
     """A loss that is not finite in the second epoch: what the first left can be used."""
-    from keras_dogs import callbacks
+    from keras_dogs.training import callbacks
 
     note = callbacks.StepLog.on_train_batch_end
 
@@ -217,14 +217,14 @@ def test_a_signal_finishes_the_step_and_says_how_to_go_on(tmp_path, dogs):
 
 def test_a_signal_while_features_are_computed(monkeypatch, tmp_path, dogs):
     """Of a large backbone they take minutes, and there is no step yet to finish."""
-    predict, asked = fitting.predict_in_batches, []
+    predict, asked = loop.predict_in_batches, []
 
     def interrupted(*arguments):
         if not asked:
             asked.append(signal.raise_signal(signal.SIGTERM))
         return predict(*arguments)
 
-    monkeypatch.setattr(fitting, "predict_in_batches", interrupted)
+    monkeypatch.setattr(loop, "predict_in_batches", interrupted)
     told = TrainConfig(
         data=DataConfig(dataset=str(dogs)), output=tmp_path / "run", linear_probe=True, epochs=2, batch_size=4
     )

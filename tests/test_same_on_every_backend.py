@@ -20,26 +20,26 @@ from conftest import installed_backends
 from conftest import losses
 
 import keras_dogs
-from keras_dogs.config import DataConfig
-from keras_dogs.config import TrainConfig
-from keras_dogs.datasets.drawn_dogs import load_drawn_dogs
-from keras_dogs.loaders.canvases import decode_split
-from keras_dogs.training import fine_tune
+from keras_dogs.data.config import DataConfig
+from keras_dogs.data.datasets.drawn_dogs import load_drawn_dogs
+from keras_dogs.data.loaders.canvases import decode_split
+from keras_dogs.training.config import TrainConfig
+from keras_dogs.training.fine_tuning import fine_tune
 
 PRESETS = ("vit_nano", "resnet_nano")
 OTHERS = [name for name in installed_backends() if name != BACKEND]
 LOGITS_OF_FILES = """
 import sys
 from pathlib import Path
-from keras_dogs import backend
-backend.select()
+from keras_dogs import backends
+backends.select()
 import numpy as np
 import keras_dogs
 folder = Path(sys.argv[1])
 images = np.load(folder / "images.npy")
 for file in folder.glob("*.keras"):
     logits = keras_dogs.load_classifier(file).predict_on_batch(images)
-    np.save(folder / f"{file.stem}-{backend.name()}.npy", logits)
+    np.save(folder / f"{file.stem}-{backends.name()}.npy", logits)
 """
 
 # How the training step of each backend runs by default.
@@ -159,16 +159,16 @@ def test_a_fine_tuning_has_the_same_curve_there(child, tmp_path, dogs, curves, o
 
 TRAINED_IN_PIECES = """
 import sys
-from keras_dogs import backend
-backend.select()
-backend.make_strict()
+from keras_dogs import backends
+backends.select()
+backends.make_strict()
 import keras, numpy as np
 import keras_dogs
-from keras_dogs.datasets.drawn_breeds import BREEDS
-from keras_dogs.datasets.drawn_dogs import load_drawn_dogs
+from keras_dogs.data.datasets.drawn_breeds import BREEDS
+from keras_dogs.data.datasets.drawn_dogs import load_drawn_dogs
 from keras_dogs.layers import AUGMENTATIONS
-from keras_dogs.loaders.batches import EpochOrder, TrainingBatches
-from keras_dogs.loaders.canvases import decode_split
+from keras_dogs.data.loaders.batches import EpochOrder, TrainingBatches
+from keras_dogs.data.loaders.canvases import decode_split
 
 file, *presets = sys.argv[1:]
 train = decode_split(load_drawn_dogs(0, BREEDS[:6], {"train": 10, "test": 1}).train, 73)

@@ -9,11 +9,12 @@ import pytest
 from keras import ops
 
 import keras_dogs
-from keras_dogs import models
-from keras_dogs import tracing
-from keras_dogs.weights import resnets
-from keras_dogs.weights import vits
-from keras_dogs.weights.loaded import Loaded
+from keras_dogs import backends
+from keras_dogs.backends.on_torch import tracing
+from keras_dogs.models import builders
+from keras_dogs.models.weights import resnets
+from keras_dogs.models.weights import vits
+from keras_dogs.models.weights.loaded import Loaded
 
 RNG = np.random.default_rng(0)
 PICTURES = RNG.integers(0, 256, (3, 64, 64, 3), dtype="uint8")
@@ -74,7 +75,7 @@ def source(request):
     """A classifier with a weight of its own everywhere, and its logits."""
     with pytest.MonkeyPatch.context() as patch:
         if SOURCES[request.param]:
-            patch.setattr(models, "load_backbone", lambda *told: SOURCES[request.param]())
+            patch.setattr(builders, "load_backbone", lambda *told: SOURCES[request.param]())
         loads = "nano" in request.param
         told = dict(num_classes=5, augmentation="light", class_names=list("abcde"), image_size=None if loads else 64)
         classifier = keras_dogs.build_classifier(request.param, load_weights=loads, **told)
@@ -112,7 +113,7 @@ def test_cached_on_the_device(source):
     size = classifier.get_layer("crop").canvas_size
     canvases = RNG.integers(0, 256, (4, size, size, 3), dtype="uint8")
     expected = logits_of(classifier, canvases[[2, 0]])
-    found = models.from_table(classifier, canvases)(ops.convert_to_tensor(np.array([2, 0], "int32")), training=False)
+    found = builders.from_table(classifier, canvases)(ops.convert_to_tensor(np.array([2, 0], "int32")), training=False)
     np.testing.assert_allclose(ops.convert_to_numpy(found), expected, rtol=1e-4, atol=1e-5)
 
 
@@ -161,19 +162,19 @@ def test_quantised_and_adapted_amid_predictions(source, tmp_path, traced_at_once
     classifier, expected = source
     model = copy_of(classifier, tmp_path)
     np.testing.assert_allclose(predict_often(model), expected, rtol=1e-3, atol=1e-4)
-    backbone = models.backbone_of(model)
+    backbone = builders.backbone_of(model)
     dense = [layer for layer in backbone._flatten_layers() if isinstance(layer, keras.layers.Dense)]
     if dense:
         dense[0].enable_lora(2)
         dense[0].lora_kernel_b.assign(RNG.normal(0, 0.5, dense[0].lora_kernel_b.shape))
-        with tracing.layer_by_layer():
+        with backends.layer_by_layer():
             adapted = logits_of(model)
         assert np.abs(adapted - expected).max() > 1e-3
         np.testing.assert_allclose(predict_often(model), adapted, rtol=1e-3, atol=1e-4)
         model = copy_of(classifier, tmp_path)
         predict_often(model)
     quantize(model)
-    with tracing.layer_by_layer():
+    with backends.layer_by_layer():
         quantised = logits_of(model)
     # Rounding may bring an activation to the next of its 256 values.
     assert np.abs(predict_often(model) - quantised).max() <= 0.01 * np.abs(expected).max()
@@ -213,8 +214,9 @@ def test_keras_loads_our_files_whichever_came_first(child, tmp_path, order):
 def test_every_class_of_ours_that_a_file_may_name_is_in_the_table(child):
     code = (
         "import keras, keras_dogs, pkgutil, importlib\n"
-        "from keras_dogs import registered\n"
-        "for module in ('models', 'optimizers', 'classifier'): importlib.import_module(f'keras_dogs.{module}')\n"
+        "from keras_dogs.models import registered\n"
+        "for found in pkgutil.walk_packages(keras_dogs.__path__, 'keras_dogs.'):\n"
+        "    if 'backends.on_' not in found.name: importlib.import_module(found.name)\n"
         "names = {name.partition('>')[2] for name in keras.saving.get_custom_objects() if 'keras_dogs>' in name}\n"
         "assert names == set(registered.CLASSES), names ^ set(registered.CLASSES)\n"
         "for name, where in registered.CLASSES.items(): getattr(importlib.import_module(where), name)"

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from keras_dogs import scoring
-from keras_dogs.scoring import score_logits
+from keras_dogs.evaluation import scoring
+from keras_dogs.evaluation.scoring import score_logits
 
 
 def test_scores_by_hand():

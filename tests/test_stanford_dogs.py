@@ -13,8 +13,8 @@ from conftest import is_installed
 from PIL import Image
 from scipy.io import savemat
 
-from keras_dogs.datasets import load_dataset
-from keras_dogs.datasets import stanford_dogs
+from keras_dogs.data.datasets import load_dataset
+from keras_dogs.data.datasets import stanford_dogs
 from keras_dogs.errors import UserError
 
 pytestmark = pytest.mark.skipif(
@@ -34,7 +34,7 @@ PREPARE = """
 import sys
 from pathlib import Path
 import tensorflow_datasets as tfds
-from keras_dogs.datasets import stanford_dogs
+from keras_dogs.data.datasets import stanford_dogs
 folder = Path(sys.argv[1])
 builder_class = tfds.builder_cls("stanford_dogs")
 # The builder knows the size and hash of the real archives; ours are others, everything else is its own code.
@@ -104,8 +104,8 @@ def test_archives_that_were_fetched_by_hand(prepared):
 def test_reading_needs_no_tensorflow(prepared, child):
     code = (
         "import sys; from pathlib import Path\n"
-        "from keras_dogs import backend; backend.select()\n"
-        "from keras_dogs.datasets.stanford_dogs import read_prepared\n"
+        "from keras_dogs import backends; backends.select()\n"
+        "from keras_dogs.data.datasets.stanford_dogs import read_prepared\n"
         f"assert len(read_prepared(Path({str(prepared)!r})).train) == 240\n"
         "assert 'tensorflow' not in sys.modules"
     )

@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 
 import keras_dogs
-from keras_dogs import backend
-from keras_dogs import models
-from keras_dogs import tracing
-from keras_dogs.classifier import SmoothedCrossentropy
-from keras_dogs.classifier import StepLoss
-from keras_dogs.optimizers import build_optimizer
-from keras_dogs.recipes import RECIPES
-from keras_dogs.recipes import complete
+from keras_dogs import backends
+from keras_dogs.backends.on_torch import tracing
+from keras_dogs.models import builders
+from keras_dogs.models.classifier import SmoothedCrossentropy
+from keras_dogs.models.classifier import StepLoss
+from keras_dogs.training.optimizers import build_optimizer
+from keras_dogs.training.recipes import RECIPES
+from keras_dogs.training.recipes import complete
 
-on_torch = pytest.mark.skipif(backend.name() != "torch", reason="JAX and TensorFlow compile what Keras gives them")
+on_torch = pytest.mark.skipif(backends.name() != "torch", reason="JAX and TensorFlow compile what Keras gives them")
 STEPS = 5
 
 
@@ -98,7 +98,7 @@ def test_predictions_are_the_same_to_the_last_bit(preset):
 def test_what_is_frozen_between_steps_stays():
     model = build(augmentation="none")
     train(model)
-    backbone = models.backbone_of(model)
+    backbone = builders.backbone_of(model)
     backbone.trainable = False
     model.compile(keras.optimizers.SGD(0.1), SmoothedCrossentropy())
     before, head = backbone.get_weights(), model.get_layer("head").get_weights()
@@ -151,7 +151,7 @@ def test_where_compilation_fails_the_trace_runs(monkeypatch, capsys):
     expected, model = train(build(**of), layer_by_layer=True), build(**of)
     monkeypatch.setattr(torch, "compile", fail)
     monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: False)  # as a strict run leaves it
-    monkeypatch.setattr(backend, "has_accelerator", lambda: True)
+    monkeypatch.setattr(backends, "has_accelerator", lambda: True)
     assert_same(train(model), expected, tolerance=1e-5)
     assert tracing.describe(model) == "traced once to calls of ATen"
     assert capsys.readouterr().err == "warning: torch.compile fails, so that it is left out: no compiler here\n"
@@ -173,7 +173,7 @@ def test_what_cannot_be_traced_goes_layer_by_layer(monkeypatch, capsys):
     assert "warning: the model runs layer by layer: " in capsys.readouterr().err
 
 
-@pytest.mark.skipif(backend.name() != "jax", reason="JAX' attention")
+@pytest.mark.skipif(backends.name() != "jax", reason="JAX' attention")
 @pytest.mark.parametrize("image_size", [64, 56], ids=["odd", "even"])
 def test_attention_by_cudnn_is_the_same(monkeypatch, image_size):
     """There is no cuDNN here: JAX' own computation is given what it would be given."""
@@ -185,7 +185,7 @@ def test_attention_by_cudnn_is_the_same(monkeypatch, image_size):
         return original(query, *parts, implementation="xla", **arguments)
 
     original = jax.nn.dot_product_attention
-    backbone = models.backbone_of
+    backbone = builders.backbone_of
     of = dict(augmentation="none", dtype="mixed_bfloat16", image_size=image_size, drop_path=0.0)
     images = np.random.default_rng(0).normal(size=(2, image_size, image_size, 3)).astype("float32")
 
@@ -193,8 +193,8 @@ def test_attention_by_cudnn_is_the_same(monkeypatch, image_size):
         return [np.asarray(backbone(model)(images, training=training), "float32") for training in (False, True)]
 
     expected = outputs(build(**of))
-    monkeypatch.setattr(backend, "has_accelerator", lambda: True)
-    monkeypatch.setattr(backend, "cudnn_attends", lambda: True)
+    monkeypatch.setattr(backends, "has_accelerator", lambda: True)
+    monkeypatch.setattr(backends.module_of("runtime"), "cudnn_attends", lambda: True)
     monkeypatch.setattr(jax.nn, "dot_product_attention", attend)
     for found, right in zip(outputs(build(**of)), expected):
         assert np.abs(found - right).max() < 0.02 * np.abs(right).max()

@@ -10,17 +10,17 @@ from conftest import files_below
 from conftest import losses
 
 import keras_dogs
-from keras_dogs import callbacks
-from keras_dogs import fitting
-from keras_dogs import models
-from keras_dogs import training
-from keras_dogs.config import DataConfig
-from keras_dogs.config import TrainConfig
+from keras_dogs.data.config import DataConfig
 from keras_dogs.errors import UserError
-from keras_dogs.evaluation import evaluate_classifier
-from keras_dogs.records import RunRecord
-from keras_dogs.scoring import score_logits
-from keras_dogs.training import fine_tune
+from keras_dogs.evaluation.evaluating import evaluate_classifier
+from keras_dogs.evaluation.scoring import score_logits
+from keras_dogs.models import builders
+from keras_dogs.runs.records import RunRecord
+from keras_dogs.training import callbacks
+from keras_dogs.training import fine_tuning
+from keras_dogs.training import loop
+from keras_dogs.training.config import TrainConfig
+from keras_dogs.training.fine_tuning import fine_tune
 
 
 def config_for(dogs, output, **changes):
@@ -92,7 +92,7 @@ def test_scores_can_be_computed_from_the_predictions(run_folder):
 def test_the_saved_model_gives_the_saved_predictions(run_folder, dogs):
     classifier = keras_dogs.load_classifier(run_folder / "model.keras")
     dataset = keras_dogs.load_dataset(str(dogs))
-    from keras_dogs.evaluation import decode_for
+    from keras_dogs.evaluation.evaluating import decode_for
 
     test = decode_for(classifier, dataset, "test", 0.0)
     with np.load(run_folder / "predictions.npz") as saved:
@@ -115,7 +115,7 @@ def test_the_best_epoch_is_the_one_that_is_kept(dogs, tmp_path):
     assert run.record.validation.loss == pytest.approx(float(best["validation_loss"]))
     classifier = keras_dogs.load_classifier(run.folder / "model.keras")
     dataset = keras_dogs.load_dataset(str(dogs))
-    from keras_dogs.evaluation import decode_for
+    from keras_dogs.evaluation.evaluating import decode_for
 
     validation = decode_for(classifier, dataset, "validation", 0.0)
     logits = classifier.predict(validation.images[:], verbose=0)
@@ -126,7 +126,9 @@ def test_a_linear_probe_leaves_the_backbone_alone_and_learns(dogs, tmp_path):
     run = fine_tune(config_for(dogs, tmp_path / "run", linear_probe=True, epochs=30, learning_rate=1e-2))
     trained = keras_dogs.load_classifier(run.folder / "model.keras")
     start = keras_dogs.build_resnet("resnet_nano", num_classes=3)
-    for before, after in zip(training.models.backbone_of(start).weights, training.models.backbone_of(trained).weights):
+    for before, after in zip(
+        fine_tuning.builders.backbone_of(start).weights, fine_tuning.builders.backbone_of(trained).weights
+    ):
         assert np.array_equal(before, after)
     assert run.record.test.top1_accuracy > 0.7
     assert losses(run.folder)[-1] < 0.7 * losses(run.folder)[0]
@@ -134,7 +136,7 @@ def test_a_linear_probe_leaves_the_backbone_alone_and_learns(dogs, tmp_path):
     validation = run.record.validation
     assert float(table(run.folder / "history.csv")[run.record.best_epoch - 1]["validation_loss"]) == validation.loss
     dataset = keras_dogs.load_dataset(str(dogs))
-    from keras_dogs.evaluation import decode_for
+    from keras_dogs.evaluation.evaluating import decode_for
 
     canvases = decode_for(trained, dataset, "validation", 0.0)
     folded = score_logits(trained.predict(canvases.images[:], verbose=0), canvases.labels)
@@ -145,7 +147,9 @@ def test_a_linear_probe_with_augmentation_freezes_too(dogs, tmp_path):
     run = fine_tune(config_for(dogs, tmp_path / "run", preset="vit_nano", linear_probe=True, augmentation="light"))
     trained = keras_dogs.load_classifier(run.folder / "model.keras")
     start = keras_dogs.build_vit("vit_nano", num_classes=3)
-    for before, after in zip(training.models.backbone_of(start).weights, training.models.backbone_of(trained).weights):
+    for before, after in zip(
+        fine_tuning.builders.backbone_of(start).weights, fine_tuning.builders.backbone_of(trained).weights
+    ):
         assert np.array_equal(before, after)
     assert np.abs(trained.get_layer("head").get_weights()[0]).max() > 0
 
@@ -175,14 +179,14 @@ def test_a_loss_that_is_not_finite_stops_the_run(dogs, tmp_path):
 
 
 def test_a_layer_that_turns_compilation_off_is_refused(dogs, tmp_path, monkeypatch):
-    build = training.models.build_classifier
+    build = fine_tuning.builders.build_classifier
 
     def with_rotation(*args, **kwargs):
         classifier = build(*args, **kwargs)
         classifier.get_layer("crop").supports_jit = False
         return classifier
 
-    monkeypatch.setattr(training.models, "build_classifier", with_rotation)
+    monkeypatch.setattr(fine_tuning.builders, "build_classifier", with_rotation)
     with pytest.raises(UserError, match="crop turn compilation off"):
         fine_tune(config_for(dogs, tmp_path / "run"))
     assert files_below(tmp_path) == []
@@ -200,7 +204,7 @@ def test_a_layer_that_turns_compilation_off_is_refused(dogs, tmp_path, monkeypat
     ],
 )
 def test_a_run_is_named_after_its_preset(preset, name):
-    assert training._default_name(TrainConfig(preset=preset)) == f"drawn_dogs-{name}-{BACKEND}"
+    assert fine_tuning._default_name(TrainConfig(preset=preset)) == f"drawn_dogs-{name}-{BACKEND}"
 
 
 def test_config_is_plain_data(dogs, tmp_path):
@@ -214,7 +218,7 @@ def test_out_of_memory_is_one_line(dogs, tmp_path, monkeypatch):
     def fail(*arguments):
         raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 99999999999 bytes.\nMore of it")
 
-    monkeypatch.setattr(fitting, "_run", fail)
+    monkeypatch.setattr(loop, "_run", fail)
     with pytest.raises(UserError, match="not enough memory for steps of 4 pictures .*lower --batch-size, or") as raised:
         fine_tune(TrainConfig(data=DataConfig(dataset=str(dogs)), output=tmp_path / "run", batch_size=4))
     assert "\n" not in str(raised.value) and not list(tmp_path.iterdir())
@@ -224,7 +228,7 @@ def test_steps_in_which_a_trace_was_made_do_not_count(monkeypatch):
     """Seconds of tracing are no seconds of steps; what was read together counts, or not, together."""
     now, traces = [0.0], [0]
     monkeypatch.setattr(callbacks.time, "perf_counter", lambda: now[0])
-    monkeypatch.setattr(callbacks.tracing, "count", lambda model: traces[0])
+    monkeypatch.setattr(callbacks.backends, "num_traces", lambda model: traces[0])
     log = callbacks.StepLog(lambda steps: keras.ops.zeros(len(steps)))
     log.on_train_begin()
     log.on_epoch_begin(0)
@@ -259,7 +263,7 @@ def test_rates_are_asked_of_as_many_steps_each_time(monkeypatch):
 
 def test_the_rate_of_predictions_is_of_whole_batches(monkeypatch):
     """Whether a model computes when it is called or when it is read, the first batch is not of the rate."""
-    from keras_dogs.loaders import batches
+    from keras_dogs.data.loaders import batches
 
     now = [0.0]
     monkeypatch.setattr(batches.time, "perf_counter", lambda: now[0])
@@ -277,7 +281,7 @@ def test_a_classifier_that_is_frozen_meanwhile_still_predicts():
     classifier = keras_dogs.build_classifier("resnet_nano", 3)
     images = np.random.default_rng(0).integers(0, 256, (4, 73, 73, 3), dtype="uint8")
     before = evaluate_classifier(classifier, images, np.arange(4) % 3, batch_size=4).logits
-    models.backbone_of(classifier).trainable = False
+    builders.backbone_of(classifier).trainable = False
     after = evaluate_classifier(classifier, images[:3], np.arange(3), batch_size=3).logits
     np.testing.assert_allclose(after, before[:3], atol=1e-5)
 

@@ -14,17 +14,17 @@ import pytest
 from safetensors.numpy import save_file
 
 import keras_dogs
-from keras_dogs import imagenet
 from keras_dogs.errors import UserError
-from keras_dogs.models import backbone_of
-from keras_dogs.models import feature_extractor
-from keras_dogs.models import view_extractor
-from keras_dogs.weights import downloads
-from keras_dogs.weights import load_backbone
-from keras_dogs.weights import resnets
-from keras_dogs.weights import vits
-from keras_dogs.weights.positions import resample_positions
-from keras_dogs.weights.torch_file import TorchFile
+from keras_dogs.models import imagenet
+from keras_dogs.models.builders import backbone_of
+from keras_dogs.models.builders import feature_extractor
+from keras_dogs.models.builders import view_extractor
+from keras_dogs.models.weights import downloads
+from keras_dogs.models.weights import load_backbone
+from keras_dogs.models.weights import resnets
+from keras_dogs.models.weights import vits
+from keras_dogs.models.weights.positions import resample_positions
+from keras_dogs.models.weights.torch_file import TorchFile
 
 
 def pictures(size=224):
@@ -339,7 +339,7 @@ def test_bfloat16_in_safetensors(tmp_path):
     torch = pytest.importorskip("torch", reason="PyTorch writes the file; reading it needs none")
     from safetensors.torch import save_file as save_torch_file
 
-    from keras_dogs.weights.checkpoint import open_checkpoint
+    from keras_dogs.models.weights.checkpoint import open_checkpoint
 
     values = torch.randn(3, 5).bfloat16()
     save_torch_file({"values": values, "before": torch.zeros(7)}, tmp_path / "model.safetensors")

@@ -3,7 +3,6 @@
 import numpy as np
 from keras import ops
 
-from keras_dogs.datasets.pictures import sides_of
 from keras_dogs.layers.resampling import FILTERS
 
 
@@ -23,7 +22,7 @@ def to_canvases(images, size, fit: str, interpolation: str, rounded: bool = True
     Returns:
         float32 tensor `(batch, rows, columns, channels)`; the input, where it is of that size.
     """
-    sides, (height, width) = sides_of(size), images.shape[1:3]
+    sides, (height, width) = size if isinstance(size, tuple) else (size, size), images.shape[1:3]
     if (height, width) == sides:
         return images
     images = ops.cast(images, "float32")

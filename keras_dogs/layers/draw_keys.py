@@ -5,8 +5,8 @@ import threading
 import keras
 from keras import ops
 
-from keras_dogs import backend
-from keras_dogs import devices
+from keras_dogs import backends
+from keras_dogs.backends import devices
 from keras_dogs.layers import draws
 
 
@@ -30,7 +30,7 @@ class DrawKeys(keras.layers.Layer):
     def build(self, input_shape):
         """Makes the step counter."""
         self.step = self.add_weight(
-            name="step", shape=(), dtype=backend.counter_dtype(), initializer="zeros", trainable=False
+            name="step", shape=(), dtype=backends.counter_dtype(), initializer="zeros", trainable=False
         )
 
     def call(self, images, training=False):
@@ -87,7 +87,7 @@ class RandomLayer(keras.layers.Layer):
 
     def call(self, images, keys=None, training=False):
         images = ops.cast(images, self.compute_dtype)
-        with backend.products(self.exact):
+        with backends.products(self.exact):
             if not training:
                 return self.convert(images)
             return self.augment(images, self.own_keys(images, training=True) if keys is None else keys)

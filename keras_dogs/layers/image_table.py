@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_dogs import backend
+from keras_dogs import backends
 
 
 class ImageTable(keras.layers.Layer):
@@ -24,7 +24,7 @@ class ImageTable(keras.layers.Layer):
     def build(self, indices_shape):
         """Sends the table to the device."""
         # From its values, not by an initializer: over several devices of JAX, Keras compiles that, table and all.
-        table = backend.on_device(self.canvases)
+        table = backends.on_device(self.canvases)
         self.table = keras.Variable(table, dtype="uint8", trainable=False, autocast=False, name="table")
 
     def call(self, indices):

@@ -3,8 +3,8 @@
 import keras
 from keras import ops
 
-from keras_dogs import backend
-from keras_dogs import devices
+from keras_dogs import backends
+from keras_dogs.backends import devices
 from keras_dogs.layers import boxes
 from keras_dogs.layers import draws
 from keras_dogs.layers.draw_keys import RandomLayer
@@ -40,7 +40,7 @@ class Mixing(RandomLayer):
         super().build(images_shape, keys_shape)
         self.share = self.add_weight(name="share", shape=(), initializer="ones", trainable=False, dtype="float32")
         self.counter = self.add_weight(
-            name="counter", shape=(), initializer="zeros", trainable=False, dtype=backend.counter_dtype()
+            name="counter", shape=(), initializer="zeros", trainable=False, dtype=backends.counter_dtype()
         )
 
     def augment(self, images, keys):

@@ -35,5 +35,5 @@ def _again(call):
         # A function that JAX has not seen, or it would take its trace of another call, perhaps without training.
         return keras.remat(in_context)(*args)
 
-    rematerialised.rematerialises = True  # for `keras_dogs.tracing`, whose graphs keep activations
+    rematerialised.rematerialises = True  # for `keras_dogs.backends.on_torch.tracing`, whose graphs keep activations
     return rematerialised

@@ -5,7 +5,7 @@ import math
 import numpy as np
 from keras import ops
 
-from keras_dogs import backend
+from keras_dogs import backends
 from keras_dogs.layers import boxes
 
 _BAND = 32  # output pixels that are computed together, of the few input pixels that they see
@@ -56,7 +56,7 @@ def resample_boxes(lines, start, extent, num_outputs: int, interpolation: str, r
     spread = ops.reshape(ops.cast(extent * num_inputs, "float32") / num_outputs, (-1, 1, 1, 1))
     weights = _weights(kernel, centres, seen, spread)
     width = ops.shape(seen)[2]
-    lines = backend.rows_of_each(lines, ops.reshape(seen, (-1, num_bands * width)))
+    lines = backends.rows_of_each(lines, ops.reshape(seen, (-1, num_bands * width)))
     lines = ops.reshape(ops.cast(lines, "float32"), (-1, num_bands, width, others))
     return ops.reshape(ops.matmul(weights, lines), (-1, num_bands * band, others))[:, :num_outputs]
 

@@ -1,0 +1,1 @@
+"""What JAX alone has: its devices, its faster layers, its gradients."""

@@ -1,0 +1,205 @@
+"""`keras.distribution` on `jax.distributed`: one program over all devices of all processes, that sees whole batches."""
+
+import contextlib
+import ctypes
+import functools
+import os
+import signal
+import sys
+
+import keras
+import numpy as np
+
+from keras_dogs.backends.devices.engine import Spread
+from keras_dogs.backends.devices.engine import SpreadEngine
+from keras_dogs.backends.devices.engine import filled_up
+from keras_dogs.backends.devices.group import Rendezvous
+from keras_dogs.backends.on_jax import layouts
+from keras_dogs.errors import UserError
+from keras_dogs.errors import first_line
+
+
+def find_rendezvous(spread: Spread) -> Rendezvous | None:
+    """What the flags say, or what JAX finds out from Slurm or Open MPI; nothing where there is one process."""
+    if spread.coordinator:
+        host, _, port = spread.coordinator.rpartition(":")
+        return _rendezvous(host, int(port), spread.num_processes, spread.process_id, "--coordinator")
+    from jax._src import clusters
+
+    for cluster in (clusters.SlurmCluster, clusters.OmpiCluster):
+        if cluster.is_env_present() and cluster.get_process_count() > 1:
+            told_port = os.environ.get("JAX_COORDINATOR_PORT")
+            where = cluster.get_coordinator_address(timeout_secs=60, override_coordinator_port=told_port)
+            host, _, port = where.rpartition(":")
+            return _rendezvous(host, int(port), cluster.get_process_count(), cluster.get_process_id(), cluster.name)
+    return None
+
+
+def _rendezvous(host: str, port: int, num_processes: int, process: int, source: str) -> Rendezvous | None:
+    listens_at = None if process else port
+    return Rendezvous(host, port, num_processes, process, source, listens_at) if num_processes > 1 else None
+
+
+class Devices(SpreadEngine):
+    """`keras.distribution.DataParallel`, or `ModelParallel` for `--model-shards`."""
+
+    how = "keras.distribution"
+
+    def __init__(self, group, meeting, spread):
+        import jax
+
+        super().__init__(group)
+        if isinstance(spread.devices, int):
+            # Without effect on accelerators. On a CPU, a trial of several devices that gains nothing.
+            with contextlib.suppress(RuntimeError):
+                jax.config.update("jax_num_cpu_devices", min(spread.devices, os.cpu_count() or 1))
+        if meeting:
+            _say_why_at_abort(group)
+        if meeting and not jax.distributed.is_initialized():
+            _initialize(meeting, max(int(spread.peer_timeout), 10))
+        self.local = jax.local_devices()[: wanted(spread, len(jax.local_devices()))]
+        everywhere = _first_of_each(jax.devices(), len(self.local)) if meeting else self.local
+        self.num_devices = len(everywhere)
+        if self.num_devices % spread.model_shards or len(self.local) % spread.model_shards:
+            raise UserError(
+                f"--model-shards {spread.model_shards}: does not divide the {len(self.local)} devices of a process"
+            )
+        self.shards = spread.model_shards
+        self.mesh = jax.sharding.Mesh(np.array(self.local).reshape(-1, self.shards), ("batch", "model"))
+        self.distribution = layouts.distribution(everywhere, self.shards)
+
+    def settle(self, spread):
+        if not spread.sync_batch_norm:
+            raise UserError("--no-sync-batch-norm: not on JAX, whose program sees the whole batch; leave it out")
+
+    @contextlib.contextmanager
+    def scope(self):
+        from keras.src.backend.jax import distribution_lib
+
+        kept = distribution_lib.distribute_tensor
+        if self.group.num_processes > 1:
+            distribution_lib.distribute_tensor = functools.partial(_distribute, kept)
+        try:
+            with self.distribution.scope():
+                yield
+        finally:
+            distribution_lib.distribute_tensor = kept
+
+    @property
+    def num_copies(self):
+        return self.num_devices // self.shards
+
+    def check_model(self, model):
+        if self.shards > 1 and not layouts.num_divided(model):
+            raise UserError(f"--model-shards {self.shards}: divides ViTs alone; nothing of this model is")
+
+    def make_predictor(self, model):
+        """On the devices of this process, without the others."""
+        import jax
+        from jax.sharding import NamedSharding
+        from jax.sharding import PartitionSpec
+
+        parts = len(self.local) // self.shards
+        arguments = {"training": False} if model._call_has_training_arg else {}
+
+        def call(trained, others, batch):
+            with self._no_distribution():
+                return model.stateless_call(trained, others, batch, **arguments)[0]
+
+        call = jax.jit(call)
+
+        def predict(batch):
+            padded = jax.device_put(filled_up(batch, parts), NamedSharding(self.mesh, PartitionSpec("batch")))
+            trained, others = (
+                [self._here(variable) for variable in variables]
+                for variables in (model.trainable_variables, model.non_trainable_variables)
+            )
+            return np.asarray(call(trained, others, padded))[: len(batch)]
+
+        return predict
+
+    def read(self, variable):
+        return np.asarray(self._here(variable))
+
+    def _here(self, variable):
+        """A variable's value on the devices of this process alone, which have all of it between them; no copy."""
+        import jax
+        from jax.sharding import NamedSharding
+        from jax.sharding import PartitionSpec
+
+        value = variable.value
+        shards = {shard.device: shard.data for shard in value.addressable_shards}
+        sharding = NamedSharding(self.mesh, getattr(value.sharding, "spec", PartitionSpec()))
+        arrays = [shards[device] for device in self.mesh.devices.flat]
+        return jax.make_array_from_single_device_arrays(value.shape, sharding, arrays)
+
+    @contextlib.contextmanager
+    def _no_distribution(self):
+        """A layout of all devices does not fit those of this process."""
+        keras.distribution.set_distribution(None)
+        try:
+            yield
+        finally:
+            keras.distribution.set_distribution(self.distribution)
+
+
+def _initialize(meeting: Rendezvous, timeout: int) -> None:
+    """For the life of the process; JAX ends it when the process does."""
+    import jax
+
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    jax.config.update("jax_enable_preemption_service", False)  # SIGTERM is ours
+    where = f"{meeting.host}:{meeting.port}"
+    seconds = {"initialization_timeout": timeout, "heartbeat_timeout_seconds": timeout}
+    try:
+        # What the flags say holds, inside a step of Slurm, too; what JAX found out it may complete: a GPU a process.
+        detection = {"cluster_detection_method": "deactivate"} if meeting.source == "--coordinator" else {}
+        jax.distributed.initialize(where, meeting.num_processes, meeting.process, **seconds, **detection)
+    except RuntimeError as error:
+        raise UserError(f"{meeting.source} {where}: {first_line(error)}") from error
+
+
+def _first_of_each(devices: list, count: int) -> list:
+    """So many devices of each process, in the order of the processes."""
+    by_process = {}
+    for device in devices:
+        by_process.setdefault(device.process_index, []).append(device)
+    return [device for process in sorted(by_process) for device in by_process[process][:count]]
+
+
+def _say_why_at_abort(group) -> None:
+    """Jaxlib aborts a process whose coordinator, process 0, is gone, from a thread of its own: a line goes before."""
+
+    @ctypes.CFUNCTYPE(None, ctypes.c_int)
+    def say(_):
+        print(f"keras_dogs.train: error: {group.why(3.0) or 'JAX ended this process'}", file=sys.stderr, flush=True)
+        os._exit(2)
+
+    ctypes.CDLL(None).signal(signal.SIGABRT, say)
+    _kept.append(say)
+
+
+_kept: list = []  # what C calls must not be collected
+
+
+def _distribute(kept, tensor, layout):
+    """Keras' own function, but for an array of this process alone, of which each process has the same.
+
+    JAX 0.10.2 refuses to send such an array to the devices of all processes, or, where it is not bound to a device,
+    makes an array that cannot be taken apart again.
+    """
+    import jax
+
+    layout = getattr(layout, "backend_layout", layout)
+    if isinstance(tensor, jax.core.Tracer) or not getattr(tensor, "is_fully_addressable", True):
+        return kept(tensor, layout)
+    return jax.make_array_from_callback(tensor.shape, layout, lambda index: tensor[index])
+
+
+def wanted(spread: Spread, there: int) -> int:
+    """How many devices of this process; see `--devices`."""
+    if spread.devices in (None, "all"):
+        return there
+    if spread.devices > there:
+        raise UserError(f"--devices {spread.devices}: there are {there} here")
+    return spread.devices

@@ -1,0 +1,1 @@
+"""What TensorFlow alone has: its devices, its faster layers."""

@@ -1,0 +1,1 @@
+"""What PyTorch alone has: its devices, its faster layers, traces."""

@@ -1,0 +1,108 @@
+"""What PyTorch answers to the questions of `keras_dogs.backends`, where each function is documented."""
+
+import contextlib
+import functools
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from keras.src.backend.torch.core import get_device
+
+from keras_dogs import backends
+from keras_dogs.backends.on_torch.tracing import count as num_traces
+from keras_dogs.backends.on_torch.tracing import describe as describe_traces
+from keras_dogs.backends.on_torch.tracing import layer_by_layer
+from keras_dogs.backends.on_torch.tracing import trace
+
+__all__ = ["describe_traces", "layer_by_layer", "num_traces", "trace"]
+
+COUNTER_DTYPE = "int32"
+COMPILER = "torch.compile"
+NOT_COMPILED = "eager, as Keras runs PyTorch by default"
+
+
+def accelerators() -> list[str]:
+    """Names the accelerators that this process computes on; a user may have Keras compute elsewhere."""
+    is_used = torch.device(get_device()).type == "cuda"  # `KERAS_TORCH_DEVICE`, `keras.device`
+    return [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count() if is_used else 0)]
+
+
+@functools.cache
+def mkl_is_slow() -> bool:
+    """Returns whether products of float32 matrices leave half of a CPU unused: by MKL they do, of an AMD's AVX-512.
+
+    Two cores of an EPYC of 2024, 3,152 x 384 by 384 x 1,536: 203 GFLOP/s by MKL, 456 by oneDNN, which PyTorch has, too.
+    Without AVX-512 they are as fast as each other.
+    """
+    has_both = torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()
+    return has_both and torch.backends.cpu.get_cpu_capability() == "AVX512" and "AMD" in backends.describe_cpu()
+
+
+def peak_bytes() -> int:
+    """Returns the most memory of the first accelerator that was in use, bytes."""
+    return torch.cuda.max_memory_allocated()
+
+
+def free_bytes() -> int | None:
+    """Returns the free memory of the first accelerator, bytes."""
+    return torch.cuda.mem_get_info()[0]
+
+
+def on_device(array):
+    # Piece by piece: PyTorch takes no read-only array, as a mapped file is.
+    tensor = torch.empty(array.shape, dtype=getattr(torch, array.dtype.name), device=get_device())
+    for start in range(0, len(array), 256):
+        tensor[start : start + 256] = torch.from_numpy(np.array(array[start : start + 256]))
+    return tensor
+
+
+def sender():
+    """Keras' copy to a GPU, from memory that the system may move, would wait for all steps before it."""
+    if not backends.has_accelerator():
+        return lambda array: array
+    device = torch.cuda.current_device()  # of the thread: another would make itself at home on the first
+
+    def send(array):
+        with torch.cuda.device(device):
+            return torch.from_numpy(array).pin_memory().to(device, non_blocking=True)
+
+    return send
+
+
+def rows_of_each(tables, indices):
+    # Whole rows at once, which `torch.gather` would take apart.
+    (batch, rows, columns), count = tables.shape, indices.shape[1]
+    first = torch.arange(batch, device=tables.device)[:, None] * rows
+    return tables.reshape(-1, columns).index_select(0, (first + indices).reshape(-1)).reshape(batch, count, columns)
+
+
+@contextlib.contextmanager
+def products(exact: bool):
+    kept = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = not exact
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = kept
+
+
+def make_strict() -> None:
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.benchmark = False
+
+
+def keep_compiled(folder: Path) -> None:
+    """PyTorch keeps what it compiles by itself."""
+
+
+def compiled(function):
+    return torch.compile(function)
+
+
+def predictor(model):
+    arguments = {"training": False} if model._call_has_training_arg else {}
+    return torch.no_grad()(lambda batch: model(batch, **arguments))

@@ -1,0 +1,92 @@
+"""A model's way from layer to layer on PyTorch, which keeps in memory what is still to be read and no more."""
+
+import collections
+import threading
+
+import keras
+
+from keras_dogs.backends.layers import keeps_its_call
+
+
+class _Zeros(threading.local):
+    """Rows and columns of zeros that the layer that runs next puts around its input; two threads may predict."""
+
+    next = None
+
+
+_zeros = _Zeros()
+_SKIPPED = "skipped"  # instead of them, for the layer that would have done it
+
+
+def zeros_left() -> tuple[int, int]:
+    """Rows and columns of zeros that the layer which runs now is to put around its input."""
+    return _zeros.next or (0, 0)
+
+
+def run_and_forget(model, steps, inputs, operation_fn=lambda operation: operation, call_fn=None):
+    """A model's own way through its layers, which lets go of what each gave once the last has read it.
+
+    ResNet-50, 64 pictures to predict on two cores: 3.4 GiB instead of 10.5, and 14 images/s instead of 5.5.
+    """
+    if call_fn is not None or any(isinstance(each, keras.KerasTensor) for each in keras.tree.flatten(inputs)):
+        return type(model)._run_through_graph(model, inputs, operation_fn, call_fn)
+    held = dict(zip(map(id, model.inputs), keras.tree.flatten(inputs)))
+    del inputs
+    for node, done, zeros in steps:
+        arguments, named = node.arguments.fill_in(held)
+        _zeros.next = zeros
+        try:
+            outputs = arguments[0] if zeros == _SKIPPED else operation_fn(node.operation)(*arguments, **named)
+        finally:  # or a layer that fails would leave them to whichever convolution comes next
+            _zeros.next = None
+        held.update(zip(map(id, node.outputs), keras.tree.flatten(outputs)))
+        for tensor in done:
+            del held[tensor]
+        del arguments, named, outputs
+    return keras.tree.pack_sequence_as(model._outputs_struct, [held[id(tensor)] for tensor in model.outputs])
+
+
+def steps_of(model) -> list[tuple]:
+    """Each node of a graph as Keras runs them; the tensors, by `id`, that nothing after it needs; zeros left to it."""
+    nodes = [node for depth in sorted(model._nodes_by_depth, reverse=True) for node in model._nodes_by_depth[depth]]
+    nodes = [node for node in nodes if node.operation and not node.is_input]
+    needed, found, zeros = {id(tensor) for tensor in model.outputs}, [], _zeros_left(model, nodes)
+    for node in reversed(nodes):
+        tensors = {id(tensor) for tensor in [*node.input_tensors, *node.outputs]}
+        found.append((node, tensors - needed, zeros.get(id(node))))
+        needed |= tensors
+    return found[::-1]
+
+
+def _zeros_left(model, nodes: list) -> dict:
+    """Rows and columns of zeros, by the `id` of the node of a convolution, or of a maximum of what is not negative.
+
+    A layer of its own writes its input once more, and its gradient; ResNet-18, batch 16: a tenth of a step.
+    """
+    outputs, readers = {id(tensor) for tensor in model.outputs}, collections.defaultdict(list)
+    makers = {id(tensor): node for node in nodes for tensor in node.outputs}
+    for node in nodes:
+        for tensor in node.input_tensors:
+            readers[id(tensor)].append(node)
+    found = {}
+    for node in nodes:
+        if type(node.operation) is not keras.layers.ZeroPadding2D or id(node.outputs[0]) in outputs:
+            continue
+        (top, bottom), (left, right) = node.operation.padding
+        reader, *others = readers[id(node.outputs[0])]
+        maker = makers.get(id(node.input_tensors[0]))
+        if not (keeps_its_call(node.operation) and keeps_its_call(reader.operation)):
+            continue
+        if others or (top, left) != (bottom, right) or node.operation.data_format != "channels_last":
+            continue
+        if _can_pad(reader.operation, maker and maker.operation, max(top, left)):
+            found[id(node)], found[id(reader)] = _SKIPPED, (top, left)
+    return found
+
+
+def _can_pad(layer, before, most: int) -> bool:
+    if getattr(layer, "padding", None) != "valid" or layer.data_format != "channels_last":
+        return False
+    is_not_negative = getattr(before, "activation", None) is keras.activations.relu
+    is_pool = type(layer) is keras.layers.MaxPooling2D and is_not_negative and 2 * most <= min(layer.pool_size)
+    return type(layer) is keras.layers.Conv2D or is_pool

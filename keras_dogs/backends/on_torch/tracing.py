@@ -1,0 +1,392 @@
+"""PyTorch without Keras' Python in each step: a model's forward pass is traced once, and compiled on a GPU.
+
+Keras walks through a model layer by layer, in Python: about 0.2 ms a layer, and each hands the device one operation
+after the other. Its layers are functions of their inputs and variables, as JAX needs them, so that the calls of ATen
+that they end in can be written down once (`make_fx`), for each shape of the inputs, and then be made without them. On
+a GPU that list goes to `torch.compile`, which cannot follow Keras' own code.
+"""
+
+import collections
+import contextlib
+import functools
+import sys
+import threading
+import time
+
+import keras
+import numpy as np
+from keras import ops
+from keras.src.backend.common.stateless_scope import in_stateless_scope
+
+from keras_dogs import backends
+from keras_dogs.backends import devices
+from keras_dogs.errors import first_line
+
+# What calls of a kind take, layer by layer, before a trace, which takes some seconds itself, is worth while.
+SECONDS_BEFORE = 5.0
+_CALLS_BEFORE = 2  # at least: the first ones make things
+_TRACED = "traced once to calls of ATen"
+
+
+class _State(threading.local):
+    """Of each thread: another one may train or predict meanwhile."""
+
+    layer_by_layer = False
+
+
+_state = _State()
+_tracing = threading.Lock()  # `make_fx` changes PyTorch for all threads
+
+
+@contextlib.contextmanager
+def layer_by_layer():
+    """Within it, models run as Keras has them: for those who watch or change a layer."""
+    kept, _state.layer_by_layer = _state.layer_by_layer, True
+    try:
+        yield
+    finally:
+        _state.layer_by_layer = kept
+
+
+def trace(model: keras.Model) -> None:
+    """Makes a functional model run, and train, from a trace.
+
+    What comes out is the same: to the last bit on a CPU, to rounding on a GPU, where it is compiled.
+    """
+    model.call = Traced(model, _Call(model, model.call))
+    model.train_step = Traced(model, _Step(model, model.train_step))
+
+
+def describe(model: keras.Model) -> str | None:
+    """How a model's steps ran, in words, or `None` where they went layer by layer."""
+    parts = (getattr(model, name, None) for name in ("train_step", "call"))
+    return next((part.in_words for part in parts if isinstance(part, Traced) and part.in_words), None)
+
+
+def count(model: keras.Model) -> int:
+    """How many traces there are of a model: where there is one more, a step has taken the time of making it."""
+    parts = (getattr(model, name, None) for name in ("train_step", "call"))
+    return sum(part.num_made for part in parts if isinstance(part, Traced))
+
+
+class Traced:
+    """What a model does, from a graph for each kind of call that comes often enough."""
+
+    def __init__(self, model: keras.Model, work):
+        self._model, self._work = model, work
+        self._runners: dict = {}  # by the kind of a call; `None` where it cannot be traced
+        self.num_made = 0  # tries included that did not come to a trace
+        self._spent = collections.defaultdict(list)  # seconds of each call of a kind that went layer by layer
+        self._last = None
+
+    @property
+    def in_words(self) -> str | None:
+        """How calls run, for the record; `None` where they go layer by layer."""
+        return self._last and self._last.in_words
+
+    def __call__(self, *args, **kwargs):
+        """The model's own arguments, and what it gives."""
+        tensors, kind = self._work.sort(*args, **kwargs)
+        if kind is None or not self._may_trace(tensors):
+            return self._work.plainly(*args, **kwargs)
+        kind += tuple((tensor.shape, tensor.dtype) for tensor in tensors)
+        kind += tuple(map(_variables_of, self._layers))
+        spent = self._spent[kind]
+        if kind not in self._runners and len(spent) >= _CALLS_BEFORE and sum(spent) >= SECONDS_BEFORE:
+            if _tracing.acquire(blocking=False):  # or layer by layer, while another thread traces
+                try:
+                    self._make_runner(tensors, kind)
+                finally:
+                    _tracing.release()
+        if runner := self._runners.get(kind):
+            return runner(*tensors)
+        began = time.perf_counter()
+        with layer_by_layer():
+            outputs = self._work.plainly(*args, **kwargs)
+        if kind not in self._runners:
+            spent.append(time.perf_counter() - began)
+        return outputs
+
+    def _may_trace(self, tensors) -> bool:
+        import torch
+
+        if _state.layer_by_layer or in_stateless_scope() or torch.compiler.is_compiling():
+            return False
+        if devices.current().num_shares > 1 or self._is_opaque:
+            return False
+        return all(isinstance(tensor, torch.Tensor) and not tensor.is_meta for tensor in tensors)
+
+    @functools.cached_property
+    def _layers(self) -> list:
+        return self._model._flatten_layers()
+
+    @functools.cached_property
+    def _is_opaque(self) -> bool:
+        """Whether a layer draws from Keras' generators, which a trace would take for constants, or computes again."""
+        return any(layer._seed_generators or hasattr(layer.call, "rematerialises") for layer in self._layers)
+
+    def _make_runner(self, tensors, kind) -> None:
+        if kind in self._runners:  # another thread has made it meanwhile
+            return
+        self._runners = {each: made for each, made in self._runners.items() if not self._work.is_over(made)}
+        self._runners[kind] = self._trace(tensors, kind)
+        self.num_made += 1
+
+    def _trace(self, tensors, kind):
+        try:
+            runner = self._work.trace(tensors, kind)
+        except Exception as error:  # whatever a layer does that cannot be traced
+            print(f"warning: the model runs layer by layer: {first_line(error)}", file=sys.stderr)
+            return None
+        self._last = runner
+        return runner
+
+
+class _Call:
+    """A model's `call`."""
+
+    def __init__(self, model: keras.Model, call):
+        self.model, self.plainly = model, call
+
+    def sort(self, inputs, training=None, mask=None, **named):
+        """The tensors of a call, and what else makes its kind; `None` where no trace could stand for it."""
+        import torch
+
+        tensors = [_as_tensor(inputs)]
+        return tensors, None if mask is not None or named else (bool(training), torch.is_grad_enabled())
+
+    def is_over(self, runner) -> bool:
+        """Whether no call will come to it any more."""
+        return False
+
+    def trace(self, tensors, kind):
+        return _Graph(
+            self.model.variables,
+            functools.partial(self.plainly, training=kind[0]),
+            tensors,
+            backends.is_exact(self.model),
+        )
+
+
+class _Step:
+    """A model's `train_step`: forward pass, loss and metrics as one graph, the update of the weights as another."""
+
+    def __init__(self, model: keras.Model, train_step):
+        self.model, self.plainly = model, train_step
+
+    def sort(self, data):
+        inputs, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
+        optimizer = self.model.optimizer
+        can_trace = weights is None and not isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+        compiled = (optimizer, self.model._compile_loss, self.model._compile_metrics)
+        return [_as_tensor(inputs), _as_tensor(labels)], tuple(map(id, compiled)) if can_trace else None
+
+    def is_over(self, runner) -> bool:
+        """Whether the model was compiled with something else since: the optimizer's moments need not be kept."""
+        return runner is not None and runner.optimizer is not self.model.optimizer
+
+    def trace(self, tensors, kind):
+        return _TracedStep(self.model, tensors)
+
+
+class _TracedStep:
+    """Keras' own step (`TorchTrainer.train_step`) of two graphs."""
+
+    def __init__(self, model: keras.Model, tensors):
+        import torch
+
+        self.optimizer, self._trained = model.optimizer, model.trainable_weights
+        if not self._trained:
+            raise ValueError("there are no weights to train")  # Keras' own step says so, and goes on
+        self._kept = (model._compile_loss, model._compile_metrics)  # or others could have their `id`
+
+        def losses(inputs, labels):
+            outputs = model(inputs, training=True)
+            loss = model._compute_loss(x=inputs, y=labels, y_pred=outputs, training=True)
+            model._loss_tracker.update_state(loss.detach(), sample_weight=inputs.shape[0])
+            logs = model.compute_metrics(inputs, labels, outputs)
+            return loss, {name: value.detach() for name, value in logs.items()}
+
+        self._losses = _Graph([*model.variables, *model.metrics_variables], losses, tensors, backends.is_exact(model))
+        self._update = None
+        variables = [*self.optimizer.variables, *self._trained]
+        gradients = [torch.zeros_like(weight._value, requires_grad=False) for weight in self._trained]
+        with torch.no_grad(), contextlib.suppress(Exception):  # those that look at the number of the step
+            self._update = _Graph(variables, self._apply, gradients, compiled=False)
+            if backends.has_accelerator():
+                _do_not_wait(self._update.module)
+
+    @property
+    def in_words(self) -> str:
+        return self._losses.in_words
+
+    def _apply(self, *gradients):
+        self.optimizer.apply(list(gradients), self._trained)
+
+    def __call__(self, inputs, labels):
+        import torch
+
+        def differentiate(outputs):
+            loss, logs = outputs
+            weights = [weight._value for weight in self._trained]
+            for weight in weights:
+                weight.grad = None
+            self.optimizer.scale_loss(loss).backward()
+            return [weight.grad for weight in weights], logs
+
+        gradients, logs = self._losses(inputs, labels, then=differentiate)
+        with torch.no_grad():
+            whole = self._update and all(gradient is not None for gradient in gradients)
+            (self._update if whole else self._apply)(*gradients)
+        return logs
+
+
+def _variables_of(layer) -> tuple[bool, int, int]:
+    """Whether a layer trains, and how many variables it has of either kind: `quantize` and LoRA change that."""
+    return layer.trainable, len(layer._trainable_variables), len(layer._non_trainable_variables)
+
+
+def _as_tensor(value):
+    return ops.convert_to_tensor(value) if isinstance(value, np.ndarray) else value
+
+
+class _Graph:
+    """A function of tensors and Keras' variables as calls of ATen, for tensors of one shape and type each."""
+
+    def __init__(self, variables: list, function, tensors: list, exact: bool = True, compiled: bool = True):
+        import torch
+        from torch.fx.experimental.proxy_tensor import make_fx
+
+        self._exact = exact
+        self._variables = list({id(variable): variable for variable in variables}.values())
+        self._changed: list = []
+
+        def run(*arguments):
+            tensors, values = arguments[: -len(self._variables)], arguments[-len(self._variables) :]
+            with layer_by_layer(), keras.StatelessScope(zip(self._variables, values)) as scope:
+                before = [scope.get_current_value(variable) for variable in self._variables]
+                outputs = function(*tensors)
+                after = [scope.get_current_value(variable) for variable in self._variables]
+            self._changed = [place for place, value in enumerate(after) if value is not before[place]]
+            return outputs, [after[place].detach() for place in self._changed]
+
+        # On tensors without numbers, so that whatever would become a constant of the graph is an error.
+        module = make_fx(run, tracing_mode="fake", _allow_non_fake_inputs=True)(*tensors, *self._values())
+        _fold_constants(module)
+        self.module = self._run = module
+        self.in_words, self._ran = _TRACED, False
+        if compiled and backends.has_accelerator() and not torch.are_deterministic_algorithms_enabled():
+            _put_channels_second(module)
+            torch.backends.cudnn.benchmark = True
+            self._run, self.in_words = torch.compile(module, dynamic=False), "traced, and compiled by torch.compile"
+
+    def _values(self) -> list:
+        return [variable._value for variable in self._variables]
+
+    def __call__(self, *tensors, then=lambda outputs: outputs):
+        """The function's outputs, or what `then` makes of them before the variables get their new values."""
+        try:
+            return self._once(tensors, then)
+        except Exception as error:
+            if self._run is self.module or self._ran or backends.is_out_of_memory(error):
+                raise
+            print(f"warning: torch.compile fails, so that it is left out: {first_line(error)}", file=sys.stderr)
+            self._run, self.in_words = self.module, _TRACED
+            return self._once(tensors, then)
+
+    def _once(self, tensors, then):
+        import torch
+
+        values = self._values()
+        with backends.products(self._exact):  # those that the backend's own kernels do
+            outputs, updates = self._run(*tensors, *values)
+            outputs = then(outputs)
+        self._ran = True
+        if updates:
+            with torch.no_grad():
+                torch._foreach_copy_([values[place] for place in self._changed], updates)
+        return outputs
+
+
+def _fold_constants(module) -> None:
+    """Computes what depends on no input once and for all."""
+    import torch
+
+    def is_mutable(node):
+        return node.op == "call_function" and getattr(node.target, "_schema", None) and node.target._schema.is_mutable
+
+    known = {}
+    for node in module.graph.nodes:
+        if node.op == "get_attr":
+            known[node] = getattr(module, node.target)
+        elif node.op == "call_function" and all(source in known for source in node.all_input_nodes):
+            if any(map(is_mutable, (node, *node.users))):
+                continue
+            arguments, named = torch.fx.map_arg((node.args, node.kwargs), known.get)
+            value = node.target(*arguments, **named)
+            if isinstance(value, torch.Tensor):
+                known[node] = value
+    for number, (node, value) in enumerate(known.items()):
+        if node.op == "call_function" and any(user not in known for user in node.users):
+            module.register_buffer(f"constant_{number}", value)
+            with module.graph.inserting_before(node):
+                node.replace_all_uses_with(module.graph.get_attr(f"constant_{number}"))
+    module.graph.eliminate_dead_code()
+    module.recompile()
+
+
+_LAST, _SECOND = [0, 2, 3, 1], [0, 3, 1, 2]  # how a picture's axes are moved to put its channels there
+
+
+def _put_channels_second(module) -> None:
+    """Moves the channels before what is between convolutions, not after it and back: PyTorch's order of axes.
+
+    The order in memory stays. `torch.compile` lays gradients out anew where axes are moved back and forth: a step of
+    ResNet-50, batch 256, took 68 ms of an H200's time, timm's 37.
+    """
+    import torch
+
+    aten, graph = torch.ops.aten, module.graph
+    pointwise = (aten.relu.default, aten.add.Tensor, aten._to_copy.default, aten.detach.default)
+    second = {}  # by a node that has its channels last: the same with its channels second
+
+    def also_last(node, new):
+        with graph.inserting_after(new):
+            last = graph.call_function(aten.permute.default, (new, _LAST))
+        node.replace_all_uses_with(last)
+        second[last] = new
+
+    for node in list(graph.nodes):
+        if node.op != "call_function" or not all(source in second for source in node.all_input_nodes):
+            if node.target is aten.permute.default and node.args[1] == _LAST:
+                second[node] = node.args[0]
+            continue
+        if node.target is aten.permute.default and node.args[1] == _SECOND:
+            node.replace_all_uses_with(second[node.args[0]])
+            continue
+        arguments = torch.fx.map_arg(node.args, second.get)
+        if node.target is aten.constant_pad_nd.default and list(node.args[1][:2]) == [0, 0]:
+            arguments = (arguments[0], node.args[1][2:6], *arguments[2:])
+        elif node.target not in pointwise or not node.all_input_nodes:
+            continue
+        with graph.inserting_before(node):
+            new = graph.call_function(node.target, arguments, node.kwargs)
+        also_last(node, new)
+    graph.eliminate_dead_code()
+    module.recompile()
+
+
+def _do_not_wait(module) -> None:
+    """Takes a rate that Keras' SGD reads from the device, and so waits for the whole step, as the tensor it is."""
+    import torch
+
+    aten, graph = torch.ops.aten, module.graph
+    for node in graph.find_nodes(op="call_function", target=aten._foreach_add_.List):
+        alpha = node.kwargs.get("alpha")
+        if getattr(alpha, "target", None) is aten._local_scalar_dense.default:
+            with graph.inserting_before(node):
+                scaled = graph.call_function(aten._foreach_mul.Tensor, (node.args[1], alpha.args[0]))
+            node.args, node.kwargs = (node.args[0], scaled), {}
+            if not alpha.users:
+                graph.erase_node(alpha)
+    module.recompile()

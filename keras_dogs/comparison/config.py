@@ -1,0 +1,69 @@
+"""The flags of `compare`, with their help; the field is the flag."""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+from typing import Literal
+
+import tyro
+
+from keras_dogs.comparison import pairs
+from keras_dogs.errors import UserError
+from keras_dogs.errors import require
+from keras_dogs.runs.records import BACKENDS
+
+BackendName = Literal[BACKENDS]
+Budget = Literal["epochs", "time", "flops"]
+PairName = Literal[tuple(pairs.PAIRS)]
+
+
+@dataclasses.dataclass(frozen=True)
+class CompareConfig:
+    """Train presets on backends with seeds, and report which is better, by how much, and at what cost.
+
+    Give a --pair, or --presets; or --from finished runs. Killed and started again, it goes on where it was.
+    """
+
+    pair: PairName | None = None
+    """embedded (nano presets on drawn dogs: a demonstration), customary (ResNet-50 of ImageNet-1k and ViT-B/16 of
+    ImageNet-21k), or same-pretraining (ResNet-50 and DeiT-B, both of ImageNet-1k)."""
+    presets: tuple[str, ...] = ()
+    """What to train: anything that --preset of train takes."""
+    backends: tuple[BackendName, ...] = ()
+    """On which backends; default: all that are installed."""
+    seeds: tuple[int, ...] = (0,)
+    """A run a seed: what the result owes to luck."""
+    dataset: str | None = None
+    """As for train; default: the pair's, or drawn_dogs."""
+    data_dir: Path | None = None
+    """As for train."""
+    epochs: int | None = None
+    """Passes over the train split; default: the pair's, the recipe's, or the preset's."""
+    budget: Budget = "epochs"
+    """What the presets have the same of: epochs, time, or flops. The first preset has its epochs, the others as many as
+    take as long (measured in a run of one epoch each) or as many operations."""
+    train_flags: str = ""
+    """More flags of train for every run, in one string after =: --train-flags="--linear-probe --canvas-size 224"."""
+    from_: Annotated[tuple[Path, ...], tyro.conf.arg(name="from")] = ()
+    """Run folders that were made elsewhere, to compare instead, or beside."""
+    output: Path = Path("comparison")
+    """Where the runs, the report and results.json go."""
+    jobs: int | None = None
+    """Runs at a time; default: 1, or one a GPU of --gpus. More than 1 on a CPU spoils the timings."""
+    gpus: tuple[str, ...] = ()
+    """The GPUs to spread the runs over, by number."""
+
+    def __post_init__(self):
+        for seed in self.seeds:
+            require(0 <= seed < 2**31, "--seeds", seed, "between 0 and 2147483647")
+        require(self.jobs is None or self.jobs > 0, "--jobs", self.jobs, "positive")
+        if self.gpus and (self.jobs or 1) > len(self.gpus):
+            raise UserError(f"--jobs {self.jobs}: more than the {len(self.gpus)} of --gpus")
+        require(self.epochs is None or self.epochs > 0, "--epochs", self.epochs, "positive")
+        if self.pair and self.presets:
+            raise UserError("--pair and --presets: give one of them")
+        if not (self.pair or self.presets or self.from_):
+            raise UserError("give --pair, --presets or --from: what is to be compared?")
+        for flag, values in (("presets", self.presets), ("backends", self.backends), ("seeds", self.seeds)):
+            if len(set(values)) < len(values):
+                raise UserError(f"--{flag} {' '.join(map(str, values))}: names one twice")

@@ -1,0 +1,297 @@
+"""Figures of a comparison, each for a light and a dark page: colour tells models, marker and line tell backends."""
+
+from pathlib import Path
+
+import numpy as np
+
+from keras_dogs.data.datasets import display_name
+from keras_dogs.evaluation.figures import BLUE
+from keras_dogs.evaluation.figures import ORANGE
+from keras_dogs.runs.records import PROSE
+
+# Okabe and Ito's, told apart by everybody, on white and on near-black.
+COLOURS = (ORANGE, BLUE, "#009e73", "#cc79a7", "#d55e00", "#56b4e9")
+MARKERS = {"jax": "o", "tensorflow": "s", "torch": "^"}
+LINES = {"jax": "-", "tensorflow": "--", "torch": ":"}
+THEMES = {"": ("#ffffff", "#222222", "#999999"), "-dark": ("#15181c", "#e6e6e6", "#777777")}
+_WIDTH = 4.8  # inches: legible on a page of 390 pixels
+
+
+def draw_all(results: dict, folder: Path) -> list[str]:
+    """Draws every figure that the results have something for, as SVG.
+
+    Args:
+        results: dict of `keras_dogs.comparison.results.collect`.
+        folder: Path. The figures go there, `<name>.svg` and `<name>-dark.svg`.
+
+    Returns:
+        Names of those that were drawn.
+    """
+    pyplot = _pyplot()
+    folder.mkdir(exist_ok=True)
+    drawn = []
+    for name, draw in _FIGURES.items():
+        for suffix, (paper, ink, grid) in THEMES.items():
+            with pyplot.rc_context(_style(paper, ink, grid)):
+                figure = draw(results)
+                if figure is None:
+                    break
+                figure.savefig(folder / f"{name}{suffix}.svg", metadata={"Date": None})
+                pyplot.close(figure)
+        else:
+            drawn.append(name)
+    return drawn
+
+
+def _style(paper: str, ink: str, grid: str) -> dict:
+    inks = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
+    return {
+        **dict.fromkeys(inks, ink),
+        **dict.fromkeys(("figure.facecolor", "axes.facecolor", "savefig.facecolor"), paper),
+        "grid.color": grid,
+        "grid.alpha": 0.35,
+        "axes.grid": True,
+        "axes.axisbelow": True,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "font.size": 11,
+        "legend.frameon": False,
+        "legend.fontsize": 9,
+        "svg.hashsalt": "keras_dogs",
+    }
+
+
+def _draw_accuracy(results: dict):
+    """Each model and backend: seeds as points, the mean with the interval over pictures."""
+    groups = results["groups"]
+    if not groups:
+        return None
+    figure, axis = _subplots(height=0.9 + 0.42 * len(groups))
+    colours = _colours(results)
+    for place, row in enumerate(groups):
+        low, high = row["top1_interval"]
+        colour = colours[row["model"]]
+        axis.plot([100 * low, 100 * high], [place, place], color=colour, linewidth=2)
+        axis.plot(100 * row["top1"]["mean"], place, marker=MARKERS[row["backend"]], color=colour, markersize=8)
+        tops = [
+            run["test"]["top1_accuracy"]
+            for run in _finished(results)
+            if (run["model"], run["backend"]) == (row["model"], row["backend"])
+        ]
+        axis.plot(100 * np.array(tops), [place + 0.22] * len(tops), "|", color=colour, markersize=7)
+    axis.set_yticks(range(len(groups)), [f"{row['model']}\n{PROSE[row['backend']]}" for row in groups], fontsize=9)
+    axis.invert_yaxis()
+    axis.set_xlabel("test top-1 accuracy, % (bars: seeds)")
+    return figure
+
+
+def _draw_curves(results: dict):
+    """The training loss of every run, a panel a model."""
+    models = [row["model"] for row in results["models"]]
+    runs = [run for run in _finished(results) if results["curves"].get(run["name"])]
+    if not runs:
+        return None
+    figure, axes = _subplots(rows=len(models), height=2.4 * len(models), sharex=False)
+    colours = _colours(results)
+    for axis, model in zip(np.atleast_1d(axes), models):
+        for run in (run for run in runs if run["model"] == model):
+            losses = _smooth(results["curves"][run["name"]])
+            style = dict(color=colours[model], linestyle=LINES[run["backend"]], linewidth=1.4)
+            axis.plot(np.arange(1, len(losses) + 1), losses, label=PROSE[run["backend"]], **style)
+        axis.set(title=model, ylabel="training loss, nats")
+        _legend(axis)
+    np.atleast_1d(axes)[-1].set_xlabel("step (running mean)")
+    return figure
+
+
+def _smooth(losses, share: float = 0.05):
+    width = max(1, int(len(losses) * share))
+    return np.convolve(losses, np.ones(width) / width, mode="valid")
+
+
+def _draw_cost(results: dict):
+    """Accuracy against what it costs: seconds, speed, parameters, operations."""
+    if not results["groups"]:
+        return None
+    models = {row["model"]: row for row in results["models"]}
+    costs = (
+        ("training, s", lambda row: row["train_s"]["mean"]),
+        ("training, images/s", lambda row: (row["train_images_per_second"] or {}).get("mean")),
+        ("million parameters", lambda row: models[row["model"]]["num_parameters"] / 1e6),
+        ("GFLOP a picture", lambda row: models[row["model"]]["gflops"]),
+    )
+    costs = [cost for cost in costs if all(cost[1](row) is not None for row in results["groups"])]
+    num_rows = -(-len(costs) // 2)
+    figure, axes = _subplots(num_rows, columns=2, height=0.8 + 1.9 * num_rows, sharey=True, squeeze=False)
+    colours = _colours(results)
+    for axis, (label, cost) in zip(axes.flat, costs):
+        for row in results["groups"]:
+            name = f"{row['model']}, {PROSE[row['backend']]}"
+            style = dict(color=colours[row["model"]], marker=MARKERS[row["backend"]], linestyle="", markersize=7)
+            axis.plot(cost(row), 100 * row["top1"]["mean"], label=name, **style)
+        axis.set_xlabel(label)
+        axis.set_xlim(0, 1.12 * max(cost(row) for row in results["groups"]))
+        axis.margins(y=0.15)
+    _remove_all_after(axes, len(costs))
+    for axis in axes[:, 0]:
+        axis.set_ylabel("top-1, %")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=2, fontsize=8)
+    return figure
+
+
+def _draw_time(results: dict):
+    """Validation accuracy against seconds from the command."""
+    runs = [run for run in _finished(results) if run["epoch_end_s"] and run["validation_curve"]]
+    if not runs:
+        return None
+    figure, axis = _subplots(height=3.4)
+    colours = _colours(results)
+    for run in runs:
+        style = dict(color=colours[run["model"]], linestyle=LINES[run["backend"]], marker=MARKERS[run["backend"]])
+        label = f"{run['model']}, {PROSE[run['backend']]}"
+        accuracies = 100 * np.array(run["validation_curve"])
+        axis.plot(run["epoch_end_s"][: len(accuracies)], accuracies, label=label, markersize=4, linewidth=1.2, **style)
+    axis.set(xlabel="seconds from the command", ylabel="validation top-1, %")
+    axis.set_xlim(left=0)
+    _legend(axis, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2)
+    return figure
+
+
+def _draw_classes(results: dict):
+    """The classes that each of the two models wins by most."""
+    rows = results["classes"]
+    if not rows:
+        return None
+    lost, won = (
+        [row for row in rows if row["difference"] < 0][:10],
+        [row for row in rows if row["difference"] > 0][-10:],
+    )
+    shown = lost + won
+    if not shown:
+        return None
+    first, second = (row["model"] for row in results["models"][:2])
+    colours = _colours(results)
+    figure, axis = _subplots(height=1.1 + 0.26 * len(shown))
+    places = range(len(shown))
+    bars = [100 * row["difference"] for row in shown]
+    axis.barh(places, bars, color=[colours[first] if bar > 0 else colours[second] for bar in bars])
+    axis.set_yticks(places, [display_name(row["class"]) for row in shown], fontsize=9)
+    axis.axvline(0, color="#888888", linewidth=1)
+    axis.set_xlabel(f"points of top-1\n← {second} better    {first} better →")
+    return figure
+
+
+def _draw_speed(results: dict):
+    """What a backend costs: speed, start, memory."""
+    groups = results["groups"]
+    if not groups:
+        return None
+    kinds = (
+        ("train_images_per_second", "train, images/s"),
+        ("predict_images_per_second", "predict, images/s"),
+        ("first_step_s", "first step, s"),
+        ("peak_memory_gib", "peak memory, GiB"),
+    )
+    kinds = [(key, label) for key, label in kinds if all(row[key] for row in groups)]
+    figure, axes = _subplots(rows=2, columns=2, height=2.2 + 0.5 * len(groups), sharey=True)
+    colours = _colours(results)
+    names = [f"{row['model']}\n{PROSE[row['backend']]}" for row in groups]
+    for axis, (key, label) in zip(axes.flat, kinds):
+        means = [row[key]["mean"] for row in groups]
+        gaps = [
+            [row[key]["mean"] - row[key]["min"] for row in groups],
+            [row[key]["max"] - row[key]["mean"] for row in groups],
+        ]
+        axis.barh(
+            range(len(groups)), means, xerr=gaps, color=[colours[row["model"]] for row in groups], ecolor="#888888"
+        )
+        axis.set_yticks(range(len(groups)), names, fontsize=8)
+        axis.set_xlabel(label)
+    _remove_all_after(axes, len(kinds))
+    axes[0, 0].invert_yaxis()
+    return figure
+
+
+def _draw_calibration(results: dict):
+    """Accuracy against confidence, of all runs of a model."""
+    if not results["models"]:
+        return None
+    figure, axis = _subplots(height=3.6)
+    axis.plot([0, 1], [0, 1], color="#888888", linewidth=1, label="perfect")
+    colours = _colours(results)
+    for row, marker in zip(results["models"], "osD^v*"):
+        bins = row["reliability"]
+        label = f"{row['model']} (error {100 * row['calibration_error']['mean']:.1f} %)"
+        style = dict(color=colours[row["model"]], marker=marker, markersize=5)
+        axis.plot([each["confidence"] for each in bins], [each["accuracy"] for each in bins], label=label, **style)
+    axis.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
+    _legend(axis, loc="lower left", bbox_to_anchor=(0, 1.0))
+    return figure
+
+
+def _draw_confusion(results: dict):
+    """A confusion matrix a model, as shares of a class."""
+    from matplotlib import colors
+
+    models = results["models"][:2]
+    if not models:
+        return None
+    figure, axes = _subplots(columns=len(models), height=3.0, sharey=True)
+    for axis, row in zip(np.atleast_1d(axes), models):
+        counts = np.array(row["confusion"], float)
+        shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+        picture = axis.imshow(np.where(shares > 0, shares, np.nan), norm=colors.LogNorm(0.01, 1), cmap="cividis")
+        axis.set_title(row["model"], fontsize=10)
+        axis.set_xlabel("taken for (class number)", fontsize=9)
+        axis.grid(False)
+    np.atleast_1d(axes)[0].set_ylabel("class number")
+    figure.colorbar(picture, ax=axes, label="share of the class", location="bottom", aspect=40)
+    return figure
+
+
+_FIGURES = {
+    "accuracy": _draw_accuracy,
+    "curves": _draw_curves,
+    "cost": _draw_cost,
+    "time_to_accuracy": _draw_time,
+    "classes": _draw_classes,
+    "speed": _draw_speed,
+    "calibration": _draw_calibration,
+    "confusion": _draw_confusion,
+}
+NAMES = tuple(_FIGURES)
+
+
+def _finished(results: dict) -> list[dict]:
+    return [run for run in results["runs"] if "error" not in run]
+
+
+def _colours(results: dict) -> dict[str, str]:
+    return {row["model"]: COLOURS[number % len(COLOURS)] for number, row in enumerate(results["models"])}
+
+
+def _legend(axis, **where) -> None:
+    """Each label once."""
+    handles, labels = axis.get_legend_handles_labels()
+    once = dict(zip(labels, handles))
+    axis.legend(once.values(), once.keys(), **where)
+
+
+def _remove_all_after(axes, count: int) -> None:
+    """Of a grid, the axes that nothing is drawn in."""
+    for axis in axes.flat[count:]:
+        axis.remove()
+
+
+def _subplots(rows: int = 1, columns: int = 1, height: float = 3.0, **options):
+    return _pyplot().subplots(rows, columns, figsize=(_WIDTH, height), layout="constrained", **options)
+
+
+def _pyplot():
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    return pyplot

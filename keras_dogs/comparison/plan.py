@@ -1,0 +1,188 @@
+"""Which runs a comparison is made of: each a command of `train`, in a folder that is named by a hash of it."""
+
+import hashlib
+import importlib.util
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import NamedTuple
+
+import tyro
+
+from keras_dogs.comparison.config import CompareConfig
+from keras_dogs.comparison.pairs import PAIRS
+from keras_dogs.data.datasets import load_dataset
+from keras_dogs.errors import UserError
+from keras_dogs.models import costs
+from keras_dogs.models import presets
+from keras_dogs.runs.records import BACKENDS
+from keras_dogs.training import recipes
+from keras_dogs.training.config import TrainConfig
+
+RUNS = "runs"
+
+
+class PlannedRun(NamedTuple):
+    """A run of a comparison.
+
+    Attributes:
+        preset: str.
+        backend: str.
+        seed: int.
+        flags: tuple of str. Of `train`, less `--output`.
+        folder: Path.
+    """
+
+    preset: str
+    backend: str
+    seed: int
+    flags: tuple[str, ...]
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return f"{short_name(self.preset)} {self.backend} seed {self.seed}"
+
+    @property
+    def arguments(self) -> list[str]:
+        """After `python`."""
+        return ["-m", "keras_dogs.train", *self.flags, "--output", str(self.folder)]
+
+    @property
+    def command(self) -> str:
+        """What a person would type."""
+        return f"KERAS_BACKEND={self.backend} python {shlex.join(self.arguments)}"
+
+
+def short_name(preset: str) -> str:
+    """The last part of a path or an address, fit for a folder."""
+    parts = [part for part in re.split(r"[/:]", preset) if part and not part.isdigit()]
+    name = parts[-1] if parts else "preset"
+    for suffix in (".weights.h5", ".npz", ".safetensors", ".pth", ".keras"):
+        name = name.removesuffix(suffix)
+    return re.sub(r"[^\w.=+-]", "_", name)[:60]
+
+
+def presets_of(config: CompareConfig) -> tuple[str, ...]:
+    """Which presets are compared."""
+    return PAIRS[config.pair].presets if config.pair else config.presets
+
+
+def plan_runs(config: CompareConfig, epochs: dict | None = None) -> list[PlannedRun]:
+    """All runs, seed by seed, so that a comparison that is stopped half-way has something of everything.
+
+    Args:
+        config: `CompareConfig`.
+        epochs: dict of (preset, backend) to int, or `None` for the flags' or the preset's own.
+    """
+    runs = []
+    for seed in config.seeds:
+        for preset in presets_of(config):
+            for backend in backends_of(config):
+                told = ("--epochs", str(epochs[preset, backend])) if epochs else ()
+                runs.append(_plan(config, preset, backend, seed, told))
+    return runs
+
+
+def plan_pilots(config: CompareConfig) -> list[PlannedRun]:
+    """A run of one epoch for each preset and backend, from which it is known how long an epoch takes."""
+    seed = config.seeds[0]
+    one = ("--epochs", "1")
+    return [_plan(config, preset, name, seed, one) for preset in presets_of(config) for name in backends_of(config)]
+
+
+def epochs_of_first(config: CompareConfig) -> int:
+    """How many epochs the first preset trains for."""
+    return _resolved(config, presets_of(config)[0])[1].epochs
+
+
+def epochs_of_equal_flops(config: CompareConfig) -> dict[tuple[str, str], int]:
+    """For each (preset, backend), the epochs that take as many operations as those of the first preset.
+
+    Raises:
+        UserError: the architecture of a preset is not in the table.
+    """
+    names = presets_of(config)
+    unknown = [name for name in names if name not in presets.PRESETS]
+    if unknown:
+        raise UserError(f"--budget flops: the operations of {unknown[0]} are not known; use --budget epochs or time")
+    sizes = {name: _resolved(config, name)[0].image_size for name in names}
+    gflops = {name: costs.count_gflops(presets.PRESETS[name], sizes[name], whole=False) for name in names}
+    all_epochs = epochs_of_first(config)
+    return {
+        (name, backend): max(1, round(all_epochs * gflops[names[0]] / gflops[name]))
+        for name in names
+        for backend in backends_of(config)
+    }
+
+
+def _resolved(config: CompareConfig, preset: str) -> tuple[TrainConfig, recipes.Recipe]:
+    """What `train` will make of the flags."""
+    told = tyro.cli(TrainConfig, args=list(_flags(config, preset, ())), prog="python -m keras_dogs.train")
+    return told, recipes.complete(recipes.choose(told), preset, recipes.likely_family(preset))
+
+
+def check(config: CompareConfig) -> None:
+    """Finds before anything is trained what would fail or be in vain.
+
+    Raises:
+        UserError: flags that `train` does not take, or a dataset of which each seed tests other pictures.
+    """
+    for preset in presets_of(config):
+        told, recipe = _resolved(config, preset)
+    folder = Path(told.data.dataset)
+    if folder.is_dir() and len(config.seeds) > 1:
+        tested = {load_dataset(str(folder), seed, 0).test.names for seed in config.seeds[:2]}
+        if len(tested) > 1:
+            raise UserError(
+                f"--seeds: {folder} has no test split of its own, so that each seed would test other pictures; divide "
+                "it into train/ and test/, or give one seed"
+            )
+    if config.budget == "flops":
+        epochs_of_equal_flops(config)
+    if config.budget == "time" and recipe.linear_probe:
+        raise UserError("--budget time: a linear probe spends its time on features, once; use --budget epochs")
+
+
+def backends_of(config: CompareConfig) -> tuple[str, ...]:
+    """Those that were asked for, or are installed.
+
+    Raises:
+        UserError: none is.
+    """
+    found = config.backends or tuple(name for name in BACKENDS if is_installed(name))
+    if not found:
+        raise UserError("no backend is installed: pip install 'keras-dogs[jax]' (or tensorflow, or torch)")
+    return found
+
+
+def is_installed(backend: str) -> bool:
+    """Whether a child could import it."""
+    return importlib.util.find_spec(backend) is not None
+
+
+def _plan(config: CompareConfig, preset: str, backend: str, seed: int, told: tuple[str, ...]) -> PlannedRun:
+    flags = (*_flags(config, preset, told), "--seed", str(seed))
+    from keras_dogs import __version__
+
+    # Another folder's `dogs` are other dogs, and `./dogs` the same.
+    meant = [str(Path(flag).resolve()) if Path(flag).exists() else flag for flag in flags]
+    digest = hashlib.sha256(json.dumps([__version__, backend, meant]).encode()).hexdigest()[:10]
+    folder = config.output / RUNS / f"{short_name(preset)}-{backend}-seed{seed}-{digest}"
+    return PlannedRun(preset, backend, seed, flags, folder)
+
+
+def _flags(config: CompareConfig, preset: str, told: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of `train`: of later ones that say the same, the last counts."""
+    pair = PAIRS.get(config.pair)
+    dataset = config.dataset or (pair.dataset if pair else "drawn_dogs")
+    flags = ["--preset", preset, "--dataset", dataset]
+    flags += ["--data-dir", str(config.data_dir)] if config.data_dir else []
+    chosen = told or (("--epochs", str(config.epochs)) if config.epochs else ())
+    flags += [] if chosen or not pair else pair.flags
+    try:
+        return (*flags, *shlex.split(config.train_flags), *chosen)
+    except ValueError as error:
+        raise UserError(f"--train-flags {config.train_flags}: {error}") from error

@@ -1,0 +1,54 @@
+"""Which pictures a command reads, and how they become canvases: the flags, with their help."""
+
+import dataclasses
+from pathlib import Path
+from typing import Literal
+
+from keras_dogs.errors import require
+
+Cache = Literal["auto", "device", "disk", "memory", "none"]
+Fit = Literal["squash", "crop", "pad"]
+SplitName = Literal["train", "validation", "test"]
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Which pictures, and how they become canvases."""
+
+    dataset: str = "drawn_dogs"
+    """drawn_dogs (embedded), stanford_dogs (TensorFlow Datasets), or a folder: class/picture, train/ and test/ of them,
+    or the official Stanford layout (Images/ and lists/)."""
+    data_dir: Path | None = None
+    """Where stanford_dogs is kept; if images.tar, annotation.tar and lists.tar lie there, they are used."""
+    validation_fraction: float = 0.1
+    """Share of each class of the train split that validates; 0 for none. A folder with validation/ keeps its own."""
+    canvas_size: int | None = None
+    """Side in pixels to which each picture is resized once; default 8/7 of the image size (256 for 224), or the image
+    size where nothing is drawn."""
+    fit: Fit = "squash"
+    """How a picture becomes square: squash the whole, crop the centre, or pad with black."""
+    cache: Cache = "auto"
+    """Where decoded pictures are kept: disk, for later runs too (`python -m keras_dogs.cache` shows and empties it);
+    device, from there in the memory of the accelerator; memory, for this run alone; none, decoded anew each epoch;
+    auto: device where they fit, else disk."""
+    cache_dir: Path | None = None
+    """The folder of that cache; default: KERAS_DOGS_CACHE, or this system's place for such."""
+    max_unreadable: float = 0.01
+    """Share of pictures that may be unreadable before the run is refused; they are listed and left out."""
+    skip_unreadable: bool = False
+    """Leave unreadable pictures out however many they are; the record counts them."""
+
+    def __post_init__(self):
+        require(
+            0 <= self.validation_fraction < 1,
+            "--validation-fraction",
+            self.validation_fraction,
+            "at least 0 and below 1",
+        )
+        require(0 <= self.max_unreadable <= 1, "--max-unreadable", self.max_unreadable, "between 0 and 1")
+        require(self.canvas_size is None or self.canvas_size > 0, "--canvas-size", self.canvas_size, "positive")
+
+    @property
+    def unreadable_limit(self) -> float:
+        """The share of unreadable pictures above which a run is refused."""
+        return 1.0 if self.skip_unreadable else self.max_unreadable

@@ -1,0 +1,56 @@
+"""Datasets: what `--dataset` takes. A row of `DATASETS`, or a folder."""
+
+import difflib
+from pathlib import Path
+
+from keras_dogs.data.datasets import drawn_breeds
+from keras_dogs.data.datasets.drawn_dogs import load_drawn_dogs
+from keras_dogs.data.datasets.folder import load_folder
+from keras_dogs.data.datasets.splits import Dataset
+from keras_dogs.data.datasets.splits import Split
+from keras_dogs.data.datasets.stanford_dogs import load_stanford_dogs
+from keras_dogs.errors import UserError
+
+DATASETS = {
+    "drawn_dogs": lambda seed, data_dir: load_drawn_dogs(),
+    "stanford_dogs": lambda seed, data_dir: load_stanford_dogs(data_dir),
+}
+
+
+def load_dataset(
+    dataset: str, seed: int = 0, validation_fraction: float = 0.1, data_dir: str | Path | None = None
+) -> Dataset:
+    """Describes a dataset by name or folder, with its validation split carved; no picture is read yet.
+
+    Args:
+        dataset: str. A key of `DATASETS` or the path of a folder (see `datasets/folder.py` for the layouts).
+        seed: int. Which pictures validate (and, in a flat folder, test) depends on it alone.
+        validation_fraction: float in [0, 1). Share of the train split; 0 for none.
+        data_dir: path. Where `stanford_dogs` is kept, or its official archives lie.
+
+    Raises:
+        UserError: there is no such dataset, or it cannot be used; the text says why.
+    """
+    if dataset in DATASETS:
+        described = DATASETS[dataset](seed, Path(data_dir) if data_dir else None)
+    else:
+        near = difflib.get_close_matches(dataset, DATASETS, n=1)
+        if near and not Path(dataset).exists():
+            raise UserError(f"--dataset {dataset}: unknown dataset; did you mean {near[0]}?")
+        described = load_folder(Path(dataset), seed)
+    return described.with_validation(validation_fraction, seed)
+
+
+def drawn_class_names() -> tuple[str, ...]:
+    """The breeds of drawn dogs, of either half."""
+    return tuple(breed.name for breed in (*drawn_breeds.BREEDS, *drawn_breeds.PRETRAINING_BREEDS))
+
+
+def display_name(class_name: str) -> str:
+    """A class name as a person would write it: `n02085782-japanese_spaniel` -> `Japanese spaniel`."""
+    wnid, dash, breed = class_name.partition("-")
+    plain = breed if dash and wnid[:1] == "n" and wnid[1:].isdigit() else class_name
+    return plain.replace("_", " ").strip().capitalize() or class_name
+
+
+__all__ = ["DATASETS", "Dataset", "Split", "display_name", "drawn_class_names", "load_dataset"]

@@ -1,0 +1,196 @@
+"""Batches in an order that depends on (seed, epoch) alone, the same on every backend."""
+
+import time
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_dogs import backends
+from keras_dogs.backends import devices
+from keras_dogs.backends.devices.engine import filled_up
+from keras_dogs.data.loaders.stream import Undecoded
+from keras_dogs.data.loaders.stream import fetch_ahead
+from keras_dogs.errors import UserError
+
+
+class TrainingBatches(keras.utils.PyDataset):
+    """Shuffled full batches of canvases; the remainder of an epoch is left out, others fall out in the next.
+
+    Where several processes train, each has its rows of every batch.
+
+    `EpochOrder` must be among the callbacks of `fit`, or each epoch has the order of the first. (Keras tells a dataset
+    of the end of an epoch once more than there are, as it looks at a batch before the first.)
+
+    Args:
+        images: array of shape `(num_pictures, ...)`: uint8 canvases, features of a frozen backbone, or places in a
+            table on the device. Batches of `Undecoded` ones are fetched ahead.
+        labels: int32 array of shape `(num_pictures,)`.
+        batch_size: int. At most `num_pictures` is used.
+        seed: int.
+        balanced: bool. Each class as often as any other in an epoch: of large ones some pictures are left out, in
+            turns; those of small ones come more than once.
+        epoch: int. The epoch to begin with, from 0: a training that goes on has the order that it would have had.
+
+    Attributes:
+        error: `UserError` or `None`. A picture that could not be read, which a backend may have wrapped.
+    """
+
+    def __init__(self, images, labels, batch_size: int, seed: int, balanced: bool = False, epoch: int = 0):
+        super().__init__()
+        self.images, self.labels = images, labels
+        self.batch_size = min(batch_size, len(labels))
+        self.seed, self.balanced = seed, balanced
+        self.error: UserError | None = None
+        self._send = backends.sender()
+        self.start(epoch)
+
+    def start(self, epoch: int, batch: int = 0) -> None:
+        """Goes to a batch of an epoch, both from 0; the batches before it are passed over in this epoch alone."""
+        self.epoch, self._first = epoch, batch
+        self._order = self._shuffle()
+        self._fetched, self._next = None, 0
+
+    def __len__(self):
+        return len(self.labels) // self.batch_size - self._first
+
+    def __getitem__(self, index):
+        if not isinstance(self.images, Undecoded):
+            return self._collect(index)
+        if self._fetched is None or index != self._next:
+            self._fetched = fetch_ahead(self._collect, len(self), index)
+        self._next = index + 1
+        try:
+            return next(self._fetched)
+        except UserError as error:
+            self.error = error
+            raise
+
+    def _collect(self, index):
+        index += self._first
+        places = self._order[index * self.batch_size : (index + 1) * self.batch_size]
+        places = places[devices.current().rows(self.batch_size)]
+        return self._send(self.images[places]), self._send(self.labels[places])
+
+    def _shuffle(self):
+        generator = np.random.default_rng([self.seed, self.epoch])
+        return self._balanced_order(generator) if self.balanced else generator.permutation(len(self.labels))
+
+    def _balanced_order(self, generator):
+        classes = [np.flatnonzero(self.labels == label) for label in np.unique(self.labels)]
+        share, rest = divmod(len(self.labels), len(classes))
+        # The classes that get one more change from epoch to epoch, too.
+        more = np.isin(np.arange(len(classes)), generator.permutation(len(classes))[:rest])
+        drawn = []
+        for members, count in zip(classes, share + more):
+            rounds = [generator.permutation(members) for _ in range(-(-count // len(members)))]
+            drawn.append(np.concatenate(rounds)[:count])
+        return generator.permutation(np.concatenate(drawn))
+
+
+class EpochOrder(keras.callbacks.Callback):
+    """Gives each epoch its own order.
+
+    Args:
+        batches: `TrainingBatches`.
+        first: int. The batch, from 0, with which the first epoch begins.
+    """
+
+    def __init__(self, batches: TrainingBatches, first: int = 0):
+        super().__init__()
+        self.batches, self.first = batches, first
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Keras' own hook."""
+        self.batches.start(epoch, self.first)
+        self.first = 0
+
+
+def padded_batches(images, batch_size: int, first: int = 0, stride: int = 1):
+    """Yields `(number, batch, num_real)` in order; the last batch is filled up, so that only one shape is compiled.
+
+    Args:
+        images: array of shape `(num_pictures, ...)`.
+        batch_size: int.
+        first: int. The number of the first batch.
+        stride: int. From one to the next.
+    """
+    batch_size = max(1, min(batch_size, len(images)))
+    numbers = range(first, -(-len(images) // batch_size), stride)
+
+    def collect(index: int):
+        number = numbers[index]
+        batch = images[number * batch_size : (number + 1) * batch_size]
+        return number, filled_up(batch, batch_size), len(batch)
+
+    count = len(numbers)
+    yield from fetch_ahead(collect, count) if isinstance(images, Undecoded) else map(collect, range(count))
+
+
+def predict_in_batches(model: keras.Model, images, batch_size: int, on_batch=None) -> tuple[np.ndarray, float]:
+    """Runs a model over canvases (or features) of any number above 0, in order.
+
+    Where there are several processes, each takes batches in turn, and all have all outputs in the end.
+
+    Args:
+        model: `keras.Model` of one input and one output; where it has `go_to(number)`, that comes before each batch.
+        images: array of shape `(num_pictures, ...)`.
+        batch_size: int.
+        on_batch: function called for each batch, for progress.
+
+    Returns:
+        The outputs as a float32 array `(num_pictures, ...)`, and pictures a second after the first batch.
+
+    Raises:
+        UserError: there is not one picture.
+    """
+    if not len(images):
+        raise UserError("there are no pictures to compute anything of")
+    engine = devices.current()
+    getattr(model, "forget_stale_functions", lambda: None)()
+    predict, group, go_to = engine.predictor(model) or _predictor(model), engine.group, getattr(model, "go_to", None)
+    outputs, clock, rows, unread = [], [time.perf_counter()], [], []
+
+    def read():
+        found, num_real = unread.pop(0)
+        outputs.append(np.asarray(ops.convert_to_numpy(found), np.float32)[:num_real])
+        clock.append(time.perf_counter())
+        for _ in range(group.num_processes if on_batch else 0):
+            on_batch()
+
+    for number, batch, num_real in padded_batches(images, batch_size, group.process, group.num_processes):
+        if go_to:
+            go_to(number)
+        with engine.scoring():
+            unread.append((predict(batch), num_real))
+        rows.append(number * len(batch) + np.arange(num_real))
+        if len(unread) > 1 or not outputs:  # the device has the next batch by now; the first is not of the rate
+            read()
+    while unread:
+        read()
+    num_first = len(outputs[0]) if len(outputs) > 1 else 0
+    seconds = clock[-1] - clock[1 if num_first else 0]
+    images_per_second = (sum(map(len, outputs)) - num_first) / seconds if outputs else 0.0
+    if group.num_processes > 1:
+        outputs, rows, images_per_second = _from_all(group, outputs, rows, images_per_second)
+    whole = np.empty((len(images), *outputs[0].shape[1:]), np.float32)
+    whole[np.concatenate(rows)] = np.concatenate(outputs)
+    return whole, images_per_second
+
+
+def _predictor(model: keras.Model):
+    """That of the backend, compiled once a model."""
+    if not hasattr(model, "unread_outputs"):
+        model.unread_outputs = backends.predictor(model)
+    return model.unread_outputs
+
+
+def _from_all(group, outputs: list, rows: list, images_per_second: float):
+    """What each process computed; the rates add up."""
+    outputs, rows = (
+        group.gather(np.concatenate(part) if part else np.zeros(0, np.float32)) for part in (outputs, rows)
+    )
+    rates = group.gather(np.array(images_per_second))
+    there = [number for number, part in enumerate(rows) if len(part)]
+    outputs = [outputs[number] for number in there]
+    return outputs, [rows[number].astype(np.int64) for number in there], float(sum(rates))

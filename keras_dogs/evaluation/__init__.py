@@ -1,0 +1,1 @@
+"""Scores, calibration, statistics, explanations, predictions, and the page of one evaluation."""

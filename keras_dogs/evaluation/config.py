@@ -1,0 +1,98 @@
+"""The flags of `evaluate`, `predict` and `explain`, with their help; the field is the flag."""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from keras_dogs.data.config import SplitName
+from keras_dogs.errors import UserError
+from keras_dogs.errors import require
+from keras_dogs.system import ownership
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateConfig:
+    """Score a trained classifier on a split of a dataset; or a preset as it comes, with its own ImageNet head."""
+
+    run: Annotated[str, tyro.conf.Positional]
+    """A run folder, a .keras file, or a preset: the rows of its ImageNet head that stand for the breeds, untrained."""
+    dataset: str | None = None
+    """Another dataset with the same classes; default: the run's own."""
+    data_dir: Path | None = None
+    """Where stanford_dogs is kept; default: as in training."""
+    split: SplitName = "test"
+    """Which part of it."""
+    batch_size: int = 32
+    """Pictures a batch; the scores do not depend on it."""
+    max_unreadable: float = 0.01
+    """Share of pictures that may be unreadable before the evaluation is refused."""
+    skip_unreadable: bool = False
+    """Leave unreadable pictures out however many they are."""
+    cache_dir: Path | None = None
+    """The folder where decoded pictures are kept; default: KERAS_DOGS_CACHE, or this system's place for such."""
+    image_size: int | None = None
+    """Of a preset: side of the square that the backbone sees, in pixels; default: the preset's."""
+    offline: bool = False
+    """Fetch nothing; what is not in a cache is an error."""
+    saved: bool = False
+    """Score the predictions that the run left in predictions.npz, without the model."""
+    output: Path | None = None
+    """Write a page there: report.md, report.html, figures, scores and predictions."""
+    against: tuple[Path, ...] = ()
+    """Runs or evaluations (their --output) of the same pictures that the page compares: the preset's own head, a linear
+    probe."""
+    overlap_list: Path | None = None
+    """A list of files that the pretraining used, a name a line: the page splits the score into these and the rest."""
+    json: bool = False
+    """Print the scores as one JSON object."""
+
+    def __post_init__(self):
+        for flag in ("against", "overlap_list"):
+            if getattr(self, flag) and not self.output:
+                raise UserError(f"--{flag.replace('_', '-')}: is for the page; give --output, too")
+        if self.output:
+            ownership.check_output(self.output, ownership.EVALUATE)
+            if self.output.is_dir() and any(self.output.iterdir()):
+                raise UserError(f"--output {self.output}: exists; choose another --output")
+        require(self.batch_size > 0, "--batch-size", self.batch_size, "positive")
+        require(self.image_size is None or self.image_size > 0, "--image-size", self.image_size, "positive")
+        require(0 <= self.max_unreadable <= 1, "--max-unreadable", self.max_unreadable, "between 0 and 1")
+
+
+@dataclasses.dataclass(frozen=True)
+class PredictConfig:
+    """Name the breeds in pictures."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """A run folder, or a .keras file."""
+    pictures: Annotated[tuple[str, ...], tyro.conf.Positional]
+    """Picture files, folders of them, or quoted globs such as 'dogs/*.jpg'."""
+    top_k: int = 5
+    """How many breeds a picture, most probable first."""
+    batch_size: int = 32
+    """Pictures a batch."""
+    json: bool = False
+    """Print a JSON object a picture, one a line."""
+
+    def __post_init__(self):
+        require(self.top_k > 0, "--top-k", self.top_k, "positive")
+        require(self.batch_size > 0, "--batch-size", self.batch_size, "positive")
+        require(len(self.pictures) > 0, "PICTURES", "none", "at least one")
+
+
+@dataclasses.dataclass(frozen=True)
+class ExplainConfig:
+    """Show where a classifier looked: attention rollout of a ViT, Grad-CAM of a ResNet."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """A run folder, or a .keras file."""
+    pictures: Annotated[tuple[str, ...], tyro.conf.Positional]
+    """Picture files, folders of them, or quoted globs."""
+    output: Path = Path("explanations")
+    """The folder for a figure a picture."""
+
+    def __post_init__(self):
+        require(len(self.pictures) > 0, "PICTURES", "none", "at least one")
+        ownership.check_output(self.output, ownership.EXPLAIN)

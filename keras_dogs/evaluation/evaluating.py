@@ -1,0 +1,286 @@
+"""Score a classifier: every picture once, metrics in NumPy from the logits."""
+
+import math
+import shlex
+from pathlib import Path
+from typing import NamedTuple
+
+import keras
+import numpy as np
+
+from keras_dogs import backends
+from keras_dogs.data.config import DataConfig
+from keras_dogs.data.datasets import Dataset
+from keras_dogs.data.datasets import load_dataset
+from keras_dogs.data.datasets.splits import Split
+from keras_dogs.data.loaders.batches import predict_in_batches
+from keras_dogs.data.loaders.canvases import Canvases
+from keras_dogs.data.loaders.canvases import load_canvases
+from keras_dogs.data.loaders.canvases import refuse_unreadable
+from keras_dogs.errors import UserError
+from keras_dogs.evaluation import statistics
+from keras_dogs.evaluation.config import EvaluateConfig
+from keras_dogs.evaluation.page import Subject
+from keras_dogs.evaluation.page import write_page
+from keras_dogs.evaluation.predictions import Predictions
+from keras_dogs.evaluation.scoring import score_logits
+from keras_dogs.models import presets
+from keras_dogs.models.builders import build_classifier
+from keras_dogs.models.builders import load_classifier
+from keras_dogs.models.weights import checkpoint
+from keras_dogs.models.weights import own_models
+from keras_dogs.runs import artifacts
+from keras_dogs.runs.records import RunRecord
+from keras_dogs.runs.records import Scores
+from keras_dogs.runs.records import recipe_in_words
+from keras_dogs.system import caches
+from keras_dogs.system import network
+from keras_dogs.system import progress
+
+
+class Evaluation(NamedTuple):
+    """What `evaluate_classifier` found.
+
+    Attributes:
+        scores: `Scores`.
+        logits: float32 array of shape `(num_pictures, num_classes)`.
+        images_per_second: float. Without the first batch, which compiles.
+    """
+
+    scores: Scores
+    logits: np.ndarray
+    images_per_second: float
+
+
+def evaluate_classifier(
+    classifier: keras.Model, images, labels, batch_size: int = 32, description: str = "Scoring"
+) -> Evaluation:
+    """Scores a classifier on canvases.
+
+    Args:
+        classifier: `keras.Model` from pictures to logits.
+        images: uint8 array of shape `(num_pictures, height, width, 3)`.
+        labels: int array of shape `(num_pictures,)`.
+        batch_size: int. Without effect on the scores, but for the rounding of the backend's kernels.
+        description: str. What progress calls it.
+    """
+    with progress.counting(f"{description} (batches)", math.ceil(len(labels) / batch_size)) as on_batch:
+        logits, images_per_second = predict_in_batches(classifier, images, batch_size, on_batch)
+    return Evaluation(score_logits(logits, labels), logits, images_per_second)
+
+
+def evaluate_run(config: EvaluateConfig) -> Scores:
+    """Scores a classifier on a split of a dataset, and writes the page where one is asked for: `evaluate`'s procedure.
+
+    Raises:
+        UserError: there is no such run, preset or dataset, or the dataset has other classes.
+    """
+    if config.offline:
+        network.go_offline()
+    caches.use(config.cache_dir)
+    backends.keep_compiled(caches.folder("compiled"))
+    is_preset = _is_preset(config.run)
+    if config.image_size and not is_preset:
+        raise UserError(f"--image-size {config.image_size}: a trained classifier has its own; for presets only")
+    against = _load_against(config)
+    if config.overlap_list:
+        statistics.split_by_overlap([], config.overlap_list)  # a mistake is said before anything long is begun
+    split, predictions = (_saved if config.saved else _predict)(config, is_preset)
+    if config.output:
+        _write_page(config, predictions, against, split)
+    return score_logits(predictions.logits, predictions.labels)
+
+
+def _load_against(config: EvaluateConfig) -> dict[str, Predictions]:
+    """By the folder's name, or by its path where another has that name."""
+    names = [_name_of(Path(config.run)), *map(_name_of, config.against)]
+    return {
+        name if names.count(name) == 1 else str(path): Predictions.load(path)
+        for path, name in zip(config.against, names[1:])
+    }
+
+
+def _saved(config: EvaluateConfig, is_preset: bool) -> tuple[Split | None, Predictions]:
+    """What training left; the pictures only if they are at hand, as the page alone shows any."""
+    if is_preset or config.split != "test" or config.dataset:
+        raise UserError("--saved: a run keeps the predictions of its own test split; leave --split and --dataset out")
+    predictions = Predictions.load(Path(config.run))
+    if not config.output:
+        return None, predictions
+    try:
+        return _load_split(config)[1], predictions
+    except UserError as error:
+        progress.open_console().print(f"no pictures on the page: {error}")
+        return None, predictions
+
+
+def _load_split(config: EvaluateConfig) -> tuple[Dataset, Split, DataConfig]:
+    data, seed = _data_of_run(config, Path(config.run))
+    dataset = load_dataset(data.dataset, seed, data.validation_fraction, data.data_dir)
+    split = getattr(dataset, config.split)
+    if split is None:
+        raise UserError(f"--split {config.split}: {data.dataset} has no such split")
+    return dataset, split, data
+
+
+def _predict(config: EvaluateConfig, is_preset: bool) -> tuple[Split, Predictions]:
+    model_file = None if is_preset else artifacts.find_model(Path(config.run))
+    dataset, split, data = _load_split(config)
+    if is_preset:
+        names = dataset.class_names
+        classifier = build_classifier(
+            config.run, len(names), config.image_size, "none", class_names=names, head="imagenet"
+        )
+    else:
+        classifier = load_classifier(model_file)
+    check_classes(classifier, dataset, data.dataset)
+    canvases = decode_for(classifier, dataset, config.split, data.unreadable_limit)
+    if not is_preset:
+        canvases = _without_trained_on(config, dataset, canvases)
+    batch_size = min(config.batch_size, len(canvases))
+    logits = evaluate_classifier(classifier, canvases.images, canvases.labels, batch_size).logits
+    class_names = classifier.get_layer("head").class_names or dataset.class_names
+    predictions = Predictions(
+        np.array(canvases.names), np.array(canvases.labels), logits, np.array(class_names), _validation_of(config)
+    )
+    return split, predictions
+
+
+def _without_trained_on(config: EvaluateConfig, dataset: Dataset, canvases: Canvases) -> Canvases:
+    """Leaves out what the run has learned from: a split of a folder that grew is drawn anew.
+
+    Raises:
+        UserError: nothing is left.
+    """
+    run = Path(config.run)
+    if config.split == "train" or not (run / artifacts.PREDICTIONS).is_file():
+        return canvases
+    found, console = Predictions.load(run, needs_test=False), progress.open_console()
+    if found.trained_on is None:
+        if RunRecord.load(run / artifacts.RECORD).dataset.fingerprint != dataset.fingerprint:
+            console.print(
+                f"{run}: made by a version that did not keep what it was trained on, and with other pictures than "
+                "these: some may be among them"
+            )
+        return canvases
+    kept = ~found.were_trained_on(canvases.names)
+    if config.split == "test" and found.validation is not None:
+        kept &= ~np.isin(canvases.names, found.validation.names)
+    if kept.all():
+        return canvases
+    own = RunRecord.load(run / artifacts.RECORD)
+    if own.dataset.name != dataset.name:
+        console.print(
+            f"{np.count_nonzero(~kept):,} of the pictures of {dataset.name} have names of pictures of "
+            f"{own.dataset.name}, on which {run} was trained; if they are the same pictures, the score says nothing"
+        )
+        return canvases
+    text = (
+        f"{np.count_nonzero(~kept):,} of the {len(kept):,} {config.split} pictures of {dataset.name} have names of "
+        f"pictures that {run} was trained on or chosen by"
+    )
+    if not kept.any():
+        raise UserError(f"{text}; nothing is left to score it on: give pictures that it has not seen")
+    console.print(f"{text}; they are left out")
+    return canvases.select(kept)
+
+
+def _validation_of(config: EvaluateConfig) -> Predictions | None:
+    """What a run kept of its validation split, for a temperature."""
+    saved = Path(config.run) / artifacts.PREDICTIONS
+    is_wanted = config.output and saved.is_file()
+    return Predictions.load(Path(config.run), needs_test=False).validation if is_wanted else None
+
+
+def _name_of(path: Path) -> str:
+    return path.resolve().name
+
+
+def _command(config: EvaluateConfig) -> str:
+    """What makes the page again."""
+    words = ["python", "-m", "keras_dogs.evaluate", config.run, "--split", config.split]
+    for flag in ("dataset", "data_dir", "image_size", "overlap_list", "output"):
+        if getattr(config, flag):
+            words += [f"--{flag.replace('_', '-')}", str(getattr(config, flag))]
+    words += ["--saved"] if config.saved else []
+    words += ["--against", *map(str, config.against)] if config.against else []
+    return shlex.join(words)
+
+
+def _write_page(config: EvaluateConfig, predictions: Predictions, against: dict, split: Split | None) -> None:
+    record_file = Path(config.run) / artifacts.RECORD
+    record = RunRecord.load(record_file) if record_file.is_file() else None
+    name = _name_of(Path(config.run)) if record else config.run
+    facts = [("split", f"{config.split} of {record.dataset.name if record else config.dataset}")]
+    if record:
+        facts += [
+            ("preset", f"`{record.preset}`, {record.num_parameters:,} parameters, {record.family}"),
+            ("recipe", recipe_in_words(record.config)),
+            ("chosen", f"epoch {record.best_epoch}, on {record.dataset.num_validation:,} validation pictures"),
+            ("trained on", f"{record.dataset.num_train:,} pictures, {record.backend}, {record.device}"),
+            ("seed", str(record.seed)),
+        ]
+    facts.append(("made with", f"`{_command(config)}`"))
+    places = {picture: index for index, picture in enumerate(split.names)} if split else {}
+    # Of a picture that is gone the page has the name.
+    read = (lambda picture: split.read(places[picture]) if picture in places else None) if split else None
+    preset = record.preset if record else config.run
+    pretraining = record.pretraining if record else presets.pretraining_of(preset)
+    subject = Subject(name, facts, preset, pretraining, predictions, read)
+    write_page(config.output, subject, against, config.overlap_list)
+
+
+def _is_preset(run: str) -> bool:
+    """Whether it names weights that were not trained here: a known name, an address, or a file or folder of others."""
+    if own_models.find(run):
+        return False
+    path = Path(run)
+    is_file = path.suffix in checkpoint.SUFFIXES and path.is_file()
+    return run in presets.PRESETS or ":" in run or is_file or (path / "config.json").is_file()
+
+
+def decode_for(classifier: keras.Model, dataset: Dataset, split: str, unreadable_limit: float) -> Canvases:
+    """Decodes a split, by name, to the canvases that `classifier` was made for."""
+    (canvases,) = load_canvases(dataset, [split], **classifier.get_layer("crop").canvas)
+    refuse_unreadable([canvases], unreadable_limit, num_classes=0)
+    for name, reason in canvases.unreadable:
+        progress.open_console().print(f"left out: {name}: {reason}")
+    return canvases
+
+
+def check_classes(classifier: keras.Model, dataset: Dataset, dataset_name: str) -> None:
+    """Refuses a dataset whose classes are not the classifier's."""
+    head = classifier.get_layer("head")
+    own = head.class_names
+    if own is None and head.units != len(dataset.class_names):
+        raise UserError(f"{dataset_name} has {len(dataset.class_names)} classes, the classifier {head.units}")
+    if own is None or tuple(own) == dataset.class_names:
+        return
+    strangers = sorted(set(dataset.class_names) - set(own)) or sorted(set(own) - set(dataset.class_names))
+    example = f"; '{strangers[0]}' is in one of them only" if strangers else "; their order differs"
+    raise UserError(
+        f"{dataset_name} has other classes than the classifier ({len(dataset.class_names)} and {len(own)}{example}): "
+        "choose the dataset that it was trained on, or train on this one"
+    )
+
+
+def _data_of_run(config: EvaluateConfig, run: Path) -> tuple[DataConfig, int]:
+    """The run's own dataset settings, less what the flags of `evaluate` say."""
+    told = {"max_unreadable": config.max_unreadable, "skip_unreadable": config.skip_unreadable}
+    if config.dataset:
+        told["dataset"] = config.dataset
+    if config.data_dir:
+        told["data_dir"] = config.data_dir
+    record_file = run / artifacts.RECORD
+    if not record_file.is_file():
+        if not config.dataset:
+            raise UserError(f"{config.run}: does not say what it was trained on; give --dataset")
+        return DataConfig(**told), 0
+    record = RunRecord.load(record_file)
+    own = {
+        key: value
+        for key, value in record.config["data"].items()
+        if key in ("dataset", "data_dir", "validation_fraction")
+    }
+    own["data_dir"] = Path(own["data_dir"]) if own.get("data_dir") else None
+    return DataConfig(**{**own, **told}), record.seed

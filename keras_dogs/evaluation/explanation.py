@@ -1,0 +1,213 @@
+"""Where a classifier looked: attention rollout for ViTs, Grad-CAM for ResNets, on whichever backend runs."""
+
+import contextlib
+from pathlib import Path
+from typing import NamedTuple
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_dogs import backends
+from keras_dogs.data.datasets import display_name
+from keras_dogs.data.datasets.pictures import UnreadablePicture
+from keras_dogs.data.datasets.pictures import open_picture
+from keras_dogs.data.datasets.pictures import to_canvas
+from keras_dogs.errors import UserError
+from keras_dogs.evaluation import figures
+from keras_dogs.evaluation.inference import class_names_of
+from keras_dogs.evaluation.scoring import log_softmax
+from keras_dogs.models import builders
+from keras_dogs.models.weights.own_models import family_of
+from keras_dogs.system import ownership
+
+
+class Explanation(NamedTuple):
+    """Where a classifier looked in one picture.
+
+    Attributes:
+        heat: float32 array `(rows, columns)`, at least 0: a patch of a ViT, or a place of a ResNet's last maps, each.
+        method: str. `"attention rollout"` or `"Grad-CAM"`.
+        class_name: str. What it took the picture for. Grad-CAM is of this class; a rollout is of none.
+        probability: float. Of that class.
+        canvas: uint8 array `(rows, columns, 3)`. What it was given.
+    """
+
+    heat: np.ndarray
+    method: str
+    class_name: str
+    probability: float
+    canvas: np.ndarray
+
+
+def explain_picture(classifier: keras.Model, file: Path) -> Explanation:
+    """Explains what a classifier makes of one picture file.
+
+    Args:
+        classifier: `keras.Model` that `load_classifier` gave.
+        file: Path.
+
+    Raises:
+        UserError: the picture cannot be read, or the classifier is of a family that has no such method here.
+    """
+    try:
+        canvas = to_canvas(open_picture(file), **classifier.get_layer("crop").canvas)
+    except UnreadablePicture as error:
+        raise UserError(f"{file}: {error}") from error
+    batch = canvas[None]
+    logits = ops.convert_to_numpy(classifier(batch, training=False))
+    label = int(logits[0].argmax())
+    if is_convolutional(classifier):
+        heat, method = grad_cam(classifier, batch, [label]), "Grad-CAM"
+    else:
+        heat, method = attention_rollout(classifier, batch), "attention rollout"
+    probability = float(np.exp(log_softmax(logits[0]))[label])
+    return Explanation(heat[0], method, class_names_of(classifier)[label], probability, canvas)
+
+
+def is_convolutional(classifier: keras.Model) -> bool:
+    """Whether it is a ResNet."""
+    return family_of(builders.backbone_of(classifier)) == "resnet"
+
+
+def attention_rollout(classifier: keras.Model, images) -> np.ndarray:
+    """How much of each patch reaches what the head sees, through attention and shortcuts, block after block.
+
+    Abnar and Zuidema, arXiv 2005.00928, section 3: the mean over heads, half of it the identity for the shortcut, and
+    the product over blocks. It knows neither the MLPs nor the class.
+
+    Args:
+        classifier: `keras.Model`, a ViT, DeiT or DINOv2.
+        images: array `(batch, height, width, 3)`, in [0, 255].
+
+    Returns:
+        float32 array `(batch, rows, columns)` of patches.
+
+    Raises:
+        UserError: its backbone has no attention layers of Keras.
+    """
+    attention = [
+        layer
+        for layer in builders.backbone_of(classifier)._flatten_layers()
+        if isinstance(layer, keras.layers.MultiHeadAttention)
+    ]
+    if not attention:
+        family = family_of(builders.backbone_of(classifier))
+        raise UserError(f"attention rollout: a {family} keeps its attention to itself; ViT, DeiT and DINOv2 show it")
+    whole = keras.Model(classifier.input, classifier.output)  # not the class token's way through the last block alone
+    with _inputs_of(attention) as seen, backends.layer_by_layer():
+        whole(images, training=False)
+    flow = None
+    for layer, query in seen:
+        weights = np.mean(_attention_weights(layer, query), axis=1)
+        step = 0.5 * weights + 0.5 * np.eye(weights.shape[-1])
+        flow = step if flow is None else step @ flow
+    pooling = classifier.get_layer("pooling")
+    reached = _pooled(flow, pooling.kind, pooling.num_prefix)[:, pooling.num_prefix :]
+    side = round(reached.shape[1] ** 0.5)
+    rows, columns = _grid(classifier, reached.shape[1], side)
+    return reached.reshape(-1, rows, columns).astype(np.float32)
+
+
+@contextlib.contextmanager
+def _inputs_of(attention: list):
+    """Keeps `(layer, query)` of each layer as the model comes to it."""
+    seen: list = []
+
+    def watching(layer, call):
+        def watch(query, *arguments, **named):
+            seen.append((layer, query))
+            return call(query, *arguments, **named)
+
+        return watch
+
+    calls = [layer.call for layer in attention]  # the class' own, or a faster one
+    for layer, call in zip(attention, calls):
+        layer.call = watching(layer, call)
+    try:
+        yield seen
+    finally:
+        for layer, call in zip(attention, calls):
+            layer.call = call
+
+
+def _attention_weights(layer, query) -> np.ndarray:
+    """Softmax of the scaled products of queries and keys: `(batch, heads, tokens, tokens)`, float64."""
+    asked, offered = (
+        np.asarray(ops.convert_to_numpy(dense(query)), np.float64) for dense in (layer._query_dense, layer._key_dense)
+    )
+    return np.exp(log_softmax(np.einsum("bqhd,bkhd->bhqk", asked, offered) * layer._key_dim**-0.5))
+
+
+def _pooled(flow: np.ndarray, kind: str, num_prefix: int) -> np.ndarray:
+    """What the head sees of the tokens: the class token, both, or averages; `(batch, tokens)`."""
+    token, tokens, patches = flow[:, 0], flow.mean(axis=1), flow[:, num_prefix:].mean(axis=1)
+    return {
+        "token": token,
+        "two_tokens": flow[:, :2].mean(axis=1),
+        "average_of_tokens": tokens,
+        "average_of_patches": patches,
+        "token_and_average": (token + patches) / 2,
+    }[kind]
+
+
+def _grid(classifier: keras.Model, num_patches: int, side: int) -> tuple[int, int]:
+    if side * side == num_patches:
+        return side, side
+    height, width = classifier.get_layer("crop").compute_output_spec(classifier.inputs[0]).shape[1:3]
+    rows = round((num_patches * height / width) ** 0.5)
+    return rows, num_patches // rows
+
+
+def grad_cam(classifier: keras.Model, images, labels) -> np.ndarray:
+    """Where the last feature maps speak for a class (Selvaraju et al., arXiv 1610.02391, section 3).
+
+    The head is linear in the mean of the maps, so that the gradient of a logit by a map is its weight over the number
+    of places: no backend's differentiation is needed.
+
+    Args:
+        classifier: `keras.Model`, a ResNet.
+        images: array `(batch, height, width, 3)`, in [0, 255].
+        labels: sequence of int `(batch,)`. The class of each.
+
+    Returns:
+        float32 array `(batch, rows, columns)`.
+    """
+    features = keras.Model(classifier.input, classifier.get_layer("pooling").input)
+    maps = np.asarray(ops.convert_to_numpy(features(images, training=False)), np.float64)
+    kernel = np.asarray(ops.convert_to_numpy(classifier.get_layer("head").kernel), np.float64)
+    num_places = maps.shape[1] * maps.shape[2]
+    heat = np.einsum("bhwc,cb->bhw", maps, kernel[:, list(labels)] / num_places)
+    return np.maximum(heat, 0).astype(np.float32)
+
+
+def explain_files(classifier: keras.Model, pictures: list[Path], folder: Path):
+    """Explains pictures and draws each to a file; yields `(file, Explanation, drawn)`.
+
+    Args:
+        classifier: `keras.Model`.
+        pictures: list of Path.
+        folder: Path. It is made with the first figure; `check_output` has seen it. What is in it and is not of an
+            earlier explanation is not replaced.
+
+    Raises:
+        UserError: a picture cannot be read, or a file of another's is in the way.
+    """
+    names = _names_of_figures(pictures)
+    ownership.check_replaceable(folder, names)
+    for number, (file, name) in enumerate(zip(pictures, names)):
+        found = explain_picture(classifier, file)
+        if number == 0:
+            folder.mkdir(parents=True, exist_ok=True)
+            ownership.claim(folder, ownership.EXPLAIN, (*ownership.listed(folder), *names))
+        title = f"{display_name(found.class_name)}, {found.probability:.0%}"
+        figures.draw_explanation(found.canvas, found.heat, f"{title} ({found.method})", folder / name)
+        yield file, found, folder / name
+
+
+def _names_of_figures(pictures: list[Path]) -> list[str]:
+    """The name of each picture's figure; with its number where two pictures are called alike."""
+    stems = [file.stem for file in pictures]
+    return [
+        f"{stem}.png" if stems.count(stem) == 1 else f"{number:03d}-{stem}.png" for number, stem in enumerate(stems)
+    ]

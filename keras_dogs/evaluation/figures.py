@@ -1,0 +1,104 @@
+"""Figures of an evaluation, as PNG: legible in print, told apart by everybody."""
+
+from pathlib import Path
+
+import numpy as np
+
+from keras_dogs.evaluation import scoring
+
+BLUE, ORANGE, GREY = "#0072b2", "#e69f00", "#777777"  # Okabe and Ito's
+
+
+def draw_reliability(before, after, labels, temperature: float, file: Path) -> None:
+    """Accuracy against confidence, as trained and with the temperature; below, how many pictures have it.
+
+    Args:
+        before: float array `(num_pictures, num_classes)`. Logits.
+        after: the same, divided by the temperature, or `None`.
+        labels: int array `(num_pictures,)`.
+        temperature: float.
+        file: Path.
+    """
+    pyplot = _pyplot()
+    figure, (above, below) = pyplot.subplots(
+        2, 1, figsize=(4.6, 5.4), height_ratios=(3, 1), sharex=True, layout="constrained"
+    )
+    above.plot([0, 1], [0, 1], color=GREY, linewidth=1, label="perfect")
+    kinds = [("as trained", before, BLUE, "o"), (f"temperature {temperature:.2f}", after, ORANGE, "s")]
+    for number, (label, logits, colour, marker) in enumerate(kinds):
+        if logits is None:
+            continue
+        bins = scoring.reliability(logits, labels)
+        error = scoring.expected_calibration_error(logits, labels)
+        style = dict(color=colour, marker=marker, linewidth=1.5, markersize=5)
+        label = f"{label} (error {100 * error:.1f} %)"
+        above.plot([each.confidence for each in bins], [each.accuracy for each in bins], label=label, **style)
+        places = [each.low + 1 / 60 + number / 30 for each in bins]
+        below.bar(places, [each.share for each in bins], width=1 / 30, color=colour)
+    above.set(ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
+    above.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1))
+    below.set(xlabel="confidence", ylabel="share of pictures")
+    for axis in (above, below):
+        axis.grid(alpha=0.3)
+    _save(figure, file)
+
+
+def draw_confusion(logits, labels, file: Path) -> None:
+    """The confusion matrix as shares of each class, on a scale that shows one picture in a hundred."""
+    pyplot = _pyplot()
+    from matplotlib import colors
+
+    counts = scoring.confusion_matrix(logits, labels)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    figure, axis = pyplot.subplots(figsize=(5.4, 4.8), layout="constrained")
+    picture = axis.imshow(np.where(shares > 0, shares, np.nan), norm=colors.LogNorm(0.01, 1), cmap="viridis_r")
+    axis.set(xlabel="taken for (class number)", ylabel="class number")
+    figure.colorbar(picture, label="share of the class")
+    _save(figure, file)
+
+
+def draw_per_class(accuracies, file: Path) -> None:
+    """How many classes have which accuracy."""
+    pyplot = _pyplot()
+    figure, axis = pyplot.subplots(figsize=(4.6, 2.6), layout="constrained")
+    axis.hist(accuracies, bins=np.linspace(0, 1, 21), color=BLUE, edgecolor="white")
+    axis.axvline(np.mean(accuracies), color=ORANGE, linewidth=2, label=f"mean {np.mean(accuracies):.1%}")
+    axis.set(xlabel="top-1 accuracy of a class", ylabel="classes", xlim=(0, 1))
+    axis.legend(frameon=False, loc="upper left")
+    axis.grid(alpha=0.3, axis="y")
+    _save(figure, file)
+
+
+def draw_explanation(canvas, heat, title: str, file: Path) -> None:
+    """A picture, and beside it the same with the heat over it.
+
+    Args:
+        canvas: uint8 array `(rows, columns, 3)`.
+        heat: float array `(rows, columns)`, at least 0.
+        title: str.
+        file: Path.
+    """
+    pyplot = _pyplot()
+    figure, (plain, heated) = pyplot.subplots(1, 2, figsize=(5.4, 3.0), layout="constrained")
+    extent = (0, canvas.shape[1], canvas.shape[0], 0)
+    plain.imshow(canvas, extent=extent)
+    heated.imshow(canvas.mean(axis=2), cmap="gray", extent=extent)
+    heated.imshow(heat, cmap="inferno", alpha=0.6, interpolation="bilinear", extent=extent, vmin=0)
+    for axis in (plain, heated):
+        axis.set_axis_off()
+    figure.suptitle(title, fontsize=11)
+    _save(figure, file)
+
+
+def _pyplot():
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    return pyplot
+
+
+def _save(figure, file: Path) -> None:
+    figure.savefig(file, dpi=130, facecolor="white")
+    _pyplot().close(figure)

@@ -1,0 +1,235 @@
+"""The page of one evaluation, complete on its own: `report.md`, `report.html`, figures and `scores.json`."""
+
+import json
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from keras_dogs.evaluation import figures
+from keras_dogs.evaluation import intervals
+from keras_dogs.evaluation import scoring
+from keras_dogs.evaluation import statistics
+from keras_dogs.evaluation.predictions import Predictions
+from keras_dogs.runs import artifacts
+from keras_dogs.system import ownership
+from keras_dogs.system import pages
+
+_NUM_PAIRS, _THUMBNAIL = 8, 112
+
+
+class Subject(NamedTuple):
+    """What is evaluated.
+
+    Attributes:
+        name: str. The run or preset.
+        facts: list of `(what, value)` for the page's head.
+        preset: str. From which its weights came.
+        pretraining: str. What they had seen, in words.
+        predictions: `Predictions` of the split, with those of validation where there are.
+        read: function of a picture's name to a `PIL.Image` or `None`; `None` where no picture is at hand.
+    """
+
+    name: str
+    facts: list[tuple[str, str]]
+    preset: str
+    pretraining: str
+    predictions: Predictions
+    read: object = None
+
+
+def write_page(folder: Path, subject: Subject, against: dict[str, Predictions], overlap_list: Path | None) -> None:
+    """Writes the page and all that it shows.
+
+    Args:
+        folder: Path. Is made, whole or not at all; it does not exist, or is empty.
+        subject: `Subject`.
+        against: dict of name to `Predictions` of the same pictures by others: the untouched head, a linear probe.
+        overlap_list: Path or `None`. A list of pretraining files.
+    """
+    with ownership.new_folder(folder, ownership.EVALUATE) as partial:
+        _write(partial, subject, against, overlap_list)
+
+
+def _write(folder: Path, subject: Subject, against: dict, overlap_list: Path | None) -> None:
+    found = subject.predictions
+    temperature = _temperature(found)
+    cooled = found.logits / temperature.value if temperature.value else None
+    scores = _scores(found, temperature)
+    rows = _per_class(found)
+    figures.draw_reliability(found.logits, cooled, found.labels, temperature.value or 1.0, folder / "reliability.png")
+    figures.draw_confusion(found.logits, found.labels, folder / "confusion.png")
+    figures.draw_per_class([row["accuracy"] for row in rows], folder / "per_class.png")
+    parts = [
+        _head(subject),
+        _score_table(found, scores),
+        _seen_before(subject, against, overlap_list),
+        _calibration(temperature, scores),
+        _confusions(subject, folder),
+        _class_table(rows),
+    ]
+    text = "\n".join(parts)
+    (folder / "report.md").write_text(text)
+    (folder / "report.html").write_text(pages.to_html(text, folder, f"Evaluation of {subject.name}"))
+    (folder / "scores.json").write_text(json.dumps(scores, indent=2) + "\n")
+    found.save(folder / artifacts.PREDICTIONS)
+
+
+def _temperature(found: Predictions) -> scoring.Temperature:
+    if found.validation is None:
+        return scoring.Temperature(None, "there are no validation predictions to fit it on")
+    return scoring.fit_temperature(found.validation.logits, found.validation.labels)
+
+
+def _scores(found: Predictions, temperature: scoring.Temperature) -> dict:
+    """Computes every score of the page; intervals are 95 % intervals over pictures."""
+    scores = scoring.score_logits(found.logits, found.labels)
+    result = {**vars(scores), "intervals": {}, "temperature": temperature.value}
+    for name, top_k in (("top1_accuracy", 1), ("top5_accuracy", 5)):
+        correct = scoring.is_correct(found.logits, found.labels, top_k)
+        result["intervals"][name] = intervals.share_interval(correct)
+    if temperature.value is None:
+        return {**result, "why_no_temperature": temperature.why}
+    after = scoring.score_logits(found.logits / temperature.value, found.labels)
+    of_calibration = ("loss", "expected_calibration_error")
+    return {**result, "with_temperature": {name: getattr(after, name) for name in of_calibration}}
+
+
+def _head(subject: Subject) -> str:
+    facts = "\n".join(f"| {what} | {value} |" for what, value in subject.facts)
+    return f"# Evaluation of {subject.name}\n\n| | |\n|---|---|\n{facts}\n"
+
+
+def _score_table(found: Predictions, scores: dict) -> str:
+    def percent(name):
+        low, high = scores["intervals"].get(name, (None, None))
+        interval = f"{100 * low:.1f} to {100 * high:.1f} %" if low is not None else "–"
+        return f"| {100 * scores[name]:.1f} % | {interval} |"
+
+    return (
+        f"\n## Scores\n\n{scores['num_pictures']:,} pictures of {len(found.class_names)} classes, each scored once. "
+        "Intervals: 95 %, Clopper and Pearson's, over pictures; they do not cover other seeds.\n\n"
+        "| score | value | interval |\n|---|---|---|\n"
+        f"| top-1 accuracy {percent('top1_accuracy')}\n"
+        f"| top-5 accuracy {percent('top5_accuracy')}\n"
+        f"| mean per-class accuracy {percent('mean_per_class_accuracy')}\n"
+        f"| cross-entropy, nats | {scores['loss']:.3f} | – |\n"
+        f"| expected calibration error {percent('expected_calibration_error')}\n"
+    )
+
+
+def _seen_before(subject: Subject, against: dict, overlap_list: Path | None) -> str:
+    text = "\n## What the weights had seen\n\n"
+    text += f"The weights come from `{subject.preset}`, trained on: {subject.pretraining}.\n\n"
+    is_of_imagenet = all(re.match(r"n\d{8}-", str(name)) for name in subject.predictions.class_names)
+    if is_of_imagenet and subject.pretraining != "none: random weights":
+        text += (
+            "These classes are those of Stanford Dogs, which is a part of ImageNet. Weights that were trained on "
+            "ImageNet have most likely seen these pictures, test pictures included, with these labels: the score "
+            "measures memory as well as transfer.\n\n"
+        )
+    if against:
+        text += _table_against(subject, against)
+    else:
+        text += "No other scores to hold it against were given (`--against`).\n\n"
+    if overlap_list:
+        text += _overlap(subject.predictions, overlap_list)
+    return text
+
+
+def _table_against(subject: Subject, against: dict) -> str:
+    text = "| | top-1 | 95 % interval |\n|---|---|---|\n"
+    for name, found in {subject.name: subject.predictions, **against}.items():
+        text += f"| {name} | {_accuracy_cells(scoring.is_correct(found.logits, found.labels))} |\n"
+    text += "\n"
+    for name, found in against.items():
+        text += f"- {statistics.compare(subject.predictions, found).in_words(subject.name, name)}\n"
+    return text + "\nThe test is McNemar's, exact; the interval of the difference Bonett and Price's.\n\n"
+
+
+def _accuracy_cells(correct) -> str:
+    """Accuracy and its interval, as two cells of a table."""
+    if not len(correct):
+        return "– | –"
+    low, high = intervals.share_interval(correct)
+    return f"{100 * correct.mean():.1f} % | {100 * low:.1f} to {100 * high:.1f} %"
+
+
+def _overlap(found: Predictions, overlap_list: Path) -> str:
+    named = statistics.split_by_overlap(found.names, overlap_list)
+    text = f"Split by `{overlap_list.name}`, a list of files that the pretraining used:\n\n"
+    text += "| pictures | number | top-1 | 95 % interval |\n|---|---|---|---|\n"
+    correct = scoring.is_correct(found.logits, found.labels)
+    for what, inside in (("named in the list", named), ("the rest", ~named)):
+        text += f"| {what} | {inside.sum():,} | {_accuracy_cells(correct[inside])} |\n"
+    return text + "\n"
+
+
+def _calibration(temperature: scoring.Temperature, scores: dict) -> str:
+    text = "\n## Calibration\n\n![Reliability](reliability.png)\n\n"
+    if temperature.value is None:
+        return text + f"No temperature was fitted: {temperature.why}.\n"
+    after = scores["with_temperature"]
+    return text + (
+        f"Logits divided by {temperature.value:.3f}, fitted on the validation split: expected calibration error "
+        f"{100 * scores['expected_calibration_error']:.1f} → {100 * after['expected_calibration_error']:.1f} %, "
+        f"cross-entropy {scores['loss']:.3f} → {after['loss']:.3f}. Accuracy does not change.\n"
+    )
+
+
+def _confusions(subject: Subject, folder: Path) -> str:
+    """The most confused pairs, and of each a picture with the wrong answer."""
+    found = subject.predictions
+    counts = scoring.confusion_matrix(found.logits, found.labels)
+    wrong = counts - np.diag(np.diag(counts))
+    text = "\n## Confusions\n\n![Confusion matrix](confusion.png)\n\nThe most confused pairs:\n\n"
+    text += "| pictures of | taken for | | of | example |\n|---|---|---|---|---|\n"
+    taken = np.argmax(found.logits, axis=1)
+    for place in np.argsort(-wrong, axis=None, kind="stable")[:_NUM_PAIRS]:
+        label, other = (int(index) for index in np.unravel_index(place, wrong.shape))
+        if wrong[label, other] == 0:
+            break
+        index = int(np.flatnonzero((found.labels == label) & (taken == other))[0])
+        shown = _thumbnail(subject, str(found.names[index]), folder / "pictures" / f"{label}-{other}.jpg", folder)
+        names = [_plain(found.class_names[number]) for number in (label, other)]
+        text += f"| {names[0]} | {names[1]} | {wrong[label, other]} | {counts[label].sum()} | {shown} |\n"
+    return text
+
+
+def _thumbnail(subject: Subject, name: str, file: Path, folder: Path) -> str:
+    picture = subject.read(name) if subject.read else None
+    if picture is None:
+        return f"`{name}`"
+    picture.thumbnail((_THUMBNAIL, _THUMBNAIL))
+    file.parent.mkdir(exist_ok=True)
+    picture.save(file, quality=85)
+    return f"![{name}]({file.relative_to(folder).as_posix()})"
+
+
+def _per_class(found: Predictions) -> list[dict]:
+    counts = scoring.confusion_matrix(found.logits, found.labels)
+    rows = []
+    for label, name in enumerate(found.class_names):
+        num = int(counts[label].sum())
+        if num:
+            wrong = counts[label].copy()
+            wrong[label] = 0
+            other = _plain(found.class_names[wrong.argmax()]) if wrong.any() else "–"
+            rows.append(
+                {"class": _plain(name), "pictures": num, "accuracy": counts[label, label] / num, "other": other}
+            )
+    return sorted(rows, key=lambda row: (row["accuracy"], row["class"]))
+
+
+def _class_table(rows: list[dict]) -> str:
+    text = "\n## Classes\n\n![Accuracy of classes](per_class.png)\n\nFrom the hardest to the easiest:\n\n"
+    text += "| class | pictures | top-1 | most often taken for |\n|---|---|---|---|\n"
+    for row in rows:
+        text += f"| {row['class']} | {row['pictures']} | {100 * row['accuracy']:.0f} % | {row['other']} |\n"
+    return text
+
+
+def _plain(class_name) -> str:
+    """`n02085620-Chihuahua` -> `Chihuahua`; underscores are spaces."""
+    return re.sub(r"^n\d{8}-", "", str(class_name)).replace("_", " ")

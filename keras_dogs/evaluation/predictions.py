@@ -1,0 +1,95 @@
+"""`predictions.npz`: what scores are computed from, so that nothing needs the model again."""
+
+import io
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from keras_dogs.errors import UserError
+from keras_dogs.runs import artifacts
+
+
+class Predictions(NamedTuple):
+    """Logits with their labels.
+
+    Attributes:
+        names: str array `(num_pictures,)`. Of the scored split, as labels and logits are.
+        labels: int32 array `(num_pictures,)`.
+        logits: float32 array `(num_pictures, num_classes)`.
+        class_names: str array `(num_classes,)`.
+        validation: `Predictions` of the validation split, or `None`.
+        trained_on: str array of the names of the training pictures, or `None` where they are not known.
+    """
+
+    names: np.ndarray
+    labels: np.ndarray
+    logits: np.ndarray
+    class_names: np.ndarray
+    validation: "Predictions | None" = None
+    trained_on: np.ndarray | None = None
+
+    def were_trained_on(self, names) -> np.ndarray:
+        """Tells which of these pictures are among the training pictures: bool `(num_names,)`; none where unknown."""
+        return np.isin(names, [] if self.trained_on is None else self.trained_on)
+
+    def save(self, path: Path) -> None:
+        """Writes the file, whole or not at all; the validation split's arrays are `validation_names` and so on."""
+        arrays = {"class_names": np.asarray(self.class_names, dtype=str)}
+        for prefix, part in (("", self), ("validation_", self.validation)):
+            if part is not None and part.names is not None:
+                arrays[f"{prefix}names"] = np.asarray(part.names, dtype=str)
+                arrays[f"{prefix}labels"] = np.asarray(part.labels, np.int32)
+                arrays[f"{prefix}logits"] = np.asarray(part.logits, np.float32)
+        if self.trained_on is not None:
+            arrays["trained_on"] = np.asarray(self.trained_on, dtype=str)
+        file = io.BytesIO()
+        np.savez_compressed(file, **arrays)
+        artifacts.write_bytes(path, file.getvalue())
+
+    @classmethod
+    def load(cls, folder: Path, needs_test: bool = True) -> "Predictions":
+        """Reads those of a run, or of an evaluation.
+
+        Args:
+            folder: Path.
+            needs_test: bool. Whether those of validation alone will not do, as a rate of a sweep has them; `names` is
+                `None` then.
+
+        Raises:
+            UserError: there are none, or the file is damaged.
+        """
+        path = folder / artifacts.PREDICTIONS
+        try:
+            with np.load(path, allow_pickle=False) as saved:
+                arrays = {name: saved[name] for name in saved.files}
+            validation = _part(arrays, "validation_")
+            test = _part(arrays, "") or cls(None, None, None, arrays["class_names"])
+        except FileNotFoundError as error:
+            raise UserError(f"{folder}: no {artifacts.PREDICTIONS} there; is it a run folder?") from error
+        except Exception as error:  # zipfile, zlib and NumPy each raise their own kinds
+            raise UserError(f"{path}: damaged ({type(error).__name__}: {error})") from error
+        if test.names is None and needs_test:
+            raise UserError(f"{path}: no test predictions; a rate of a sweep is scored on validation alone")
+        return test._replace(validation=validation, trained_on=arrays.get("trained_on"))
+
+
+def _part(arrays: dict, prefix: str) -> Predictions | None:
+    """One split's predictions, or `None` where there are none.
+
+    Raises:
+        ValueError: the arrays do not belong together, or a logit is not finite.
+    """
+    if f"{prefix}names" not in arrays:
+        return None
+    class_names = arrays["class_names"]
+    names, labels, logits = (arrays[f"{prefix}{name}"] for name in ("names", "labels", "logits"))
+    if names.ndim != 1 or labels.shape != names.shape or logits.shape != (len(names), len(class_names)):
+        raise ValueError(f"{prefix}names {names.shape}, labels {labels.shape} and logits {logits.shape} do not fit")
+    if labels.dtype.kind != "i" or names.dtype.kind != "U" or logits.dtype.kind != "f":
+        raise ValueError(f"{prefix}names, labels or logits of a wrong type")
+    if len(labels) and not 0 <= labels.min() <= labels.max() < len(class_names):
+        raise ValueError(f"{prefix}labels are not all of the {len(class_names)} classes")
+    if not np.isfinite(logits).all():
+        raise ValueError(f"{prefix}logits are not all finite")
+    return Predictions(names, labels, logits, class_names)

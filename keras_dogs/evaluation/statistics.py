@@ -1,0 +1,127 @@
+"""What may be said of two runs: statistics over seeds and over the same test pictures, in NumPy and SciPy."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from keras_dogs.errors import UserError
+from keras_dogs.evaluation import intervals
+from keras_dogs.evaluation import scoring
+from keras_dogs.evaluation.predictions import Predictions
+
+
+class Summary(NamedTuple):
+    """A score over seeds.
+
+    Attributes:
+        num_runs: int.
+        mean: float.
+        low: float. The least.
+        high: float. The greatest.
+        standard_error: float. Of the mean; NaN of one run.
+    """
+
+    num_runs: int
+    mean: float
+    low: float
+    high: float
+    standard_error: float
+
+
+def summarise(values) -> Summary:
+    """Mean, range and standard error of a score over seeds."""
+    values = np.asarray(values, np.float64)
+    error = values.std(ddof=1) / len(values) ** 0.5 if len(values) > 1 else float("nan")
+    return Summary(len(values), float(values.mean()), float(values.min()), float(values.max()), float(error))
+
+
+class Comparison(NamedTuple):
+    """Two classifiers on the same pictures.
+
+    Attributes:
+        num_pictures: int.
+        accuracy: pair of floats. Top-1 of either.
+        only_first: int. Pictures that only the first names rightly.
+        only_second: int. Pictures that only the second does.
+        p_value: float. McNemar's exact test: how probable so uneven a split of these is, were both equally good.
+        difference: float. Accuracy of the first less that of the second.
+        interval: pair of floats. The 95 % interval of the difference (`intervals.difference_interval`).
+    """
+
+    num_pictures: int
+    accuracy: tuple[float, float]
+    only_first: int
+    only_second: int
+    p_value: float
+    difference: float
+    interval: tuple[float, float]
+
+    @property
+    def is_significant(self) -> bool:
+        """Whether both the test at 5 % and the interval say that they differ."""
+        return self.p_value < 0.05 and not self.interval[0] <= 0 <= self.interval[1]
+
+    def in_words(self, first: str, second: str) -> str:
+        """A sentence that claims no more than was found."""
+        low, high = (100 * bound for bound in self.interval)
+        found = f"{100 * self.difference:+.1f} points, 95 % interval {low:+.1f} to {high:+.1f}; p = {self.p_value:.2g}"
+        if not self.is_significant:
+            return f"{first} and {second} cannot be told apart on these {self.num_pictures:,} pictures ({found})."
+        better, worse = (first, second) if self.difference > 0 else (second, first)
+        return f"{better} is better than {worse} on these {self.num_pictures:,} pictures ({found})."
+
+
+def compare(first: Predictions, second: Predictions) -> Comparison:
+    """Compares two sets of predictions of the same test pictures.
+
+    Raises:
+        UserError: they are not of the same pictures with the same labels.
+    """
+    first_names, second_names = list(first.names), list(second.names)
+    if sorted(first_names) != sorted(second_names):
+        raise UserError("the two were not scored on the same pictures; compare runs on one dataset")
+    for one, other in ((first, second), (second, first)):
+        if one.were_trained_on(other.names).any():
+            raise UserError(
+                "one of the two was trained on pictures that the other is scored on; compare runs on one split"
+            )
+    place = {name: index for index, name in enumerate(second_names)}
+    order = [place[name] for name in first_names]
+    if [first.class_names[label] for label in first.labels] != [
+        second.class_names[label] for label in second.labels[order]
+    ]:
+        raise UserError("the two do not give the same pictures the same classes; compare runs on one dataset")
+    one = scoring.is_correct(first.logits, first.labels)
+    other = scoring.is_correct(second.logits, second.labels)[order]
+    only_first, only_second = int((one & ~other).sum()), int((other & ~one).sum())
+    difference = one.astype(float) - other
+    return Comparison(
+        len(one),
+        (float(one.mean()), float(other.mean())),
+        only_first,
+        only_second,
+        intervals.mcnemar(only_first, only_second),
+        float(difference.mean()),
+        intervals.difference_interval(difference),
+    )
+
+
+def split_by_overlap(names, overlap_list: Path) -> np.ndarray:
+    """Which pictures are named in a list of pretraining files: bool `(num_pictures,)`.
+
+    Args:
+        names: sequence of str. Pictures; folders and suffixes are left out of the comparison.
+        overlap_list: Path. A name a line, such as `n02085620_10074.JPEG`; what follows a blank is left out.
+
+    Raises:
+        UserError: the file cannot be read or names nothing.
+    """
+    try:
+        lines = overlap_list.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--overlap-list {overlap_list}: cannot be read ({error})") from error
+    listed = {Path(line.split()[0]).stem for line in lines if line.strip()}
+    if not listed:
+        raise UserError(f"--overlap-list {overlap_list}: names no file")
+    return np.array([Path(str(name)).stem in listed for name in names])

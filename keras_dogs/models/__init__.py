@@ -1,0 +1,1 @@
+"""Builders, the classifier, the presets and where their weights come from."""

@@ -1,0 +1,372 @@
+"""Classifier builders: a KerasHub backbone with everything from raw pictures to logits in one `keras.Model`."""
+
+import re
+
+import keras
+import numpy as np
+
+from keras_dogs import backends
+from keras_dogs import layers
+from keras_dogs.errors import UserError
+from keras_dogs.errors import first_line
+from keras_dogs.models import imagenet
+from keras_dogs.models.classifier import Classifier
+from keras_dogs.models.classifier import PooledModel
+from keras_dogs.models.presets import VIT_FAMILIES
+from keras_dogs.models.weights import Loaded
+from keras_dogs.models.weights import load_backbone
+from keras_dogs.models.weights import own_models
+from keras_dogs.system import progress
+
+# The canvas on which a dataset is kept is larger than the model's input by the usual 256 to 224.
+_CANVAS_RATIO = 256 / 224
+
+
+def build_vit(
+    preset="vit_base_patch16_224_imagenet21k",
+    num_classes=120,
+    image_size=None,
+    augmentation="standard",
+    dropout=0.0,
+    drop_path=0.0,
+    load_weights=True,
+    dtype=None,
+    seed=0,
+    **kwargs,
+):
+    """Builds a Vision Transformer classifier (ViT, DeiT or DINOv2): `build_classifier` that refuses other families.
+
+    Example:
+    ```python
+    import keras_dogs
+
+    classifier = keras_dogs.build_vit("vit_nano", num_classes=24)
+    logits = classifier.predict(pictures)  # uint8 or float RGB in [0, 255], (batch, height, width, 3)
+    ```
+    """
+    return build_classifier(
+        preset,
+        num_classes,
+        image_size,
+        augmentation,
+        dropout,
+        drop_path,
+        load_weights,
+        dtype,
+        seed,
+        families=VIT_FAMILIES,
+        **kwargs,
+    )
+
+
+def build_resnet(
+    preset="resnet_50_imagenet",
+    num_classes=120,
+    image_size=None,
+    augmentation="standard",
+    dropout=0.0,
+    drop_path=0.0,
+    load_weights=True,
+    dtype=None,
+    seed=0,
+    **kwargs,
+):
+    """Builds a ResNet classifier: `build_classifier` that refuses other families.
+
+    Example:
+    ```python
+    import keras_dogs
+
+    classifier = keras_dogs.build_resnet("resnet_34", num_classes=120, load_weights=False)
+    ```
+    """
+    return build_classifier(
+        preset,
+        num_classes,
+        image_size,
+        augmentation,
+        dropout,
+        drop_path,
+        load_weights,
+        dtype,
+        seed,
+        families=("resnet",),
+        **kwargs,
+    )
+
+
+def build_classifier(
+    preset,
+    num_classes=120,
+    image_size=None,
+    augmentation="standard",
+    dropout=0.0,
+    drop_path=0.0,
+    load_weights=True,
+    dtype=None,
+    seed=0,
+    *,
+    class_names=None,
+    canvas_size=None,
+    fit="squash",
+    families=None,
+    head="zero",
+    positions=None,
+    remat=False,
+):
+    """Builds a classifier from raw pictures to logits: augmentation, conversion, backbone, pooling, head.
+
+    Augmentation is active in training only. A picture of any size is brought to the canvas first (`canvas_size`,
+    `fit`), exactly as `predict_pictures` brings files there, and from there to `image_size`.
+
+    Args:
+        preset: str. A name of `models.presets.PRESETS`, `kaggle://...`, `hf://...`; a local folder of KerasHub,
+            Hugging Face or timm; an `.npz` of google-research or its address; `applications:resnet50[:weights file]`; a
+            `.safetensors` or `.pth` file of timm or torchvision; a run folder or `.keras` file of ours. See
+            `keras_dogs.models.weights`.
+        num_classes: int or `None`. The head's outputs; it starts at zero. `None` keeps the preset's own head.
+        image_size: int, pair of ints (rows, columns) or `None`. What the backbone sees, pixels; `None` is the preset's
+            own. The position embeddings of a ViT are resampled.
+        augmentation: str or `keras_dogs.layers.Augmentation`. A key of `keras_dogs.layers.AUGMENTATIONS`: `"none"`,
+            `"light"`, `"standard"`, `"strong"`, `"keras"`; or a row of your own.
+        dropout: float in [0, 1). Dropout before the head.
+        drop_path: float in [0, 1). Stochastic depth: the share of pictures that skip the last block's branches; it
+            rises from 0 with the depth. ViTs only.
+        load_weights: bool. `False` starts the backbone at random, with no network, the same on every backend.
+        dtype: str or `keras.DTypePolicy` or `None`. The backbone's policy, such as `"mixed_bfloat16"`; pixels and
+            logits stay in float32.
+        seed: int. The draws of augmentation, dropout and drop-path depend on it, the step, and the place in the batch.
+        class_names: sequence of str or `None`. Kept in the head and saved with the model.
+        canvas_size: int, pair of ints or `None`. The side of the square, or the rows and columns, to which pictures of
+            any other size are brought first, pixels. `None` is 8/7 of `image_size`, or `image_size` where nothing is
+            drawn.
+        fit: str. How they are brought there: `"squash"`, `"crop"` or `"pad"`.
+        families: sequence of str or `None`. Refuse a preset of any other family.
+        head: str. `"zero"`, or `"imagenet"` to keep the rows of the preset's ImageNet head that stand for
+            `class_names`, breeds of Stanford Dogs.
+        positions: str or `None`. How positions are resampled: `"bicubic"` (antialiased), `"bicubic_plain"`, `"linear"`
+            (the ViT paper's), or the source's own way.
+        remat: bool. Compute each block's activations again for its gradient instead of keeping them. ViTs only.
+
+    Returns:
+        `keras.Model` from uint8 or float RGB in [0, 255], `(batch, height, width, 3)`, to float32 logits
+        `(batch, num_classes)`.
+
+    Raises:
+        UserError: the preset is unknown or cannot be loaded, or does not fit the other arguments.
+    """
+    policy = _find_policy(augmentation)
+    if head not in ("zero", "imagenet"):
+        raise UserError(f"head {head!r}: choose 'zero' or 'imagenet'")
+    if head == "imagenet" and len(class_names or ()) != num_classes:
+        raise UserError(f"head 'imagenet': needs class_names, one for each of {num_classes} classes")
+    with_head = num_classes is None or head == "imagenet"
+    if with_head and not load_weights:
+        raise UserError(f"preset {preset}: load_weights=False has no head to keep; give num_classes and head='zero'")
+    loaded = load_backbone(preset, image_size, load_weights, dtype, with_head, seed, positions)
+    _say_what_was_loaded(preset, loaded)
+    if families and loaded.family not in families:
+        builder = "build_resnet" if loaded.family == "resnet" else "build_vit"
+        raise UserError(f"preset {preset}: a {loaded.family}; use {builder} or build_classifier")
+    if drop_path and loaded.family not in layers.DROP_PATH_FAMILIES:
+        those = ", ".join(layers.DROP_PATH_FAMILIES)
+        raise UserError(f"--drop-path {drop_path}: only {those} have it; {preset} is a {loaded.family}")
+    if remat and loaded.family not in layers.DROP_PATH_FAMILIES:
+        raise UserError(f"--remat: for ViTs alone; {preset} is a {loaded.family}")
+
+    # Inputs, augmentation, conversion
+    images = keras.Input((None, None, 3), name="images")
+    counter = layers.DrawKeys(seed, name="draw_keys")
+    keys = counter(images)
+    crop = layers.RandomResizedCrop(
+        *loaded.image_size,
+        **policy.crop,
+        interpolation=loaded.interpolation,
+        canvas_size=canvas_size or default_canvas_size(loaded.image_size, policy),
+        fit=fit,
+        canvas_interpolation=loaded.interpolation,
+        name="crop",
+    )
+    features = crop(_augment_canvas(images, keys, policy), keys)
+    features = layers.ColorJitter(loaded.scale, loaded.offset, **policy.color, name="conversion")(features, keys)
+    if policy.erasing:
+        features = layers.RandomErasing(**policy.erasing, name="erasing")(features, keys)
+    if policy.mixing:
+        features = layers.Mixing(**policy.mixing, name="mixing")(features, keys)
+
+    # Backbone, pooling
+    if drop_path:
+        layers.drop_paths(loaded.backbone, drop_path, counter)
+    if remat:
+        layers.rematerialise(loaded.backbone)
+    inputs = {"images": features} if isinstance(loaded.backbone.input, dict) else features  # a dict in DINOv2
+    features = _pool(loaded, loaded.backbone(inputs))
+
+    # Head
+    kernel, bias, class_names = _choose_head(loaded.head, class_names, head) if with_head else (None, None, class_names)
+    if with_head and loaded.head.pre_logits:
+        features = _dense_as_loaded(features, loaded.head.pre_logits, "pre_logits")
+    if dropout:
+        features = layers.CountedDropout(dropout, name="dropout")(features, keys)
+    dense = layers.ClassifierHead(len(bias) if with_head else num_classes, class_names, name="head")
+    classifier = Classifier(images, dense(features), name="classifier")
+    if with_head:
+        dense.set_weights([kernel, bias])
+    return classifier
+
+
+def _say_what_was_loaded(preset: str, loaded: Loaded) -> None:
+    """Nothing of a checkpoint is left out in silence."""
+    if loaded.ignored:
+        # One for all that are called alike: fifty counters of batch norms are one thing to know.
+        alike = {re.sub(r"\d+", "N", name): name for name in loaded.ignored}
+        kinds = [f"{name} and alike" if pattern != name else name for pattern, name in alike.items()]
+        progress.open_console().print(f"{preset}: tensors without use here: {', '.join(kinds)}")
+    for note in loaded.notes:
+        progress.open_console().print(f"{preset}: {note}")
+
+
+def _choose_head(loaded_head, class_names, head: str):
+    """Kernel, bias and class names: the whole head, or the rows that stand for `class_names`."""
+    kernel, bias = loaded_head.kernel, loaded_head.bias
+    if head == "imagenet":
+        places = imagenet.places_in_head(class_names, len(bias))
+        return kernel[:, places], bias[places], class_names
+    return kernel, bias, class_names or loaded_head.class_names
+
+
+def _dense_as_loaded(features, weights, name: str):
+    """A layer with tanh and weights of the checkpoint: the "pre-logits" of the first ViTs (arXiv 2010.11929, 3.1)."""
+    layer = keras.layers.Dense(weights[0].shape[1], activation="tanh", dtype="float32", name=name)
+    features = layer(features)
+    layer.set_weights(weights)
+    return features
+
+
+def _find_policy(augmentation) -> layers.Augmentation:
+    if isinstance(augmentation, layers.Augmentation):
+        return augmentation
+    if augmentation not in layers.AUGMENTATIONS:
+        raise UserError(f"augmentation {augmentation!r}: choose one of {', '.join(layers.AUGMENTATIONS)}")
+    return layers.AUGMENTATIONS[augmentation]
+
+
+def _augment_canvas(images, keys, policy: layers.Augmentation):
+    """What comes before the crop."""
+    for name, arguments in policy.keras_layers:
+        images = getattr(keras.layers, name)(**arguments)(images)
+    if policy.randaugment:
+        images = layers.RandAugment(**policy.randaugment, name="randaugment")(images, keys)
+    if policy.affine:
+        images = layers.RandomAffine(**policy.affine, name="affine")(images, keys)
+    return images
+
+
+def _pool(loaded: Loaded, features):
+    """A family's way from the backbone's output to one vector a picture."""
+    dtype = loaded.backbone.dtype_policy.name
+    if loaded.pooling != "average":
+        features = layers.TokenPooling(loaded.pooling, loaded.num_prefix, dtype=dtype, name="pooling")(features)
+    else:
+        features = keras.layers.GlobalAveragePooling2D(dtype=dtype, name="pooling")(features)
+    if loaded.fc_norm is not None:
+        layer = keras.layers.LayerNormalization(epsilon=1e-6, dtype=dtype, name="fc_norm")
+        features = layer(features)
+        layer.set_weights(loaded.fc_norm)
+    return features
+
+
+def default_canvas_size(image_size: tuple[int, int], policy: layers.Augmentation) -> int | tuple[int, int]:
+    """What goes with a model's input size: 224 -> 256, room for crops; where nothing is drawn, 224: resized once."""
+    rows, columns = (round(side * _CANVAS_RATIO) if policy.draws else side for side in image_size)
+    return rows if rows == columns else (rows, columns)
+
+
+def backbone_of(classifier: keras.Model) -> keras.Model:
+    """The backbone inside a classifier of ours: its one nested model."""
+    return next(layer for layer in classifier.layers if isinstance(layer, keras.Model))
+
+
+def from_table(classifier: keras.Model, canvases: np.ndarray) -> keras.Model:
+    """The same classifier of indices `(batch,)` into a table of pictures that is on the device; layers are shared.
+
+    Args:
+        classifier: `keras.Model`.
+        canvases: uint8 array of shape `(num_pictures, rows, columns, 3)`.
+    """
+    indices = keras.Input((), dtype="int32", name="indices")
+    pictures = layers.ImageTable(canvases, name="image_table")(indices)
+    return Classifier(indices, classifier(pictures), name="classifier_from_table")
+
+
+def feature_extractor(classifier: keras.Model) -> keras.Model:
+    """The part of a classifier before its head: pictures -> features `(batch, hidden)`; layers are shared."""
+    return PooledModel(classifier.input, classifier.get_layer("head").input, name="feature_extractor")
+
+
+def view_extractor(classifier: keras.Model) -> keras.Model:
+    """Pictures -> features of an augmented view of each, with other draws at each call; layers are shared.
+
+    The backbone is as at inference: batch norms use, and keep, their statistics.
+    """
+    pipeline = image_pipeline(classifier)
+    names = [layer.name for layer in classifier.layers]
+    features = classifier.get_layer("dropout").input[0] if "dropout" in names else classifier.get_layer("head").input
+    backends.trace(pipeline)
+    rest = PooledModel(pipeline.output, features)
+    return _ViewExtractor(pipeline, rest, classifier.get_layer("draw_keys"))
+
+
+class _ViewExtractor(keras.Model):
+    def __init__(self, pipeline, rest, counter):
+        super().__init__(name="view_extractor")
+        self.pipeline, self.rest, self.counter = pipeline, rest, counter
+        self.first_step = 0
+        self.built = True  # its parts are
+
+    def go_to(self, batch: int) -> None:
+        """Says of which batch the draws are that come next: those of a view may be spread over processes."""
+        self.counter.step.assign(self.first_step + batch)
+
+    def call(self, images):
+        return self.rest(self.pipeline(images, training=True), training=False)
+
+
+def image_pipeline(classifier: keras.Model) -> keras.Model:
+    """The part of a classifier before its backbone: pictures -> what the backbone sees; layers are shared."""
+    names = [layer.name for layer in classifier.layers]
+    last = next(name for name in ("mixing", "erasing", "conversion") if name in names)
+    return keras.Model(classifier.input, classifier.get_layer(last).output, name="image_pipeline")
+
+
+def save_classifier(classifier: keras.Model, path) -> None:
+    """Saves architecture, weights and class names as one `.keras` file, without the optimizer."""
+    _without_optimizer(classifier).save(path)
+
+
+def load_weights(classifier: keras.Model, path) -> None:
+    """Takes the weights of a file that `save_classifier` wrote from the same classifier."""
+    _without_optimizer(classifier).load_weights(path)
+
+
+def _without_optimizer(classifier: keras.Model) -> keras.Model:
+    """The same layers in a model that was never compiled."""
+    return Classifier(classifier.input, classifier.output, name=classifier.name)
+
+
+def load_classifier(path) -> keras.Model:
+    """Loads a classifier that `save_classifier` or training wrote, on whichever backend runs now.
+
+    Args:
+        path: a `.keras` file, or a run folder.
+
+    Raises:
+        UserError: the file is missing or is not such a model.
+    """
+    path = own_models.find(str(path)) or path
+    try:
+        classifier = keras.saving.load_model(path, compile=False)
+        classifier.get_layer("crop"), classifier.get_layer("head")
+    except Exception as error:  # zipfile, h5py, json and Keras each raise their own kinds
+        raise UserError(f"{path}: not a classifier that keras_dogs saved: {first_line(error)}") from error
+    return classifier

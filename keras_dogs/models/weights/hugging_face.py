@@ -1,0 +1,283 @@
+"""Hugging Face checkpoints in a folder: ViT, DeiT, DINOv2 and ResNet, `config.json` with safetensors (in shards too).
+
+The layouts are those of `transformers/models/{vit,deit,dinov2,resnet}/modeling_*.py`. KerasHub converts the first three
+too, but ignores `layer_norm_eps`, the classifier's second head, and tensors that it does not know.
+"""
+
+import functools
+import json
+from pathlib import Path
+
+import numpy as np
+
+from keras_dogs.errors import first_line
+from keras_dogs.models.presets import CONVERSIONS
+from keras_dogs.models.presets import FAMILY_CONVERSIONS
+from keras_dogs.models.weights import config_keys
+from keras_dogs.models.weights import resnets
+from keras_dogs.models.weights import vits
+from keras_dogs.models.weights.checkpoint import Checkpoint
+from keras_dogs.models.weights.checkpoint import open_checkpoint
+from keras_dogs.models.weights.loaded import Head
+from keras_dogs.models.weights.loaded import Loaded
+from keras_dogs.models.weights.loaded import Wanted
+from keras_dogs.models.weights.loaded import conversion_of
+from keras_dogs.models.weights.transfer import From
+from keras_dogs.models.weights.transfer import batch_norm
+from keras_dogs.models.weights.transfer import convolution
+from keras_dogs.models.weights.transfer import linear
+from keras_dogs.models.weights.transfer import norm
+from keras_dogs.models.weights.transfer import transfer
+from keras_dogs.models.weights.transfer import zeros
+
+FAMILIES = {"vit": "vit", "deit": "deit", "dinov2": "dinov2", "dinov2_with_registers": "dinov2", "resnet": "resnet"}
+_GELUS = {"gelu": False, "gelu_new": True, "gelu_pytorch_tanh": True, "gelu_fast": True}
+_BICUBIC = 3  # PIL.Image.Resampling.BICUBIC
+_HEADS = ("classifier.*", "cls_classifier.*", "distillation_classifier.*")
+_IGNORED = (*_HEADS, "*pooler.*", "*mask_token", "*.num_batches_tracked", "decoder.*")
+
+
+def load(wanted: Wanted, folder: Path, config: dict) -> Loaded:
+    """Loads a folder whose `config.json` is `config`."""
+    model_type = config["model_type"]
+    if model_type not in FAMILIES:
+        raise wanted.error(
+            f"model type {model_type} of Hugging Face is not supported; supported are {', '.join(FAMILIES)}"
+        )
+    config_keys.check(wanted.error, "config.json", config, config_keys.HUGGING_FACE[model_type])
+    try:
+        return (_load_resnet if model_type == "resnet" else _load_vit)(wanted, folder, config)
+    except KeyError as error:
+        raise wanted.error(f"config.json lacks {error}") from error
+
+
+def _load_vit(wanted: Wanted, folder: Path, config: dict) -> Loaded:
+    family = FAMILIES[config["model_type"]]
+    own = config_keys.size(wanted.error, "config.json", config, "image_size")
+    # DINOv2 was trained at 518 and is used at any size, as a rule at 224.
+    size = wanted.image_size or ((224, 224) if family == "dinov2" else own)
+    backbone = vits.build(family, size, wanted.dtype, **_architecture(wanted, family, own, config))
+    num_prefix = {"vit": 1, "deit": 2, "dinov2": 1 + config.get("num_register_tokens", 0)}[family]
+    scale, offset, interpolation, notes = _conversion(wanted, folder, family)
+    loaded = Loaded(backbone, family, size, scale, offset, "token", None, interpolation, num_prefix, notes=notes)
+    if not wanted.load_weights:
+        return loaded
+    with open_checkpoint(wanted.preset, folder) as checkpoint:
+        return _fill_vit(wanted, loaded, checkpoint, config)
+
+
+def _fill_vit(wanted: Wanted, loaded: Loaded, checkpoint: Checkpoint, config: dict) -> Loaded:
+    family, backbone = loaded.family, loaded.backbone
+    base = _base(checkpoint, "embeddings.cls_token")
+    # DINOv2's own code resamples without antialiasing, with registers with it.
+    own_method = "bicubic_plain" if config["model_type"] == "dinov2" else "bicubic"
+    num_prefix = 2 if family == "deit" else 1  # registers have no positions
+    method = wanted.positions or own_method
+    table = f"{base}embeddings.position_embeddings"
+    patch = vits.patch_size_of(config)
+    grid = tuple(side // patch for side in config_keys.size(wanted.error, "config.json", config, "image_size"))
+    sources = vits.position_sources(table, family, backbone, num_prefix, method, grid)
+    sources |= _vit_sources(base, family, config)
+    if family == "dinov2" and backbone.use_mask_token:
+        sources["mask_token"] = From(f"{base}embeddings.mask_token")
+    ignored = transfer(checkpoint, vits.weights(family, backbone), sources, _IGNORED)
+    loaded = loaded._replace(ignored=tuple(ignored), notes=(*checkpoint.notes, *loaded.notes))
+    return _with_head(loaded, checkpoint, config) if wanted.with_head else loaded
+
+
+def _architecture(wanted: Wanted, family: str, own: tuple[int, int], config: dict) -> dict:
+    activation = config.get("hidden_act", "gelu")
+    if activation not in _GELUS:
+        raise wanted.error(f"activation {activation} is not supported")
+    read = functools.partial(config_keys.number, wanted.error, "config.json", config)
+    patch = config_keys.size(wanted.error, "config.json", config, "patch_size")
+    if patch[0] != patch[1]:
+        raise wanted.error(f"config.json: patch_size is {list(patch)}; only square patches are supported")
+    common = dict(
+        patch_size=patch[0],
+        num_layers=read("num_hidden_layers", most=500),
+        num_heads=read("num_attention_heads", most=1000),
+        hidden_dim=read("hidden_size", most=20_000),
+    )
+    if common["hidden_dim"] % common["num_heads"]:
+        raise wanted.error(
+            f"config.json: num_attention_heads is {common['num_heads']}, which does not divide hidden_size "
+            f"{common['hidden_dim']}"
+        )
+    if "intermediate_size" in config:
+        read("intermediate_size")
+    epsilon, approximate = read("layer_norm_eps", 1e-12, 0, 0.1, float), _GELUS[activation]
+    if family == "vit":
+        return common | dict(
+            mlp_dim=config["intermediate_size"], layer_norm_epsilon=epsilon, approximate_gelu=approximate
+        )
+    if approximate or (family == "dinov2" and epsilon != 1e-6):
+        raise wanted.error(f"a {family} with {activation} and layer_norm_eps {epsilon} is not supported")
+    if family == "deit":
+        return common | dict(intermediate_dim=config["intermediate_size"], layer_norm_epsilon=epsilon)
+    return common | dict(
+        intermediate_dim=int(config["hidden_size"] * config["mlp_ratio"]),
+        layer_scale_init_value=config.get("layerscale_value", 1.0),
+        num_register_tokens=config.get("num_register_tokens", 0),
+        use_mask_token=config.get("use_mask_token", True),
+        use_swiglu_ffn=bool(config.get("use_swiglu_ffn")),
+        position_embedding_shape=own,
+        antialias_in_interpolation=config["model_type"] != "dinov2",
+    )
+
+
+def _vit_sources(base: str, family: str, config: dict) -> dict[str, From]:
+    sources = {
+        **convolution("patch", f"{base}embeddings.patch_embeddings.projection"),
+        "patch.bias": From(f"{base}embeddings.patch_embeddings.projection.bias"),
+        "class_token": From(f"{base}embeddings.cls_token"),
+        **norm("norm", f"{base}layernorm"),
+    }
+    if family == "deit":
+        sources["distillation_token"] = From(f"{base}embeddings.distillation_token")
+    if config.get("num_register_tokens"):
+        sources["register_tokens"] = From(f"{base}embeddings.register_tokens")
+    for number in range(config["num_hidden_layers"]):
+        block = _dinov2_block if family == "dinov2" else _vit_block
+        parts = block(f"{base}encoder.layer.{number}", config)
+        sources |= {f"{number}.{name}": source for name, source in parts.items()}
+    return sources
+
+
+def _attention(layer: str, config: dict) -> dict[str, From]:
+    sources = {}
+    for name in ("query", "key", "value"):
+        sources |= linear(name, f"{layer}.attention.attention.{name}")
+        if not config.get("qkv_bias", True):
+            sources[f"{name}.bias"] = zeros(config["hidden_size"])
+    return sources | linear("out", f"{layer}.attention.output.dense")
+
+
+def _vit_block(layer: str, config: dict) -> dict[str, From]:
+    return {
+        **norm("norm1", f"{layer}.layernorm_before"),
+        **_attention(layer, config),
+        **norm("norm2", f"{layer}.layernorm_after"),
+        **linear("fc1", f"{layer}.intermediate.dense"),
+        **linear("fc2", f"{layer}.output.dense"),
+    }
+
+
+def _dinov2_block(layer: str, config: dict) -> dict[str, From]:
+    first, second = ("weights_in", "weights_out") if config.get("use_swiglu_ffn") else ("fc1", "fc2")
+    return {
+        **norm("norm1", f"{layer}.norm1"),
+        **_attention(layer, config),
+        "scale1": From(f"{layer}.layer_scale1.lambda1"),
+        **norm("norm2", f"{layer}.norm2"),
+        **linear("fc1", f"{layer}.mlp.{first}"),
+        **linear("fc2", f"{layer}.mlp.{second}"),
+        "scale2": From(f"{layer}.layer_scale2.lambda1"),
+    }
+
+
+def _load_resnet(wanted: Wanted, folder: Path, config: dict) -> Loaded:
+    is_bottleneck = config.get("layer_type", "bottleneck") == "bottleneck"
+    filters = [size // 4 if is_bottleneck else size for size in config["hidden_sizes"]]
+    if config.get("downsample_in_bottleneck"):
+        raise wanted.error(
+            "its stride is on the first convolution of a block (v1), which KerasHub's ResNet cannot hold"
+        )
+    if (config["embedding_size"], filters[0], config.get("hidden_act", "relu")) != (64, 64, "relu"):
+        raise wanted.error("only ResNets that begin with 64 channels and use ReLU are supported")
+    first_stride = 2 if config.get("downsample_in_first_stage") else 1
+    backbone = resnets.build(config["depths"], is_bottleneck, False, wanted.dtype, first_stride, filters)
+    scale, offset, interpolation, notes = _conversion(wanted, folder, "resnet")
+    size = wanted.image_size or (224, 224)
+    loaded = Loaded(backbone, "resnet", size, scale, offset, "average", None, interpolation, 0, notes=notes)
+    if not wanted.load_weights:
+        return loaded
+    with open_checkpoint(wanted.preset, folder) as checkpoint:
+        base = _base(checkpoint, "embedder.embedder.convolution.weight")
+        ignored = transfer(checkpoint, resnets.weights(backbone), _resnet_sources(base, backbone), _IGNORED)
+        loaded = loaded._replace(ignored=tuple(ignored))
+        return _with_head(loaded, checkpoint, config) if wanted.with_head else loaded
+
+
+def _resnet_sources(base: str, backbone) -> dict[str, From]:
+    stem = f"{base}embedder.embedder"
+    sources = convolution("stem.conv", f"{stem}.convolution") | batch_norm("stem.norm", f"{stem}.normalization")
+    for stage, block, has_shortcut in resnets.blocks_of(backbone):
+        ours, theirs = f"{stage}.{block}", f"{base}encoder.stages.{stage}.layers.{block}"
+        if has_shortcut:
+            sources |= convolution(f"{ours}.shortcut", f"{theirs}.shortcut.convolution")
+            sources |= batch_norm(f"{ours}.shortcut.norm", f"{theirs}.shortcut.normalization")
+        for number in range(resnets.num_convolutions(backbone)):
+            sources |= convolution(f"{ours}.conv{number + 1}", f"{theirs}.layer.{number}.convolution")
+            sources |= batch_norm(f"{ours}.norm{number + 1}", f"{theirs}.layer.{number}.normalization")
+    return sources
+
+
+def _base(checkpoint: Checkpoint, name: str) -> str:
+    """What stands before the names of the backbone: nothing, or `vit.` and the like in front of a classifier's."""
+    full = next((tensor for tensor in checkpoint.shapes if tensor.endswith(name)), name)
+    return full.removesuffix(name)
+
+
+def _with_head(loaded: Loaded, checkpoint: Checkpoint, config: dict) -> Loaded:
+    """The checkpoint's classifier; with a teacher's (DeiT), both heads' mean, as one head on both tokens."""
+    labels = config.get("id2label") or {}
+    names = [labels[str(index)] for index in range(len(labels))] if labels else None
+    pairs = [("cls_classifier", "distillation_classifier"), ("classifier.1",), ("classifier",)]
+    found = next((pair for pair in pairs if all(f"{name}.weight" in checkpoint for name in pair)), None)
+    if found is None:
+        raise checkpoint.error("has no classifier of its own; give num_classes")
+    heads = [(checkpoint.read(f"{name}.weight").T, checkpoint.read(f"{name}.bias")) for name in found]
+    used = {f"{name}.{part}" for name in found for part in ("weight", "bias")}
+    ignored = tuple(name for name in loaded.ignored if name not in used)
+    pooling = {"dinov2": "token_and_average"}.get(loaded.family, loaded.pooling)
+    if len(heads) == 2:
+        pooling = "two_tokens"
+    return loaded._replace(head=mean_head(heads, names), pooling=pooling, ignored=ignored)
+
+
+def mean_head(heads: list, class_names: list[str] | None = None) -> Head:
+    """One head on concatenated features that gives the mean of the logits of several heads, each on its own."""
+    kernel = np.concatenate([kernel for kernel, _ in heads]) / len(heads)
+    return Head(kernel, sum(bias for _, bias in heads) / len(heads), class_names)
+
+
+def _conversion(wanted: Wanted, folder: Path, family: str):
+    """The checkpoint's own mean, deviation and resampling, and notes; the family's where it brings none.
+
+    Raises:
+        UserError: the file is damaged, or has a key that is unknown or out of range.
+    """
+    file = folder / "preprocessor_config.json"
+    scale, offset = CONVERSIONS[FAMILY_CONVERSIONS[family]]
+    if not file.is_file():
+        return scale, offset, "bilinear", ()
+    try:
+        values = json.loads(file.read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise wanted.error(f"{file.name} cannot be read ({first_line(error)})") from error
+    config_keys.check(wanted.error, file.name, values, config_keys.PREPROCESSOR)
+    # Without rescaling, mean and deviation are of pixels in [0, 255].
+    rescale = config_keys.number(wanted.error, file.name, values, "rescale_factor", 1 / 255, 1e-6, 1e3, float)
+    rescale = rescale if values.get("do_rescale", True) else 1.0
+    if not values.get("do_normalize", True):
+        scale, offset = conversion_of([0.0] * 3, [1.0] * 3, rescale)
+    elif "image_mean" in values or "image_std" in values:
+        mean = config_keys.colours(wanted.error, file.name, values, "image_mean")
+        scale, offset = conversion_of(
+            mean, config_keys.colours(wanted.error, file.name, values, "image_std", True), rescale
+        )
+    elif rescale != 1 / 255:
+        raise wanted.error(f"{file.name}: do_rescale or rescale_factor is given without image_mean and image_std")
+    interpolation, notes = config_keys.interpolation_of(values.get("resample", 2))
+    return scale, offset, interpolation, (*notes, *config_keys.crop_note(_share_seen(values)))
+
+
+def _share_seen(values: dict) -> float | None:
+    """The side of the centre that is cut out, as a share of the picture's shorter side."""
+    if isinstance(values.get("crop_pct"), float):  # ConvNeXT's processor, which ResNets have
+        return values["crop_pct"]
+    sizes = [values.get(name) for name in ("crop_size", "size")]
+    sizes = [size.get("shortest_edge", size.get("height")) if isinstance(size, dict) else size for size in sizes]
+    is_cropped = values.get("do_center_crop") and all(isinstance(size, (int, float)) and size > 0 for size in sizes)
+    return sizes[0] / sizes[1] if is_cropped else None

@@ -1,0 +1,175 @@
+"""KerasHub presets: by name, `kaggle://`, or a folder that KerasHub saved; and the table's architectures, at random."""
+
+from pathlib import Path
+
+import keras
+import keras_hub
+import numpy as np
+from keras_hub.src.utils import preset_utils
+
+from keras_dogs.errors import first_line
+from keras_dogs.models.presets import CONVERSIONS
+from keras_dogs.models.presets import EMBEDDED_FOLDER
+from keras_dogs.models.presets import FAMILY_CONVERSIONS
+from keras_dogs.models.presets import PRESETS
+from keras_dogs.models.presets import VIT_FAMILIES
+from keras_dogs.models.presets import Preset
+from keras_dogs.models.weights import vits
+from keras_dogs.models.weights.loaded import Head
+from keras_dogs.models.weights.loaded import Loaded
+from keras_dogs.models.weights.loaded import Wanted
+from keras_dogs.models.weights.positions import resample_positions
+from keras_dogs.system.network import is_offline
+
+_FAMILY_OF_CLASS = {
+    "ViTBackbone": "vit",
+    "DeiTBackbone": "deit",
+    "DINOV2Backbone": "dinov2",
+    "DINOV3Backbone": "dinov3",
+    "ResNetBackbone": "resnet",
+}
+_CLASS_OF_FAMILY = {family: name for name, family in _FAMILY_OF_CLASS.items()}
+_NUM_PREFIX = {"vit": 1, "deit": 2, "dinov2": 1, "dinov3": 1, "resnet": 0}
+
+
+def load(wanted: Wanted, handle: str) -> Loaded:
+    """Loads a preset by name, handle or folder."""
+    row = PRESETS.get(handle)
+    if row and not wanted.load_weights:
+        return _build_from_table(wanted, row)
+    if row and row.source is None:
+        published = [name for name, other in PRESETS.items() if other.source and name.startswith(handle)]
+        hint = f"; {' and '.join(published[:2])} have" if published else ""
+        raise wanted.error(f"an architecture without published weights (load_weights=False builds it){hint}")
+    if row and row.source == "embedded":
+        handle = str(EMBEDDED_FOLDER / handle)
+    if Path(handle).is_dir() and not any(Path(handle).glob("*.weights.h5")):
+        raise wanted.error("config.json without weights; looked for model.weights.h5 or model.safetensors")
+    if is_offline() and not Path(handle).is_dir():
+        _refuse_download(wanted, handle)
+    try:
+        return _load_preset(wanted, handle)
+    except (ValueError, TypeError, KeyError, OSError, ImportError, AttributeError) as error:
+        raise wanted.error(f"KerasHub cannot load it: {first_line(error)}") from error
+
+
+def _build_from_table(wanted: Wanted, row: Preset) -> Loaded:
+    size = wanted.image_size or (row.image_size, row.image_size)
+    if "patch_size" in row.architecture:
+        vits.check_patch_size(size, row.architecture["patch_size"])
+    backbone_class = getattr(keras_hub.models, _CLASS_OF_FAMILY[row.family])
+    backbone = backbone_class(image_shape=(*size, 3), dtype=wanted.dtype, **row.architecture)
+    conversion = CONVERSIONS[row.conversion]
+    return Loaded(backbone, row.family, size, *conversion, _pooling(row.family), num_prefix=_NUM_PREFIX[row.family])
+
+
+def _load_preset(wanted: Wanted, handle: str) -> Loaded:
+    saved = preset_utils.load_json(handle, "config.json")  # to build it only to look at it would take seconds
+    class_name, config = saved["registered_name"].partition(">")[2] or saved["class_name"], saved["config"]
+    family = _FAMILY_OF_CLASS.get(class_name)
+    if family is None:
+        raise wanted.error(f"neither a ViT nor a ResNet but a {class_name}")
+    own = tuple(config["image_shape"][:2])
+    size = _image_size(wanted, family, own, config)
+    is_resampled = family in ("vit", "deit") and size != own and wanted.load_weights
+    num_prefix = int(config.get("use_class_token", True)) if family == "vit" else _NUM_PREFIX[family]
+    backbone = keras_hub.models.Backbone.from_preset(
+        handle,
+        load_weights=wanted.load_weights,
+        dtype=wanted.dtype,
+        image_shape=(*(own if is_resampled else size), 3),
+    )
+    if is_resampled:
+        backbone = vits.resized(backbone, family, size, num_prefix, wanted.positions or "bicubic")
+    if family == "dinov2":
+        backbone = _with_own_positions(backbone, wanted)
+    pooling = "average_of_patches" if family == "vit" and not num_prefix else _pooling(family)
+    pooling, head = _load_head(wanted, handle) if wanted.with_head else (pooling, None)
+    *conversion, interpolation = _load_conversion(handle, family)
+    num_prefix += getattr(backbone, "num_register_tokens", 0)
+    return Loaded(backbone, family, size, *conversion, pooling, head, interpolation, num_prefix)
+
+
+def _with_own_positions(backbone: keras.Model, wanted: Wanted) -> keras.Model:
+    """A DINOv2 that keeps what it learns of positions, resampled in NumPy: the same on every backend."""
+    again = vits.DINOV2Variant.from_config(backbone.get_config())
+    before, after = (vits.weights("dinov2", model) for model in (backbone, again))
+    for name, weight in after.items():
+        weight.assign(before[name])
+    table = keras.ops.convert_to_numpy(after["position"])[0]
+    method = wanted.positions or ("bicubic" if backbone.embeddings.antialias_in_interpolation else "bicubic_plain")
+    after["position.resampled"].assign(resample_positions(table, vits.grid_of(again), 1, method)[None])
+    return again
+
+
+def _image_size(wanted: Wanted, family: str, own: tuple, config: dict) -> tuple[int, int]:
+    if family in VIT_FAMILIES:
+        # DINOv2 and DINOv3 were trained at larger sizes and are used at any, as a rule at 224.
+        size = wanted.image_size or (own if family in ("vit", "deit") else (224, 224))
+        vits.check_patch_size(size, vits.patch_size_of(config))
+        return size
+    return wanted.image_size or tuple(side or 224 for side in own)
+
+
+def _pooling(family: str) -> str:
+    return "token" if family in VIT_FAMILIES else "average"
+
+
+def _load_conversion(handle: str, family: str):
+    """The preset's own scale, offset and interpolation; the family's where it brings none."""
+    try:
+        converter = keras_hub.layers.ImageConverter.from_preset(handle)
+    except (ValueError, FileNotFoundError):
+        converter = None
+    if converter is None:
+        return *CONVERSIONS[FAMILY_CONVERSIONS[family]], "bilinear"
+    interpolation = "bicubic" if converter.interpolation == "bicubic" else "bilinear"
+    return _three(converter.scale, 1.0), _three(converter.offset, 0.0), interpolation
+
+
+def _three(value, default: float) -> tuple[float, ...]:
+    values = [default] if value is None else [float(number) for number in keras.ops.convert_to_numpy(value).reshape(-1)]
+    return tuple(values * 3 if len(values) == 1 else values)
+
+
+def _load_head(wanted: Wanted, handle: str):
+    """Pooling and Dense weights of the preset's own classifier."""
+    try:
+        task = keras_hub.models.ImageClassifier.from_preset(handle, preprocessor=None)
+        kernel, bias = (keras.ops.convert_to_numpy(weight) for weight in task.output_dense.weights)
+    except (ValueError, FileNotFoundError, AttributeError) as error:
+        raise wanted.error("has no classifier of its own; give num_classes") from error
+    if not np.any(kernel):
+        raise wanted.error("its classifier is all zeros; give num_classes")
+    layer = getattr(task, "intermediate_layer", None)
+    pre_logits = tuple(layer.get_weights()) if layer is not None else None
+    # KerasHub's average of a ViT counts every token, the class token too.
+    is_vit = _FAMILY_OF_CLASS[type(task.backbone).__name__] in VIT_FAMILIES
+    pooling = {"token": "token", "gap": "average_of_tokens" if is_vit else "average", "avg": "average"}[task.pooling]
+    return pooling, Head(kernel, bias, None, pre_logits)
+
+
+def _refuse_download(wanted: Wanted, handle: str) -> None:
+    """Offline, a preset must be in Kaggle's cache already.
+
+    Raises:
+        UserError: it is not.
+    """
+    from kagglehub.cache import get_cached_path
+    from kagglehub.handle import parse_model_handle
+
+    address = handle
+    if not handle.startswith("kaggle://"):
+        address = next(
+            (
+                known[handle]["kaggle_handle"]
+                for name in _CLASS_OF_FAMILY.values()
+                if handle in (known := getattr(keras_hub.models, name).presets)
+            ),
+            None,
+        )
+    if address is None:
+        raise wanted.error("offline, and KerasHub does not say where it is kept")
+    folder = Path(get_cached_path(parse_model_handle(address.removeprefix("kaggle://"))))
+    if not folder.is_dir() or not any(folder.iterdir()):
+        raise wanted.error(f"offline, and it is not in Kaggle's cache ({folder})")

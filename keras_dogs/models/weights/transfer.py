@@ -1,0 +1,99 @@
+"""Moves the tensors of a checkpoint into the weights of a model, and leaves none of either unaccounted for."""
+
+import fnmatch
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from keras_dogs.models.weights.checkpoint import Checkpoint
+
+
+class From(NamedTuple):
+    """Where a weight comes from: a tensor's name, and what is done to it."""
+
+    name: str
+    change: Callable = lambda tensor: tensor
+
+
+def transpose(matrix):
+    """PyTorch's `(outputs, inputs)` to Keras' `(inputs, outputs)`."""
+    return matrix.T
+
+
+def to_kernel(tensor):
+    """PyTorch's `(outputs, inputs, height, width)` to Keras' `(height, width, inputs, outputs)`."""
+    return np.transpose(tensor, (2, 3, 1, 0))
+
+
+def zeros(*shape):
+    """A source without a tensor: a bias that the checkpoint's architecture does not have."""
+    return From("", lambda _: np.zeros(shape, np.float32))
+
+
+def transfer(checkpoint: Checkpoint, weights: dict, sources: dict[str, From], ignored: tuple[str, ...] = ()) -> list:
+    """Assigns every weight from its source.
+
+    Args:
+        checkpoint: `Checkpoint`.
+        weights: dict of str to `keras.Variable`: all weights of the model, under names of ours.
+        sources: dict of str to `From`, for each of `weights`. A name with sources but no weight is an error of ours.
+        ignored: patterns of tensors that have no place in the model, such as `"head.*"`.
+
+    Returns:
+        The names of the tensors that were ignored, in order.
+
+    Raises:
+        UserError: a tensor is missing, has another shape, or has no place in the model.
+    """
+    if weights.keys() != sources.keys():
+        raise ValueError(f"weights and sources differ: {sorted(weights.keys() ^ sources.keys())}")
+    missing = [source.name for source in sources.values() if source.name and source.name not in checkpoint]
+    if missing:
+        raise checkpoint.error(f"{_some(missing)} missing; not the architecture that it was taken for")
+    used = {source.name for source in sources.values()}
+    rest = [name for name in checkpoint.shapes if name not in used]
+    unknown = [name for name in rest if not any(fnmatch.fnmatchcase(name, pattern) for pattern in ignored)]
+    if unknown:
+        raise checkpoint.error(f"{_some(unknown)} without a place in the model; its architecture is not supported")
+    for name, weight in weights.items():
+        _assign(checkpoint, weight, sources[name])
+    return rest
+
+
+def _assign(checkpoint: Checkpoint, weight, source: From) -> None:
+    value = source.change(checkpoint.read(source.name) if source.name else None)
+    # Attention kernels are matrices in checkpoints and have an axis for the heads in Keras.
+    is_split = len(weight.shape) != value.ndim
+    if value.size != np.prod(weight.shape) or (not is_split and tuple(value.shape) != tuple(weight.shape)):
+        raise checkpoint.error(
+            f"{source.name} {checkpoint.shapes.get(source.name, ())} does not fit {weight.path}: the model takes "
+            f"{tuple(weight.shape)}, the file gives {tuple(value.shape)}"
+        )
+    weight.assign(np.reshape(value, weight.shape))
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return f"{shown} {'is' if len(names) == 1 else 'are'}"
+
+
+def linear(key: str, name: str) -> dict[str, From]:
+    """Sources of a Dense layer from a PyTorch `Linear`."""
+    return {f"{key}.kernel": From(f"{name}.weight", transpose), f"{key}.bias": From(f"{name}.bias")}
+
+
+def convolution(key: str, name: str) -> dict[str, From]:
+    """Source of a convolution's kernel from a PyTorch `Conv2d`."""
+    return {f"{key}.kernel": From(f"{name}.weight", to_kernel)}
+
+
+def norm(key: str, name: str) -> dict[str, From]:
+    """Sources of a layer normalisation from a PyTorch `LayerNorm`."""
+    return {f"{key}.gamma": From(f"{name}.weight"), f"{key}.beta": From(f"{name}.bias")}
+
+
+def batch_norm(key: str, name: str) -> dict[str, From]:
+    """Sources of a batch normalisation from a PyTorch `BatchNorm2d`."""
+    statistics = {f"{key}.mean": From(f"{name}.running_mean"), f"{key}.variance": From(f"{name}.running_var")}
+    return norm(key, name) | statistics

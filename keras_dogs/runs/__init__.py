@@ -1,0 +1,1 @@
+"""The run folder and the run record, which all commands share."""

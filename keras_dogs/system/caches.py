@@ -1,0 +1,145 @@
+"""The user's cache folder: what is decoded, downloaded or compiled once for all runs.
+
+What we keep there may be removed at any time. What else lies in the folder is the user's: files of ours are known by
+their names, downloads by a manifest.
+"""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import filelock
+import platformdirs
+
+from keras_dogs.errors import UserError
+from keras_dogs.system import ownership
+
+_VARIABLE = "KERAS_DOGS_CACHE"
+_DOWNLOADS = "npz"
+# Names that nobody else gives: a hash of the pictures; what JAX calls a compiled program; where XLA keeps its choices.
+_CANVASES = r"[0-9a-f]{24}\.(json|canvases|partial|lock)"
+_COMPILED = r".+-[0-9a-f]{64}-(cache|atime)|xla_gpu_\w+_cache_dir"
+
+
+class Entry(NamedTuple):
+    """Something that is kept.
+
+    Attributes:
+        kind: str. `"canvases"`, `"npz"` or `"compiled"`.
+        name: str. What it is, for a person.
+        files: tuple of Path. A folder counts with all that is in it.
+        size: int. Bytes.
+        used: float. When it was made or last used, seconds of the epoch.
+    """
+
+    kind: str
+    name: str
+    files: tuple[Path, ...]
+    size: int
+    used: float
+
+
+def root() -> Path:
+    """The folder that all lies in."""
+    told = os.environ.get(_VARIABLE)
+    return Path(told).expanduser() if told else Path(platformdirs.user_cache_dir("keras_dogs"))
+
+
+def folder(kind: str) -> Path:
+    """Where things of a kind lie: `"canvases"`, `"npz"` or `"compiled"`."""
+    return root() / kind
+
+
+def use(told: Path | None) -> None:
+    """Takes another folder for this process and its children; `None` leaves it as it is."""
+    if told is not None:
+        if told.exists() and not told.is_dir():
+            raise UserError(f"--cache-dir {told}: not a folder")
+        os.environ[_VARIABLE] = str(told.absolute())
+
+
+def entries(older_than: float = 0.0) -> list[Entry]:
+    """What is kept, by kind and then by when it was last used.
+
+    Args:
+        older_than: float. Only what was not used for so many days.
+    """
+    found = [_entry("canvases", _name(files[0]), files) for files in _canvases()]
+    found += [_entry("npz", file.name, (file,)) for file in _in("npz") if _is_download(file)]
+    compiled = [file for file in _in("compiled") if re.fullmatch(_COMPILED, file.name)]
+    found.append(_entry("compiled", f"{len(compiled)} programs", tuple(compiled)))
+    before = time.time() - older_than * 86_400
+    return sorted(
+        (entry for entry in found if entry and entry.used <= before), key=lambda entry: (entry.kind, entry.used)
+    )
+
+
+def remove(old: list[Entry]) -> list[str]:
+    """Removes what no process makes just now; gives the names of the rest. A file that is mapped lives on till then."""
+    left = []
+    for entry in old:
+        lock = filelock.FileLock(entry.files[0].with_suffix(".lock")) if entry.kind == "canvases" else None
+        try:
+            if lock:
+                lock.acquire(timeout=0)
+            for file in entry.files:
+                shutil.rmtree(file) if file.is_dir() else file.unlink(missing_ok=True)
+            if lock:
+                lock.release()
+                Path(lock.lock_file).unlink(missing_ok=True)
+        except filelock.Timeout:
+            left.append(entry.name)
+    return left
+
+
+def keep_download(name: str) -> None:
+    """Notes that a file among the downloads, or its unfinished part, is ours before it is there."""
+    downloads = folder(_DOWNLOADS)
+    downloads.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(downloads / ownership.LOCK):
+        ownership.claim(downloads, ownership.CACHE, (*ownership.listed(downloads), name))
+
+
+def _is_download(file: Path) -> bool:
+    """Whether it was fetched by us; in this system's own place for our cache, also by an earlier version."""
+    is_own_place = folder(_DOWNLOADS) == Path(platformdirs.user_cache_dir("keras_dogs")) / _DOWNLOADS
+    return file.name in ownership.listed(folder(_DOWNLOADS)) or (is_own_place and file.suffix in (".npz", ".part"))
+
+
+def _in(kind: str) -> list[Path]:
+    return sorted(folder(kind).iterdir()) if folder(kind).is_dir() else []
+
+
+def _canvases() -> list[tuple[Path, ...]]:
+    """The files of each, its description first where it is whole."""
+    by_stem: dict[str, list[Path]] = {}
+    for file in _in("canvases"):
+        if re.fullmatch(_CANVASES, file.name) and file.suffix != ".lock":
+            by_stem.setdefault(file.stem, []).append(file)
+    return [tuple(sorted(files, key=lambda file: file.suffix != ".json")) for files in by_stem.values()]
+
+
+def _name(description: Path) -> str:
+    """What the description of canvases says; there is none while they are made, or where that was killed."""
+    try:
+        if description.suffix == ".json":
+            return str(json.loads(description.read_text())["name"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    return f"unfinished, {description.name}"
+
+
+def _entry(kind: str, name: str, files: tuple[Path, ...]) -> Entry | None:
+    """`None` where nothing is left: other processes rename and remove."""
+    stats = []
+    for path in (path for file in files for path in (file, *file.rglob("*"))):
+        with contextlib.suppress(OSError):
+            stats.append(path.stat())
+    if not stats:
+        return None
+    return Entry(kind, name, files, sum(stat.st_size for stat in stats), max(stat.st_mtime for stat in stats))

@@ -1,0 +1,360 @@
+"""What happens beside the steps of `fit`: measuring, validating, keeping the best weights, showing progress."""
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+from keras import ops
+from rich.progress import TextColumn
+
+from keras_dogs import backends
+from keras_dogs.backends import devices
+from keras_dogs.errors import Interrupted
+from keras_dogs.errors import UserError
+from keras_dogs.evaluation.scoring import score_logits
+from keras_dogs.models.builders import save_classifier
+from keras_dogs.runs import artifacts
+from keras_dogs.runs.records import Scores
+from keras_dogs.system import progress
+from keras_dogs.training.checkpoints import Checkpoints
+from keras_dogs.training.checkpoints import restore
+from keras_dogs.training.optimizers import averaged
+from keras_dogs.training.stopping import StopRequest
+
+
+class LazyCallbacks(keras.callbacks.CallbackList):
+    """Hands callbacks the tensors of a step's logs, unread; Keras' own list reads them all first, and so waits."""
+
+    def _on_train_batch_end(self, batch, logs=None):
+        for callback in self.callbacks:
+            callback.on_train_batch_end(batch, logs)
+
+
+class StepLog(keras.callbacks.Callback):
+    """A row a step for `steps.csv`, and the clock.
+
+    The loss is read some steps late: an accelerator need not wait for Python after each, nor Python for it. Seconds are
+    of whole groups of steps, from one reading to the next, with all that lies between the steps.
+
+    Args:
+        schedule: function of steps, from 0, to learning rates.
+    """
+
+    # Read after so many steps, or seconds, whichever comes first: a slow step is read at once.
+    STEPS_AHEAD = 20
+    SECONDS_AHEAD = 0.5
+
+    def __init__(self, schedule: Callable):
+        super().__init__()
+        self.schedule = schedule
+        self.rows: list[dict] = []
+        self.step_seconds: list[float] = []
+        self.first_steps: list[int] = []  # of each process: they compile; and those in which PyTorch was traced
+        self._unread: list = []
+        self._epoch, self._is_first = 0, True
+
+    @property
+    def num_steps(self) -> int:
+        """Steps that were taken, read or not."""
+        return len(self.rows) + len(self._unread)
+
+    def on_train_begin(self, logs=None):
+        self._is_first = True
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._epoch, self._read_at = epoch + 1, time.perf_counter()
+        self._num_traced = backends.num_traces(self.model)  # validation may have made one
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._unread.append(logs["step_loss"])
+        seconds = time.perf_counter() - self._read_at
+        if self._is_first or len(self._unread) >= self.STEPS_AHEAD or seconds >= self.SECONDS_AHEAD:
+            self.read()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.read()
+
+    def read(self) -> None:
+        """Waits for the steps that were taken, and notes them.
+
+        Raises:
+            FloatingPointError: a loss is not finite; its row is the last.
+        """
+        losses, first = [float(loss) for loss in self._unread], len(self.rows)
+        self._unread.clear()
+        # Of as many steps each time: JAX compiles each operation anew for another number, 60 ms in all.
+        rates = ops.convert_to_numpy(self.schedule(first + np.arange(self.STEPS_AHEAD))) if losses else ()
+        now = time.perf_counter()
+        num_traced = backends.num_traces(self.model)
+        if losses and (self._is_first or num_traced > self._num_traced):  # the first is read alone
+            self.first_steps += range(len(self.step_seconds), len(self.step_seconds) + len(losses))
+            self._is_first, self._num_traced = False, num_traced
+        self.step_seconds += [(now - self._read_at) / len(losses)] * len(losses) if losses else []
+        self._read_at = now
+        for step, (loss, rate) in enumerate(zip(losses, rates), first + 1):
+            self.rows.append({"step": step, "epoch": self._epoch, "loss": loss, "learning_rate": float(rate)})
+            if not math.isfinite(loss):
+                raise FloatingPointError("the loss is not finite")
+
+    def steady_step_seconds(self) -> float:
+        """The median step, those that compile left out."""
+        return float(np.median(self._steady() or [0.0]))
+
+    def steady_steps_per_second(self) -> float:
+        """Steps a second over all steps but those that compile."""
+        steady = self._steady()
+        return len(steady) / sum(steady) if steady else 0.0
+
+    def _steady(self) -> list[float]:
+        first = set(self.first_steps)
+        steady = [seconds for step, seconds in enumerate(self.step_seconds) if step not in first]
+        return steady or self.step_seconds
+
+
+class Validation(keras.callbacks.Callback):
+    """Scores the validation split after each epoch, keeps a row for `history.csv`, and saves the best model.
+
+    Best is the greatest top-1 accuracy; of equal ones, the least loss. Without a validation split the last epoch is.
+    Where the optimizer keeps averages of the weights, these are scored and saved.
+
+    Args:
+        classifier: `keras.Model` that is saved: the one that trains, or what of it is not the table of pictures.
+        predict: function of no argument to logits `(num_pictures, num_classes)`, or `None` without a validation split.
+        labels: int array, or `None`.
+        best_file: function of the epoch, from 1, to the path to which it is saved when it is the best.
+        step_log: `StepLog`, which runs before this one.
+        patience: int. Epochs without a better score after which training stops; 0 for never.
+    """
+
+    def __init__(
+        self, classifier, predict, labels, best_file: Callable[[int], Path], step_log: StepLog, patience: int = 0
+    ):
+        super().__init__()
+        self.classifier, self.predict, self.labels = classifier, predict, labels
+        self.best_file, self.patience = best_file, patience
+        self.step_log = step_log
+        self.rows: list[dict] = []
+        self.best_epoch = 0
+        self.best_scores: Scores | None = None
+
+    def on_epoch_end(self, epoch, logs=None):
+        _share_statistics(self.model)
+        with averaged(self.model):
+            scores = self._score()
+            is_best = scores is None or self.best_scores is None or scores.rank > self.best_scores.rank
+            if is_best:
+                self.best_epoch, self.best_scores = epoch + 1, scores
+                if devices.current().group.is_first:
+                    with artifacts.written_whole(self.best_file(epoch + 1)) as path:
+                        save_classifier(self.classifier, path)
+        losses = [row["loss"] for row in self.step_log.rows if row["epoch"] == epoch + 1]
+        row = {"epoch": epoch + 1, "train_loss": float(np.mean(losses)), "train_accuracy": float(logs["accuracy"])}
+        if scores:
+            row |= {"validation_loss": scores.loss, "validation_top1_accuracy": scores.top1_accuracy}
+        self.rows.append(row)
+        if self.is_patience_over():
+            self.model.stop_training = True
+
+    def is_patience_over(self) -> bool:
+        """Whether the last epochs brought nothing better."""
+        return bool(self.patience and self.rows and self.rows[-1]["epoch"] - self.best_epoch >= self.patience)
+
+    def _score(self) -> Scores | None:
+        if self.predict is None:
+            return None
+        logits = self.predict()
+        if not np.isfinite(logits).all():
+            raise FloatingPointError("a validation logit is not finite")
+        return score_logits(logits, self.labels)
+
+
+def _share_statistics(model: keras.Model) -> None:
+    """Brings those of batch norms, where each device has its own, to their mean."""
+    engine = devices.current()
+    if engine.synchronised:
+        return
+    for layer in model._flatten_layers():
+        for variable in (
+            (layer.moving_mean, layer.moving_variance) if isinstance(layer, keras.layers.BatchNormalization) else ()
+        ):
+            here = np.stack(engine.local_values(variable))
+            variable.assign(np.concatenate(engine.group.gather(here)).mean(axis=0))
+
+
+class Checkpointing(keras.callbacks.Callback):
+    """Saves all that the next step depends on, and puts it back when a training goes on; stops when it is asked to.
+
+    Runs after `StepLog` and `Validation`, whose logs it keeps.
+
+    Args:
+        checkpoints: `Checkpoints`.
+        every: int. Steps from one to the next; there is one after each epoch, too.
+        step_log: `StepLog`.
+        validation: `Validation`.
+        stop: `StopRequest`.
+        started: float. `time.perf_counter()` when the command began.
+        how_to_go_on: str. Said when training is stopped.
+        steps_per_epoch: int.
+        digest: str. Of the pictures: a training goes on with those that it was begun with.
+    """
+
+    def __init__(self, checkpoints, every, step_log, validation, stop, started, how_to_go_on, steps_per_epoch, digest):
+        super().__init__()
+        self.digest = digest
+        self.checkpoints: Checkpoints = checkpoints
+        self.stop: StopRequest = stop
+        self.every, self.how_to_go_on = every, how_to_go_on
+        self.step_log, self.validation, self.steps_per_epoch = step_log, validation, steps_per_epoch
+        self.epoch_end_s: list[float] = []
+        self._arrays = None
+        self._train_s_before = self._command_s_before = 0.0
+        self._began, self._started = time.perf_counter(), started
+
+    def load(self) -> int:
+        """Reads the newest checkpoint; the model has it when the first epoch begins. Gives the steps that are done.
+
+        Raises:
+            UserError: other pictures can be read now.
+        """
+        found = self.checkpoints.load()
+        if found is None:
+            return 0
+        self._arrays, state = found
+        if state.get("digest", self.digest) != self.digest:
+            raise UserError(
+                "--resume: other pictures can be read now than when the run was begun; bring them to what they were, "
+                "or give --overwrite to start again"
+            )
+        self.step_log.rows[:] = state["steps"]
+        self.validation.rows[:] = state["history"]
+        self.validation.best_epoch = state["best_epoch"]
+        self.validation.best_scores = Scores(**state["best_scores"]) if state["best_scores"] else None
+        self._train_s_before, self._command_s_before = state["train_s"], state["command_s"]
+        self.epoch_end_s[:] = state["epoch_end_s"]
+        self.step_log.step_seconds[:], self.step_log.first_steps[:] = state["step_seconds"], state["first_steps"]
+        return state["step"]
+
+    def train_s(self) -> float:
+        """Seconds in all parts of the training."""
+        return self._train_s_before + time.perf_counter() - self._began
+
+    def command_s(self) -> float:
+        """Seconds since the command began, those of earlier parts included."""
+        return self._command_s_before + time.perf_counter() - self._started
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.put_back(self.model)  # not before: Keras resets the metrics just now
+
+    def put_back(self, model: keras.Model) -> None:
+        """Gives the model what `load` read."""
+        if self._arrays is not None:
+            restore(model, self._arrays)
+            self._arrays = None
+
+    def on_train_batch_end(self, batch, logs=None):
+        done = self.step_log.num_steps
+        if done % self.steps_per_epoch == 0:
+            return  # the epoch's end is next, and its checkpoint
+        status = self._agreed_status()
+        if status or done % self.every == 0:
+            self.step_log.read()
+            self._save(status)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.model.reset_metrics()  # what comes next is another epoch
+        self.epoch_end_s.append(self.command_s())
+        self._save(self._agreed_status())
+
+    def _agreed_status(self) -> int:
+        """Whether any process was asked to stop: all stop after the same step."""
+        return devices.current().group.agree(self.stop.status)
+
+    def _save(self, stop_status: int):
+        best = self.validation.best_scores
+        state = {
+            "step": len(self.step_log.rows),
+            "digest": self.digest,
+            "best_epoch": self.validation.best_epoch,
+            "best_scores": dataclasses.asdict(best) if best else None,
+            "steps": self.step_log.rows,
+            "history": self.validation.rows,
+            "train_s": self.train_s(),
+            "command_s": self.command_s(),
+            "epoch_end_s": self.epoch_end_s,
+            "step_seconds": self.step_log.step_seconds,
+            "first_steps": self.step_log.first_steps,
+        }
+        _share_statistics(self.model)
+        self.checkpoints.save(self.model, state)
+        if stop_status:
+            devices.current().group.agree(0)  # or those that write nothing would be gone before it is written
+            step = f"step {state['step']:,}"
+            raise Interrupted(f"stopped after {step}, which is saved; {self.how_to_go_on}", stop_status)
+
+
+class TrainingProgress(keras.callbacks.Callback):
+    """Epoch, step, loss, images (or features) a second and time left; after each epoch a line that stays.
+
+    Args:
+        steps: int. Steps in the whole training.
+        batch_size: int.
+        validation: `Validation`, which runs before this one, as its `StepLog` does.
+        examples: str. What a batch is of, in words.
+    """
+
+    _NUM_LOSSES = 20  # of which the mean is shown
+
+    def __init__(self, steps: int, batch_size: int, validation: Validation, examples: str):
+        super().__init__()
+        self.steps, self.batch_size, self.validation, self.examples = steps, batch_size, validation, examples
+        self.step_log = validation.step_log
+        self.console = progress.open_console()
+        self.bar = progress.open_bar(self.console, TextColumn("{task.fields[status]}"))
+
+    def on_train_begin(self, logs=None):
+        self._last_line = time.perf_counter()
+        if self.console.is_terminal and not self.bar.live.is_started:
+            self.bar.start()
+            self._task = self.bar.add_task("Training", total=self.steps, status="compiling")
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._epoch, self._first_step = epoch + 1, len(self.step_log.step_seconds)
+        self._shown = len(self.step_log.rows)
+
+    def on_train_batch_end(self, batch, logs=None):
+        done, now = len(self.step_log.rows), time.perf_counter()
+        if done == self._shown:
+            return  # nothing new was read
+        self._shown = done
+        epoch = f"{self._epoch}/{self.params['epochs']}"
+        losses = [row["loss"] for row in self.step_log.rows[-self._NUM_LOSSES :]]
+        status = f"loss {np.mean(losses):.3f}  {self._rate():.0f} {self.examples}/s"
+        if self.console.is_terminal:
+            self.bar.update(self._task, completed=done, description=f"epoch {epoch}", status=status)
+        elif now - self._last_line > progress.SECONDS_BETWEEN_LINES:
+            self._last_line = now
+            left = (self.steps - done) * self.batch_size / self._rate()
+            self.console.print(f"epoch {epoch}  step {done}/{self.steps}  {status}  {left:.0f} s left")
+
+    def on_epoch_end(self, epoch, logs=None):
+        row = self.validation.rows[-1]
+        line = f"epoch {epoch + 1:>3}/{self.params['epochs']}  train loss {row['train_loss']:.3f}"
+        if "validation_loss" in row:
+            line += f"  validation loss {row['validation_loss']:.3f} top-1 {row['validation_top1_accuracy']:.1%}"
+        best = "  best so far" if self.validation.best_epoch == epoch + 1 and "validation_loss" in row else ""
+        self.console.print(f"{line}  {self._rate():.0f} {self.examples}/s{best}")
+        self._last_line = time.perf_counter()
+
+    def _rate(self) -> float:
+        """Examples a second in the steps of this epoch so far."""
+        seconds = self.step_log.step_seconds[self._first_step :]
+        return len(seconds) * self.batch_size / sum(seconds)
+
+    def stop(self):
+        """Takes the bar off the terminal, whatever ended the training."""
+        if self.bar.live.is_started:
+            self.bar.stop()

@@ -1,0 +1,254 @@
+"""The flags of `train`, with their help; the field is the flag."""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+from typing import Literal
+
+import tyro
+
+from keras_dogs.data.config import DataConfig
+from keras_dogs.errors import UserError
+from keras_dogs.errors import require
+from keras_dogs.training import recipes
+
+Augmentation = Literal["none", "light", "standard", "strong", "keras"]
+DtypePolicy = Literal["float32", "mixed_bfloat16", "mixed_float16"]
+Optimizer = Literal["adamw", "sgd"]
+RecipeName = Literal[tuple(recipes.RECIPES)]
+HeadStart = Literal["zero", "imagenet"]
+PositionResampling = Literal["bicubic", "bicubic_plain", "linear"]
+
+_POSITIVE = (lambda value: value > 0, "positive")
+_NOT_NEGATIVE = (lambda value: value >= 0, "at least 0")
+_SHARE = (lambda value: 0 <= value <= 1, "between 0 and 1")
+_BELOW_1 = (lambda value: 0 <= value < 1, "at least 0 and below 1")
+# What the flags of `train` may be.
+_RANGES = {
+    **dict.fromkeys(("epochs", "batch_size", "accumulate", "learning_rate", "image_size", "views"), _POSITIVE),
+    **dict.fromkeys(("checkpoint_every", "keep_checkpoints"), _POSITIVE),
+    **dict.fromkeys(("weight_decay", "global_clipnorm", "mixup", "cutmix"), _NOT_NEGATIVE),
+    **dict.fromkeys(("unfreeze_every", "patience"), _NOT_NEGATIVE),
+    **dict.fromkeys(("warmup_fraction", "erasing"), _SHARE),
+    **dict.fromkeys(("dropout", "drop_path", "label_smoothing", "ema"), _BELOW_1),
+    **dict.fromkeys(("model_shards", "num_processes", "peer_timeout"), _POSITIVE),
+    "process_id": _NOT_NEGATIVE,
+    "devices": (lambda value: value == "all" or value > 0, "positive, or all"),
+    "layer_decay": (lambda value: 0 < value <= 1, "above 0 and at most 1"),
+    "seed": (lambda value: 0 <= value < 2**31, "between 0 and 2147483647"),
+}
+# Flags that may differ from process to process.
+_OWN = ("process_id", "data_dir", "cache_dir", "output")
+# On what a run runs, which may change when it goes on.
+_WHERE = ("devices", "model_shards", "coordinator", "num_processes", "process_id", "peer_timeout")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """Fine-tune a ViT or ResNet classifier; with no flags, an embedded one on drawn dogs, in about two minutes."""
+
+    preset: str = "resnet_nano"
+    """A name (resnet_nano, vit_nano, vit_base_patch16_224_imagenet21k, resnet_50_imagenet, ...), kaggle://..., hf://...,
+    a folder of KerasHub, Hugging Face or timm, an .npz of google-research or its address, a .safetensors or .pth file,
+    applications:resnet50[:WEIGHTS_FILE], or a run of yours; `python -m keras_dogs.describe` lists the names."""
+    data: Annotated[DataConfig, tyro.conf.arg(name="")] = DataConfig()
+    output: Path | None = None
+    """The run folder; default runs/<dataset>-<preset>-<backend>, numbered if that exists."""
+    overwrite: bool = False
+    """Replace a finished run in --output."""
+    resume: bool = False
+    """Go on with the unfinished run in --output, as if it had not been interrupted; other flags are taken from it."""
+    recipe: RecipeName | None = None
+    """How to fine-tune (keras_dogs/training/recipes.py): each flag below that is given overrides a field of it;
+    default: adamw, or linear_probe with --linear-probe."""
+    optimizer: Optimizer | None = None
+    """adamw, or sgd with momentum 0.9; default: the recipe's."""
+    epochs: int | None = None
+    """Passes over the train split; default: the recipe's, or the preset's."""
+    batch_size: int | None = None
+    """Pictures an update of the weights; default: the recipe's, or the preset's."""
+    accumulate: int | None = None
+    """Steps into which a batch is split when it does not fit in memory; default: the recipe's."""
+    learning_rate: float | Literal["sweep"] | None = None
+    """Peak of the schedule (linear warm-up, then cosine to 0), or sweep: a third, once and three times the default,
+    the best on validation; default: the recipe's, or the preset's."""
+    weight_decay: float | None = None
+    """Decoupled decay, not applied to biases, norms, tokens and position embeddings; default: the recipe's."""
+    layer_decay: float | None = None
+    """What the learning rate is multiplied by from each block to the one below, such as 0.75; default: the recipe's."""
+    warmup_fraction: float | None = None
+    """Share of all updates in which the learning rate rises; default: the recipe's, mostly 0.1."""
+    global_clipnorm: float | None = None
+    """Gradients are scaled down to this global norm; 0 for never; default: the recipe's, 1."""
+    label_smoothing: float | None = None
+    """Share of the target that is spread over all classes, such as 0.1; default: the recipe's."""
+    ema: float | None = None
+    """Momentum of a running mean of the weights, which is then scored and kept, such as 0.999; default: the recipe's,
+    mostly 0 for none."""
+    freeze_batch_norm: bool | None = None
+    """Keep statistics, scales and offsets of batch norms as they are; default: the recipe's."""
+    probe_first: bool | None = None
+    """Train the head alone first, on features that are computed once; default: the recipe's."""
+    unfreeze_every: float | None = None
+    """Epochs after which the next block from the top begins to learn; 0 for all from the start; default: the
+    recipe's."""
+    patience: int | None = None
+    """Epochs without a better validation score after which training stops; 0 for never; default: the recipe's."""
+    remat: bool = False
+    """Compute each block's activations again for its gradient instead of keeping them (ViTs): less memory, slower."""
+    balanced: bool = False
+    """Draw training pictures so that each class is as frequent as any other."""
+    image_size: int | None = None
+    """Side of the square that the backbone sees, in pixels; default: the preset's. A ViT's positions are resampled."""
+    position_resampling: PositionResampling | None = None
+    """How: bicubic (antialiased), bicubic_plain, or linear as in the ViT paper; default: bicubic, DINOv2's own way."""
+    head: HeadStart = "zero"
+    """What the head starts from: zero, or the rows of the preset's ImageNet head that stand for the breeds."""
+    offline: bool = False
+    """Fetch nothing; what is not in a cache is an error."""
+    augmentation: Augmentation | None = None
+    """The policy, from no draw to RandAugment and mix-up (keras: Keras' own layers, slow); default: standard, light for
+    the nano presets, none for a linear probe."""
+    mixup: float | None = None
+    """Mix-up's Beta parameter, such as 0.2; 0 for none; default: the augmentation's."""
+    cutmix: float | None = None
+    """Cut-mix's Beta parameter, such as 1.0; 0 for none; default: the augmentation's."""
+    erasing: float | None = None
+    """Share of pictures with a random box erased, such as 0.25; default: the augmentation's."""
+    dropout: float | None = None
+    """Dropout before the head; default: the recipe's."""
+    drop_path: float | None = None
+    """Share of pictures that skip the last block's branches (ViTs only); it rises from 0 with the depth."""
+    linear_probe: bool = False
+    """Train the head alone; the features are computed once."""
+    views: int = 4
+    """With a linear probe and an augmentation: how many views of each picture the features are computed of."""
+    dtype_policy: DtypePolicy = "float32"
+    """Precision of the backbone."""
+    devices: int | Literal["all"] | None = None
+    """How many GPUs of this host train together, or all; default: one, or with several processes all that each sees
+    (docs/scaling.md). On CPUs, a trial that gains nothing."""
+    sync_batch_norm: bool = True
+    """Batch norms have the statistics of the whole batch, as on one device, not of each device's share."""
+    model_shards: int = 1
+    """Devices over which each copy of a ViT is divided, for what does not fit (JAX)."""
+    coordinator: str | None = None
+    """HOST:PORT of the first of several processes (JAX; torchrun and TF_CONFIG say it on PyTorch and TensorFlow)."""
+    num_processes: int | None = None
+    """How many there are."""
+    process_id: int | None = None
+    """Which of them this one is, from 0."""
+    peer_timeout: float = 300.0
+    """Seconds to wait for the other processes at the start, and for a sign of life of one later."""
+    strict: bool = False
+    """Slower, and the same to the last bit when run again: full float32 precision and deterministic kernels."""
+    checkpoint_every: int = 500
+    """Steps from a checkpoint to the next, beside those after each epoch: what a kill can cost."""
+    keep_checkpoints: int = 2
+    """How many of the newest are kept until the run is done."""
+    tensorboard: bool = False
+    """Write events for TensorBoard to the run folder (needs tensorboardX)."""
+    wandb: str | None = None
+    """A project of Weights & Biases to log to (needs wandb)."""
+    seed: int = 0
+    """Decides the validation split, the order of the batches, the crops, and random weights."""
+
+    def __post_init__(self):
+        for flag, (holds, what) in _RANGES.items():
+            value = getattr(self, flag)
+            require(value in (None, "sweep") or holds(value), f"--{flag.replace('_', '-')}", value, what)
+        if self.drop_path and recipes.choose(self).linear_probe:
+            raise UserError(
+                f"--drop-path {self.drop_path}: has no effect with a linear probe, which leaves the blocks alone"
+            )
+        if self.strict and self.dtype_policy != "float32":
+            raise UserError(f"--strict: is for float32, not --dtype-policy {self.dtype_policy}")
+        _check_processes(self)
+        if self.resume and self.overwrite:
+            raise UserError("--resume: goes on with a run, --overwrite begins it again; give one of them")
+
+    def to_plain(self) -> dict:
+        """The fields as what JSON can hold."""
+        return _plain(dataclasses.asdict(self))
+
+    @classmethod
+    def from_plain(cls, values: dict) -> "TrainConfig":
+        """The config of what `to_plain` gave; fields that a later version added are passed over."""
+        known = {name: value for name, value in values.items() if name in cls.__dataclass_fields__}
+        data = dict(known["data"])
+        for name in ("data_dir", "cache_dir"):
+            data[name] = Path(data[name]) if data.get(name) else None
+        output = Path(known["output"]) if known["output"] else None
+        return cls(**{**known, "data": DataConfig(**data), "output": output})
+
+    def resumed_from(self, values: dict) -> "TrainConfig":
+        """The config of an unfinished run, which flags that are given now must not contradict.
+
+        Raises:
+            UserError: one does.
+        """
+        before = TrainConfig.from_plain(values)
+        about_where = ("output", "resume", "overwrite", "offline", "data", "cache", "cache_dir", *_WHERE)
+        pairs = [(name, self, before, TrainConfig()) for name in TrainConfig.__dataclass_fields__]
+        pairs += [(name, self.data, before.data, DataConfig()) for name in DataConfig.__dataclass_fields__]
+        for name, now, then, default in pairs:
+            told, kept = getattr(now, name), getattr(then, name)
+            if name not in about_where and told not in (getattr(default, name), kept):
+                flag = f"--{name.replace('_', '-')}"
+                raise UserError(f"--resume: the run was begun with {flag} {kept}, not {told}; leave {flag} out")
+        told = {name: getattr(self.data, name) for name in ("cache", "cache_dir")}
+        told = {name: value for name, value in told.items() if value != getattr(DataConfig(), name)}
+        data = dataclasses.replace(before.data, **told)
+        return dataclasses.replace(
+            before,
+            data=data,
+            output=self.output,
+            resume=True,
+            overwrite=False,
+            offline=self.offline,
+            **self.where(),
+        )
+
+    @property
+    def spread(self):
+        """What the engine of devices is told: a `backends.devices.engine.Spread`."""
+        from keras_dogs.backends.devices.engine import Spread  # loads NumPy, which `--help` does not wait for
+
+        return Spread(**{name: getattr(self, name) for name in Spread._fields})
+
+    @property
+    def told_to_all(self) -> dict:
+        """The flags that each process of a training must be given alike, with their values."""
+        plain = self.to_plain()
+        plain |= plain.pop("data")
+        return {f"--{name.replace('_', '-')}": value for name, value in plain.items() if name not in _OWN}
+
+    def where(self) -> dict:
+        """The flags that say on what this process runs."""
+        return {name: getattr(self, name) for name in _WHERE}
+
+    def on_another_host(self, own: "TrainConfig") -> "TrainConfig":
+        """The config of a training's first process, for another, which was told `own`: its folders are its own."""
+        data = dataclasses.replace(self.data, data_dir=own.data.data_dir, cache_dir=own.data.cache_dir)
+        return dataclasses.replace(self, data=data, **own.where())
+
+
+def _check_processes(config: TrainConfig) -> None:
+    if not config.coordinator:
+        if config.num_processes is not None or config.process_id is not None:
+            raise UserError("--num-processes and --process-id: go with --coordinator HOST:PORT")
+        return
+    host, _, port = config.coordinator.rpartition(":")
+    if not (host and port.isdigit() and 0 < int(port) < 65536):
+        raise UserError(f"--coordinator {config.coordinator}: must be HOST:PORT")
+    if config.num_processes is None or config.process_id is None:
+        raise UserError("--coordinator: needs --num-processes and --process-id, too")
+    if config.process_id >= config.num_processes:
+        raise UserError(f"--process-id {config.process_id}: must be below --num-processes {config.num_processes}")
+
+
+def _plain(value):
+    """Paths to text, deep."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return str(value) if isinstance(value, Path) else value

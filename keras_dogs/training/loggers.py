@@ -1,0 +1,82 @@
+"""Curves beyond the CSV files, by flag: TensorBoard and Weights & Biases."""
+
+from pathlib import Path
+
+import keras
+
+from keras_dogs.errors import UserError
+from keras_dogs.training.config import TrainConfig
+
+_EVERY = 10  # steps a point
+
+
+class _Logger(keras.callbacks.Callback):
+    """Hands the rows of `steps.csv` and `history.csv` to a function of a dict of numbers and the step."""
+
+    def __init__(self, write, close, step_log, validation):
+        super().__init__()
+        self.write, self.close = write, close
+        self.step_log, self.validation = step_log, validation
+
+    def on_train_begin(self, logs=None):
+        self._written = len(self.step_log.rows)
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._write_rows()
+
+    def _write_rows(self):
+        """Those that were read since; losses are read some steps late."""
+        for row in self.step_log.rows[self._written :]:
+            if row["step"] % _EVERY == 0:
+                self.write({"train/loss": row["loss"], "train/learning_rate": row["learning_rate"]}, row["step"])
+        self._written = len(self.step_log.rows)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._write_rows()
+        row = self.validation.rows[-1]
+        self.write({f"epoch/{name}": value for name, value in row.items()}, self.step_log.rows[-1]["step"])
+
+    def on_train_end(self, logs=None):
+        self.close()
+
+
+def open_loggers(config: TrainConfig, folder: Path, step_log, validation) -> list[keras.callbacks.Callback]:
+    """A callback for each logger that the flags ask for.
+
+    Raises:
+        UserError: its package is not installed.
+    """
+    loggers = []
+    if config.tensorboard:
+        loggers.append(_Logger(*_tensorboard(folder), step_log, validation))
+    if config.wandb:
+        loggers.append(_Logger(*_wandb(config, folder), step_log, validation))
+    return loggers
+
+
+def check_loggers(config: TrainConfig) -> None:
+    """Refuses a logger that is not installed, before anything long is begun."""
+    import importlib.util
+
+    for flag, package in (("tensorboard", "tensorboardX"), ("wandb", "wandb")):
+        if getattr(config, flag) and not importlib.util.find_spec(package):
+            raise UserError(f"--{flag}: needs {package}: pip install 'keras-dogs[{flag}]'")
+
+
+def _tensorboard(folder: Path):
+    import tensorboardX
+
+    writer = tensorboardX.SummaryWriter(str(folder / "tensorboard"))
+
+    def write(values, step):
+        for name, value in values.items():
+            writer.add_scalar(name, value, step)
+
+    return write, writer.flush
+
+
+def _wandb(config: TrainConfig, folder: Path):
+    import wandb
+
+    run = wandb.init(project=config.wandb, name=folder.name, config=config.to_plain(), dir=str(folder), resume="allow")
+    return lambda values, step: run.log(values, step=step), lambda: None

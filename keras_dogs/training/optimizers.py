@@ -1,0 +1,277 @@
+"""From a recipe to an optimizer: schedule, groups of weights with rates and decay of their own, averaged weights."""
+
+import contextlib
+import functools
+import math
+import re
+
+import keras
+import numpy as np
+from keras import ops
+from keras.src.optimizers.base_optimizer import BaseOptimizer
+
+from keras_dogs.backends import devices
+from keras_dogs.training.recipes import Recipe
+
+# Weight decay pulls weights to zero, where these do not belong; timm and DeiT leave them out too. Parts of a path:
+# biases, norms, tokens, positions, and the scales of DINOv2's branches.
+_NOT_DECAYED = ("bias", "gamma", "beta", "token", "position", "lambda")
+
+# How paths of weights name blocks, and what makes the first one 1: ViT and DeiT, DINOv2, ResNet, keras.applications.
+_BLOCKS = ((r"transformer_block_(\d+)/", 0), (r"layers?[._](\d+)/", 1), (r"stack(\d+)_", 1), (r"conv([2-5])_block", -1))
+
+
+@keras.saving.register_keras_serializable(package="keras_dogs")
+class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
+    """A linear rise from 0 to `peak`, then a cosine to 0.
+
+    Args:
+        peak: float.
+        updates: int. Updates of the weights in the whole training.
+        warmup_fraction: float. Share of them in which the rate rises.
+        accumulate: int. Steps an update: Keras counts steps, and would run through the schedule that many times faster.
+    """
+
+    def __init__(self, peak: float, updates: int, warmup_fraction: float = 0.1, accumulate: int = 1):
+        super().__init__()
+        self.peak, self.updates, self.warmup_fraction, self.accumulate = peak, updates, warmup_fraction, accumulate
+
+    @property
+    def numbers(self) -> tuple[float, float, float]:
+        """The peak, the updates until it, and those from it to the end."""
+        rising = round(self.updates * self.warmup_fraction)
+        return self.peak, rising, max(self.updates - rising, 1)
+
+    def __call__(self, step, numbers=None):
+        """The rate of a step, from 0, or of many steps at once, which Keras' own `CosineDecay` cannot.
+
+        Args:
+            step: int tensor or array.
+            numbers: float tensor of shape `(3,)`, in place of the property.
+        """
+        peak, rising, falling = self.numbers if numbers is None else (numbers[place] for place in range(3))
+        update = ops.cast(step // self.accumulate, "float32")
+        done = ops.clip((update - rising) / falling, 0.0, 1.0)
+        rate = peak * 0.5 * (1.0 + ops.cos(math.pi * done))
+        return ops.where(update < rising, peak * update / ops.maximum(rising, 1.0), rate)
+
+    def get_config(self):
+        """See `keras.optimizers.schedules.LearningRateSchedule`."""
+        return {
+            "peak": self.peak,
+            "updates": self.updates,
+            "warmup_fraction": self.warmup_fraction,
+            "accumulate": self.accumulate,
+        }
+
+
+def build_optimizer(recipe: Recipe, schedule, model: keras.Model, steps_per_epoch: int, dtype_policy="float32"):
+    """The optimizer of a recipe for the weights of a model.
+
+    Args:
+        recipe: `Recipe`, complete.
+        schedule: `WarmupCosine` or float.
+        model: `keras.Model`.
+        steps_per_epoch: int. Steps, not updates.
+        dtype_policy: str. `"mixed_float16"` wants its loss scaled.
+    """
+    common = dict(
+        weight_decay=recipe.weight_decay if recipe.weight_decay or recipe.optimizer == "adamw" else None,
+        global_clipnorm=recipe.global_clipnorm or None,
+        gradient_accumulation_steps=recipe.accumulate if recipe.accumulate > 1 else None,
+        use_ema=recipe.ema > 0,
+        ema_momentum=recipe.ema or 0.99,
+    )
+    base = keras.optimizers.AdamW if recipe.optimizer == "adamw" else keras.optimizers.SGD
+    own = {} if recipe.optimizer == "adamw" else {"momentum": 0.9}
+    # The class that Keras gives on this backend: on PyTorch one that updates all weights in a few calls.
+    grouped = type(f"Grouped{base.__name__}", (_Groups, type(base())), {})
+    optimizer = grouped(schedule, **own, **common)
+    # By the path, as the positions of KerasHub's ViT are called `position_embedding/embeddings`.
+    optimizer.exclude_from_weight_decay([weight for weight in model.trainable_variables if _is_not_decayed(weight)])
+    optimizer.groups = _groups(recipe, model, steps_per_epoch)
+    return keras.optimizers.LossScaleOptimizer(optimizer) if dtype_policy == "mixed_float16" else optimizer
+
+
+def _is_not_decayed(weight) -> bool:
+    last = "/".join(weight.path.split("/")[-2:])
+    return any(part in last for part in _NOT_DECAYED)
+
+
+def _groups(recipe: Recipe, model: keras.Model, steps_per_epoch: int) -> list[tuple[float, int]]:
+    """For each trainable weight: what its rate is multiplied by, and the update from which on it learns."""
+    every = recipe.unfreeze_every * steps_per_epoch / recipe.accumulate
+    return [(recipe.layer_decay**depth, round(every * depth)) for depth in depths_below_head(model)]
+
+
+def depths_below_head(model: keras.Model) -> list[int]:
+    """Counts the blocks above each trainable weight: 0 for head and final norm, the most for stem and embeddings.
+
+    A ViT's blocks count, or a ResNet's stages; what comes before the first of them is one more.
+    """
+    levels = [_block_of(weight.path) for weight in model.trainable_variables]
+    blocks = [level for level in levels if level is not None]
+    first, top = (levels.index(blocks[0]) if blocks else 0), max(blocks, default=0) + 1
+    outside = [top if place < first else 0 for place in range(len(levels))]
+    return [other if level is None else top - level for level, other in zip(levels, outside)]
+
+
+def _block_of(path: str) -> int | None:
+    """The number of the block that a weight is in, from 1; `None` for what comes before the first or after the last."""
+    for pattern, offset in _BLOCKS:
+        if found := re.search(pattern, path):
+            return int(found[1]) + offset
+    return None
+
+
+class _Groups:
+    """What our optimizers do beyond Keras' own, which are the other base.
+
+    Attributes:
+        groups: list of `(multiplier, first_update)`, one for each weight in the order of `build`.
+        schedule_numbers: variable of shape `(3,)`, or `None`. `WarmupCosine.numbers`.
+    """
+
+    groups: list[tuple[float, int]]
+    schedule_numbers = None
+
+    def build(self, variables):
+        """See `keras.optimizers.Optimizer`."""
+        if self.built:
+            return
+        super().build(variables)
+        if isinstance(self._learning_rate, WarmupCosine):
+            # A variable, not constants of the step: JAX compiles it once for trainings of any length and rate.
+            # Its numbers are its initial value, as TensorFlow may build an optimizer amid a graph.
+            self._schedule, numbers = self._learning_rate, self._learning_rate.numbers
+            self.schedule_numbers = self.add_variable(
+                (3,), lambda shape, dtype=None: ops.convert_to_tensor(numbers, dtype), name="schedule"
+            )
+
+    def _get_current_learning_rate(self):
+        if self.schedule_numbers is not None and self._learning_rate is self._schedule:
+            return self._schedule(self._iterations, self.schedule_numbers)  # steps, not updates
+        return super()._get_current_learning_rate()
+
+    def _rate(self, group, learning_rate):
+        multiplier, first = group
+        return learning_rate * multiplier * self._is_released(first) if first else learning_rate * multiplier
+
+    def _is_released(self, first: int):
+        """1.0 from the update on with which a held block begins to learn, 0.0 before."""
+        return ops.cast(self.iterations >= first, "float32")
+
+    def _from_release(self, first: int):
+        """What the rate of a block that was held is multiplied by, so that Adam's moments count from its first update.
+
+        Keras corrects the moments' bias by the updates of the whole training: those of a block that begins later would
+        be taken for settled ones, and its first updates would be three times too large.
+        """
+        if not first or not hasattr(self, "beta_1"):
+            return 1.0
+        done = ops.cast(self.iterations + 1, "float32")
+        own = ops.maximum(done - first, 1.0)
+        return self._bias_correction(own) / self._bias_correction(done)
+
+    def _bias_correction(self, updates):
+        """Kingma and Ba, arXiv 1412.6980, section 2: what Adam multiplies the rate of an update by."""
+        return ops.sqrt(1.0 - ops.power(self.beta_2, updates)) / (1.0 - ops.power(self.beta_1, updates))
+
+    def _by_group(self, variables):
+        """Lists of places in `variables` that have the same rate."""
+        places = {}
+        for place, variable in enumerate(variables):
+            group = self.groups[self._get_variable_index(variable)]
+            places.setdefault(group, []).append(place)
+        return places
+
+    def _backend_apply_gradients(self, grads, trainable_variables):
+        # Keras' TensorFlow sums them up after they are clipped and accumulated: too late for the norm of the whole.
+        grads = list(devices.current().sum_gradients(grads))
+        # What is held has no part in the norm of all gradients, nor moments that begin before it does.
+        for (_, first), places in self._by_group(trainable_variables).items():
+            for place in places if first else ():
+                grads[place] = grads[place] * ops.cast(self._is_released(first), grads[place].dtype)
+        super()._backend_apply_gradients(grads, trainable_variables)
+
+    def _all_reduce_sum_gradients(self, grads_and_vars):
+        return grads_and_vars
+
+    def _backend_increment_gradient_accumulators(self, grads, acc_grads):
+        self._of_copies("_backend_increment_gradient_accumulators")(grads, acc_grads)
+
+    def _of_copies(self, name: str):
+        """Keras' method; on several devices of TensorFlow the plain one.
+
+        Its own leaves the devices' part of the graph, which it cannot where every n-th step alone updates.
+        """
+        if devices.current().updates_copies:
+            return functools.partial(getattr(BaseOptimizer, name), self)
+        return getattr(super(), name)
+
+    def _backend_update_step(self, grads, trainable_variables, learning_rate):
+        update = self._of_copies("_backend_update_step")
+        for group, places in self._by_group(trainable_variables).items():
+            update(
+                [grads[place] for place in places],
+                [trainable_variables[place] for place in places],
+                self._rate(group, learning_rate) * self._from_release(group[1]),
+            )
+
+    def _apply_weight_decay(self, variables):
+        if not self.weight_decay:
+            return
+        for group, places in self._by_group(variables).items():
+            factor = 1 - self.weight_decay * self._rate(group, self.learning_rate)
+            for variable in (variables[place] for place in places):
+                if self._use_weight_decay(variable):
+                    self.assign(variable, variable * ops.cast(factor, variable.dtype))
+
+    def _update_model_variables_moving_average(self, trainable_variables):
+        """Once an update, where Keras counts steps; it begins as the weights after the first update.
+
+        With a warm-up like that of `tf.train.ExponentialMovingAverage`: the mean of n updates has momentum n / (n + 9)
+        at the most, or a short training would keep its start.
+        """
+        steps = self.gradient_accumulation_steps or 1
+        updates = ops.cast((self._iterations + 1) // steps - 1, "float32")
+        momentum = ops.minimum(self.ema_momentum, updates / (updates + 9.0))
+        momentum = ops.where((self._iterations + 1) % steps == 0, momentum, 1.0)
+        for variable, average in zip(trainable_variables, self._model_variables_moving_average):
+            if average is not None:
+                average.assign(momentum * average + (1 - momentum) * variable)
+
+    def finalize_variable_values(self, var_list):
+        """Keras puts the averages in place at the end of each `fit`; see `averaged`."""
+
+
+def _without_scaling(optimizer):
+    """The optimizer within one that scales the loss, or itself."""
+    return getattr(optimizer, "inner_optimizer", optimizer)
+
+
+def state_variables(optimizer) -> list:
+    """The variables of an optimizer but for the numbers of its schedule, which no training changes."""
+    numbers = getattr(_without_scaling(optimizer), "schedule_numbers", None)
+    return [variable for variable in optimizer.variables if variable is not numbers]
+
+
+@contextlib.contextmanager
+def averaged(model: keras.Model):
+    """Within it, the model has the running means of its weights, where its optimizer keeps such."""
+    optimizer = _without_scaling(model.optimizer)
+    if not optimizer.use_ema:
+        yield
+        return
+    weights = optimizer._trainable_variables
+    means = optimizer._model_variables_moving_average
+    # Copies: on JAX a prediction takes the weights' memory over, and would the means', too.
+    read = devices.current().read
+    kept, means = ([np.array(read(each)) for each in several] for several in (weights, means))
+    for weight, mean in zip(weights, means):
+        weight.assign(mean)
+    try:
+        yield
+    finally:
+        for weight, value in zip(weights, kept):
+            weight.assign(value)

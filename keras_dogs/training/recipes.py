@@ -1,0 +1,170 @@
+"""The table of recipes: how a fine-tuning is done, a row a published way of doing it.
+
+A field that is `None` is the preset's own (`keras_dogs.models.presets`); a flag of the same name overrides any field.
+"""
+
+from typing import NamedTuple
+
+from keras_dogs.models import presets
+
+
+class Recipe(NamedTuple):
+    """A row of the table.
+
+    Attributes:
+        source: str. Where the recipe is from.
+        expected: str. What its authors, or users of it, report.
+        optimizer: str. `"adamw"`, or `"sgd"` with momentum 0.9.
+        epochs: int. Passes over the training pictures.
+        batch_size: int. Pictures an update of the weights.
+        accumulate: int. Steps into which a batch is split, for what does not fit in memory.
+        learning_rate: float. The peak: a linear rise from 0, then a cosine to 0, counted in updates.
+        warmup_fraction: float. Share of the updates in which it rises.
+        weight_decay: float. Decoupled, times the learning rate; not for biases, norms, tokens and positions.
+        layer_decay: float. What the learning rate is multiplied by from each block to the one below it.
+        global_clipnorm: float. Gradients are scaled down to this global norm; 0 for never.
+        label_smoothing: float. Share of the target that is spread over all classes.
+        augmentation: str. A key of `keras_dogs.layers.AUGMENTATIONS`.
+        dropout: float. Before the head.
+        drop_path: float. Stochastic depth of the last block; ViTs only, left out for a ResNet.
+        ema: float. Momentum of the running mean of the weights that is scored and kept; 0 for none.
+        freeze_batch_norm: bool. Keep statistics, scales and offsets of batch norms.
+        linear_probe: bool. Train the head alone.
+        probe_first: bool. Train the head alone, on features computed once, before everything.
+        unfreeze_every: float. Epochs after which the next block from the top begins to learn; 0 for all at once.
+        patience: int. Epochs without a better validation score after which training stops; 0 for never.
+        load_weights: bool. `False` starts from random weights.
+    """
+
+    source: str
+    expected: str
+    optimizer: str = "adamw"
+    epochs: int | None = None
+    batch_size: int | None = None
+    accumulate: int = 1
+    learning_rate: float | None = None
+    warmup_fraction: float = 0.1
+    weight_decay: float | None = None
+    layer_decay: float = 1.0
+    global_clipnorm: float = 1.0
+    label_smoothing: float = 0.0
+    augmentation: str | None = None
+    dropout: float = 0.0
+    drop_path: float = 0.0
+    ema: float = 0.0
+    freeze_batch_norm: bool = False
+    linear_probe: bool = False
+    probe_first: bool = False
+    unfreeze_every: float = 0.0
+    patience: int = 0
+    load_weights: bool = True
+
+
+# Expectations for Stanford Dogs at 224 pixels, test top-1; most presets saw its pictures with their labels before.
+RECIPES: dict[str, Recipe] = {
+    "adamw": Recipe(
+        source="ours: AdamW at rates usual for the family (keras_dogs/models/presets.py)",
+        expected="ViT-B/16 of ImageNet-21k 88.5 to 91.5 %, ResNet-50 of ImageNet-1k 84 to 87 % (others' runs)",
+    ),
+    "vit_paper": Recipe(
+        source="An Image is Worth 16x16 Words, arXiv 2010.11929, B.1.1 and table 4; vit_jax/configs/common.py",
+        expected="not for dogs: ViT-B/16 at 384 pixels (--image-size 384), CIFAR-100 89.2 % in 500 updates",
+        optimizer="sgd",
+        epochs=24,  # 500 updates of Stanford Dogs' 10,800 pictures, as the paper has for sets of this size
+        batch_size=512,
+        accumulate=8,
+        learning_rate=0.01,  # the paper's grid: 0.001, 0.003, 0.01, 0.03, chosen on validation
+        warmup_fraction=0.05,  # 500 of 10,000 steps
+        weight_decay=0.0,
+    ),
+    "augreg": Recipe(
+        source="How to train your ViT, arXiv 2106.10270; vit_jax/configs/augreg.py",
+        expected="not for dogs: ViT-B/32 at 384 pixels (--image-size 384), Oxford Pets 93.8 % (big_vision)",
+        optimizer="sgd",
+        epochs=24,
+        batch_size=512,
+        accumulate=8,
+        learning_rate=0.03,
+        warmup_fraction=0.2,  # 100 of 500 steps
+        weight_decay=0.0,
+    ),
+    "vit_adamw": Recipe(
+        source="Masked Autoencoders, arXiv 2111.06377, table 9; BEiT, arXiv 2106.08254 (layer-wise decay)",
+        expected="no figure for dogs from its authors; 88.5 to 91.5 % for ViT-B/16 of ImageNet-21k as with adamw",
+        learning_rate=3e-4,
+        epochs=20,
+        batch_size=64,
+        weight_decay=0.05,
+        layer_decay=0.75,
+        label_smoothing=0.1,
+        drop_path=0.1,
+    ),
+    "resnet_finetune": Recipe(
+        source="Do Better ImageNet Models Transfer Better?, arXiv 1805.08974 (SGD, rate from a grid)",
+        expected="ResNet-50 of ImageNet-1k: 84 to 87 % (others' runs)",
+        optimizer="sgd",
+        epochs=20,
+        batch_size=64,
+        learning_rate=0.01,
+        weight_decay=1e-4,
+        label_smoothing=0.1,
+    ),
+    "linear_probe": Recipe(
+        source="A Simple Framework for Contrastive Learning, arXiv 2002.05709, B.8; rates ours (models/presets.py)",
+        expected="ResNet-50 of ImageNet-1k 80.8 % on a sample of 3,240 + 1,200 cropped pictures (benchmarks/results/)",
+        optimizer="sgd",
+        linear_probe=True,
+    ),
+    "probe_then_finetune": Recipe(
+        source="Fine-Tuning can Distort Pretrained Features, arXiv 2202.10054 (LP-FT)",
+        expected="ViT-B/16 93.8 %, ResNet-50 86.6 %, weights that saw the pictures (a student's runs)",
+        probe_first=True,
+    ),
+    "scratch": Recipe(
+        source="DeiT, arXiv 2012.12877, table 9 (AdamW, RandAugment, mix-up, drop-path), shorter",
+        expected="ResNet-50 42 %, ViT-S/16 14 % (a student's runs); ViTs want far more pictures than dogs have",
+        epochs=100,
+        batch_size=64,
+        learning_rate=5e-4,
+        weight_decay=0.05,
+        augmentation="strong",
+        label_smoothing=0.1,
+        drop_path=0.1,
+        load_weights=False,
+    ),
+}
+FIELDS = tuple(name for name in Recipe._fields if name not in ("source", "expected"))
+
+
+def choose(config) -> Recipe:
+    """The recipe that a `TrainConfig` names, overridden by its flags; fields that are the preset's own stay `None`."""
+    recipe = RECIPES[name_of(config)]
+    told = {name: getattr(config, name) for name in FIELDS if getattr(config, name, None) is not None}
+    if not config.linear_probe:  # a flag that is not given says nothing
+        del told["linear_probe"]
+    recipe = recipe._replace(**told)
+    if config.drop_path is None and likely_family(config.preset) in ("resnet", "dinov3"):
+        recipe = recipe._replace(drop_path=0.0)  # they have none; the flag is refused
+    if recipe.augmentation is None:
+        augmentation = presets.default_augmentation(config.preset, recipe.linear_probe)
+        recipe = recipe._replace(augmentation=augmentation)
+    return recipe
+
+
+def name_of(config) -> str:
+    """The recipe's name: what `--recipe` says, else that of a linear probe or of a full fine-tuning."""
+    return config.recipe or ("linear_probe" if config.linear_probe else "adamw")
+
+
+def complete(recipe: Recipe, preset: str, family: str) -> Recipe:
+    """Fills what is left open by what suits the preset."""
+    settings = presets.default_settings(preset, family, recipe.linear_probe)
+    own = {name: value for name, value in settings._asdict().items() if getattr(recipe, name) is None}
+    return recipe._replace(**own)
+
+
+def likely_family(preset: str) -> str:
+    """The family of a preset as its name tells it, before its weights are loaded; `"vit"` where it does not."""
+    if preset in presets.PRESETS:
+        return presets.PRESETS[preset].family
+    return next((family for family in ("resnet", "deit", "dinov3", "dinov2") if family in preset.lower()), "vit")
