@@ -15,6 +15,7 @@ _PUBLIC = {
     "build_classifier": "keras_dogs.models.builders",
     "load_classifier": "keras_dogs.models.builders",
     "save_classifier": "keras_dogs.models.builders",
+    "bare": "keras_dogs.backends.register",
     "load_dataset": "keras_dogs.data.datasets",
     "fine_tune": "keras_dogs.training.fine_tuning",
     "evaluate_classifier": "keras_dogs.evaluation.evaluating",

@@ -182,7 +182,7 @@ def test_the_commands_of_scaling_are_understood():
 
 
 def test_the_tree_is_the_tree():
-    """Every module is in the README's tree, and nothing that is not there."""
+    """Every room and command is in the README's tree, and nothing that is not there."""
     tree = blocks("text")[0]
     package = ROOT / "keras_dogs"
     for entry in sorted(package.iterdir()):
@@ -190,5 +190,16 @@ def test_the_tree_is_the_tree():
             continue
         name = f"{entry.name}/" if entry.is_dir() else entry.name
         assert name in tree, name
-    for name in re.findall(r"[\w/]+\.py", tree):
-        assert (package / name).is_file(), name
+    of_package = tree.partition("docs/ ")[0]
+    for name in re.findall(r"[\w/]+\.py", of_package):
+        assert (package / name).is_file() or list(package.glob(f"*/{name}")), name
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), ROOT / "benchmarks/README.md"])
+def test_what_a_page_names_is_there(page):
+    """Links to files of this repository, and files that the text names by their path."""
+    text = page.read_text()
+    for link in re.findall(r"\]\((?!http|#)([^)#]+)", text):
+        assert (page.parent / link).exists(), link
+    for name in re.findall(r"`((?:keras_dogs|benchmarks|scripts|tests)/[\w/.]+\.py)`", text):
+        assert (ROOT / name).is_file(), name

@@ -12,6 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from keras_dogs.backends import register
 from keras_dogs.errors import UserError
 from keras_dogs.runs.records import BACKENDS
 from keras_dogs.runs.records import PROSE
@@ -37,10 +38,11 @@ def select() -> str:
     if name != "tensorflow" and not already:
         sys.meta_path.insert(0, _TensorFlowBlocker())
     os.environ["KERAS_BACKEND"] = name
-    _keep_freed_memory(at_once=2**28 if name == "tensorflow" else 0)
+    if not register.is_bare():
+        _keep_freed_memory(at_once=2**28 if name == "tensorflow" else 0)
     if name == "tensorflow":
         _import_tensorflow_quietly()
-    if name == "jax":
+    if name == "jax" and not register.is_bare():
         _keep_eigen()
     return name
 

@@ -6,6 +6,7 @@ import threading
 
 import keras
 
+from keras_dogs.backends import register
 from keras_dogs.layers.dropping import blocks_of
 
 
@@ -36,9 +37,9 @@ def prepare(model: keras.Model) -> None:
     for rounding.
     """
     for last in blocks_of(model)[-1:]:
-        is_known = type(last).__name__ == "ViTEncoderBlock" and not hasattr(last.call, "rematerialises")
-        if is_known and not isinstance(last.call, _LastBlock):
-            last.call = _LastBlock(last)
+        is_known = type(last).__name__ == "ViTEncoderBlock" and register.keeps_its_call(last)
+        if is_known and not register.is_bare():
+            register.replace(last, "call", _LastBlock(last), "class_token_alone", register.SPEED)
 
 
 class _LastBlock:

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_dogs.backends import register
 from keras_dogs.layers import draws
 from keras_dogs.layers.draw_keys import DrawKeys
 from keras_dogs.layers.draw_keys import RandomLayer
@@ -96,7 +97,8 @@ def blocks_of(model: keras.Model) -> list[keras.layers.Layer]:
 def _follow(layer: keras.layers.Layer, then: keras.layers.Layer) -> None:
     """Makes `then` a part of what `layer` does."""
     before = layer.call
-    layer.call = functools.wraps(before)(lambda *args, **kwargs: then(before(*args, **kwargs)))
+    followed = functools.wraps(before)(lambda *args, **kwargs: then(before(*args, **kwargs)))
+    register.replace(layer, "call", followed, "drop_path", register.FEATURE)
 
 
 DROP_PATH_FAMILIES = ("vit", "deit", "dinov2")

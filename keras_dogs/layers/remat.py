@@ -5,6 +5,7 @@ import functools
 import keras
 from keras.src.backend.common import global_state
 
+from keras_dogs.backends import register
 from keras_dogs.layers.dropping import blocks_of
 
 _CONTEXT = "current_call_ctx"  # where Keras keeps, among others, whether this is training
@@ -16,7 +17,7 @@ def rematerialise(backbone: keras.Model) -> None:
     Nothing is added to what a file holds. After `drop_paths`, so that a branch that fell out falls out again.
     """
     for block in blocks_of(backbone):
-        block.call = _again(block.call)
+        register.replace(block, "call", _again(block.call), "rematerialised", register.FEATURE)
 
 
 def _again(call):
@@ -35,5 +36,4 @@ def _again(call):
         # A function that JAX has not seen, or it would take its trace of another call, perhaps without training.
         return keras.remat(in_context)(*args)
 
-    rematerialised.rematerialises = True  # for `keras_dogs.backends.on_torch.tracing`, whose graphs keep activations
     return rematerialised

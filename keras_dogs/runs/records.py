@@ -108,6 +108,8 @@ class RunRecord:
         test: `Scores` of the weights that were kept; `None` for a rate of a sweep, which validation alone scores.
         sweep: list of dict. Of `--learning-rate sweep`: each rate with its validation top-1 accuracy and loss, or why
             it failed.
+        swaps: list of str. What computed in place of stock Keras (`backends.register`); empty where Keras was bare,
+            `None` in runs of versions that did not say.
     """
 
     command: str
@@ -136,6 +138,7 @@ class RunRecord:
     distribution: str = "one device"
     epoch_end_s: list[float] = dataclasses.field(default_factory=list)
     sweep: list[dict] = dataclasses.field(default_factory=list)
+    swaps: list[str] | None = None
     schema_version: int = SCHEMA_VERSION
 
     def to_json(self) -> str:

@@ -15,6 +15,7 @@ import keras
 from keras_dogs import backends
 from keras_dogs import layers
 from keras_dogs.backends import devices
+from keras_dogs.backends.layers import describe as describe_swaps
 from keras_dogs.data.datasets import Dataset
 from keras_dogs.data.datasets import drawn_class_names
 from keras_dogs.data.datasets import load_dataset
@@ -180,6 +181,7 @@ def _record(config, recipe, dataset: DatasetRecord, cache: str, classifier, fitt
         device=backends.describe_device(engine.num_devices),
         dtype_policy=config.dtype_policy,
         jit_compile=bool(fitted.model.jit_compile),
+        swaps=describe_swaps(classifier),
         execution=backends.describe_execution(fitted.model),
         cache=cache,
         num_devices=engine.num_devices,

@@ -1,7 +1,7 @@
-"""Layers of Keras that a backend is slow at, done in a faster way: swapped in from outside, with the same outputs.
+"""Layers of Keras that a backend is slow or inexact at, done in another way: put in from outside, the same outputs.
 
-`on_<backend>/layers.py` says what each backend is slow at; `dense`, `attention` and `convolutions` are what two of them
-need. The figures are of bare KerasHub models on two cores; `benchmarks/throughput.py` measures such in full.
+`backends.register` is the one way in which a method is replaced. Each backend has a table, `on_<backend>/layers.py`;
+`dense`, `attention` and `convolutions` are what two of them need. `benchmarks/swaps.py` measures every row.
 """
 
 import functools
@@ -11,24 +11,20 @@ from keras import ops
 
 from keras_dogs import backends
 from keras_dogs.backends import devices
+from keras_dogs.backends import register
 
 
 def speed_up(model) -> None:
-    """Puts into a model's layers what this backend has a faster way for, from outside.
+    """Puts into a model's layers what this backend has a better way for, unless stock Keras is asked for.
 
-    What comes out is the same to rounding, and nothing of it is saved. It may be done again. A layer whose `call`
-    somebody else has replaced keeps it.
+    What comes out is the same to rounding, and nothing of it is saved. A second time changes nothing. A layer whose
+    `call` somebody else has replaced keeps it.
     """
-    swap = backends.module_of("layers").swap
+    swaps = backends.module_of("layers").SWAPS
     for layer in model._flatten_layers():
-        if isinstance(layer, keras.Model) or keeps_its_call(layer):
-            swap(layer)
+        if isinstance(layer, keras.Model) or register.keeps_its_call(layer):
+            register.apply(layer, swaps)
         synchronise(layer)
-
-
-def keeps_its_call(layer) -> bool:
-    """Whether a layer does what Keras has it do, or one of the faster ways: nobody else has replaced its `call`."""
-    return isinstance(vars(layer).get("call"), (functools.partial, type(None)))
 
 
 def synchronise(layer) -> None:
@@ -38,7 +34,19 @@ def synchronise(layer) -> None:
     """
     if type(layer) is keras.layers.BatchNormalization and devices.current().num_shares > 1:
         if devices.current().synchronised:
-            layer._moments = functools.partial(_moments_of_whole_batch, layer)
+            moments = functools.partial(_moments_of_whole_batch, layer)
+            register.replace(layer, "_moments", moments, "whole_batch_statistics", register.FEATURE)
+
+
+def describe(model) -> list[str]:
+    """Returns the names of the swaps that a model has somewhere, sorted, for the record; none where Keras is bare."""
+    return sorted({name for layer in model._flatten_layers() for name in register.names_of(layer)})
+
+
+def undo(model) -> None:
+    """Gives every layer of a model, and the model, Keras' own methods back."""
+    for layer in model._flatten_layers():
+        register.undo(layer)
 
 
 def _moments_of_whole_batch(layer, inputs, mask):

@@ -2,20 +2,43 @@
 
 import keras
 
+from keras_dogs.backends.register import ANY
+from keras_dogs.backends.register import knows
+
 
 def is_usual(layer) -> bool:
-    """Whether a layer is attention without dropout of its weights, without a gate, and not of near places alone."""
-    asked_for_more = "_dropout", "_use_gate", "_sliding_window"
-    return type(layer) is keras.layers.MultiHeadAttention and not any(getattr(layer, more) for more in asked_for_more)
+    """Returns whether a layer is attention over one axis, without dropout of its weights, a gate or a window."""
+    return knows(
+        layer,
+        keras.layers.MultiHeadAttention,
+        num_heads=ANY,
+        key_dim=ANY,
+        value_dim=ANY,
+        dropout=0.0,
+        use_bias=ANY,
+        use_gate=False,
+        output_shape=ANY,
+        attention_axes=(None, (1,), [1]),
+        sliding_window=None,
+        seed=ANY,
+    )
 
 
 def has_plain_kernels(layer) -> bool:
-    """Whether the products of a layer are of float kernels, which `quantize` replaces by integers and scales."""
+    """Returns whether the kernels of a layer are floats, which `quantize` replaces by integers and scales."""
     parts = (layer.query_dense, layer.key_dense, layer.value_dense)
     return all(part.quantization_mode is None for part in parts)
 
 
 def is_plain(query, value, key, asked: dict) -> bool:
-    """Whether a sequence attends to the whole of itself, and no weights are asked for; the key may be left out."""
+    """Returns whether a sequence `(batch, length, depth)` attends to the whole of itself, and no weights are asked for.
+
+    Args:
+        query: tensor.
+        value: tensor.
+        key: tensor or `None` for the values.
+        asked: dict. The other arguments of the call.
+    """
     is_to_itself = value is query and (key is None or key is query) and getattr(query, "_keras_mask", None) is None
-    return is_to_itself and not any(value is not None and value is not False for value in asked.values())
+    nothing_else = not any(value is not None and value is not False for value in asked.values())
+    return is_to_itself and nothing_else and len(query.shape) == 3

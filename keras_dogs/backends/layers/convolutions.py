@@ -1,16 +1,35 @@
 """A model's first convolution, of a picture's three channels, in another way."""
 
+import keras
 from keras import ops
 
 from keras_dogs.backends.layers import dense
+from keras_dogs.backends.register import ANY
+from keras_dogs.backends.register import knows
 
 _CHANNELS_AT_ONCE = 8  # of half precision, by the matrix units of a GPU
 
 
+def is_usual(layer) -> bool:
+    """Returns whether a layer is a convolution of two axes with the channels last."""
+    same = dict.fromkeys(
+        ("filters", "kernel_size", "strides", "dilation_rate", "groups", "activation", "use_bias"), ANY
+    )
+    return knows(layer, keras.layers.Conv2D, padding=("valid", "same"), data_format="channels_last", **same)
+
+
+def is_usual_maximum(layer) -> bool:
+    """Returns whether a layer is a maximum of windows that lie within the inputs, with the channels last."""
+    options = dict(pool_size=ANY, strides=ANY, padding="valid", data_format="channels_last")
+    return knows(layer, keras.layers.MaxPooling2D, **options)
+
+
 def can_fold(layer) -> bool:
-    """Whether a convolution of half precision steps over the places of a picture's few channels."""
+    """Returns whether a convolution of half precision steps over the places of a picture's few channels."""
+    if not is_usual(layer):
+        return False
     (stride, other), depth = layer.strides, layer.kernel.shape[2]
-    is_of_picture = layer.data_format == "channels_last" and layer.groups == 1 and depth < _CHANNELS_AT_ONCE
+    is_of_picture = layer.groups == 1 and depth < _CHANNELS_AT_ONCE
     is_plain = layer.padding == "valid" and set(layer.dilation_rate) == {1} and stride == other > 1
     return is_of_picture and is_plain and layer.compute_dtype in ("bfloat16", "float16")
 

@@ -1,34 +1,42 @@
 """Dense layers, and convolutions of single places, as a product of two matrices."""
 
-import functools
 import math
 
 import keras
 from keras import ops
 
+from keras_dogs.backends.register import ANY
+from keras_dogs.backends.register import knows
 
-def take_rows(layer, product, activations: dict) -> None:
-    """Has a dense layer, of `keras.layers.Dense` or `EinsumDense`, multiply two matrices.
+
+def fits(layer) -> bool:
+    """Returns whether a dense layer is a product of two matrices, once its axes are flattened."""
+    options = dict(activation=ANY, quantization_config=None, lora_rank=ANY, lora_alpha=ANY)
+    if knows(layer, keras.layers.Dense, units=ANY, use_bias=ANY, **options):
+        return True
+    options |= dict(equation=ANY, output_shape=ANY, bias_axes=ANY)
+    return knows(layer, keras.layers.EinsumDense, **options) and _is_product(layer.equation, layer.bias_axes)
+
+
+def _is_product(equation: str, bias_axes: str | None) -> bool:
+    """Returns whether an einsum contracts the last axes with the kernel's first, and has a bias for each column."""
+    inputs, kernel, outputs = equation.replace("->", ",").split(",")
+    count = len([letter for letter in inputs if letter in kernel])
+    columns = kernel[count:]
+    is_product = inputs[-count:] == kernel[:count] and outputs == inputs[:-count] + columns
+    return is_product and count > 0 and (bias_axes is None or sorted(bias_axes) == sorted(columns))
+
+
+def call_by_rows(layer, product, activations, inputs, training=None):
+    """Computes a dense layer as a product of two matrices.
 
     Args:
-        layer: `keras.layers.Layer`. Any other stays as it is.
+        layer: `keras.layers.Dense` or `EinsumDense`, one that `fits`.
         product: function of rows `(count, depth)`, a kernel `(depth, width)` and a bias `(width,)` or `None`.
         activations: dict of function to function: what is done instead of which.
+        inputs: tensor of shape `(..., depth)`.
+        training: not used.
     """
-    is_einsum = type(layer) is keras.layers.EinsumDense and _contracts_neighbours(layer.equation)
-    if is_einsum or type(layer) is keras.layers.Dense:
-        layer.call = functools.partial(_dense_of_rows, layer, product, activations)
-
-
-def _contracts_neighbours(equation: str) -> bool:
-    """Whether an einsum is a matrix product of what is flattened: the last axes with the kernel's first."""
-    inputs, kernel, outputs = equation.replace("->", ",").split(",")
-    shared = [letter for letter in inputs if letter in kernel]
-    count = len(shared)
-    return inputs[-count:] == kernel[:count] and outputs == inputs[:-count] + kernel[count:]
-
-
-def _dense_of_rows(layer, product, activations, inputs, training=None):
     kernel, bias = ops.convert_to_tensor(layer.kernel), layer.bias
     contracted = 1
     if isinstance(layer, keras.layers.EinsumDense):

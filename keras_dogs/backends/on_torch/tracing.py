@@ -20,6 +20,7 @@ from keras.src.backend.common.stateless_scope import in_stateless_scope
 
 from keras_dogs import backends
 from keras_dogs.backends import devices
+from keras_dogs.backends import register
 from keras_dogs.errors import first_line
 
 # What calls of a kind take, layer by layer, before a trace, which takes some seconds itself, is worth while.
@@ -53,8 +54,10 @@ def trace(model: keras.Model) -> None:
 
     What comes out is the same: to the last bit on a CPU, to rounding on a GPU, where it is compiled.
     """
-    model.call = Traced(model, _Call(model, model.call))
-    model.train_step = Traced(model, _Step(model, model.train_step))
+    if not register.is_bare():
+        call, step = Traced(model, _Call(model, model.call)), Traced(model, _Step(model, model.train_step))
+        register.replace(model, "call", call, "torch_traced_call", register.SPEED)
+        register.replace(model, "train_step", step, "torch_traced_step", register.SPEED)
 
 
 def describe(model: keras.Model) -> str | None:
@@ -123,7 +126,7 @@ class Traced:
     @functools.cached_property
     def _is_opaque(self) -> bool:
         """Whether a layer draws from Keras' generators, which a trace would take for constants, or computes again."""
-        return any(layer._seed_generators or hasattr(layer.call, "rematerialises") for layer in self._layers)
+        return any(layer._seed_generators or "rematerialised" in register.names_of(layer) for layer in self._layers)
 
     def _make_runner(self, tensors, kind) -> None:
         if kind in self._runners:  # another thread has made it meanwhile

@@ -12,6 +12,7 @@ import keras_hub
 import numpy as np
 from keras_hub.src.models.vit.vit_layers import ViTEncoder
 
+from keras_dogs.backends import register
 from keras_dogs.errors import UserError
 from keras_dogs.models.weights.positions import resample_positions
 from keras_dogs.models.weights.transfer import From
@@ -35,7 +36,7 @@ class ViTVariant(keras_hub.models.ViTBackbone):
             for block in encoder.encoder_layers:
                 block.mlp.dense_1.activation = _gelu_tanh
         if not final_norm:
-            encoder.layer_norm.call = lambda tokens: tokens
+            register.replace(encoder.layer_norm, "call", lambda tokens: tokens, "no_final_norm", register.FEATURE)
             encoder.layer_norm.trainable = False
 
     def get_config(self):
