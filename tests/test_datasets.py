@@ -2,7 +2,6 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import BACKEND
 from conftest import SHARED
 from PIL import Image
 from scipy.io import savemat
@@ -46,7 +45,7 @@ def test_same_seed_same_pixels_other_seed_others():
     assert not np.array_equal(first.train.read(0), first.test.read(0))
 
 
-@pytest.mark.skipif(BACKEND != "torch", reason="no backend has a part in it: once is enough, and it takes long")
+@pytest.mark.once
 def test_raw_pixels_are_not_enough():
     """A logistic regression on the pixels, at the best of three penalties, stays under one half."""
     dataset = load_drawn_dogs()

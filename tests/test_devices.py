@@ -85,6 +85,7 @@ def on_two(tmp_path_factory, more_dogs):
     return {name: folder / name for name in MORE}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", MORE)
 def test_two_processes_train_as_one(on_one, on_two, name):
     same_training(on_one[name], on_two[name])
@@ -93,6 +94,7 @@ def test_two_processes_train_as_one(on_one, on_two, name):
     assert "statistics of batch norms of the whole batch" in record.distribution
 
 
+@pytest.mark.long
 @pytest.mark.skipif(BACKEND == "torch", reason="PyTorch has a process a device: `--devices` starts them, see below")
 def test_two_devices_of_one_process_train_as_one(tmp_path, more_dogs, on_one):
     data = DataConfig(dataset=str(more_dogs), cache="device")
@@ -182,6 +184,7 @@ def test_one_that_is_asked_to_stop_stops_all(stopped_on_two):
     assert steps[0] == steps[1] and len(steps[0]) == 1
 
 
+@pytest.mark.long
 def test_it_goes_on_with_another_number_of_processes(
     tmp_path, more_dogs, killed_on_two, stopped_on_two, on_one, on_two
 ):
@@ -309,7 +312,7 @@ def test_flags_of_processes(command):
         assert status == 2 and what in err and err.count("\n") == 1
 
 
-def test_the_record_of_one_device(on_one):
-    record = RunRecord.load(on_one["vit_nano"] / "record.json")
+def test_the_record_of_one_device(run_folder):
+    record = RunRecord.load(run_folder / "record.json")
     assert (record.num_devices, record.num_processes, record.distribution) == (1, 1, "one device")
     assert dataclasses.replace(record).to_json() == record.to_json()

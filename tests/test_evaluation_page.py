@@ -12,6 +12,8 @@ from keras_dogs.evaluation import intervals
 from keras_dogs.evaluation import scoring
 from keras_dogs.evaluation.predictions import Predictions
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory, run_folder):

@@ -128,6 +128,7 @@ def test_the_optimizer_takes_the_rates_of_its_schedule(accumulate, dtype_policy)
     assert float(ops.convert_to_numpy(inner.learning_rate)) == 1.0
 
 
+@pytest.mark.long
 @pytest.mark.skipif(BACKEND != "jax", reason="nothing that was compiled is kept")
 def test_a_training_of_another_length_and_rate_is_compiled_already(child, tmp_path, dogs):
     compiled, told = tmp_path / "cache" / "compiled", ["--dataset", dogs, "--batch-size", 4]

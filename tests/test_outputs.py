@@ -11,6 +11,8 @@ from made_runs import make_run
 
 from keras_dogs.system import ownership
 
+pytestmark = pytest.mark.once
+
 
 def digest_of(folder: Path) -> dict[str, str]:
     """Each path below a folder and what is in it; a link is where it leads to."""

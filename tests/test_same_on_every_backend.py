@@ -203,6 +203,7 @@ for preset in presets:
 """
 
 
+@pytest.mark.long
 def test_strict_repeats_to_the_last_bit_and_goes_on_from_a_file(child, tmp_path):
     """30 steps; and again, with the model saved and loaded in between: the same losses and weights, to the last bit."""
     finished = child(["-c", TRAINED_IN_PIECES, tmp_path / "model.keras", *PRESETS])

@@ -66,8 +66,8 @@ SOURCES = {
     "resnet_vd_18_imagenet": None,
 }
 
-# One a way of loading; `tox -e saved` takes all.
-QUICK = ("vit, timm with fc_norm", "dinov2", "resnet, timm")
+# One a family; `tox -e saved` takes all.
+QUICK = ("vit, timm with fc_norm", "resnet, timm")
 
 
 @pytest.fixture(scope="module", params=SOURCES if os.environ.get("KERAS_DOGS_ALL_SOURCES") else QUICK)
