@@ -275,18 +275,18 @@ def test_offline_without_the_dataset(command, work, monkeypatch):
 
 
 def test_interrupt_leaves_nothing_or_what_can_go_on(command, work, dogs, monkeypatch):
-    from keras_dogs.training import fine_tuning
+    from keras_dogs.training import job as jobs
 
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(fine_tuning, "_decode", interrupt)
+        patched.setattr(jobs, "decode_pictures", interrupt)
         status, _, err = command("train", "--dataset", dogs, "--output", "run", *QUICK)
     assert status == 130 and "nothing was written" in err and files_below(work) == []
 
     with monkeypatch.context() as patched:
-        patched.setattr(fine_tuning, "evaluate_classifier", interrupt)
+        patched.setattr(jobs, "evaluate_classifier", interrupt)
         status, _, err = command("train", "--dataset", dogs, "--output", "run", *QUICK)
     assert status == 130 and "--resume --output run" in err and not (work / "run" / "record.json").exists()
     refused(command("train", "--dataset", dogs, "--output", "run", *QUICK), "unfinished run", "--resume", "--overwrite")

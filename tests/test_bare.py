@@ -67,7 +67,7 @@ def test_a_bias_of_any_axes(bias_axes):
 
 SWAPPED = {
     "dense": (lambda: keras.layers.Dense(5), (2, 6)),
-    "einsum": (lambda: keras.layers.EinsumDense("abc,cd->abd", (None, 5)), (2, 3, 6)),
+    "einsum": (lambda: keras.layers.EinsumDense("abc,cf->abf", (None, 5)), (2, 3, 6)),
     "convolution": (lambda: keras.layers.Conv2D(5, 1), (2, 8, 8, 6)),
     "maximum": (lambda: keras.layers.MaxPooling2D(), (2, 8, 8, 6)),
     "batch norm": (lambda: keras.layers.BatchNormalization(), (2, 8, 8, 6)),

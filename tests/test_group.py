@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from keras_dogs.backends import devices
-from keras_dogs.backends.devices import group as group_module
+from keras_dogs.backends.devices import links
 from keras_dogs.backends.devices.engine import Engine
 from keras_dogs.backends.devices.group import Group
 from keras_dogs.backends.devices.group import Processes
@@ -222,13 +222,13 @@ def test_the_first_error_reaches_all(monkeypatch):
 
 def test_silence_counts_as_an_end(monkeypatch):
     """As of a host that has lost its power: the connection stays, nothing comes."""
-    send = group_module._Link.send
+    send = links.Link.send
 
     def mute(self, kind, content):
-        if threading.current_thread().name == "mute" or kind != group_module._ALIVE:
+        if threading.current_thread().name == "mute" or kind != links.ALIVE:
             send(self, kind, content)
 
-    monkeypatch.setattr(group_module._Link, "send", mute)
+    monkeypatch.setattr(links.Link, "send", mute)
 
     def wait(group):
         if group.process:

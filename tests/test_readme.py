@@ -12,7 +12,7 @@ from conftest import files_below
 from keras_dogs.comparison.config import CompareConfig
 from keras_dogs.evaluation.config import EvaluateConfig
 from keras_dogs.models.presets import PRESETS
-from keras_dogs.training import fine_tuning
+from keras_dogs.training import sweep
 from keras_dogs.training.config import TrainConfig
 
 ROOT = Path(__file__).parents[1]
@@ -66,7 +66,7 @@ def test_the_real_thing_is_understood():
 def test_own_pictures(command, tmp_path, monkeypatch):
     """From drawing the pictures to the page of an evaluation, line by line, in the README's order."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(fine_tuning, "_rates_to_try", lambda config: [1e-3])  # `tests/test_recipes.py` tries three
+    monkeypatch.setattr(sweep, "_rates_to_try", lambda config: [1e-3])  # `tests/test_recipes.py` tries three
     first = next(place for place, command in enumerate(commands()) if "keras_dogs.draw" in command)
     last = next(place for place, command in enumerate(commands()) if "--output heat" in command)
     for line in commands()[first : last + 1]:

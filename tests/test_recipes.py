@@ -17,7 +17,9 @@ from keras_dogs.evaluation.scoring import score_logits
 from keras_dogs.models import presets
 from keras_dogs.runs.records import RunRecord
 from keras_dogs.training import fine_tuning
+from keras_dogs.training import job as jobs
 from keras_dogs.training import recipes
+from keras_dogs.training import sweep
 from keras_dogs.training.config import TrainConfig
 from keras_dogs.training.fine_tuning import fine_tune
 from keras_dogs.training.recipes import RECIPES
@@ -69,8 +71,8 @@ def test_settings_are_the_familys(preset, family):
 
 def test_a_sweep_keeps_all_runs_and_takes_the_best_on_validation(dogs, tmp_path, monkeypatch, capsys):
     scored = []
-    evaluate = fine_tuning.evaluate_classifier
-    monkeypatch.setattr(fine_tuning, "evaluate_classifier", lambda *told: scored.append(told[-1]) or evaluate(*told))
+    evaluate = jobs.evaluate_classifier
+    monkeypatch.setattr(jobs, "evaluate_classifier", lambda *told: scored.append(told[-1]) or evaluate(*told))
     run = fine_tune(config_for(dogs, tmp_path / "run", learning_rate="sweep", epochs=2))
     assert scored == ["Scoring test"], "the test split is scored once, whatever the number of rates"
     sweep = tmp_path / "run" / "sweep"
@@ -88,7 +90,7 @@ def test_a_sweep_keeps_all_runs_and_takes_the_best_on_validation(dogs, tmp_path,
     assert keras_dogs.load_classifier(tmp_path / "run" / "model.keras") and not files_below(tmp_path)[0].startswith(".")
     is_at_edge = record.config["learning_rate"] != 0.001
     assert ("lies at the edge of those that were tried" in capsys.readouterr().err) is is_at_edge
-    monkeypatch.setattr(fine_tuning, "_rates_to_try", lambda config: [1e-3])
+    monkeypatch.setattr(sweep, "_rates_to_try", lambda config: [1e-3])
     again = config_for(dogs, tmp_path / "run", learning_rate="sweep", epochs=1, overwrite=True)
     assert fine_tune(again).record.config["epochs"] == 1
     with pytest.raises(UserError, match="sweep: chooses on the validation split"):
@@ -98,7 +100,7 @@ def test_a_sweep_keeps_all_runs_and_takes_the_best_on_validation(dogs, tmp_path,
 
 def test_a_rate_that_diverges_ranks_last(dogs, tmp_path, monkeypatch):
     """It is named, not tried again by --resume, and the best of the others is taken."""
-    monkeypatch.setattr(fine_tuning, "_rates_to_try", lambda config: [1e30, 1e-3])
+    monkeypatch.setattr(sweep, "_rates_to_try", lambda config: [1e30, 1e-3])
     told = dict(learning_rate="sweep", epochs=1, preset="vit_nano")
     run = fine_tune(config_for(dogs, tmp_path / "run", **told))
     assert run.record.config["learning_rate"] == 1e-3 and run.record.test.num_pictures == 9
@@ -109,11 +111,11 @@ def test_a_rate_that_diverges_ranks_last(dogs, tmp_path, monkeypatch):
     config = {**config_for(dogs, tmp_path / "run", **told).to_plain(), "fingerprint": None, "backend": BACKEND}
     (tmp_path / "run" / "config.json").write_text(json.dumps(config))
     tried = []
-    monkeypatch.setattr(fine_tuning, "_train", lambda config, *rest: tried.append(config.learning_rate))
+    monkeypatch.setattr(fine_tuning, "_fit", lambda job, *rest: tried.append(job.config.learning_rate))
     again = fine_tune(config_for(dogs, tmp_path / "run", resume=True, **told)).record
     assert (again.test, again.sweep) == (run.record.test, run.record.sweep) and not tried
     monkeypatch.undo()
-    monkeypatch.setattr(fine_tuning, "_rates_to_try", lambda config: [1e30, 1e35])
+    monkeypatch.setattr(sweep, "_rates_to_try", lambda config: [1e30, 1e35])
     with pytest.raises(UserError, match="every rate diverged"):
         fine_tune(config_for(dogs, tmp_path / "none", **told))
     assert not (tmp_path / "none").exists()

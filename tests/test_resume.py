@@ -21,6 +21,7 @@ from keras_dogs.errors import UserError
 from keras_dogs.runs import artifacts
 from keras_dogs.system import ownership
 from keras_dogs.training import checkpoints
+from keras_dogs.training import job as jobs
 from keras_dogs.training import loop
 from keras_dogs.training.config import TrainConfig
 from keras_dogs.training.fine_tuning import fine_tune
@@ -133,7 +134,6 @@ def test_a_linear_probe_goes_on_too(monkeypatch, tmp_path, dogs):
 
 def test_an_overwriting_run_that_came_to_nothing_loses_nothing(monkeypatch, tmp_path, dogs, unbroken):
     """What a kill before the first checkpoint leaves: the old run put aside, a folder with a config in its place."""
-    from keras_dogs.training import fine_tuning
 
     shutil.copytree(unbroken, tmp_path / ".run.retired")
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
@@ -143,7 +143,7 @@ def test_an_overwriting_run_that_came_to_nothing_loses_nothing(monkeypatch, tmp_
     def fail(*args):
         raise UserError("a mistake")
 
-    monkeypatch.setattr(fine_tuning, "_decode", fail)
+    monkeypatch.setattr(jobs, "decode_pictures", fail)
     with pytest.raises(UserError, match="a mistake"):
         fine_tune(config_for(dogs, tmp_path / "run", overwrite=True))
     same(tmp_path / "run", unbroken)

@@ -17,7 +17,7 @@ from keras_dogs.evaluation.scoring import score_logits
 from keras_dogs.models import builders
 from keras_dogs.runs.records import RunRecord
 from keras_dogs.training import callbacks
-from keras_dogs.training import fine_tuning
+from keras_dogs.training import job as jobs
 from keras_dogs.training import loop
 from keras_dogs.training.config import TrainConfig
 from keras_dogs.training.fine_tuning import fine_tune
@@ -126,9 +126,7 @@ def test_a_linear_probe_leaves_the_backbone_alone_and_learns(dogs, tmp_path):
     run = fine_tune(config_for(dogs, tmp_path / "run", linear_probe=True, epochs=30, learning_rate=1e-2))
     trained = keras_dogs.load_classifier(run.folder / "model.keras")
     start = keras_dogs.build_resnet("resnet_nano", num_classes=3)
-    for before, after in zip(
-        fine_tuning.builders.backbone_of(start).weights, fine_tuning.builders.backbone_of(trained).weights
-    ):
+    for before, after in zip(builders.backbone_of(start).weights, builders.backbone_of(trained).weights):
         assert np.array_equal(before, after)
     assert run.record.test.top1_accuracy > 0.7
     assert losses(run.folder)[-1] < 0.7 * losses(run.folder)[0]
@@ -147,9 +145,7 @@ def test_a_linear_probe_with_augmentation_freezes_too(dogs, tmp_path):
     run = fine_tune(config_for(dogs, tmp_path / "run", preset="vit_nano", linear_probe=True, augmentation="light"))
     trained = keras_dogs.load_classifier(run.folder / "model.keras")
     start = keras_dogs.build_vit("vit_nano", num_classes=3)
-    for before, after in zip(
-        fine_tuning.builders.backbone_of(start).weights, fine_tuning.builders.backbone_of(trained).weights
-    ):
+    for before, after in zip(builders.backbone_of(start).weights, builders.backbone_of(trained).weights):
         assert np.array_equal(before, after)
     assert np.abs(trained.get_layer("head").get_weights()[0]).max() > 0
 
@@ -179,14 +175,14 @@ def test_a_loss_that_is_not_finite_stops_the_run(dogs, tmp_path):
 
 
 def test_a_layer_that_turns_compilation_off_is_refused(dogs, tmp_path, monkeypatch):
-    build = fine_tuning.builders.build_classifier
+    build = builders.build_classifier
 
     def with_rotation(*args, **kwargs):
         classifier = build(*args, **kwargs)
         classifier.get_layer("crop").supports_jit = False
         return classifier
 
-    monkeypatch.setattr(fine_tuning.builders, "build_classifier", with_rotation)
+    monkeypatch.setattr(jobs.builders, "build_classifier", with_rotation)
     with pytest.raises(UserError, match="crop turn compilation off"):
         fine_tune(config_for(dogs, tmp_path / "run"))
     assert files_below(tmp_path) == []
@@ -204,7 +200,7 @@ def test_a_layer_that_turns_compilation_off_is_refused(dogs, tmp_path, monkeypat
     ],
 )
 def test_a_run_is_named_after_its_preset(preset, name):
-    assert fine_tuning._default_name(TrainConfig(preset=preset)) == f"drawn_dogs-{name}-{BACKEND}"
+    assert jobs.default_name(TrainConfig(preset=preset)) == f"drawn_dogs-{name}-{BACKEND}"
 
 
 def test_config_is_plain_data(dogs, tmp_path):

@@ -9,6 +9,8 @@ from keras_dogs.evaluation.figures import BLUE
 from keras_dogs.evaluation.figures import ORANGE
 from keras_dogs.runs.records import PROSE
 
+FOLDER = "figures"  # of the report
+
 # Okabe and Ito's, told apart by everybody, on white and on near-black.
 COLOURS = (ORANGE, BLUE, "#009e73", "#cc79a7", "#d55e00", "#56b4e9")
 MARKERS = {"jax": "o", "tensorflow": "s", "torch": "^"}

@@ -9,10 +9,8 @@ Nothing that comes over a connection is executed: messages are bytes, JSON and a
 """
 
 import contextlib
-import io
 import json
 import os
-import queue
 import socket
 import struct
 import sys
@@ -22,12 +20,15 @@ from typing import NamedTuple
 
 import numpy as np
 
+from keras_dogs.backends.devices import links
 from keras_dogs.errors import UserError
 
-_HELLO, _ALIVE, _DATA, _ERROR, _BYE = b"HADEB"
-_FRAME = struct.Struct("!BQ")
 _SECONDS_BETWEEN_SIGNS = 1.0
+
+
 _SECONDS_FOR_HELLO, _BYTES_OF_HELLO = 10.0, 2**20
+
+
 # What the main thread has to notice, in its own way, that another process is gone, before it is ended where it stands.
 _SECONDS_TO_NOTICE = 15.0
 
@@ -103,12 +104,12 @@ class Group:
         """What the first process gives: what JSON can hold, and arrays by name. The others' own are not looked at."""
         if self.num_processes == 1:
             return value, arrays or {}
-        first = self.exchange(pack(value, arrays or {}) if self.is_first else b"")[0]
-        return unpack(first)
+        first = self.exchange(links.pack(value, arrays or {}) if self.is_first else b"")[0]
+        return links.unpack(first)
 
     def gather(self, array: np.ndarray) -> list[np.ndarray]:
         """The arrays of all processes, in their order."""
-        return [unpack(each)[1]["array"] for each in self.exchange(pack(None, {"array": array}))]
+        return [links.unpack(each)[1]["array"] for each in self.exchange(links.pack(None, {"array": array}))]
 
     def close(self, error: str = "") -> None:
         """Leaves; with an error, the others end, too."""
@@ -135,7 +136,7 @@ class Processes(Group):
         self.error = ""
         self._closing = False
         self._failed = threading.Event()
-        self._links: dict[int, _Link] = {}
+        self._links: dict[int, links.Link] = {}
         try:
             (self._welcome if self.is_first else self._knock)(told)
         except BaseException:
@@ -151,10 +152,10 @@ class Processes(Group):
         """
         if not self.is_first:
             self._send(0, data)
-            return _split(self._receive(0))
+            return links.split_parts(self._receive(0))
         others = range(1, self.num_processes)
         everything = [data, *(self._receive(process) for process in others)]
-        together = _join(everything)
+        together = links.join_parts(everything)
         for process in others:
             self._send(process, together)
         return everything
@@ -166,7 +167,7 @@ class Processes(Group):
         self._closing = True
         for link in self._links.values():
             with contextlib.suppress(OSError):
-                link.send(_ERROR if error else _BYE, self._from_here(error) if error else b"")
+                link.send(links.ERROR if error else links.BYE, self._from_here(error) if error else b"")
         self._hang_up()
 
     def why(self, seconds: float = 0.0) -> str:
@@ -199,22 +200,22 @@ class Processes(Group):
                     ) from None
                 self._greet(connection, told)
         for link in self._links.values():
-            link.send(_HELLO, b"")
+            link.send(links.HELLO, b"")
             link.start()
 
     def _greet(self, connection: socket.socket, told: dict) -> None:
-        link = _Link(connection, self.timeout)
+        link = links.Link(connection, self.timeout)
         try:
             connection.settimeout(_SECONDS_FOR_HELLO)
             kind, content = link.read(_BYTES_OF_HELLO)
-            said = json.loads(content) if kind == _HELLO else None
+            said = json.loads(content) if kind == links.HELLO else None
             process, theirs = int(said["process"]), dict(said["told"])
         except (OSError, EOFError, ValueError, KeyError, TypeError):
             connection.close()  # something else that tries ports
             return
         connection.settimeout(None)
         if process in self._links or not 0 < process < self.num_processes:
-            link.send(_ERROR, f"process {process}: there is one already, or there are fewer".encode())
+            link.send(links.ERROR, f"process {process}: there is one already, or there are fewer".encode())
             link.close()
             raise self._refuse(f"two processes call themselves {process}, or there are fewer: each has its own number")
         self._links[process] = link
@@ -228,7 +229,7 @@ class Processes(Group):
     def _refuse(self, why: str) -> UserError:
         for link in self._links.values():
             with contextlib.suppress(OSError):
-                link.send(_ERROR, why.encode())
+                link.send(links.ERROR, why.encode())
         return UserError(why)
 
     def _knock(self, told: dict) -> None:
@@ -246,13 +247,13 @@ class Processes(Group):
                     ) from error
                 time.sleep(0.1)
         connection.settimeout(self.timeout)
-        link = self._links[0] = _Link(connection, self.timeout)
+        link = self._links[0] = links.Link(connection, self.timeout)
         try:
-            link.send(_HELLO, json.dumps({"process": self.process, "told": told}).encode())
+            link.send(links.HELLO, json.dumps({"process": self.process, "told": told}).encode())
             kind, content = link.read()
         except (OSError, EOFError) as error:
             raise UserError(f"process 0 at {where} ended while the others came") from error
-        if kind == _ERROR:
+        if kind == links.ERROR:
             raise UserError(content.decode())
         connection.settimeout(None)
         link.start()
@@ -283,7 +284,7 @@ class Processes(Group):
             link.received.put(None)
         for link in self._links.values() if self.is_first else ():  # the others know of each other through this one
             with contextlib.suppress(OSError):
-                link.send(_ERROR, why.encode())
+                link.send(links.ERROR, why.encode())
 
     def _from_here(self, error: str) -> bytes:
         return (error if error == self.error else f"process {self.process}: {error}").encode()
@@ -297,111 +298,8 @@ class Processes(Group):
 
     def _send(self, process: int, data: bytes) -> None:
         with contextlib.suppress(OSError):  # `_receive` says why
-            self._links[process].send(_DATA, data)
+            self._links[process].send(links.DATA, data)
 
     def _hang_up(self) -> None:
         for link in self._links.values():
             link.close()
-
-
-class _Link:
-    """A connection, and a thread that reads it.
-
-    Attributes:
-        received: queue of the data that came; `None` when nothing more comes.
-        heard: float. When the other side last gave a sign, `time.monotonic()`.
-        error: str or `None`. Why it ended: what the other side said, or nothing.
-    """
-
-    def __init__(self, connection: socket.socket, timeout: float):
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if hasattr(socket, "TCP_USER_TIMEOUT"):  # what is sent to a host that is gone fails then, and does not wait
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * timeout))
-        self.connection, self.received = connection, queue.Queue()
-        self.heard, self.error = time.monotonic(), None
-        self._sending = threading.Lock()
-
-    def start(self) -> None:
-        self.heard = time.monotonic()
-        threading.Thread(target=self._listen, daemon=True).start()
-
-    def send(self, kind: int, content: bytes) -> None:
-        with self._sending:
-            self.connection.sendall(_FRAME.pack(kind, len(content)))
-            self.connection.sendall(content)
-
-    def send_sign(self) -> None:
-        """Says that this process lives, unless something else is on its way, which says so, too."""
-        if self._sending.acquire(blocking=False):
-            try:
-                self.connection.sendall(_FRAME.pack(_ALIVE, 0))
-            finally:
-                self._sending.release()
-
-    def read(self, most: int | None = None) -> tuple[int, bytes]:
-        kind, length = _FRAME.unpack(self._read_exactly(_FRAME.size))
-        if most is not None and length > most:
-            raise ValueError(f"{length} bytes")
-        return kind, self._read_exactly(length)
-
-    def close(self) -> None:
-        with contextlib.suppress(OSError):
-            self.connection.shutdown(socket.SHUT_RDWR)
-        self.connection.close()
-
-    def _read_exactly(self, length: int) -> bytes:
-        content = bytearray(length)
-        view = memoryview(content)
-        while view:
-            count = self.connection.recv_into(view)
-            if not count:
-                raise EOFError
-            self.heard = time.monotonic()
-            view = view[count:]
-        return bytes(content)
-
-    def _listen(self) -> None:
-        try:
-            while True:
-                kind, content = self.read()
-                if kind == _DATA:
-                    self.received.put(content)
-                elif kind == _ERROR:
-                    self.error = content.decode()
-                    break
-                elif kind == _BYE:
-                    return
-        except (OSError, EOFError):
-            self.error = self.error or ""
-        self.received.put(None)
-
-
-def pack(value, arrays: dict) -> bytes:
-    """What JSON can hold and arrays, as bytes."""
-    content = io.BytesIO()
-    np.savez(content, **{f"array/{name}": array for name, array in arrays.items()}, json=_bytes_of(value))
-    return content.getvalue()
-
-
-def unpack(content: bytes):
-    """What `pack` was given: the value and the arrays."""
-    with np.load(io.BytesIO(content), allow_pickle=False) as found:
-        arrays = {name.removeprefix("array/"): found[name] for name in found.files if name != "json"}
-        return json.loads(found["json"].tobytes()), arrays
-
-
-def _bytes_of(value) -> np.ndarray:
-    return np.frombuffer(json.dumps(value).encode(), np.uint8)
-
-
-def _join(parts: list[bytes]) -> bytes:
-    return b"".join(struct.pack("!Q", len(part)) + part for part in parts)
-
-
-def _split(content: bytes) -> list[bytes]:
-    parts, place = [], 0
-    while place < len(content):
-        (length,) = struct.unpack_from("!Q", content, place)
-        parts.append(content[place + 8 : place + 8 + length])
-        place += 8 + length
-    return parts

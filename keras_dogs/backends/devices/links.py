@@ -1,0 +1,126 @@
+"""A connection between two processes, and what goes over it as bytes."""
+
+import contextlib
+import io
+import json
+import queue
+import socket
+import struct
+import threading
+import time
+
+import numpy as np
+
+HELLO, ALIVE, DATA, ERROR, BYE = b"HADEB"
+
+
+_FRAME = struct.Struct("!BQ")
+
+
+class Link:
+    """A connection, and a thread that reads it.
+
+    Attributes:
+        received: queue of the data that came; `None` when nothing more comes.
+        heard: float. When the other side last gave a sign, `time.monotonic()`.
+        error: str or `None`. Why it ended: what the other side said, or nothing.
+    """
+
+    def __init__(self, connection: socket.socket, timeout: float):
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # what is sent to a host that is gone fails then, and does not wait
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * timeout))
+        self.connection, self.received = connection, queue.Queue()
+        self.heard, self.error = time.monotonic(), None
+        self._sending = threading.Lock()
+
+    def start(self) -> None:
+        """Begins to listen."""
+        self.heard = time.monotonic()
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def send(self, kind: int, content: bytes) -> None:
+        """Sends a frame of one kind."""
+        with self._sending:
+            self.connection.sendall(_FRAME.pack(kind, len(content)))
+            self.connection.sendall(content)
+
+    def send_sign(self) -> None:
+        """Says that this process lives, unless something else is on its way, which says so, too."""
+        if self._sending.acquire(blocking=False):
+            try:
+                self.connection.sendall(_FRAME.pack(ALIVE, 0))
+            finally:
+                self._sending.release()
+
+    def read(self, most: int | None = None) -> tuple[int, bytes]:
+        """Reads a frame: its kind and its content, which may be refused where it is too long."""
+        kind, length = _FRAME.unpack(self._read_exactly(_FRAME.size))
+        if most is not None and length > most:
+            raise ValueError(f"{length} bytes")
+        return kind, self._read_exactly(length)
+
+    def close(self) -> None:
+        """Closes the connection, whoever waits on it."""
+        with contextlib.suppress(OSError):
+            self.connection.shutdown(socket.SHUT_RDWR)
+        self.connection.close()
+
+    def _read_exactly(self, length: int) -> bytes:
+        content = bytearray(length)
+        view = memoryview(content)
+        while view:
+            count = self.connection.recv_into(view)
+            if not count:
+                raise EOFError
+            self.heard = time.monotonic()
+            view = view[count:]
+        return bytes(content)
+
+    def _listen(self) -> None:
+        try:
+            while True:
+                kind, content = self.read()
+                if kind == DATA:
+                    self.received.put(content)
+                elif kind == ERROR:
+                    self.error = content.decode()
+                    break
+                elif kind == BYE:
+                    return
+        except (OSError, EOFError):
+            self.error = self.error or ""
+        self.received.put(None)
+
+
+def pack(value, arrays: dict) -> bytes:
+    """What JSON can hold and arrays, as bytes."""
+    content = io.BytesIO()
+    np.savez(content, **{f"array/{name}": array for name, array in arrays.items()}, json=_bytes_of(value))
+    return content.getvalue()
+
+
+def unpack(content: bytes):
+    """What `pack` was given: the value and the arrays."""
+    with np.load(io.BytesIO(content), allow_pickle=False) as found:
+        arrays = {name.removeprefix("array/"): found[name] for name in found.files if name != "json"}
+        return json.loads(found["json"].tobytes()), arrays
+
+
+def _bytes_of(value) -> np.ndarray:
+    return np.frombuffer(json.dumps(value).encode(), np.uint8)
+
+
+def join_parts(parts: list[bytes]) -> bytes:
+    """Puts parts into one content, each after its length."""
+    return b"".join(struct.pack("!Q", len(part)) + part for part in parts)
+
+
+def split_parts(content: bytes) -> list[bytes]:
+    """Takes a content of `join_parts` apart."""
+    parts, place = [], 0
+    while place < len(content):
+        (length,) = struct.unpack_from("!Q", content, place)
+        parts.append(content[place + 8 : place + 8 + length])
+        place += 8 + length
+    return parts

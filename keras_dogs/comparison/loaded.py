@@ -1,0 +1,158 @@
+"""Run folders -> finished runs, and which of them can be compared with each other."""
+
+import csv
+import hashlib
+import itertools
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from keras_dogs.comparison import plan
+from keras_dogs.errors import UserError
+from keras_dogs.evaluation import scoring
+from keras_dogs.evaluation.predictions import Predictions
+from keras_dogs.runs import artifacts
+from keras_dogs.runs.records import RunRecord
+
+
+class Loaded(NamedTuple):
+    """A finished run.
+
+    Attributes:
+        model: str. The preset's short name.
+        record: `RunRecord`.
+        predictions: `Predictions` of the test split, by name.
+        losses: float array `(num_steps,)`.
+        curve: list of float. Validation top-1 accuracy after each epoch.
+        folder: Path.
+        command: str. What makes it again.
+    """
+
+    model: str
+    record: RunRecord
+    predictions: Predictions
+    losses: np.ndarray
+    curve: list[float]
+    folder: Path
+    command: str
+
+    @property
+    def name(self) -> str:
+        """For people, as a planned run's."""
+        return f"{self.model} {self.record.backend} seed {self.record.seed}"
+
+    @property
+    def correct(self) -> np.ndarray:
+        """Which test pictures it names rightly, in the order of their names: bool `(num_pictures,)`."""
+        return scoring.is_correct(self.predictions.logits, self.predictions.labels)
+
+
+def load(folder: Path, command: str) -> Loaded:
+    """Reads a finished run.
+
+    Raises:
+        UserError: it is none.
+    """
+    record = RunRecord.load(folder / artifacts.RECORD)
+    found = Predictions.load(folder)
+    order = np.argsort(found.names)
+    in_order = {name: getattr(found, name)[order] for name in ("names", "labels", "logits")}
+    sorted_ = found._replace(**in_order, validation=None)
+    try:
+        with (folder / artifacts.STEPS).open() as file:
+            losses = np.array([float(row["loss"]) for row in csv.DictReader(file)])
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{folder / artifacts.STEPS}: cannot be read ({error})") from error
+    return Loaded(plan.short_name(record.preset), record, sorted_, losses, _validation_curve(folder), folder, command)
+
+
+def told_apart(runs: list[Loaded]) -> list[Loaded]:
+    """Models by their short names, unless presets share one; with the recipe, where a preset has more than one."""
+    identities = {run.folder: (run.record.preset, _recipe(run)) for run in runs}
+    presets_of = {
+        name: {run.record.preset for run in runs if run.model == name} for name in {run.model for run in runs}
+    }
+    recipes_of = {
+        preset: {other for one, other in identities.values() if one == preset} for preset, _ in identities.values()
+    }
+    named = []
+    for run in runs:
+        preset, recipe = identities[run.folder]
+        name = run.model if len(presets_of[run.model]) == 1 else preset
+        named.append(run._replace(model=name if len(recipes_of[preset]) == 1 else f"{name}, {recipe}"))
+    return named
+
+
+def _recipe(run: Loaded) -> str:
+    """What tells two ways of training one preset apart; epochs may follow from a budget."""
+    config = run.record.config
+    return ", ".join([config["recipe"], f"{config['augmentation']} augmentation", f"batch {config['batch_size']}"])
+
+
+def without_doubles(runs: list[Loaded]) -> tuple[list[Loaded], list[Loaded]]:
+    """The first of each model, backend and seed, and the others."""
+    first = {}
+    for run in runs:
+        first.setdefault(run.name, run)
+    return list(first.values()), [run for run in runs if first[run.name] is not run]
+
+
+def on_one_test_set(runs: list[Loaded]) -> tuple[list[Loaded], list[Loaded]]:
+    """Those that were scored on the pictures that most were scored on, and the others."""
+    return _as_most(runs, [_digest(run) for run in runs])
+
+
+def on_one_pool(runs: list[Loaded]) -> tuple[list[Loaded], list[Loaded]]:
+    """Those that were trained and validated on the pictures that most were, whichever did what, and the others."""
+    datasets = [run.record.dataset for run in runs]
+    pools = [dataset.pool for dataset in datasets]
+    if not all(pools):  # earlier versions kept the number alone
+        pools = [dataset.num_train + dataset.num_validation for dataset in datasets]
+    return _as_most(runs, pools)
+
+
+def without_leaks(runs: list[Loaded]) -> tuple[list[Loaded], list[Loaded]]:
+    """Those that have seen none of the test pictures, as far as they say what they were trained on, and the others."""
+    return _parted(runs, [not run.predictions.were_trained_on(run.predictions.names).any() for run in runs])
+
+
+def _as_most(runs: list[Loaded], values: list) -> tuple[list[Loaded], list[Loaded]]:
+    """Those whose value is the most frequent, and the others."""
+    usual = max(values, key=values.count, default=None)
+    return _parted(runs, [value == usual for value in values])
+
+
+def _parted(runs: list[Loaded], are_kept: list[bool]) -> tuple[list[Loaded], list[Loaded]]:
+    return list(itertools.compress(runs, are_kept)), [run for run, is_kept in zip(runs, are_kept) if not is_kept]
+
+
+def _digest(run: Loaded) -> str:
+    classes = [run.predictions.class_names[label] for label in run.predictions.labels]
+    return hashlib.sha256(
+        "\n".join([*run.predictions.names, *classes, *run.predictions.class_names]).encode()
+    ).hexdigest()
+
+
+def _validation_curve(folder: Path) -> list[float]:
+    """Top-1 accuracy after each epoch; empty without a validation split."""
+    try:
+        with (folder / artifacts.HISTORY).open() as file:
+            rows = list(csv.DictReader(file))
+        return [float(row["validation_top1_accuracy"]) for row in rows]
+    except (OSError, KeyError, ValueError):
+        return []
+
+
+def grouped_by(runs: list[Loaded], *names: str) -> dict[tuple, list[Loaded]]:
+    """Groups runs by attributes of theirs or of their records."""
+    groups: dict[tuple, list[Loaded]] = {}
+    for run in runs:
+        key = tuple(run.model if name == "model" else getattr(run.record, name) for name in names)
+        groups.setdefault(key, []).append(run)
+    return groups
+
+
+def of_model(runs: list[Loaded], model: str) -> list[Loaded]:
+    """Returns the runs of one model."""
+    return [run for run in runs if run.model == model]

@@ -1,0 +1,316 @@
+"""The sections of the report of a comparison, each from the dict that `results.json` holds."""
+
+from keras_dogs.comparison import figures
+from keras_dogs.comparison import results
+from keras_dogs.data.datasets import display_name
+from keras_dogs.runs.records import PROSE
+from keras_dogs.system.pages import table
+
+
+def _figure(name: str, alt: str, drawn: list[str]) -> str:
+    return f"\n![{alt}]({figures.FOLDER}/{name}.svg)\n" if name in drawn else ""
+
+
+def introduction(found: dict, finished: list[dict]) -> str:
+    """Says what was compared, and the verdicts."""
+    models = ", ".join(row["model"] for row in found["models"]) or "nothing"
+    backends = ", ".join(dict.fromkeys(PROSE[run["backend"]] for run in finished)) or "no backend"
+    dataset = finished[0]["dataset"]["name"] if finished else "no dataset"
+    text = f"# {models} on {dataset}: {backends}\n\n"
+    text += f"{len(finished)} of {len(found['runs'])} runs are finished. Made on {found['date']} with\n\n"
+    text += f"```\n{found['made_with']}\n```\n\n## In short\n\n"
+    sentences = found["verdicts"] or ["There are no two models or backends to compare."]
+    text += "\n".join(f"- {sentence}" for sentence in sentences) + "\n"
+    text += {
+        "epochs": "",
+        "time": "\n**Budget:** equal time; each model trained for as many epochs as take as long as the first's.\n",
+        "flops": "\n**Budget:** equal operations; each model trained for as many epochs as take those of the first.\n",
+    }[found["budget"]]
+    if found["fairness"]:
+        text += f"\n**Is the pair a fair one?** {found['fairness']}\n"
+    text += "".join(f"\n**Note:** {note}.\n" for note in found["notes"])
+    return text
+
+
+def failures(found: dict) -> str:
+    """Lists the runs that are missing, and why."""
+    rows = [[run["name"], run["error"]] for run in found["runs"] if "error" in run]
+    return "\n## Runs that are missing\n\n" + table(["run", "why"], rows) if rows else ""
+
+
+def accuracy(found: dict, drawn: list[str]) -> str:
+    """Shows who names more pictures rightly, and how sure that is."""
+    rows = [
+        [
+            row["model"],
+            PROSE[row["backend"]],
+            len(row["seeds"]),
+            _percent(row["top1"]["mean"]),
+            f"{_percent(row['top1_interval'][0])} to {_percent(row['top1_interval'][1])}",
+            f"{_percent(row['top1']['min'])} to {_percent(row['top1']['max'])}",
+            _percent(row["top5"]["mean"]),
+            f"{row['loss']['mean']:.3f}",
+        ]
+        for row in found["groups"]
+    ]
+    header = ["model", "backend", "seeds", "top-1", "95 % interval", "least and most of seeds", "top-5", "loss, nats"]
+    text = "\n## Accuracy on the test split\n" + _figure("accuracy", "Accuracy by model and backend", drawn)
+    text += "\n" + table(header, rows)
+    text += (
+        "\nMeans over seeds. The interval is over pictures (Clopper and Pearson's; over several seeds Korn and "
+        "Graubard's): how much is due to which pictures were tested. How far the seeds lie apart is how much is due "
+        "to luck in training.\n"
+    )
+    if found["between_models"]:
+        text += "\n### One model against the other\n\n" + _pair_table(found)
+        text += "\nOn one backend with one seed: McNemar's exact test on the pictures that only one of the two names "
+        text += "rightly, and Bonett and Price's 95 % interval of the difference. A difference of two runs counts as "
+        text += "significant where both say so. *Right alone*: pictures that only the first, and that only the second "
+        text += "names rightly.\n"
+    return text
+
+
+def _pair_table(found: dict) -> str:
+    rows = [
+        [
+            f"{row['first']} − {row['second']}",
+            PROSE[row["backend"]],
+            row["seed"],
+            _points(row["difference"]),
+            f"{_points(row['interval'][0])} to {_points(row['interval'][1])}",
+            f"{row['only_first']} / {row['only_second']}",
+            f"{row['p_value']:.2g}",
+            "yes" if row["significant"] else "no",
+        ]
+        for row in found["pairs"]
+    ]
+    header = [
+        "difference of",
+        "backend",
+        "seed",
+        "points",
+        "95 % interval",
+        "right alone",
+        "p (McNemar)",
+        "significant",
+    ]
+    return table(header, rows)
+
+
+def same_on_backends(found: dict, drawn: list[str]) -> str:
+    """Shows whether the backends train alike."""
+    if not found["between_backends"]:
+        return _figure("curves", "Training loss of every run", drawn)
+    rows = [
+        [
+            row["model"],
+            " and ".join(PROSE[name] for name in row["backends"]),
+            f"{row['largest_loss_difference_in_10_steps']:.2g}",
+            f"{row['largest_loss_difference']:.2g}",
+            _percent(row["same_answers"]),
+            _points(row["difference"]),
+            f"{row['adjusted_p_value']:.2g}",
+            "yes" if row["significant"] else "no",
+        ]
+        for row in found["between_backends"]
+    ]
+    header = [
+        "model",
+        "backends",
+        "largest gap of loss, 10 steps",
+        "all steps",
+        "same breed named",
+        "points of top-1",
+        "p",
+        "significant",
+    ]
+    return (
+        "\n## The same training on each backend\n"
+        + _figure("curves", "Training loss of every run, backends laid over each other", drawn)
+        + "\n"
+        + table(header, rows)
+        + "\nBatches, crops and starting weights are the same on each backend; kernels round differently, and training "
+        "makes rounding grow. *Gap of loss*: the difference of the training losses of one step, nats. *p* is "
+        "of accuracy: of one seed McNemar's exact test, of several a t-test over pictures and seeds, adjusted by Holm "
+        "for all rows.\n"
+    )
+
+
+def cost(found: dict, drawn: list[str]) -> str:
+    """Shows what each model and backend costs."""
+    rows = [
+        [
+            row["model"],
+            PROSE[row["backend"]],
+            f"{row['train_images_per_second']['mean']:,.1f}" if row["train_images_per_second"] else "–",
+            f"{row['predict_images_per_second']['mean']:,.1f}",
+            f"{row['step_time_ms']['mean']:.0f}" if row["step_time_ms"] else "–",
+            f"{row['first_step_s']['mean']:.1f}",
+            f"{row['train_s']['mean']:.0f}",
+            f"{row['total_s']['mean']:.0f}",
+            f"{row['peak_memory_gib']['mean']:.1f}",
+        ]
+        for row in found["groups"]
+    ]
+    header = [
+        "model",
+        "backend",
+        "train images/s",
+        "predict images/s",
+        "step, ms",
+        "first step, s",
+        "train, s",
+        "all, s",
+    ]
+    text = "\n## Cost\n" + _figure("cost", "Accuracy against cost", drawn) + _figure("speed", "Speed and memory", drawn)
+    text += "\n" + table([*header, "memory, GiB"], rows)
+    sizes = [
+        [row["model"], f"{row['num_parameters'] / 1e6:.1f}", f"{row['gflops']:.2f}" if row["gflops"] else "–"]
+        for row in found["models"]
+    ]
+    text += "\n" + table(["model", "million parameters", "GFLOP a picture, forward"], sizes)
+    text += (
+        "\nMeans over seeds. Images/s are of all steps but those that compile, the step is the median one. The first "
+        "step includes compilation; `all` is from the command to the end, imports and the test included. "
+    )
+    if any(row["backend"] == "torch" for row in found["groups"]):
+        text += (
+            "PyTorch goes layer by layer for the first five seconds of its steps, and of its predictions: a longer run "
+            "is faster. "
+        )
+    return text + "Energy was not measured.\n"
+
+
+def time_to_accuracy(found: dict, drawn: list[str]) -> str:
+    """Shows when each model reached which accuracy."""
+    thresholds = [
+        threshold
+        for threshold in (found["groups"][0]["seconds_to"] if found["groups"] else {})
+        if any(row["seconds_to"][threshold] for row in found["groups"])
+    ]
+    if not thresholds:
+        return ""
+    rows = [
+        [row["model"], PROSE[row["backend"]]]
+        + [f"{row['seconds_to'][each]['mean']:.0f}" if row["seconds_to"][each] else "–" for each in thresholds]
+        for row in found["groups"]
+    ]
+    header = ["model", "backend", *(f"{float(threshold):.0%}" for threshold in thresholds)]
+    return (
+        "\n## Time to accuracy\n"
+        + _figure("time_to_accuracy", "Validation accuracy against time", drawn)
+        + "\nSeconds from the command, start-up included, until an epoch ended with this top-1 accuracy on validation; "
+        "means over seeds, a dash where one of them did not reach it.\n\n" + table(header, rows)
+    )
+
+
+def breeds(found: dict, drawn: list[str]) -> str:
+    """Shows the breeds on which the models differ most."""
+    rows = found["classes"]
+    if not rows:
+        return ""
+    first, second = (row["model"] for row in found["models"][:2])
+    ends = rows[:5] + [row for row in rows[-5:] if row not in rows[:5]]
+    cells = [
+        [
+            display_name(row["class"]),
+            row["pictures"],
+            _percent(row["first"]),
+            _percent(row["second"]),
+            _points(row["difference"]),
+        ]
+        for row in ends
+    ]
+    won, lost = (sum(sign * row["difference"] > 0 for row in rows) for sign in (1, -1))
+    return (
+        f"\n## Breed by breed\n\n{first} is ahead on {won} breeds, {second} on {lost}, of {len(rows)}. With so few "
+        "pictures a breed, single breeds are mostly luck.\n"
+        + _figure("classes", "Difference by breed", drawn)
+        + "\n"
+        + table(["breed", "pictures", first, second, "points"], cells)
+        + _figure("confusion", "Confusion matrices", drawn)
+    )
+
+
+def example_pictures(found: dict, shown: dict[str, str]) -> str:
+    """Shows pictures on which the models disagree."""
+    if not found["pictures"]:
+        return ""
+    rows = [
+        [
+            f"![{display_name(row['class'])}]({shown[row['picture']]})"
+            if row["picture"] in shown
+            else f"`{row['picture']}`",
+            display_name(row["class"]),
+            row["only_right"],
+            display_name(row["taken_for"]),
+        ]
+        for row in found["pictures"]
+    ]
+    header = ["picture", "is a", "only right", "the other says"]
+    return "\n## Pictures that only one gets right\n\n" + table(header, rows)
+
+
+def calibration(found: dict, drawn: list[str]) -> str:
+    """Shows whether probabilities mean what they say."""
+    rows = [
+        [row["model"], row["num_runs"], _percent(row["calibration_error"]["mean"])]
+        + [f"{_percent(row['calibration_error']['min'])} to {_percent(row['calibration_error']['max'])}"]
+        for row in found["models"]
+    ]
+    return (
+        "\n## Calibration\n"
+        + _figure("calibration", "Accuracy against confidence", drawn)
+        + "\n"
+        + table(["model", "runs", "expected calibration error", "least and most"], rows)
+        + "\n15 bins of confidence (arXiv 1706.04599); no temperature was fitted.\n"
+    )
+
+
+def seen(found: dict) -> str:
+    """Lists what the weights were trained on before."""
+    rows = [[row["model"], f"`{row['preset']}`", row["pretraining"]] for row in found["models"]]
+    return "\n## What the weights had seen before\n\n" + table(["model", "preset", "pretrained on"], rows)
+
+
+def protocol(finished: list[dict]) -> str:
+    """Says how the runs were made and scored."""
+    if not finished:
+        return ""
+    data = finished[0]["dataset"]
+    versions = {name: version for run in finished for name, version in run["versions"].items()}
+    recipes = dict.fromkeys(f"{run['model']}: {run['recipe']}" for run in finished)
+    return (
+        f"\n## Protocol\n\n- **Data**: {data['name']}, {data['num_classes']} classes: {data['num_train']:,} train, "
+        f"{data['num_validation']:,} validation and {data['num_test']:,} test pictures. "
+        + ("The epoch was chosen on validation" if data["num_validation"] else "The last epoch was kept")
+        + "; the test split was scored once, every picture of it.\n"
+        + "".join(f"- **Recipe** of {recipe}\n" for recipe in recipes)
+        + f"- **Device**: {'; '.join(dict.fromkeys(run['device'] for run in finished))}\n"
+        + f"- **Versions**: {', '.join(f'{name} {version}' for name, version in sorted(versions.items()))}\n"
+    )
+
+
+def table_of_runs(found: dict) -> str:
+    """Lists the runs, with their folders."""
+    rows = [
+        [run["name"], _percent(run["test"]["top1_accuracy"]), run["best_epoch"], f"`{run['folder']}`"]
+        for run in found["runs"]
+        if "error" not in run
+    ]
+    commands = "\n".join(run["command"] for run in found["runs"] if run["command"])
+    text = "\n## Every run\n\n" + (table(["run", "top-1", "epoch kept", "folder"], rows) if rows else "")
+    text += (
+        f"\nMade with these; the first line of this page makes what is missing:\n\n```\n{commands}\n```\n"
+        if commands
+        else ""
+    )
+    return text + f"\nEvery figure of this page is in `{results.FILE}`.\n"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _points(share: float) -> str:
+    return f"{100 * share:+.1f}"

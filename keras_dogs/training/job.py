@@ -1,0 +1,249 @@
+"""What a config comes to: the classifier, the pictures, and what must hold before it trains."""
+
+import contextlib
+import re
+import shlex
+from pathlib import Path
+from typing import NamedTuple
+
+import keras
+
+from keras_dogs import backends
+from keras_dogs import layers
+from keras_dogs.backends import devices
+from keras_dogs.data.datasets import Dataset
+from keras_dogs.data.datasets import drawn_class_names
+from keras_dogs.data.loaders.canvases import load_canvases
+from keras_dogs.data.loaders.canvases import refuse_unreadable
+from keras_dogs.data.loaders.stream import check_readable
+from keras_dogs.data.loaders.stream import stream
+from keras_dogs.errors import UserError
+from keras_dogs.evaluation.evaluating import Evaluation
+from keras_dogs.evaluation.evaluating import evaluate_classifier
+from keras_dogs.models import builders
+from keras_dogs.models import presets
+from keras_dogs.models.weights.own_models import family_of
+from keras_dogs.runs import artifacts
+from keras_dogs.runs.records import DatasetRecord
+from keras_dogs.runs.records import RunRecord
+from keras_dogs.runs.records import recipe_in_words
+from keras_dogs.system import progress
+from keras_dogs.training import recipes
+from keras_dogs.training.config import TrainConfig
+from keras_dogs.training.loop import Pictures
+from keras_dogs.training.recipes import Recipe
+
+
+class Run(NamedTuple):
+    """A finished run: where its folder is, and the record in it; of several processes, the first one has it alone."""
+
+    folder: Path
+    record: RunRecord | None
+
+
+class Job(NamedTuple):
+    """A config, settled: what a training needs, each thing computed once.
+
+    Attributes:
+        config: `TrainConfig`.
+        recipe: `Recipe`, complete.
+        policy: `layers.Augmentation`, with what the flags say of single layers.
+        dataset: `Dataset`.
+        classifier: `keras.Model`.
+    """
+
+    config: TrainConfig
+    recipe: Recipe
+    policy: layers.Augmentation
+    dataset: Dataset
+    classifier: keras.Model
+
+    @property
+    def family(self) -> str:
+        """The family of the backbone: `"vit"`, `"resnet"`, ..."""
+        return family_of(builders.backbone_of(self.classifier))
+
+    @property
+    def views(self) -> int:
+        """Augmented views of each picture that features are computed of; 0 for the picture as it is."""
+        return self.config.views if self.policy.draws else 0
+
+    @property
+    def reads_features(self) -> bool:
+        """Whether steps read features that are computed once, and no pictures."""
+        can_keep = bool(self.config.views or not self.policy.draws)
+        return self.recipe.linear_probe and not self.policy.mixing and can_keep
+
+
+def settle(config: TrainConfig, dataset: Dataset) -> Job:
+    """Builds the classifier, and completes the recipe by what its family is.
+
+    Raises:
+        UserError: something in the config does not go with the model, the dataset or the devices.
+    """
+    recipe = recipes.choose(config)
+    policy = _policy(config, recipe)
+    classifier = _build_classifier(config, recipe, policy, dataset)
+    devices.current().check_model(classifier)
+    job = Job(config, recipe, policy, dataset, classifier)
+    job = job._replace(recipe=recipes.complete(recipe, config.preset, job.family))
+    _check_recipe(job.recipe, dataset)
+    devices.check_batch(job.recipe.batch_size, job.recipe.accumulate)
+    return job
+
+
+def score_test(job: Job, pictures: Pictures) -> Evaluation:
+    """Scores the classifier on the test split."""
+    batch_size = min(job.recipe.batch_size, 64)
+    return evaluate_classifier(job.classifier, pictures.test.images, pictures.test.labels, batch_size, "Scoring test")
+
+
+def _check_recipe(recipe: Recipe, dataset: Dataset) -> None:
+    if recipe.patience and dataset.validation is None:
+        raise UserError(
+            f"--patience {recipe.patience}: {dataset.name} has no validation split to be patient with; give "
+            "--validation-fraction, or --patience 0"
+        )
+
+
+def run_folder(output: Path, told: dict, resume: bool):
+    """Opens the folder of the run in the first process; the others write nothing."""
+    if devices.current().group.is_first:
+        return artifacts.run_folder(output, told, resume)
+    return contextlib.nullcontext(output)
+
+
+def check_same_pictures(dataset: Dataset) -> None:
+    """Hosts that read different folders would train on nonsense."""
+    first, _ = devices.current().group.from_first(dataset.fingerprint)
+    if first != dataset.fingerprint:
+        raise UserError(f"the pictures of {dataset.name} on this host are not those of process 0; copy them")
+
+
+def check_same_canvases(pictures: Pictures) -> None:
+    """A picture that one host cannot read would shift all batches there."""
+    digest = pictures.digest
+    if devices.current().group.from_first(digest)[0] != digest:
+        raise UserError("the pictures that this host can read are not those of process 0; copy them")
+
+
+def check_same(folder: Path, dataset: Dataset) -> None:
+    """A run that goes on must have the pictures and the backend that it was begun with."""
+    begun = artifacts.read_config(folder)
+    if begun["fingerprint"] != dataset.fingerprint:
+        raise UserError(
+            f"--resume: the pictures of {dataset.name} are not those that {folder} was begun with; put them back, or "
+            "give --overwrite to start again"
+        )
+    if begun["backend"] != backends.name():
+        raise UserError(f"--resume: {folder} was begun with KERAS_BACKEND={begun['backend']}; go on with that")
+
+
+def default_name(config: TrainConfig) -> str:
+    """Returns the name of the run folder where `--output` is not given."""
+    return f"{Path(config.data.dataset).name}-{_short_name(config.preset)}-{backends.name()}"
+
+
+def _short_name(preset: str) -> str:
+    """Fit for a folder: the last part of an address that is not a version, the model of `applications:`."""
+    is_address = "://" in preset
+    parts = preset.removeprefix("applications:").partition(":")[2 if is_address else 0].split("/")
+    name = next((part for part in reversed(parts) if part and not part.isdigit()), "preset")
+    return re.sub(r"[^\w.=,+-]", "_", name.removesuffix(".npz").removesuffix(".keras"))[:80]
+
+
+def _policy(config: TrainConfig, recipe: Recipe) -> layers.Augmentation:
+    """Returns the augmentation with what the flags say of single layers."""
+    policy = layers.AUGMENTATIONS[recipe.augmentation]
+    told = {name: getattr(config, name) for name in ("mixup", "cutmix") if getattr(config, name) is not None}
+    mixing = {name: value for name, value in {**policy.mixing, **told}.items() if value}
+    erasing = policy.erasing if config.erasing is None else {"probability": config.erasing} if config.erasing else {}
+    return policy._replace(mixing=mixing, erasing=erasing)
+
+
+def _build_classifier(config: TrainConfig, recipe: Recipe, policy, dataset: Dataset) -> keras.Model:
+    classifier = builders.build_classifier(
+        config.preset,
+        num_classes=len(dataset.class_names),
+        image_size=config.image_size,
+        augmentation=policy,
+        dropout=recipe.dropout,
+        drop_path=recipe.drop_path,
+        load_weights=recipe.load_weights,
+        dtype=config.dtype_policy,
+        seed=config.seed,
+        class_names=dataset.class_names,
+        canvas_size=config.data.canvas_size,
+        fit=config.data.fit,
+        head=config.head,
+        positions=config.position_resampling,
+        remat=config.remat,
+    )
+    for layer in classifier.layers if recipe.linear_probe else ():
+        layer.trainable = layer.name == "head"
+    for layer in builders.backbone_of(classifier)._flatten_layers() if recipe.freeze_batch_norm else ():
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.trainable = False
+    return classifier
+
+
+def decode_pictures(job: Job) -> Pictures:
+    """Decodes the splits of the dataset, or opens them in the cache.
+
+    Raises:
+        UserError: more pictures are unreadable than the config allows.
+    """
+    config, dataset = job.config, job.dataset
+    canvas = job.classifier.get_layer("crop").canvas
+    if config.data.cache == "none":
+        splits = (dataset.train, dataset.validation, dataset.test)
+        pictures = Pictures(*(split and stream(split, **canvas) for split in splits))
+        check_readable("validation and test pictures", pictures.validation, pictures.test)
+        return pictures
+    keep = "memory" if config.data.cache == "memory" else "disk"
+    pictures = Pictures(*load_canvases(dataset, Pictures._fields, cache=keep, **canvas))
+    decoded = [canvases for canvases in pictures if canvases is not None]
+    refuse_unreadable(decoded, config.data.unreadable_limit, len(dataset.class_names))
+    for line in pictures.unreadable:
+        progress.open_console().print(f"left out: {line}")
+    return pictures
+
+
+def announce(job: Job, pictures: Pictures) -> None:
+    """Says what is trained on what, and warns where the preset does not fit the pictures."""
+    config, recipe, _, dataset, classifier = job
+    console = progress.open_console()
+    num_validation = len(pictures.validation) if pictures.validation else 0
+    what = "linear probe" if recipe.linear_probe else "full fine-tuning"
+    console.print(
+        f"{config.preset} ({classifier.count_params():,} parameters), {what} on {dataset.name}: "
+        f"{len(dataset.class_names)} classes, "
+        f"{len(pictures.train):,} train / {num_validation:,} validation / {len(pictures.test):,} test pictures"
+    )
+    for note in dataset.notes:
+        console.print(f"{dataset.name}: {note}")
+    if presets.knows_drawn_dogs_alone(config.preset) and not set(dataset.class_names) <= set(drawn_class_names()):
+        console.print(
+            f"warning: {config.preset} was trained on drawn dogs and on no photograph. If {dataset.name} holds "
+            f"photographs, stop this, and begin with: KERAS_BACKEND={backends.name()} python -m keras_dogs.train "
+            f"--dataset {shlex.quote(config.data.dataset)} --preset {presets.FOR_PHOTOGRAPHS} --linear-probe"
+        )
+    console.print(
+        f"{backends.PROSE[backends.name()]} on {backends.describe_device(devices.current().num_devices)}; recipe "
+        + recipe_in_words({**recipe._asdict(), "recipe": recipes.name_of(config)})
+    )
+
+
+def describe_dataset(dataset: Dataset, pictures: Pictures) -> DatasetRecord:
+    """Returns the dataset's part of the record."""
+    return DatasetRecord(
+        name=dataset.name,
+        fingerprint=dataset.fingerprint,
+        pool=dataset.pool,
+        num_train=len(pictures.train),
+        num_validation=len(pictures.validation) if pictures.validation else 0,
+        num_test=len(pictures.test),
+        num_classes=len(dataset.class_names),
+        num_unreadable=len(pictures.unreadable),
+        unreadable=pictures.unreadable,
+    )

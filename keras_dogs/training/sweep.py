@@ -1,0 +1,146 @@
+"""`--learning-rate sweep`: a run a rate; the best on validation becomes the run."""
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from keras_dogs import backends
+from keras_dogs.backends import devices
+from keras_dogs.data.datasets import load_dataset
+from keras_dogs.errors import Diverged
+from keras_dogs.errors import Interrupted
+from keras_dogs.errors import UserError
+from keras_dogs.errors import first_line
+from keras_dogs.evaluation.predictions import Predictions
+from keras_dogs.runs import artifacts
+from keras_dogs.runs.records import RunRecord
+from keras_dogs.system import progress
+from keras_dogs.training import job as jobs
+from keras_dogs.training import loop
+from keras_dogs.training import recipes
+from keras_dogs.training.config import TrainConfig
+from keras_dogs.training.job import Run
+
+
+def sweep_rates(config: TrainConfig, train: Callable) -> Run:
+    """Makes a run a learning rate, all kept under `sweep/`; the best on validation becomes the run, and is tested.
+
+    Args:
+        config: `TrainConfig`.
+        train: function of a config with one rate to its `Run`, not scored on the test split.
+    """
+    if not config.data.validation_fraction:
+        raise UserError("--learning-rate sweep: chooses on the validation split; give --validation-fraction")
+    # An unfinished run is a folder with a config; this one has it until the best is chosen.
+    told = {**config.to_plain(), "fingerprint": None, "backend": backends.name()}
+    is_first = devices.current().group.is_first
+    with jobs.run_folder(config.output, told, config.resume) as folder:
+        if is_first:
+            (folder / artifacts.SWEEP).mkdir(exist_ok=True)
+        runs, failures = {}, {}
+        rates = _rates_to_try(config)
+        for rate in rates:
+            progress.open_console().print(f"learning rate {rate:g}, one of {', '.join(f'{rate:g}' for rate in rates)}")
+            try:
+                runs[rate] = _try_rate(config, folder, rate, train)
+            except Diverged as error:
+                failures[rate] = first_line(error)
+        if not runs:
+            raise Diverged(f"--learning-rate sweep: every rate diverged; at {rates[0]:g}: {failures[rates[0]]}")
+        best, table = _choose_rate(runs, failures) if is_first else (None, None)
+        best, _ = devices.current().group.from_first(best)
+        if is_first:
+            _copy_run(runs[best].folder, folder)
+        record = _test_best(dataclasses.replace(config, learning_rate=best), folder, runs[best].record, table)
+    return Run(config.output, record)
+
+
+def _try_rate(config: TrainConfig, folder: Path, rate: float, train: Callable) -> Run:
+    """Trains with one rate, without a look at the test split.
+
+    Raises:
+        Diverged: it does, or has done before; that is remembered, so that a sweep that goes on does not repeat it.
+    """
+    engine, file = devices.current(), folder / artifacts.SWEEP / _FAILURES
+    failures = json.loads(file.read_text()) if engine.group.is_first and file.exists() else {}
+    known, _ = engine.group.from_first(failures.get(f"{rate:g}"))
+    if known:
+        raise Diverged(known)
+    one = dataclasses.replace(
+        config, overwrite=False, resume=True, learning_rate=rate, output=folder / artifacts.SWEEP / f"{rate:g}"
+    )
+    try:
+        return train(one)
+    except Interrupted as stopped:  # which names the part
+        text = f"stopped at learning rate {rate:g}; {artifacts.how_to_go_on(config.output)}"
+        raise Interrupted(text, stopped.status) from stopped
+    except Diverged as error:
+        engine.forget()
+        progress.open_console().print(f"learning rate {rate:g}: {first_line(error)}")
+        if engine.group.is_first:
+            failures[f"{rate:g}"] = first_line(error)
+            artifacts.write_bytes(file, (json.dumps(failures, indent=2) + "\n").encode())
+        if engine.group.num_processes > 1:  # they notice it at different steps, so that none can go on with another
+            raise UserError(f"{first_line(error)}; {artifacts.how_to_go_on(config.output)}") from error
+        raise
+
+
+_FAILURES = "failures.json"  # of a sweep: rates that diverged, and why
+
+
+def _choose_rate(runs: dict[float, Run], failures: dict[float, str]) -> tuple[float, list[dict]]:
+    """The best rate on validation, said with all others; and a row a rate, for the record."""
+    console = progress.open_console()
+    best = max(runs, key=lambda rate: runs[rate].record.validation.rank)
+    rows = [{"learning_rate": rate, "error": why} for rate, why in failures.items()]
+    for rate, run in runs.items():
+        score = run.record.validation
+        rows.append({"learning_rate": rate, "top1_accuracy": score.top1_accuracy, "loss": score.loss})
+        chosen = "  chosen" if rate == best else ""
+        console.print(f"learning rate {rate:g}: validation top-1 {score.top1_accuracy:.1%}{chosen}")
+    rates = sorted([*runs, *failures])
+    if len(runs) > 1 and best in (rates[0], rates[-1]):
+        beyond = best / 3 if best == rates[0] else best * 3
+        console.print(
+            f"learning rate {best:g} lies at the edge of those that were tried; --learning-rate {beyond:.2g} may be "
+            "better"
+        )
+    return best, sorted(rows, key=lambda row: row["learning_rate"])
+
+
+def _copy_run(source: Path, target: Path) -> None:
+    """Copies the files of a finished run, each at once; its record comes with the score on the test split."""
+    for file in source.rglob("*"):
+        if file.is_file() and file.name != artifacts.RECORD:
+            copy = target / file.relative_to(source)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            with artifacts.written_whole(copy) as temporary:
+                shutil.copyfile(file, temporary)
+
+
+def _test_best(config: TrainConfig, folder: Path, record: RunRecord | None, table: list[dict] | None):
+    """Scores the chosen run on the test split, once, and completes its record."""
+    dataset = load_dataset(config.data.dataset, config.seed, config.data.validation_fraction, config.data.data_dir)
+    job = jobs.settle(config, dataset)
+    pictures = jobs.decode_pictures(job)
+    loop.load_weights_everywhere(job.classifier, folder / artifacts.MODEL)
+    test = jobs.score_test(job, pictures)
+    if not devices.current().group.is_first:
+        return None
+    throughput = dataclasses.replace(record.throughput, predict_images_per_second=test.images_per_second)
+    config_of_record = {**record.config, "output": str(config.output)}
+    record = dataclasses.replace(record, test=test.scores, throughput=throughput, sweep=table, config=config_of_record)
+    saved = Predictions.load(folder, needs_test=False)
+    of_test = dict(names=pictures.test.names, labels=pictures.test.labels, logits=test.logits)
+    saved._replace(**of_test).save(folder / artifacts.PREDICTIONS)
+    artifacts.write_bytes(folder / artifacts.RECORD, record.to_json().encode())
+    return record
+
+
+def _rates_to_try(config: TrainConfig) -> list[float]:
+    """A third, once and three times what the recipe has; the family is known from the table, or is a ViT's."""
+    recipe = recipes.choose(dataclasses.replace(config, learning_rate=None))
+    middle = recipes.complete(recipe, config.preset, recipes.likely_family(config.preset)).learning_rate
+    return [float(f"{middle * factor:.2g}") for factor in (1 / 3, 1, 3)]
