@@ -3,10 +3,12 @@
 What passes bare must pass swapped. This file is the program, and the pytest plugin that puts the swaps in.
 """
 
+import importlib
 import os
 import subprocess
 import sys
 import tempfile
+import weakref
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -36,10 +38,14 @@ SUITES = (
 def _swap_when_called() -> set[str]:
     """Wraps `keras.Layer.__call__` so that each layer gets what its model would get from `speed_up`."""
     swaps, call, swapped = backends.module_of("layers").SWAPS, keras.Layer.__call__, set()
+    tried = weakref.WeakSet()
+    is_compiling = importlib.import_module("torch").compiler.is_compiling if backends.name() == "torch" else bool
 
     def swap_and_call(self, *args, **kwargs):
-        if self.built and not vars(self).get("_was_tried"):
-            self.__dict__["_was_tried"] = True
+        if is_compiling():  # `torch.compile` goes through this function, too
+            return call(self, *args, **kwargs)
+        if self.built and self not in tried:
+            tried.add(self)
             if isinstance(self, keras.Model) or register.keeps_its_call(self):
                 register.apply(self, swaps)
                 swapped.update(register.names_of(self))

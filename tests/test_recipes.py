@@ -75,8 +75,8 @@ def test_a_sweep_keeps_all_runs_and_takes_the_best_on_validation(dogs, tmp_path,
     monkeypatch.setattr(jobs, "evaluate_classifier", lambda *told: scored.append(told[-1]) or evaluate(*told))
     run = fine_tune(config_for(dogs, tmp_path / "run", learning_rate="sweep", epochs=2))
     assert scored == ["Scoring test"], "the test split is scored once, whatever the number of rates"
-    sweep = tmp_path / "run" / "sweep"
-    parts = {part.name: RunRecord.load(part / "record.json") for part in sweep.iterdir()}
+    kept = tmp_path / "run" / "sweep"
+    parts = {part.name: RunRecord.load(part / "record.json") for part in kept.iterdir()}
     assert sorted(map(float, parts)) == [0.00033, 0.001, 0.003]
     assert all(record.test is None for record in parts.values())
     best = max(parts.values(), key=lambda record: (record.validation.top1_accuracy, -record.validation.loss))
@@ -86,7 +86,7 @@ def test_a_sweep_keeps_all_runs_and_takes_the_best_on_validation(dogs, tmp_path,
     found = Predictions.load(tmp_path / "run")
     assert record.test == score_logits(found.logits, found.labels) and len(found.validation.names) == 3
     with pytest.raises(UserError, match="a rate of a sweep is scored on validation alone"):
-        Predictions.load(sweep / "0.001")
+        Predictions.load(kept / "0.001")
     assert keras_dogs.load_classifier(tmp_path / "run" / "model.keras") and not files_below(tmp_path)[0].startswith(".")
     is_at_edge = record.config["learning_rate"] != 0.001
     assert ("lies at the edge of those that were tried" in capsys.readouterr().err) is is_at_edge

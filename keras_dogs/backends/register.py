@@ -76,7 +76,11 @@ def knows(layer, layer_class: type, **options) -> bool:
     """
     if type(layer) is not layer_class:
         return False
-    for key, value in layer.get_config().items():
+    try:
+        config = layer.get_config()
+    except Exception:  # whoever put something into it that Keras cannot name
+        return False
+    for key, value in config.items():
         if key in _COMMON or key.endswith(_ENDS):
             continue
         allowed = options.get(key, ())
