@@ -13,6 +13,7 @@ import resource
 import sys
 from pathlib import Path
 
+from keras_dogs.backends import keras_inside
 from keras_dogs.backends.selection import select
 from keras_dogs.errors import UserError
 from keras_dogs.runs.records import BACKENDS
@@ -214,7 +215,7 @@ def num_traces(model) -> int:
 
 def is_exact(model) -> bool:
     """Returns whether no layer computes in half precision."""
-    return not {layer.compute_dtype for layer in model._flatten_layers()} & {"bfloat16", "float16"}
+    return not {layer.compute_dtype for layer in keras_inside.layers_of(model)} & {"bfloat16", "float16"}
 
 
 def describe_execution(model) -> str:
@@ -229,4 +230,4 @@ def describe_execution(model) -> str:
 
 
 def _uncompilable_layers(model) -> list[str]:
-    return [layer.name for layer in model._flatten_layers() if not layer.supports_jit]
+    return [layer.name for layer in keras_inside.layers_of(model) if not layer.supports_jit]

@@ -10,6 +10,8 @@ import os
 from collections.abc import Callable
 from typing import NamedTuple
 
+from keras_dogs.backends import keras_inside
+
 # What a replacement is for; a feature is what the user asked for, and no stock Keras is without it.
 SPEED, EXACTNESS, FEATURE = "speed", "exactness", "feature"
 ANY = object()  # any value of an option
@@ -31,6 +33,7 @@ class Swap(NamedTuple):
         make: function of a layer. Gives the function that takes the method's place (`of`).
         reason: str. What Keras or the framework is slow, or inexact, at.
         gain: str. What was measured, and on what.
+        needs: tuple of str. Attributes of the layer that Keras does not promise, keys of `keras_inside.NAMES`.
     """
 
     name: str
@@ -40,6 +43,7 @@ class Swap(NamedTuple):
     make: Callable
     reason: str
     gain: str
+    needs: tuple[str, ...] = ()
 
 
 _depth_of_bare = [0]
@@ -116,7 +120,7 @@ def apply(layer, swaps: tuple[Swap, ...]) -> None:
     A method that somebody else has replaced stays as it is.
     """
     for swap in () if is_bare() else swaps:
-        if swap.attribute not in vars(layer) and swap.fits(layer):
+        if swap.attribute not in vars(layer) and swap.fits(layer) and keras_inside.has(layer, *swap.needs):
             replace(layer, swap.attribute, swap.make(layer), swap.name, swap.kind)
 
 

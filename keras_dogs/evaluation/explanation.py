@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops
 
 from keras_dogs import backends
+from keras_dogs.backends import keras_inside
 from keras_dogs.data.datasets import display_name
 from keras_dogs.data.datasets.pictures import UnreadablePicture
 from keras_dogs.data.datasets.pictures import open_picture
@@ -88,7 +89,7 @@ def attention_rollout(classifier: keras.Model, images) -> np.ndarray:
     """
     attention = [
         layer
-        for layer in builders.backbone_of(classifier)._flatten_layers()
+        for layer in keras_inside.layers_of(builders.backbone_of(classifier))
         if isinstance(layer, keras.layers.MultiHeadAttention)
     ]
     if not attention:
@@ -134,9 +135,9 @@ def _inputs_of(attention: list):
 def _attention_weights(layer, query) -> np.ndarray:
     """Softmax of the scaled products of queries and keys: `(batch, heads, tokens, tokens)`, float64."""
     asked, offered = (
-        np.asarray(ops.convert_to_numpy(dense(query)), np.float64) for dense in (layer._query_dense, layer._key_dense)
+        np.asarray(ops.convert_to_numpy(dense(query)), np.float64) for dense in (layer.query_dense, layer.key_dense)
     )
-    return np.exp(log_softmax(np.einsum("bqhd,bkhd->bhqk", asked, offered) * layer._key_dim**-0.5))
+    return np.exp(log_softmax(np.einsum("bqhd,bkhd->bhqk", asked, offered) * layer.get_config()["key_dim"] ** -0.5))
 
 
 def _pooled(flow: np.ndarray, kind: str, num_prefix: int) -> np.ndarray:

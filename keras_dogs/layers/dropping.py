@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_dogs.backends import keras_inside
 from keras_dogs.backends import register
 from keras_dogs.layers import draws
 from keras_dogs.layers.draw_keys import DrawKeys
@@ -86,11 +87,11 @@ def drop_paths(backbone: keras.Model, rate: float, counter: DrawKeys) -> None:
 
 
 def blocks_of(model: keras.Model) -> list[keras.layers.Layer]:
-    """The blocks of a KerasHub ViT, DeiT or DINOv2, the first one first; none in other models.
-
-    `_flatten_layers` has them the other way round.
-    """
-    held = ([part for part in layer._layers if type(part).__name__ in BRANCH_ENDS] for layer in model._flatten_layers())
+    """The blocks of a KerasHub ViT, DeiT or DINOv2, the first one first; none in other models."""
+    held = (
+        [part for part in keras_inside.parts_of(layer) if type(part).__name__ in BRANCH_ENDS]
+        for layer in keras_inside.layers_of(model)
+    )
     return next(filter(None, held), [])
 
 

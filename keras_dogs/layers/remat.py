@@ -3,8 +3,8 @@
 import functools
 
 import keras
-from keras.src.backend.common import global_state
 
+from keras_dogs.backends import keras_inside
 from keras_dogs.backends import register
 from keras_dogs.layers.dropping import blocks_of
 
@@ -16,6 +16,8 @@ def rematerialise(backbone: keras.Model) -> None:
 
     Nothing is added to what a file holds. After `drop_paths`, so that a branch that fell out falls out again.
     """
+    if keras_inside.find("call_context") is None:
+        return
     for block in blocks_of(backbone):
         register.replace(block, "call", _again(block.call), "rematerialised", register.FEATURE)
 
@@ -23,6 +25,7 @@ def rematerialise(backbone: keras.Model) -> None:
 def _again(call):
     @functools.wraps(call)
     def rematerialised(*args, **kwargs):
+        global_state = keras_inside.find("call_context")
         context = global_state.get_global_attribute(_CONTEXT)
 
         def in_context(*args):  # PyTorch computes again when the model's call, and its context, are over

@@ -7,6 +7,7 @@ from keras import ops
 
 from keras_dogs import backends
 from keras_dogs.backends import devices
+from keras_dogs.backends import keras_inside
 from keras_dogs.backends.layers import speed_up
 from keras_dogs.layers import Mixing
 from keras_dogs.layers import TokenPooling
@@ -20,7 +21,7 @@ class PooledModel(keras.Model):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        layers = self._flatten_layers()
+        layers = keras_inside.layers_of(self)
         self._reads_one_token = any(isinstance(layer, TokenPooling) and layer.kind == "token" for layer in layers)
         if self._reads_one_token:
             class_token.prepare(self)
@@ -54,7 +55,7 @@ class Classifier(PooledModel):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         exact = backends.is_exact(self)
-        for layer in self._flatten_layers():
+        for layer in keras_inside.layers_of(self):
             if isinstance(layer, RandomLayer):
                 layer.exact = exact
         speed_up(self)
@@ -145,7 +146,7 @@ class Classifier(PooledModel):
     @property
     def mixing(self) -> Mixing | None:
         """The layer that mixes pictures, or `None`."""
-        return next((layer for layer in self._flatten_layers() if isinstance(layer, Mixing)), None)
+        return next((layer for layer in keras_inside.layers_of(self) if isinstance(layer, Mixing)), None)
 
 
 @keras.saving.register_keras_serializable(package="keras_dogs")

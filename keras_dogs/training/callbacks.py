@@ -13,6 +13,7 @@ from rich.progress import TextColumn
 
 from keras_dogs import backends
 from keras_dogs.backends import devices
+from keras_dogs.backends import keras_inside
 from keras_dogs.errors import Interrupted
 from keras_dogs.errors import UserError
 from keras_dogs.evaluation.scoring import score_logits
@@ -177,7 +178,7 @@ def _share_statistics(model: keras.Model) -> None:
     engine = devices.current()
     if engine.synchronised:
         return
-    for layer in model._flatten_layers():
+    for layer in keras_inside.layers_of(model):
         for variable in (
             (layer.moving_mean, layer.moving_variance) if isinstance(layer, keras.layers.BatchNormalization) else ()
         ):

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from keras_dogs.backends import devices
+from keras_dogs.backends import keras_inside
 from keras_dogs.errors import first_line
 from keras_dogs.layers import ImageTable
 from keras_dogs.runs import artifacts
@@ -128,7 +129,7 @@ def restore(model: keras.Model, arrays: dict) -> None:
 
 
 def _variables(model: keras.Model):
-    tables = {id(layer.table) for layer in model._flatten_layers() if isinstance(layer, ImageTable)}
+    tables = {id(layer.table) for layer in keras_inside.layers_of(model) if isinstance(layer, ImageTable)}
     of_model = [variable for variable in model.variables if id(variable) not in tables]  # pictures are no state
     parts = {
         "model": of_model,

@@ -11,6 +11,7 @@ import keras
 from keras_dogs import backends
 from keras_dogs import layers
 from keras_dogs.backends import devices
+from keras_dogs.backends import keras_inside
 from keras_dogs.data.datasets import Dataset
 from keras_dogs.data.datasets import drawn_class_names
 from keras_dogs.data.loaders.canvases import load_canvases
@@ -181,7 +182,7 @@ def _build_classifier(config: TrainConfig, recipe: Recipe, policy, dataset: Data
     )
     for layer in classifier.layers if recipe.linear_probe else ():
         layer.trainable = layer.name == "head"
-    for layer in builders.backbone_of(classifier)._flatten_layers() if recipe.freeze_batch_norm else ():
+    for layer in keras_inside.layers_of(builders.backbone_of(classifier)) if recipe.freeze_batch_norm else ():
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.trainable = False
     return classifier

@@ -8,9 +8,10 @@ import re
 import keras
 import numpy as np
 from keras import ops
-from keras.src.optimizers.base_optimizer import BaseOptimizer
 
 from keras_dogs.backends import devices
+from keras_dogs.backends import keras_inside
+from keras_dogs.errors import UserError
 from keras_dogs.training.recipes import Recipe
 
 # Weight decay pulls weights to zero, where these do not belong; timm and DeiT leave them out too. Parts of a path:
@@ -84,13 +85,30 @@ def build_optimizer(recipe: Recipe, schedule, model: keras.Model, steps_per_epoc
     )
     base = keras.optimizers.AdamW if recipe.optimizer == "adamw" else keras.optimizers.SGD
     own = {} if recipe.optimizer == "adamw" else {"momentum": 0.9}
-    # The class that Keras gives on this backend: on PyTorch one that updates all weights in a few calls.
-    grouped = type(f"Grouped{base.__name__}", (_Groups, type(base())), {})
-    optimizer = grouped(schedule, **own, **common)
+    optimizer = _grouped(base, _groups(recipe, model, steps_per_epoch))(schedule, **own, **common)
     # By the path, as the positions of KerasHub's ViT are called `position_embedding/embeddings`.
     optimizer.exclude_from_weight_decay([weight for weight in model.trainable_variables if _is_not_decayed(weight)])
     optimizer.groups = _groups(recipe, model, steps_per_epoch)
     return keras.optimizers.LossScaleOptimizer(optimizer) if dtype_policy == "mixed_float16" else optimizer
+
+
+# What `_Groups` replaces or uses of Keras' optimizers.
+_NEEDED = ("learning_rate_now", "apply_gradients", "update_step", "weight_decay", "moving_average")
+_NEEDED += ("variable_index", "is_decayed")
+
+
+def _grouped(base: type, groups: list[tuple[float, int]]) -> type:
+    """Returns the class that Keras gives on this backend, with groups; on PyTorch it updates weights in a few calls.
+
+    Raises:
+        UserError: groups differ, and this version of Keras cannot be told.
+    """
+    keras_class = type(base())
+    if keras_inside.has(keras_class, *_NEEDED):
+        return type(f"Grouped{base.__name__}", (_Groups, keras_class), {})
+    if set(groups) != {(1.0, 0)}:
+        raise UserError("--layer-decay and --unfreeze-every: not with this version of Keras; install keras 3.15")
+    return keras_class
 
 
 def _is_not_decayed(weight) -> bool:
@@ -205,8 +223,9 @@ class _Groups:
 
         Its own leaves the devices' part of the graph, which it cannot where every n-th step alone updates.
         """
-        if devices.current().updates_copies:
-            return functools.partial(getattr(BaseOptimizer, name), self)
+        base = keras_inside.find("base_optimizer") if devices.current().updates_copies else None
+        if base is not None:
+            return functools.partial(getattr(base, name), self)
         return getattr(super(), name)
 
     def _backend_update_step(self, grads, trainable_variables, learning_rate):
@@ -260,7 +279,7 @@ def state_variables(optimizer) -> list:
 def averaged(model: keras.Model):
     """Within it, the model has the running means of its weights, where its optimizer keeps such."""
     optimizer = _without_scaling(model.optimizer)
-    if not optimizer.use_ema:
+    if not (optimizer.use_ema and keras_inside.has(optimizer, "averages", "averaged_weights")):
         yield
         return
     weights = optimizer._trainable_variables

@@ -11,6 +11,7 @@ from keras import ops
 
 from keras_dogs import backends
 from keras_dogs.backends import devices
+from keras_dogs.backends import keras_inside
 from keras_dogs.backends import register
 
 
@@ -21,7 +22,7 @@ def speed_up(model) -> None:
     `call` somebody else has replaced keeps it.
     """
     swaps = backends.module_of("layers").SWAPS
-    for layer in model._flatten_layers():
+    for layer in keras_inside.layers_of(model):
         if isinstance(layer, keras.Model) or register.keeps_its_call(layer):
             register.apply(layer, swaps)
         synchronise(layer)
@@ -33,19 +34,19 @@ def synchronise(layer) -> None:
     Keras' own way, on TensorFlow alone, takes the variance from the mean of squares, which loses digits.
     """
     if type(layer) is keras.layers.BatchNormalization and devices.current().num_shares > 1:
-        if devices.current().synchronised:
+        if devices.current().synchronised and keras_inside.has(layer, "moments", "norm_axes"):
             moments = functools.partial(_moments_of_whole_batch, layer)
             register.replace(layer, "_moments", moments, "whole_batch_statistics", register.FEATURE)
 
 
 def describe(model) -> list[str]:
     """Returns the names of the swaps that a model has somewhere, sorted, for the record; none where Keras is bare."""
-    return sorted({name for layer in model._flatten_layers() for name in register.names_of(layer)})
+    return sorted({name for layer in keras_inside.layers_of(model) for name in register.names_of(layer)})
 
 
 def undo(model) -> None:
     """Gives every layer of a model, and the model, Keras' own methods back."""
-    for layer in model._flatten_layers():
+    for layer in keras_inside.layers_of(model):
         register.undo(layer)
 
 

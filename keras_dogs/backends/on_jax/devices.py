@@ -10,6 +10,7 @@ import sys
 import keras
 import numpy as np
 
+from keras_dogs.backends import keras_inside
 from keras_dogs.backends.devices.engine import Spread
 from keras_dogs.backends.devices.engine import SpreadEngine
 from keras_dogs.backends.devices.engine import filled_up
@@ -24,9 +25,8 @@ def find_rendezvous(spread: Spread) -> Rendezvous | None:
     if spread.coordinator:
         host, _, port = spread.coordinator.rpartition(":")
         return _rendezvous(host, int(port), spread.num_processes, spread.process_id, "--coordinator")
-    from jax._src import clusters
-
-    for cluster in (clusters.SlurmCluster, clusters.OmpiCluster):
+    clusters = keras_inside.find("clusters")
+    for cluster in (clusters.SlurmCluster, clusters.OmpiCluster) if clusters else ():
         if cluster.is_env_present() and cluster.get_process_count() > 1:
             told_port = os.environ.get("JAX_COORDINATOR_PORT")
             where = cluster.get_coordinator_address(timeout_secs=60, override_coordinator_port=told_port)
@@ -74,8 +74,9 @@ class Devices(SpreadEngine):
 
     @contextlib.contextmanager
     def scope(self):
-        from keras.src.backend.jax import distribution_lib
-
+        distribution_lib = keras_inside.module_of("distribute_tensor")
+        if distribution_lib is None:
+            raise UserError("--devices: this version of Keras cannot be trained on several; give --devices 1")
         kept = distribution_lib.distribute_tensor
         if self.group.num_processes > 1:
             distribution_lib.distribute_tensor = functools.partial(_distribute, kept)
@@ -100,11 +101,10 @@ class Devices(SpreadEngine):
         from jax.sharding import PartitionSpec
 
         parts = len(self.local) // self.shards
-        arguments = {"training": False} if model._call_has_training_arg else {}
 
         def call(trained, others, batch):
             with self._no_distribution():
-                return model.stateless_call(trained, others, batch, **arguments)[0]
+                return model.stateless_call(trained, others, batch, training=False)[0]
 
         call = jax.jit(call)
 

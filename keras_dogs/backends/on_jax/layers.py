@@ -127,6 +127,7 @@ SWAPS = (
         make=of(_attend),
         reason="XLA lays queries, keys and values out several times, and computes the weights twice",
         gain="16 sequences of 197, 6 heads of 64, forward and backward, 31 to 22 ms",
+        needs=("attention_scale",),
     ),
     Swap(
         name="jax_point_convolution",
@@ -154,6 +155,7 @@ SWAPS = (
         make=of(_attend_by_cudnn),
         reason="the weights of attention need not lie in memory",
         gain="ViT-B/16, batch 128, a block's attention, forward and backward, 1.2 to 0.58 ms",
+        needs=("attention_scale",),
     ),
     Swap(
         name="jax_folded_convolution",

@@ -67,8 +67,7 @@ def compiled(function):
 
 
 def predictor(model):
-    arguments = {"training": False} if model._call_has_training_arg else {}
-    call = jax.jit(lambda *state_and_batch: model.stateless_call(*state_and_batch, **arguments)[0])
+    call = jax.jit(lambda *state_and_batch: model.stateless_call(*state_and_batch, training=False)[0])
 
     def predict(batch):
         kinds = [model.trainable_variables, model.non_trainable_variables]  # now: layers may be frozen meanwhile

@@ -10,6 +10,7 @@ import sys
 
 import numpy as np
 
+from keras_dogs.backends import keras_inside
 from keras_dogs.backends.devices.engine import Spread
 from keras_dogs.backends.devices.engine import SpreadEngine
 from keras_dogs.backends.devices.engine import check_count
@@ -75,8 +76,9 @@ class Devices(SpreadEngine):
 
     @contextlib.contextmanager
     def scope(self):
-        from keras.src.backend.tensorflow import trainer
-
+        trainer = keras_inside.module_of("reduce_per_replica")
+        if trainer is None:
+            raise UserError("--devices: this version of Keras cannot be trained on several; give --devices 1")
         kept = trainer.reduce_per_replica
         # Metrics are summed up over the devices already; and Keras' own fails on scalars where there are workers.
         trainer.reduce_per_replica = _first_of_each
@@ -120,8 +122,7 @@ class Devices(SpreadEngine):
     def make_predictor(self, model):
         import tensorflow as tf
 
-        arguments = {"training": False} if model._call_has_training_arg else {}
-        call = tf.function(lambda batch: self.strategy.run(model, (batch,), arguments))
+        call = tf.function(lambda batch: self.strategy.run(model, (batch,), {"training": False}))
 
         def predict(batch):
             shares = np.split(filled_up(batch, self._local), self._local)

@@ -7,6 +7,8 @@ import os
 
 import keras
 
+from keras_dogs import backends
+from keras_dogs.backends import keras_inside
 from keras_dogs.backends.devices.engine import Spread
 from keras_dogs.backends.devices.engine import SpreadEngine
 from keras_dogs.backends.devices.group import Rendezvous
@@ -35,7 +37,6 @@ class Devices(SpreadEngine):
 
     def __init__(self, group, meeting, spread):
         import torch
-        from keras.src.backend.torch.core import get_device
         from torch import distributed
 
         super().__init__(group)
@@ -50,7 +51,7 @@ class Devices(SpreadEngine):
         if group is None:
             return
         self.num_devices = self.num_shares = group.num_processes
-        on_gpu = torch.device(get_device()).type == "cuda"  # a user may have Keras compute elsewhere
+        on_gpu = backends.has_accelerator()  # a user may have Keras compute elsewhere
         if on_gpu:
             place = int(os.environ.get("LOCAL_RANK", 0))
             if place >= torch.cuda.device_count():
@@ -73,6 +74,8 @@ class Devices(SpreadEngine):
 
         if self.num_shares == 1:
             return
+        if not keras_inside.has(model, "compute_loss", "loss_tracker"):
+            raise UserError("--devices: this version of Keras cannot be trained on several; give --devices 1")
         # All processes have built the same model, and a table of pictures need not be sent.
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(
             model, [name for name, value in model.named_parameters() if not value.requires_grad]

@@ -1,5 +1,6 @@
 """Products of float32 matrices by oneDNN on PyTorch, which asks MKL for them; `runtime.mkl_is_slow` says where."""
 
+from keras_dogs.backends import keras_inside
 from keras_dogs.backends.on_torch import runtime
 from keras_dogs.backends.on_torch.operators import Operator
 
@@ -11,7 +12,12 @@ def gains(rows, kernel) -> bool:
     """Whether two matrices are multiplied faster; not in a model that is exported, where only PyTorch's own may be."""
     import torch
 
-    is_slow = rows.device.type == "cpu" and rows.dtype == torch.float32 and runtime.mkl_is_slow()
+    is_slow = (
+        rows.device.type == "cpu"
+        and rows.dtype == torch.float32
+        and runtime.mkl_is_slow()
+        and keras_inside.find("onednn") is not None
+    )
     return is_slow and rows.numel() * kernel.shape[1] >= WORTH_WHILE and not torch.compiler.is_compiling()
 
 
@@ -30,9 +36,7 @@ def multiply(rows, kernel, bias):
 
 
 def _multiply(rows, kernel, bias):
-    import torch
-
-    return torch.ops.mkldnn._linear_pointwise(rows, kernel.t(), bias, "none", [], "")
+    return keras_inside.find("onednn")(rows, kernel.t(), bias, "none", [], "")
 
 
 def _keep(ctx, inputs, output) -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from keras.src.backend.torch.core import get_device
 
 from keras_dogs import backends
+from keras_dogs.backends import keras_inside
 from keras_dogs.backends.on_torch.tracing import count as num_traces
 from keras_dogs.backends.on_torch.tracing import describe as describe_traces
 from keras_dogs.backends.on_torch.tracing import layer_by_layer
@@ -22,9 +22,16 @@ COMPILER = "torch.compile"
 NOT_COMPILED = "eager, as Keras runs PyTorch by default"
 
 
+def _device() -> str:
+    """Names the device that Keras computes on; a user may choose it (`KERAS_TORCH_DEVICE`, `keras.device`)."""
+    if get_device := keras_inside.find("torch_device"):
+        return get_device()
+    return os.environ.get("KERAS_TORCH_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def accelerators() -> list[str]:
-    """Names the accelerators that this process computes on; a user may have Keras compute elsewhere."""
-    is_used = torch.device(get_device()).type == "cuda"  # `KERAS_TORCH_DEVICE`, `keras.device`
+    """Names the accelerators that this process computes on."""
+    is_used = torch.device(_device()).type == "cuda"
     return [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count() if is_used else 0)]
 
 
@@ -51,7 +58,7 @@ def free_bytes() -> int | None:
 
 def on_device(array):
     # Piece by piece: PyTorch takes no read-only array, as a mapped file is.
-    tensor = torch.empty(array.shape, dtype=getattr(torch, array.dtype.name), device=get_device())
+    tensor = torch.empty(array.shape, dtype=getattr(torch, array.dtype.name), device=_device())
     for start in range(0, len(array), 256):
         tensor[start : start + 256] = torch.from_numpy(np.array(array[start : start + 256]))
     return tensor
@@ -104,5 +111,4 @@ def compiled(function):
 
 
 def predictor(model):
-    arguments = {"training": False} if model._call_has_training_arg else {}
-    return torch.no_grad()(lambda batch: model(batch, **arguments))
+    return torch.no_grad()(lambda batch: model(batch, training=False))

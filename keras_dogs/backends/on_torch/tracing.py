@@ -16,10 +16,10 @@ import time
 import keras
 import numpy as np
 from keras import ops
-from keras.src.backend.common.stateless_scope import in_stateless_scope
 
 from keras_dogs import backends
 from keras_dogs.backends import devices
+from keras_dogs.backends import keras_inside
 from keras_dogs.backends import register
 from keras_dogs.errors import first_line
 
@@ -54,10 +54,22 @@ def trace(model: keras.Model) -> None:
 
     What comes out is the same: to the last bit on a CPU, to rounding on a GPU, where it is compiled.
     """
-    if not register.is_bare():
+    if not register.is_bare() and _can_trace(model):
         call, step = Traced(model, _Call(model, model.call)), Traced(model, _Step(model, model.train_step))
         register.replace(model, "call", call, "torch_traced_call", register.SPEED)
         register.replace(model, "train_step", step, "torch_traced_step", register.SPEED)
+
+
+def _can_trace(model: keras.Model) -> bool:
+    """Returns whether everything is there that a trace needs and that nobody promises."""
+    of_modules = ("in_stateless_scope", "make_fx", "foreach_copy")
+    of_models = ("compute_loss", "loss_tracker", "compiled_loss", "compiled_metrics")
+    of_layers = ("seed_generators", "own_trainable", "own_others")
+    return (
+        all(keras_inside.find(key) is not None for key in of_modules)
+        and keras_inside.has(model, *of_models, *of_layers)
+        and all(keras_inside.has(variable, "variable_value") for variable in model.variables[:1])
+    )
 
 
 def describe(model: keras.Model) -> str | None:
@@ -113,7 +125,7 @@ class Traced:
     def _may_trace(self, tensors) -> bool:
         import torch
 
-        if _state.layer_by_layer or in_stateless_scope() or torch.compiler.is_compiling():
+        if _state.layer_by_layer or keras_inside.find("in_stateless_scope")() or torch.compiler.is_compiling():
             return False
         if devices.current().num_shares > 1 or self._is_opaque:
             return False
@@ -121,7 +133,7 @@ class Traced:
 
     @functools.cached_property
     def _layers(self) -> list:
-        return self._model._flatten_layers()
+        return keras_inside.layers_of(self._model)
 
     @functools.cached_property
     def _is_opaque(self) -> bool:
@@ -258,7 +270,6 @@ class _Graph:
 
     def __init__(self, variables: list, function, tensors: list, exact: bool = True, compiled: bool = True):
         import torch
-        from torch.fx.experimental.proxy_tensor import make_fx
 
         self._exact = exact
         self._variables = list({id(variable): variable for variable in variables}.values())
@@ -274,7 +285,9 @@ class _Graph:
             return outputs, [after[place].detach() for place in self._changed]
 
         # On tensors without numbers, so that whatever would become a constant of the graph is an error.
-        module = make_fx(run, tracing_mode="fake", _allow_non_fake_inputs=True)(*tensors, *self._values())
+        module = keras_inside.find("make_fx")(run, tracing_mode="fake", _allow_non_fake_inputs=True)(
+            *tensors, *self._values()
+        )
         _fold_constants(module)
         self.module = self._run = module
         self.in_words, self._ran = _TRACED, False
@@ -307,7 +320,7 @@ class _Graph:
         self._ran = True
         if updates:
             with torch.no_grad():
-                torch._foreach_copy_([values[place] for place in self._changed], updates)
+                keras_inside.find("foreach_copy")([values[place] for place in self._changed], updates)
         return outputs
 
 

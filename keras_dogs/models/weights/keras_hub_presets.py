@@ -5,8 +5,8 @@ from pathlib import Path
 import keras
 import keras_hub
 import numpy as np
-from keras_hub.src.utils import preset_utils
 
+from keras_dogs.backends import keras_inside
 from keras_dogs.errors import first_line
 from keras_dogs.models.presets import CONVERSIONS
 from keras_dogs.models.presets import EMBEDDED_FOLDER
@@ -63,8 +63,15 @@ def _build_from_table(wanted: Wanted, row: Preset) -> Loaded:
     return Loaded(backbone, row.family, size, *conversion, _pooling(row.family), num_prefix=_NUM_PREFIX[row.family])
 
 
+def _config_of(handle: str) -> dict:
+    """Reads the config of a preset; to build it only to look at it would take seconds."""
+    if load_json := keras_inside.find("load_json"):
+        return load_json(handle, "config.json")
+    return keras.saving.serialize_keras_object(keras_hub.models.Backbone.from_preset(handle, load_weights=False))
+
+
 def _load_preset(wanted: Wanted, handle: str) -> Loaded:
-    saved = preset_utils.load_json(handle, "config.json")  # to build it only to look at it would take seconds
+    saved = _config_of(handle)
     class_name, config = saved["registered_name"].partition(">")[2] or saved["class_name"], saved["config"]
     family = _FAMILY_OF_CLASS.get(class_name)
     if family is None:

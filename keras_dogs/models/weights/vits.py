@@ -5,13 +5,15 @@ The names: `patch.kernel`, `patch.bias`, `class_token`, `distillation_token`, `p
 (DINOv2: `0.scale1`, `0.scale2`), and `norm`. Every source of weights gives a source for each of them.
 """
 
+import contextlib
 import functools
+from unittest import mock
 
 import keras
 import keras_hub
 import numpy as np
-from keras_hub.src.models.vit.vit_layers import ViTEncoder
 
+from keras_dogs.backends import keras_inside
 from keras_dogs.backends import register
 from keras_dogs.errors import UserError
 from keras_dogs.models.weights.positions import resample_positions
@@ -99,14 +101,22 @@ def build(family: str, image_size: tuple[int, int], dtype, **architecture) -> ke
         "deit": keras_hub.models.DeiTBackbone,
         "dinov2": DINOV2Variant,
     }[family]
-    return backbone_class(image_shape=(*image_size, 3), dtype=dtype, **architecture)
+    with _known_shapes():
+        return backbone_class(image_shape=(*image_size, 3), dtype=dtype, **architecture)
 
 
 _SWITCHES = ("approximate_gelu", "final_norm")
 
-# It does not say that tokens keep their shape, so Keras would trace all blocks to find out: half of what it takes to
-# build a ViT-B/16 on TensorFlow.
-ViTEncoder.compute_output_shape = lambda self, input_shape: tuple(input_shape)
+
+def _known_shapes():
+    """Returns a context in which KerasHub's ViT says that tokens keep their shape.
+
+    Keras would trace all blocks to find out: half of what it takes to build a ViT-B/16 on TensorFlow.
+    """
+    encoder = keras_inside.find("vit_encoder")
+    if encoder is None:
+        return contextlib.nullcontext()
+    return mock.patch.object(encoder, "compute_output_shape", lambda self, input_shape: tuple(input_shape))
 
 
 def weights(family: str, backbone: keras.Model) -> dict:
@@ -201,7 +211,8 @@ def resized(backbone: keras.Model, family: str, size: tuple[int, int], num_prefi
         method: str. A method of `resample_positions`.
     """
     check_patch_size(size, patch_size_of(backbone))
-    again = type(backbone).from_config({**backbone.get_config(), "image_shape": (*size, 3)})
+    with _known_shapes():
+        again = type(backbone).from_config({**backbone.get_config(), "image_shape": (*size, 3)})
     before = weights(family, backbone)
     for name, weight in weights(family, again).items():
         value = keras.ops.convert_to_numpy(before[name])

@@ -1,0 +1,77 @@
+"""A name that Keras does not promise is taken away: a run still ends, and one line names what is missing."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import keras_dogs
+from keras_dogs.backends import keras_inside
+from keras_dogs.data.config import DataConfig
+from keras_dogs.training.config import TrainConfig
+
+PACKAGE = Path(keras_dogs.__file__).parent
+PRESETS = ("resnet_nano", "vit_nano")
+
+
+class Recording(dict):
+    """The table, and which of its rows somebody asked for."""
+
+    asked: set = set()
+
+    def __getitem__(self, key):
+        self.asked.add(key)
+        return super().__getitem__(key)
+
+
+def run(dogs, output, preset):
+    data = DataConfig(dataset=str(dogs))
+    config = TrainConfig(preset=preset, data=data, output=output, epochs=1, batch_size=4, ema=0.9)
+    return keras_dogs.fine_tune(config).record
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("preset", PRESETS)
+def test_each_name_removed(dogs, tmp_path, monkeypatch, capsys, preset):
+    monkeypatch.setattr(keras_inside, "_warned", set())
+    monkeypatch.setattr(keras_inside, "NAMES", Recording(keras_inside.NAMES))
+    Recording.asked = set()
+    expected = run(dogs, tmp_path / "whole", preset)
+    assert "any more" not in capsys.readouterr().err
+    used = set(Recording.asked)
+    assert {"layers", "moving_average", "load_json"} <= used
+    for key in sorted(used):
+        monkeypatch.setattr(keras_inside, "_removed", {key})
+        monkeypatch.setattr(keras_inside, "_warned", set())
+        record = run(dogs, tmp_path / key, preset)
+        said = [line for line in capsys.readouterr().err.splitlines() if "any more" in line]
+        assert len(said) == 1 and keras_inside.NAMES[key].attribute in said[0], (key, said)
+        assert record.test.loss == pytest.approx(expected.test.loss, rel=0.2), key
+
+
+def test_groups_need_what_is_gone(dogs, tmp_path, monkeypatch):
+    monkeypatch.setattr(keras_inside, "_removed", {"update_step"})
+    monkeypatch.setattr(keras_inside, "_warned", set())
+    config = TrainConfig(data=DataConfig(dataset=str(dogs)), output=tmp_path / "run", epochs=1, layer_decay=0.5)
+    with pytest.raises(keras_dogs.UserError, match="--layer-decay and --unfreeze-every: not with this version"):
+        keras_dogs.fine_tune(config)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_the_plain_walk_finds_all_layers(monkeypatch, preset):
+    model = keras_dogs.build_classifier(preset, 3)
+    expected = keras_inside.layers_of(model)
+    monkeypatch.setattr(keras_inside, "_removed", {"layers"})
+    assert {id(layer) for layer in expected} <= {id(layer) for layer in keras_inside.layers_of(model)}
+
+
+@pytest.mark.once
+def test_no_other_file_reaches_inside():
+    """Imports of what is private; attributes of other objects that begin with an underscore, by the table's names."""
+    private = {name.attribute for name in keras_inside.NAMES.values()}
+    for file in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            module = getattr(node, "module", None) if isinstance(node, ast.ImportFrom) else None
+            assert not (module and (".src." in f"{module}." or "._" in module)), (file, module)
+    assert "_flatten_layers" in private
