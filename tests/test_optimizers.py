@@ -11,6 +11,7 @@ from keras import ops
 import keras_dogs
 from keras_dogs.layers import Mixing
 from keras_dogs.layers.dropping import blocks_of
+from keras_dogs.models import families
 from keras_dogs.models import presets
 from keras_dogs.models.builders import backbone_of
 from keras_dogs.models.classifier import SmoothedCrossentropy
@@ -243,7 +244,7 @@ def test_each_weight_of_every_preset_has_the_level_of_its_place(row, monkeypatch
             levels |= {id(weight): level for weight in layer.trainable_variables}
     else:
         levels |= {id(weight): 0 for weight in backbone.layers[1].trainable_variables}
-        for level, block in enumerate(blocks_of(backbone), 1):
+        for level, block in enumerate(blocks_of(backbone, families.FAMILIES[row.family].block), 1):
             levels |= {id(weight): level for weight in block.trainable_variables}
     top = 1 + (len(row.architecture["stackwise_num_blocks"]) if row.family == "resnet" else level)
     expected = [top - levels.get(id(weight), top) for weight in classifier.trainable_variables]

@@ -14,7 +14,7 @@ from keras_dogs.data.loaders.batches import TrainingBatches
 from keras_dogs.errors import UserError
 from keras_dogs.evaluation.predictions import Predictions
 from keras_dogs.evaluation.scoring import score_logits
-from keras_dogs.models import presets
+from keras_dogs.models import families
 from keras_dogs.runs.records import RunRecord
 from keras_dogs.training import fine_tuning
 from keras_dogs.training import job as jobs
@@ -65,7 +65,7 @@ def test_flags_override_and_presets_fill_in():
 def test_settings_are_the_familys(preset, family):
     assert recipes.likely_family(preset) == family
     recipe = recipes.complete(recipes.choose(TrainConfig(preset=preset)), preset, family)
-    wanted = presets.FINE_TUNE_SETTINGS[family]
+    wanted = families.FAMILIES[family].settings
     assert (recipe.epochs, recipe.batch_size, recipe.learning_rate, recipe.weight_decay) == wanted
 
 

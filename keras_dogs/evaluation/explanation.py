@@ -19,7 +19,7 @@ from keras_dogs.evaluation import figures
 from keras_dogs.evaluation.inference import class_names_of
 from keras_dogs.evaluation.scoring import log_softmax
 from keras_dogs.models import builders
-from keras_dogs.models.weights.own_models import family_of
+from keras_dogs.models import families
 from keras_dogs.system import ownership
 
 
@@ -67,8 +67,8 @@ def explain_picture(classifier: keras.Model, file: Path) -> Explanation:
 
 
 def is_convolutional(classifier: keras.Model) -> bool:
-    """Whether it is a ResNet."""
-    return family_of(builders.backbone_of(classifier)) == "resnet"
+    """Returns whether it is explained by Grad-CAM, as a ResNet is."""
+    return families.of_backbone(builders.backbone_of(classifier)).explanation == "Grad-CAM"
 
 
 def attention_rollout(classifier: keras.Model, images) -> np.ndarray:
@@ -93,7 +93,7 @@ def attention_rollout(classifier: keras.Model, images) -> np.ndarray:
         if isinstance(layer, keras.layers.MultiHeadAttention)
     ]
     if not attention:
-        family = family_of(builders.backbone_of(classifier))
+        family = families.of_backbone(builders.backbone_of(classifier)).name
         raise UserError(f"attention rollout: a {family} keeps its attention to itself; ViT, DeiT and DINOv2 show it")
     whole = keras.Model(classifier.input, classifier.output)  # not the class token's way through the last block alone
     with _inputs_of(attention) as seen, backends.layer_by_layer():

@@ -8,7 +8,6 @@ from typing import NamedTuple
 from keras_dogs.layers.classifier_head import ClassifierHead
 from keras_dogs.layers.color_jitter import ColorJitter
 from keras_dogs.layers.draw_keys import DrawKeys
-from keras_dogs.layers.dropping import DROP_PATH_FAMILIES
 from keras_dogs.layers.dropping import CountedDropout
 from keras_dogs.layers.dropping import DropPath
 from keras_dogs.layers.dropping import drop_paths
@@ -86,7 +85,6 @@ AUGMENTATIONS = {
 
 __all__ = [
     "AUGMENTATIONS",
-    "DROP_PATH_FAMILIES",
     "Augmentation",
     "ClassifierHead",
     "ColorJitter",

@@ -36,9 +36,8 @@ def prepare(model: keras.Model) -> None:
     MLP are computed for one token instead of 197: 7 % of a ViT-B/16's operations. Logits and gradients are the same but
     for rounding.
     """
-    for last in blocks_of(model)[-1:]:
-        is_known = type(last).__name__ == "ViTEncoderBlock" and register.keeps_its_call(last)
-        if is_known and not register.is_bare():
+    for last in blocks_of(model, "ViTEncoderBlock")[-1:]:
+        if register.keeps_its_call(last) and not register.is_bare():
             register.replace(last, "call", _LastBlock(last), "class_token_alone", register.SPEED)
 
 

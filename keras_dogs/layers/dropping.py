@@ -66,8 +66,15 @@ class DropPath(keras.layers.Layer):
         return branch * ops.cast(ops.reshape(factor, (-1,) + (1,) * (len(branch.shape) - 1)), branch.dtype)
 
 
-def drop_paths(backbone: keras.Model, rate: float, counter: DrawKeys) -> None:
+def drop_paths(backbone: keras.Model, block: str, branch_ends: tuple, rate: float, counter: DrawKeys) -> None:
     """Puts drop-path on the residual branches of a KerasHub ViT, DeiT or DINOv2, from outside.
+
+    Args:
+        backbone: `keras.Model`.
+        block: str. The class of its blocks.
+        branch_ends: tuple of str. The layers of a block with which its branches end.
+        rate: float in [0, 1). The share of pictures that skip the last block's branches.
+        counter: `DrawKeys` of the model.
 
     The rate rises with the depth from 0 to `rate`, as in DeiT and timm. Nothing is added to what a file holds: a model
     that is loaded again has no drop-path until this is called. (KerasHub has one for DINOv2 alone, which scales the
@@ -76,7 +83,7 @@ def drop_paths(backbone: keras.Model, rate: float, counter: DrawKeys) -> None:
     Raises:
         ValueError: the backbone has no such blocks.
     """
-    branches = [[getattr(block, name) for name in BRANCH_ENDS[type(block).__name__]] for block in blocks_of(backbone)]
+    branches = [[getattr(each, name) for name in branch_ends] for each in blocks_of(backbone, block)]
     if not branches:
         raise ValueError(f"{backbone.name} has no residual branches that drop-path knows")
     for depth, ends in enumerate(branches):
@@ -86,10 +93,10 @@ def drop_paths(backbone: keras.Model, rate: float, counter: DrawKeys) -> None:
             _follow(end, DropPath(block_rate, counter.latest, 2 * depth + number, dtype=end.dtype_policy))
 
 
-def blocks_of(model: keras.Model) -> list[keras.layers.Layer]:
-    """The blocks of a KerasHub ViT, DeiT or DINOv2, the first one first; none in other models."""
+def blocks_of(model: keras.Model, *classes: str) -> list[keras.layers.Layer]:
+    """Returns the blocks of a backbone, of classes of these names, the first one first; none in other models."""
     held = (
-        [part for part in keras_inside.parts_of(layer) if type(part).__name__ in BRANCH_ENDS]
+        [part for part in keras_inside.parts_of(layer) if type(part).__name__ in classes]
         for layer in keras_inside.layers_of(model)
     )
     return next(filter(None, held), [])
@@ -102,12 +109,4 @@ def _follow(layer: keras.layers.Layer, then: keras.layers.Layer) -> None:
     register.replace(layer, "call", followed, "drop_path", register.FEATURE)
 
 
-DROP_PATH_FAMILIES = ("vit", "deit", "dinov2")
-
-# The layers with which the two residual branches of a block end, by the class of KerasHub's block.
-BRANCH_ENDS = {
-    "ViTEncoderBlock": ("dropout", "mlp"),
-    "DeiTEncoderBlock": ("mha", "output_layer"),
-    "DINOV2Layer": ("layer_scale1", "layer_scale2"),
-}
 _DROP_PATH_STREAMS = 2**16  # beyond those of any `RandomLayer`

@@ -11,15 +11,19 @@ from keras_dogs.layers.dropping import blocks_of
 _CONTEXT = "current_call_ctx"  # where Keras keeps, among others, whether this is training
 
 
-def rematerialise(backbone: keras.Model) -> None:
+def rematerialise(backbone: keras.Model, block: str) -> None:
     """Makes a ViT's blocks compute their activations again for the gradient instead of keeping them, from outside.
 
     Nothing is added to what a file holds. After `drop_paths`, so that a branch that fell out falls out again.
+
+    Args:
+        backbone: `keras.Model`.
+        block: str. The class of its blocks.
     """
     if keras_inside.find("call_context") is None:
         return
-    for block in blocks_of(backbone):
-        register.replace(block, "call", _again(block.call), "rematerialised", register.FEATURE)
+    for each in blocks_of(backbone, block):
+        register.replace(each, "call", _again(each.call), "rematerialised", register.FEATURE)
 
 
 def _again(call):

@@ -9,10 +9,10 @@ from keras_dogs import backends
 from keras_dogs import layers
 from keras_dogs.errors import UserError
 from keras_dogs.errors import first_line
+from keras_dogs.models import families as table
 from keras_dogs.models import imagenet
 from keras_dogs.models.classifier import Classifier
 from keras_dogs.models.classifier import PooledModel
-from keras_dogs.models.presets import VIT_FAMILIES
 from keras_dogs.models.weights import Loaded
 from keras_dogs.models.weights import load_backbone
 from keras_dogs.models.weights import own_models
@@ -54,7 +54,7 @@ def build_vit(
         load_weights,
         dtype,
         seed,
-        families=VIT_FAMILIES,
+        families=table.VIT_FAMILIES,
         **kwargs,
     )
 
@@ -166,12 +166,12 @@ def build_classifier(
     loaded = load_backbone(preset, image_size, load_weights, dtype, with_head, seed, positions)
     _say_what_was_loaded(preset, loaded)
     if families and loaded.family not in families:
-        builder = "build_resnet" if loaded.family == "resnet" else "build_vit"
+        builder = f"build_{table.family(loaded.family).kind}"
         raise UserError(f"preset {preset}: a {loaded.family}; use {builder} or build_classifier")
-    if drop_path and loaded.family not in layers.DROP_PATH_FAMILIES:
-        those = ", ".join(layers.DROP_PATH_FAMILIES)
+    if drop_path and loaded.family not in table.DROP_PATH_FAMILIES:
+        those = ", ".join(table.DROP_PATH_FAMILIES)
         raise UserError(f"--drop-path {drop_path}: only {those} have it; {preset} is a {loaded.family}")
-    if remat and loaded.family not in layers.DROP_PATH_FAMILIES:
+    if remat and loaded.family not in table.DROP_PATH_FAMILIES:
         raise UserError(f"--remat: for ViTs alone; {preset} is a {loaded.family}")
 
     # Inputs, augmentation, conversion
@@ -195,11 +195,13 @@ def build_classifier(
         features = layers.Mixing(**policy.mixing, name="mixing")(features, keys)
 
     # Backbone, pooling
+    row = table.family(loaded.family)
     if drop_path:
-        layers.drop_paths(loaded.backbone, drop_path, counter)
+        layers.drop_paths(loaded.backbone, row.block, row.branch_ends, drop_path, counter)
     if remat:
-        layers.rematerialise(loaded.backbone)
-    inputs = {"images": features} if isinstance(loaded.backbone.input, dict) else features  # a dict in DINOv2
+        layers.rematerialise(loaded.backbone, row.block)
+    named = loaded.backbone.input  # a dict in DINOv2 and DINOv3, each with a name of its own
+    inputs = dict.fromkeys(named, features) if isinstance(named, dict) else features
     features = _pool(loaded, loaded.backbone(inputs))
 
     # Head

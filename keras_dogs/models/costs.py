@@ -1,11 +1,12 @@
 """What an architecture costs, by arithmetic on its row of the table: parameters, and operations a picture."""
 
+from keras_dogs.models import families
 from keras_dogs.models.presets import Preset
 
 
 def count_parameters(row: Preset) -> int:
     """Weights of the backbone without a head, moving statistics of batch norms included."""
-    return _resnet(row)[0] if row.family == "resnet" else _vit(row)[0]
+    return _resnet(row)[0] if families.family(row.family).kind == families.RESNET else _vit(row)[0]
 
 
 def count_gflops(row: Preset, image_size: int | None = None, whole: bool = True) -> float:
@@ -16,7 +17,11 @@ def count_gflops(row: Preset, image_size: int | None = None, whole: bool = True)
         image_size: int or `None`. Side of the picture, pixels; `None` is the row's own.
         whole: bool. `False` leaves out what our classifiers do: a ViT's last block but for its class token.
     """
-    return 2e-9 * (_resnet(row, image_size)[1] if row.family == "resnet" else _vit(row, image_size, whole)[1])
+    return 2e-9 * (
+        _resnet(row, image_size)[1]
+        if families.family(row.family).kind == families.RESNET
+        else _vit(row, image_size, whole)[1]
+    )
 
 
 def _vit(row: Preset, image_size: int | None = None, whole: bool = True) -> tuple[int, int]:
@@ -24,7 +29,7 @@ def _vit(row: Preset, image_size: int | None = None, whole: bool = True) -> tupl
     build = row.architecture
     width, depth, patch = build["hidden_dim"], build["num_layers"], build["patch_size"]
     mlp = build.get("mlp_dim") or build["intermediate_dim"]
-    num_prefix = 2 if row.family == "deit" else 1
+    num_prefix = families.family(row.family).num_prefix
 
     def num_patches(size):
         return (size // patch) ** 2
@@ -39,7 +44,7 @@ def _vit(row: Preset, image_size: int | None = None, whole: bool = True) -> tupl
     products = tokens * block + 2 * tokens * tokens * width
     last = (
         products
-        if whole or row.family != "vit"
+        if whole or not families.family(row.family).last_block_alone
         else 2 * tokens * width * width + (block - 2 * width * width) + 2 * tokens * width
     )
     return parameters, patches * embedding + (depth - 1) * products + last

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from keras_dogs.errors import UserError
+from keras_dogs.models import families
+from keras_dogs.models.families import Settings
 
 EMBEDDED_FOLDER = Path(__file__).parent / "weights" / "embedded"
 
@@ -24,41 +26,6 @@ CONVERSIONS = {
     ),
 }
 
-# What a family's weights expect when they come without an image converter of their own.
-FAMILY_CONVERSIONS = {
-    "vit": "inception",
-    "deit": "imagenet",
-    "dinov2": "imagenet",
-    "dinov3": "imagenet",
-    "resnet": "imagenet",
-}
-VIT_FAMILIES = ("vit", "deit", "dinov2", "dinov3")
-
-
-class Settings(NamedTuple):
-    """Settings of a fine-tuning that a flag of the same name overrides.
-
-    Attributes:
-        epochs: int. Passes over the training pictures.
-        batch_size: int. Pictures a step.
-        learning_rate: float. The peak, after warm-up.
-        weight_decay: float. AdamW's decoupled decay.
-    """
-
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    weight_decay: float
-
-
-# Starting points for AdamW, in the range that published fine-tunings of these families use.
-FINE_TUNE_SETTINGS = {
-    "vit": Settings(epochs=10, batch_size=32, learning_rate=3e-5, weight_decay=0.05),
-    "deit": Settings(epochs=10, batch_size=32, learning_rate=3e-5, weight_decay=0.05),
-    "dinov2": Settings(epochs=10, batch_size=32, learning_rate=2e-5, weight_decay=0.05),
-    "dinov3": Settings(epochs=10, batch_size=32, learning_rate=2e-5, weight_decay=0.05),
-    "resnet": Settings(epochs=15, batch_size=32, learning_rate=2e-4, weight_decay=0.05),
-}
 # Chosen on the validation split of drawn_dogs.
 NANO_FINE_TUNE_SETTINGS = {
     "vit_nano": Settings(epochs=20, batch_size=32, learning_rate=1e-3, weight_decay=0.05),
@@ -73,7 +40,7 @@ class Preset(NamedTuple):
     """A row of the table.
 
     Attributes:
-        family: str. `"vit"`, `"deit"` or `"resnet"`.
+        family: str. A key of `families.FAMILIES`.
         image_size: int. The side of the square that the weights were trained on, pixels.
         architecture: dict. Arguments of the KerasHub backbone class, less `image_shape`.
         source: str or `None`. `"keras_hub"`, `"embedded"`, or `None` for an architecture without published weights.
@@ -87,7 +54,7 @@ class Preset(NamedTuple):
     @property
     def conversion(self) -> str:
         """The name of the row of `CONVERSIONS` that fits the weights."""
-        return FAMILY_CONVERSIONS[self.family]
+        return families.family(self.family).conversion
 
 
 def _vit(patch_size, num_layers, num_heads, hidden_dim, mlp_dim):
@@ -258,7 +225,7 @@ def default_settings(preset: str, family: str, linear_probe: bool) -> Settings:
     """The settings that a fine-tuning of `preset` starts from."""
     if linear_probe:
         return LINEAR_PROBE_SETTINGS
-    return NANO_FINE_TUNE_SETTINGS.get(preset, FINE_TUNE_SETTINGS[family])
+    return NANO_FINE_TUNE_SETTINGS.get(preset, families.family(family).settings)
 
 
 def pretraining_of(preset: str) -> str:

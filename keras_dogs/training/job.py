@@ -22,8 +22,8 @@ from keras_dogs.errors import UserError
 from keras_dogs.evaluation.evaluating import Evaluation
 from keras_dogs.evaluation.evaluating import evaluate_classifier
 from keras_dogs.models import builders
+from keras_dogs.models import families
 from keras_dogs.models import presets
-from keras_dogs.models.weights.own_models import family_of
 from keras_dogs.runs import artifacts
 from keras_dogs.runs.records import DatasetRecord
 from keras_dogs.runs.records import RunRecord
@@ -62,7 +62,7 @@ class Job(NamedTuple):
     @property
     def family(self) -> str:
         """The family of the backbone: `"vit"`, `"resnet"`, ..."""
-        return family_of(builders.backbone_of(self.classifier))
+        return families.of_backbone(builders.backbone_of(self.classifier)).name
 
     @property
     def views(self) -> int:

@@ -12,14 +12,15 @@ from keras import ops
 from keras_dogs.backends import devices
 from keras_dogs.backends import keras_inside
 from keras_dogs.errors import UserError
+from keras_dogs.models import families
 from keras_dogs.training.recipes import Recipe
 
 # Weight decay pulls weights to zero, where these do not belong; timm and DeiT leave them out too. Parts of a path:
 # biases, norms, tokens, positions, and the scales of DINOv2's branches.
 _NOT_DECAYED = ("bias", "gamma", "beta", "token", "position", "lambda")
 
-# How paths of weights name blocks, and what makes the first one 1: ViT and DeiT, DINOv2, ResNet, keras.applications.
-_BLOCKS = ((r"transformer_block_(\d+)/", 0), (r"layers?[._](\d+)/", 1), (r"stack(\d+)_", 1), (r"conv([2-5])_block", -1))
+# How paths of weights name blocks, of any family.
+_BLOCKS = tuple(pattern for row in families.FAMILIES.values() for pattern in row.path_patterns)
 
 
 @keras.saving.register_keras_serializable(package="keras_dogs")

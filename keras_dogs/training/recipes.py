@@ -5,6 +5,7 @@ A field that is `None` is the preset's own (`keras_dogs.models.presets`); a flag
 
 from typing import NamedTuple
 
+from keras_dogs.models import families
 from keras_dogs.models import presets
 
 
@@ -143,7 +144,7 @@ def choose(config) -> Recipe:
     if not config.linear_probe:  # a flag that is not given says nothing
         del told["linear_probe"]
     recipe = recipe._replace(**told)
-    if config.drop_path is None and likely_family(config.preset) in ("resnet", "dinov3"):
+    if config.drop_path is None and not families.family(likely_family(config.preset)).branch_ends:
         recipe = recipe._replace(drop_path=0.0)  # they have none; the flag is refused
     if recipe.augmentation is None:
         augmentation = presets.default_augmentation(config.preset, recipe.linear_probe)
@@ -167,4 +168,4 @@ def likely_family(preset: str) -> str:
     """The family of a preset as its name tells it, before its weights are loaded; `"vit"` where it does not."""
     if preset in presets.PRESETS:
         return presets.PRESETS[preset].family
-    return next((family for family in ("resnet", "deit", "dinov3", "dinov2") if family in preset.lower()), "vit")
+    return families.guess(preset).name

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from keras_dogs.errors import first_line
+from keras_dogs.models import families
 from keras_dogs.models.presets import CONVERSIONS
-from keras_dogs.models.presets import FAMILY_CONVERSIONS
 from keras_dogs.models.weights import config_keys
 from keras_dogs.models.weights import resnets
 from keras_dogs.models.weights import vits
@@ -55,9 +55,10 @@ def _load_vit(wanted: Wanted, folder: Path, config: dict) -> Loaded:
     family = FAMILIES[config["model_type"]]
     own = config_keys.size(wanted.error, "config.json", config, "image_size")
     # DINOv2 was trained at 518 and is used at any size, as a rule at 224.
-    size = wanted.image_size or ((224, 224) if family == "dinov2" else own)
+    usual = families.family(family).usual_size
+    size = wanted.image_size or ((usual, usual) if usual else own)
     backbone = vits.build(family, size, wanted.dtype, **_architecture(wanted, family, own, config))
-    num_prefix = {"vit": 1, "deit": 2, "dinov2": 1 + config.get("num_register_tokens", 0)}[family]
+    num_prefix = families.family(family).num_prefix + config.get("num_register_tokens", 0)
     scale, offset, interpolation, notes = _conversion(wanted, folder, family)
     loaded = Loaded(backbone, family, size, scale, offset, "token", None, interpolation, num_prefix, notes=notes)
     if not wanted.load_weights:
@@ -71,7 +72,7 @@ def _fill_vit(wanted: Wanted, loaded: Loaded, checkpoint: Checkpoint, config: di
     base = _base(checkpoint, "embeddings.cls_token")
     # DINOv2's own code resamples without antialiasing, with registers with it.
     own_method = "bicubic_plain" if config["model_type"] == "dinov2" else "bicubic"
-    num_prefix = 2 if family == "deit" else 1  # registers have no positions
+    num_prefix = families.family(family).num_positions_before
     method = wanted.positions or own_method
     table = f"{base}embeddings.position_embeddings"
     patch = vits.patch_size_of(config)
@@ -249,7 +250,7 @@ def _conversion(wanted: Wanted, folder: Path, family: str):
         UserError: the file is damaged, or has a key that is unknown or out of range.
     """
     file = folder / "preprocessor_config.json"
-    scale, offset = CONVERSIONS[FAMILY_CONVERSIONS[family]]
+    scale, offset = CONVERSIONS[families.family(family).conversion]
     if not file.is_file():
         return scale, offset, "bilinear", ()
     try:

@@ -8,11 +8,10 @@ import numpy as np
 
 from keras_dogs.backends import keras_inside
 from keras_dogs.errors import first_line
+from keras_dogs.models import families
 from keras_dogs.models.presets import CONVERSIONS
 from keras_dogs.models.presets import EMBEDDED_FOLDER
-from keras_dogs.models.presets import FAMILY_CONVERSIONS
 from keras_dogs.models.presets import PRESETS
-from keras_dogs.models.presets import VIT_FAMILIES
 from keras_dogs.models.presets import Preset
 from keras_dogs.models.weights import vits
 from keras_dogs.models.weights.loaded import Head
@@ -20,16 +19,6 @@ from keras_dogs.models.weights.loaded import Loaded
 from keras_dogs.models.weights.loaded import Wanted
 from keras_dogs.models.weights.positions import resample_positions
 from keras_dogs.system.network import is_offline
-
-_FAMILY_OF_CLASS = {
-    "ViTBackbone": "vit",
-    "DeiTBackbone": "deit",
-    "DINOV2Backbone": "dinov2",
-    "DINOV3Backbone": "dinov3",
-    "ResNetBackbone": "resnet",
-}
-_CLASS_OF_FAMILY = {family: name for name, family in _FAMILY_OF_CLASS.items()}
-_NUM_PREFIX = {"vit": 1, "deit": 2, "dinov2": 1, "dinov3": 1, "resnet": 0}
 
 
 def load(wanted: Wanted, handle: str) -> Loaded:
@@ -57,10 +46,11 @@ def _build_from_table(wanted: Wanted, row: Preset) -> Loaded:
     size = wanted.image_size or (row.image_size, row.image_size)
     if "patch_size" in row.architecture:
         vits.check_patch_size(size, row.architecture["patch_size"])
-    backbone_class = getattr(keras_hub.models, _CLASS_OF_FAMILY[row.family])
+    backbone_class = getattr(keras_hub.models, families.family(row.family).classes[0])
     backbone = backbone_class(image_shape=(*size, 3), dtype=wanted.dtype, **row.architecture)
     conversion = CONVERSIONS[row.conversion]
-    return Loaded(backbone, row.family, size, *conversion, _pooling(row.family), num_prefix=_NUM_PREFIX[row.family])
+    family = families.family(row.family)
+    return Loaded(backbone, family.name, size, *conversion, family.pooling, num_prefix=family.num_prefix)
 
 
 def _config_of(handle: str) -> dict:
@@ -73,13 +63,14 @@ def _config_of(handle: str) -> dict:
 def _load_preset(wanted: Wanted, handle: str) -> Loaded:
     saved = _config_of(handle)
     class_name, config = saved["registered_name"].partition(">")[2] or saved["class_name"], saved["config"]
-    family = _FAMILY_OF_CLASS.get(class_name)
-    if family is None:
+    row = families.of_class(class_name)
+    if row is None:
         raise wanted.error(f"neither a ViT nor a ResNet but a {class_name}")
+    family = row.name
     own = tuple(config["image_shape"][:2])
-    size = _image_size(wanted, family, own, config)
-    is_resampled = family in ("vit", "deit") and size != own and wanted.load_weights
-    num_prefix = int(config.get("use_class_token", True)) if family == "vit" else _NUM_PREFIX[family]
+    size = _image_size(wanted, row, own, config)
+    is_resampled = row.resizing == "positions" and size != own and wanted.load_weights
+    num_prefix = int(config.get("use_class_token", True)) if family == "vit" else row.num_prefix
     backbone = keras_hub.models.Backbone.from_preset(
         handle,
         load_weights=wanted.load_weights,
@@ -88,9 +79,9 @@ def _load_preset(wanted: Wanted, handle: str) -> Loaded:
     )
     if is_resampled:
         backbone = vits.resized(backbone, family, size, num_prefix, wanted.positions or "bicubic")
-    if family == "dinov2":
+    if row.resizing == "backbone":
         backbone = _with_own_positions(backbone, wanted)
-    pooling = "average_of_patches" if family == "vit" and not num_prefix else _pooling(family)
+    pooling = "average_of_patches" if family == "vit" and not num_prefix else row.pooling
     pooling, head = _load_head(wanted, handle) if wanted.with_head else (pooling, None)
     *conversion, interpolation = _load_conversion(handle, family)
     num_prefix += getattr(backbone, "num_register_tokens", 0)
@@ -109,17 +100,12 @@ def _with_own_positions(backbone: keras.Model, wanted: Wanted) -> keras.Model:
     return again
 
 
-def _image_size(wanted: Wanted, family: str, own: tuple, config: dict) -> tuple[int, int]:
-    if family in VIT_FAMILIES:
-        # DINOv2 and DINOv3 were trained at larger sizes and are used at any, as a rule at 224.
-        size = wanted.image_size or (own if family in ("vit", "deit") else (224, 224))
+def _image_size(wanted: Wanted, row: families.Family, own: tuple, config: dict) -> tuple[int, int]:
+    if row.kind == families.VIT:
+        size = wanted.image_size or ((row.usual_size,) * 2 if row.usual_size else own)
         vits.check_patch_size(size, vits.patch_size_of(config))
         return size
     return wanted.image_size or tuple(side or 224 for side in own)
-
-
-def _pooling(family: str) -> str:
-    return "token" if family in VIT_FAMILIES else "average"
 
 
 def _load_conversion(handle: str, family: str):
@@ -129,7 +115,7 @@ def _load_conversion(handle: str, family: str):
     except (ValueError, FileNotFoundError):
         converter = None
     if converter is None:
-        return *CONVERSIONS[FAMILY_CONVERSIONS[family]], "bilinear"
+        return *CONVERSIONS[families.family(family).conversion], "bilinear"
     interpolation = "bicubic" if converter.interpolation == "bicubic" else "bilinear"
     return _three(converter.scale, 1.0), _three(converter.offset, 0.0), interpolation
 
@@ -151,7 +137,7 @@ def _load_head(wanted: Wanted, handle: str):
     layer = getattr(task, "intermediate_layer", None)
     pre_logits = tuple(layer.get_weights()) if layer is not None else None
     # KerasHub's average of a ViT counts every token, the class token too.
-    is_vit = _FAMILY_OF_CLASS[type(task.backbone).__name__] in VIT_FAMILIES
+    is_vit = families.of_backbone(task.backbone).kind == families.VIT
     pooling = {"token": "token", "gap": "average_of_tokens" if is_vit else "average", "avg": "average"}[task.pooling]
     return pooling, Head(kernel, bias, None, pre_logits)
 
@@ -170,7 +156,7 @@ def _refuse_download(wanted: Wanted, handle: str) -> None:
         address = next(
             (
                 known[handle]["kaggle_handle"]
-                for name in _CLASS_OF_FAMILY.values()
+                for name in (row.classes[0] for row in families.FAMILIES.values())
                 if handle in (known := getattr(keras_hub.models, name).presets)
             ),
             None,

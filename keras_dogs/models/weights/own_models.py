@@ -5,6 +5,7 @@ from pathlib import Path
 import keras
 
 from keras_dogs.errors import first_line
+from keras_dogs.models import families
 from keras_dogs.models.weights import vits
 from keras_dogs.models.weights.loaded import Head
 from keras_dogs.models.weights.loaded import Loaded
@@ -32,7 +33,7 @@ def load(wanted: Wanted, file: Path) -> Loaded:
         raise wanted.error(f"not a classifier that keras_dogs saved: {first_line(error)}") from error
     backbone = next(layer for layer in classifier.layers if isinstance(layer, keras.Model))
     backbone.trainable = True  # a linear probe saved it frozen
-    family, size = family_of(backbone), (crop.height, crop.width)
+    family, size = families.of_backbone(backbone).name, (crop.height, crop.width)
     num_prefix = getattr(pooling, "num_prefix", 0)
     names = [layer.name for layer in classifier.layers]
     loaded = Loaded(
@@ -50,12 +51,6 @@ def load(wanted: Wanted, file: Path) -> Loaded:
         return loaded
     pre_logits = tuple(classifier.get_layer("pre_logits").get_weights()) if "pre_logits" in names else None
     return loaded._replace(head=Head(*head.get_weights(), head.class_names, pre_logits))
-
-
-def family_of(backbone: keras.Model) -> str:
-    """`"vit"`, `"deit"`, `"dinov2"`, `"dinov3"` or `"resnet"`."""
-    name = type(backbone).__name__.lower()
-    return next((family for family in ("deit", "dinov2", "dinov3", "vit") if family in name), "resnet")
 
 
 def _as_wanted(wanted: Wanted, backbone: keras.Model, family: str, num_prefix: int, size) -> keras.Model:
@@ -76,11 +71,11 @@ def _as_wanted(wanted: Wanted, backbone: keras.Model, family: str, num_prefix: i
         backbone = again
     if is_same_size:
         return backbone
-    if family == "resnet":
+    row = families.family(family)
+    if row.resizing == "nothing":
         again = type(backbone).from_config({**backbone.get_config(), "image_shape": (*wanted.image_size, 3)})
         again.set_weights(backbone.get_weights())
         return again
-    if family == "dinov3":
-        raise wanted.error("a run of DINOv3 keeps its size; train from its preset again for another")
-    with_positions = 1 if family == "dinov2" else num_prefix
+    # Some ViTs have no class token; registers have no positions.
+    with_positions = min(num_prefix, row.num_positions_before)
     return vits.resized(backbone, family, wanted.image_size, with_positions, wanted.positions or "bicubic")
