@@ -26,7 +26,7 @@ class CacheConfig:
 
 
 def main() -> int:
-    """The command."""
+    """Runs the command and returns its exit status."""
     return commands.run("cache", CacheConfig, _cache)
 
 

@@ -7,7 +7,7 @@ from keras_dogs.comparison.config import CompareConfig
 
 
 def main() -> int:
-    """The command."""
+    """Runs the command and returns its exit status."""
     return commands.run("compare", CompareConfig, _compare)
 
 

@@ -25,7 +25,7 @@ class DescribeConfig:
 
 
 def main() -> int:
-    """The command."""
+    """Runs the command and returns its exit status."""
     return commands.run("describe", DescribeConfig, _describe)
 
 
@@ -45,7 +45,7 @@ def _describe(config: DescribeConfig) -> None:
 
 
 def describe_preset(name: str) -> dict:
-    """What is known of a preset of the table, without loading it."""
+    """Returns what is known of a preset of the table, without loading it."""
     row, published = PRESETS[name], PUBLISHED.get(name)
     return {
         "preset": name,
@@ -63,7 +63,7 @@ def describe_preset(name: str) -> dict:
 
 
 def _describe_loaded(preset: str) -> dict:
-    """What a preset of any other kind turns out to be when it is loaded."""
+    """Returns what a preset of any other kind turns out to be when it is loaded."""
     from keras_dogs import backends
 
     backends.select()

@@ -27,7 +27,7 @@ class DrawConfig:
 
 
 def main() -> int:
-    """The command."""
+    """Runs the command and returns its exit status."""
     return commands.run("draw", DrawConfig, _draw)
 
 

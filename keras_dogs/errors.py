@@ -30,7 +30,7 @@ def require(holds: bool, flag: str, value, what: str) -> None:
 
 
 def first_line(error: BaseException) -> str:
-    """What an exception says, as one line; its type where it says nothing."""
+    """Returns what an exception says, as one line; its type where it says nothing."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 

@@ -9,7 +9,7 @@ from keras_dogs.evaluation.config import EvaluateConfig
 
 
 def main() -> int:
-    """The command."""
+    """Runs the command and returns its exit status."""
     return commands.run("evaluate", EvaluateConfig, _evaluate)
 
 

@@ -8,7 +8,7 @@ from keras_dogs.evaluation.config import ExplainConfig
 
 
 def main() -> int:
-    """The command."""
+    """Runs the command and returns its exit status."""
     return commands.run("explain", ExplainConfig, _explain)
 
 

@@ -9,7 +9,7 @@ REAL_THING = "--preset vit_base_patch16_224_imagenet21k --dataset stanford_dogs"
 
 
 def main() -> int:
-    """The command."""
+    """Runs the command and returns its exit status."""
     return commands.run("train", TrainConfig, _train)
 
 

@@ -40,7 +40,7 @@ def module_of(part: str, backend_name: str | None = None):
 
 
 def keep_tensorflow_off_accelerators() -> None:
-    """On JAX and PyTorch, hides the GPUs from a TensorFlow that something imported: two would fight over memory."""
+    """Hides the GPUs from a TensorFlow that something imported on JAX or PyTorch: two would fight over memory."""
     if name() != "tensorflow" and "tensorflow" in sys.modules:
         module_of("runtime", "tensorflow").hide_accelerators()
 

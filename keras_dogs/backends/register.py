@@ -51,7 +51,7 @@ _depth_of_bare = [0]
 
 @contextlib.contextmanager
 def bare():
-    """Within it, models are built of stock Keras: nothing is replaced for speed or for exactness.
+    """Returns a context in which models are built of stock Keras: nothing is replaced for speed or for exactness.
 
     A model that was built before keeps what it has (see `undo`). `KERAS_DOGS_BARE=1` does the same for a whole process.
     """

@@ -64,7 +64,7 @@ def _style(paper: str, ink: str, grid: str) -> dict:
 
 
 def _draw_accuracy(results: dict):
-    """Each model and backend: seeds as points, the mean with the interval over pictures."""
+    """Draws each model and backend: seeds as points, the mean with its interval over pictures."""
     groups = results["groups"]
     if not groups:
         return None
@@ -88,7 +88,7 @@ def _draw_accuracy(results: dict):
 
 
 def _draw_curves(results: dict):
-    """The training loss of every run, a panel a model."""
+    """Draws the training loss of every run, one panel for each model."""
     models = [row["model"] for row in results["models"]]
     runs = [run for run in _finished(results) if results["curves"].get(run["name"])]
     if not runs:
@@ -112,7 +112,7 @@ def _smooth(losses, share: float = 0.05):
 
 
 def _draw_cost(results: dict):
-    """Accuracy against what it costs: seconds, speed, parameters, operations."""
+    """Draws accuracy against cost: seconds, speed, parameters, operations."""
     if not results["groups"]:
         return None
     models = {row["model"]: row for row in results["models"]}
@@ -143,7 +143,7 @@ def _draw_cost(results: dict):
 
 
 def _draw_time(results: dict):
-    """Validation accuracy against seconds from the command."""
+    """Draws validation accuracy against the seconds since the command began."""
     runs = [run for run in _finished(results) if run["epoch_end_s"] and run["validation_curve"]]
     if not runs:
         return None
@@ -161,7 +161,7 @@ def _draw_time(results: dict):
 
 
 def _draw_classes(results: dict):
-    """The classes that each of the two models wins by most."""
+    """Draws the classes on which the two models differ most."""
     rows = results["classes"]
     if not rows:
         return None
@@ -185,7 +185,7 @@ def _draw_classes(results: dict):
 
 
 def _draw_speed(results: dict):
-    """What a backend costs: speed, start, memory."""
+    """Draws what each backend costs: speed, start, memory."""
     groups = results["groups"]
     if not groups:
         return None
@@ -216,7 +216,7 @@ def _draw_speed(results: dict):
 
 
 def _draw_calibration(results: dict):
-    """Accuracy against confidence, of all runs of a model."""
+    """Draws accuracy against confidence over all runs of a model."""
     if not results["models"]:
         return None
     figure, axis = _subplots(height=3.6)
@@ -233,7 +233,7 @@ def _draw_calibration(results: dict):
 
 
 def _draw_confusion(results: dict):
-    """A confusion matrix a model, as shares of a class."""
+    """Draws one confusion matrix for each model, as shares of a class."""
     from matplotlib import colors
 
     models = results["models"][:2]
@@ -274,14 +274,14 @@ def _colours(results: dict) -> dict[str, str]:
 
 
 def _legend(axis, **where) -> None:
-    """Each label once."""
+    """Adds a legend that has each label once."""
     handles, labels = axis.get_legend_handles_labels()
     once = dict(zip(labels, handles))
     axis.legend(once.values(), once.keys(), **where)
 
 
 def _remove_all_after(axes, count: int) -> None:
-    """Of a grid, the axes that nothing is drawn in."""
+    """Removes the axes of a grid that nothing is drawn in."""
     for axis in axes.flat[count:]:
         axis.remove()
 

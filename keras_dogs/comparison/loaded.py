@@ -85,13 +85,13 @@ def told_apart(runs: list[Loaded]) -> list[Loaded]:
 
 
 def _recipe(run: Loaded) -> str:
-    """What tells two ways of training one preset apart; epochs may follow from a budget."""
+    """Returns what tells two ways of training one preset apart; epochs may follow from a budget."""
     config = run.record.config
     return ", ".join([config["recipe"], f"{config['augmentation']} augmentation", f"batch {config['batch_size']}"])
 
 
 def without_doubles(runs: list[Loaded]) -> tuple[list[Loaded], list[Loaded]]:
-    """The first of each model, backend and seed, and the others."""
+    """Returns the first of each model, backend and seed, and the others."""
     first = {}
     for run in runs:
         first.setdefault(run.name, run)
@@ -99,12 +99,12 @@ def without_doubles(runs: list[Loaded]) -> tuple[list[Loaded], list[Loaded]]:
 
 
 def on_one_test_set(runs: list[Loaded]) -> tuple[list[Loaded], list[Loaded]]:
-    """Those that were scored on the pictures that most were scored on, and the others."""
+    """Returns those that were scored on the pictures that most were scored on, and the others."""
     return _as_most(runs, [_digest(run) for run in runs])
 
 
 def on_one_pool(runs: list[Loaded]) -> tuple[list[Loaded], list[Loaded]]:
-    """Those that were trained and validated on the pictures that most were, whichever did what, and the others."""
+    """Parts the runs that were trained and validated on the most common pictures from the others."""
     datasets = [run.record.dataset for run in runs]
     pools = [dataset.pool for dataset in datasets]
     if not all(pools):  # earlier versions kept the number alone
@@ -113,12 +113,12 @@ def on_one_pool(runs: list[Loaded]) -> tuple[list[Loaded], list[Loaded]]:
 
 
 def without_leaks(runs: list[Loaded]) -> tuple[list[Loaded], list[Loaded]]:
-    """Those that have seen none of the test pictures, as far as they say what they were trained on, and the others."""
+    """Parts the runs that were trained on no test picture, as far as they say, from the others."""
     return _parted(runs, [not run.predictions.were_trained_on(run.predictions.names).any() for run in runs])
 
 
 def _as_most(runs: list[Loaded], values: list) -> tuple[list[Loaded], list[Loaded]]:
-    """Those whose value is the most frequent, and the others."""
+    """Returns those whose value is the most frequent, and the others."""
     usual = max(values, key=values.count, default=None)
     return _parted(runs, [value == usual for value in values])
 
@@ -135,7 +135,7 @@ def _digest(run: Loaded) -> str:
 
 
 def _validation_curve(folder: Path) -> list[float]:
-    """Top-1 accuracy after each epoch; empty without a validation split."""
+    """Returns top-1 accuracy after each epoch; empty without a validation split."""
     try:
         with (folder / artifacts.HISTORY).open() as file:
             rows = list(csv.DictReader(file))

@@ -23,7 +23,7 @@ _REPORT = (results.FILE, "report.md", "report.html", f"{LOGS}/*.log")  # runs ha
 
 
 def is_of_earlier_version(folder: Path) -> bool:
-    """Whether a folder without a manifest holds a comparison, finished or begun."""
+    """Returns whether a folder without a manifest holds a comparison, finished or begun."""
     try:
         return {"made_with", "verdicts"} <= json.loads((folder / results.FILE).read_text()).keys()
     except (OSError, ValueError, AttributeError, RecursionError):
@@ -81,7 +81,7 @@ def _replace(folder: Path, made: Path) -> None:
 
 
 def report(found: dict, drawn: list[str], shown: dict[str, str]) -> str:
-    """The text of the report, as Markdown.
+    """Returns the text of the report, as Markdown.
 
     Args:
         found: dict of `keras_dogs.comparison.results.collect`.

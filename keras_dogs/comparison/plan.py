@@ -57,7 +57,7 @@ class PlannedRun(NamedTuple):
 
 
 def short_name(preset: str) -> str:
-    """The last part of a path or an address, fit for a folder."""
+    """Returns the last part of a path or an address, fit for a folder."""
     parts = [part for part in re.split(r"[/:]", preset) if part and not part.isdigit()]
     name = parts[-1] if parts else "preset"
     for suffix in (".weights.h5", ".npz", ".safetensors", ".pth", ".keras"):
@@ -66,12 +66,12 @@ def short_name(preset: str) -> str:
 
 
 def presets_of(config: CompareConfig) -> tuple[str, ...]:
-    """Which presets are compared."""
+    """Returns which presets are compared."""
     return PAIRS[config.pair].presets if config.pair else config.presets
 
 
 def plan_runs(config: CompareConfig, epochs: dict | None = None) -> list[PlannedRun]:
-    """All runs, seed by seed, so that a comparison that is stopped half-way has something of everything.
+    """Returns all runs, seed by seed, so that a comparison that is stopped half-way has something of everything.
 
     Args:
         config: `CompareConfig`.
@@ -87,19 +87,19 @@ def plan_runs(config: CompareConfig, epochs: dict | None = None) -> list[Planned
 
 
 def plan_pilots(config: CompareConfig) -> list[PlannedRun]:
-    """A run of one epoch for each preset and backend, from which it is known how long an epoch takes."""
+    """Returns a run of one epoch for each preset and backend, from which it is known how long an epoch takes."""
     seed = config.seeds[0]
     one = ("--epochs", "1")
     return [_plan(config, preset, name, seed, one) for preset in presets_of(config) for name in backends_of(config)]
 
 
 def epochs_of_first(config: CompareConfig) -> int:
-    """How many epochs the first preset trains for."""
+    """Returns how many epochs the first preset trains for."""
     return _resolved(config, presets_of(config)[0])[1].epochs
 
 
 def epochs_of_equal_flops(config: CompareConfig) -> dict[tuple[str, str], int]:
-    """For each (preset, backend), the epochs that take as many operations as those of the first preset.
+    """Returns, for each (preset, backend), the epochs that take as many operations as the first preset's.
 
     Raises:
         UserError: the architecture of a preset is not in the table.
@@ -119,7 +119,7 @@ def epochs_of_equal_flops(config: CompareConfig) -> dict[tuple[str, str], int]:
 
 
 def _resolved(config: CompareConfig, preset: str) -> tuple[TrainConfig, recipes.Recipe]:
-    """What `train` will make of the flags."""
+    """Returns what `train` will make of the flags."""
     told = tyro.cli(TrainConfig, args=list(_flags(config, preset, ())), prog="python -m keras_dogs.train")
     return told, recipes.complete(recipes.choose(told), preset, recipes.likely_family(preset))
 
@@ -147,7 +147,7 @@ def check(config: CompareConfig) -> None:
 
 
 def backends_of(config: CompareConfig) -> tuple[str, ...]:
-    """Those that were asked for, or are installed.
+    """Returns those that were asked for, or are installed.
 
     Raises:
         UserError: none is.
@@ -159,7 +159,7 @@ def backends_of(config: CompareConfig) -> tuple[str, ...]:
 
 
 def is_installed(backend: str) -> bool:
-    """Whether a child could import it."""
+    """Returns whether a child could import it."""
     return importlib.util.find_spec(backend) is not None
 
 
@@ -175,7 +175,7 @@ def _plan(config: CompareConfig, preset: str, backend: str, seed: int, told: tup
 
 
 def _flags(config: CompareConfig, preset: str, told: tuple[str, ...]) -> tuple[str, ...]:
-    """Those of `train`: of later ones that say the same, the last counts."""
+    """Returns those of `train`: of later ones that say the same, the last counts."""
     pair = PAIRS.get(config.pair)
     dataset = config.dataset or (pair.dataset if pair else "drawn_dogs")
     flags = ["--preset", preset, "--dataset", dataset]

@@ -81,7 +81,7 @@ def collect(config: CompareConfig, planned: list[PlannedRun], errors: dict[Path,
 
 
 def _notes(runs: list[Loaded]) -> list[str]:
-    """What a reader must know before comparing figures."""
+    """Returns what a reader must know before comparing figures."""
     notes = []
     devices = sorted({run.record.device for run in runs})
     if len(devices) > 1:
@@ -102,7 +102,7 @@ def _notes(runs: list[Loaded]) -> list[str]:
 
 
 def _describe(run: Loaded) -> dict:
-    """The row of a run: what it is, and every figure that is shown of it alone."""
+    """Returns the row of a run: what it is, and every figure that is shown of it alone."""
     record = run.record
     return {
         "name": run.name,
@@ -142,7 +142,7 @@ def _gflops(record: RunRecord) -> float | None:
 
 
 def _seconds_to(record: RunRecord, curve: list[float]) -> dict[str, float | None]:
-    """For each threshold, when an epoch ended that reached it, in seconds from the command; `None` for never."""
+    """Returns, for each threshold, the seconds from the command to the first epoch that reached it, or `None`."""
     found = {}
     for threshold in THRESHOLDS:
         reached = (end for end, accuracy in zip(record.epoch_end_s, curve) if accuracy >= threshold)
@@ -157,7 +157,7 @@ def _spread(values) -> dict:
 
 
 def _groups(runs: list[Loaded]) -> list[dict]:
-    """A row a model and backend, over seeds."""
+    """Returns a row a model and backend, over seeds."""
     rows = []
     for (model, backend), group in loaded.grouped_by(runs, "model", "backend").items():
         records = [run.record for run in group]
@@ -197,7 +197,7 @@ def _groups(runs: list[Loaded]) -> list[dict]:
 
 
 def _models(runs: list[Loaded]) -> list[dict]:
-    """A row a model, over all its runs: what does not depend on the backend, calibration and confusion."""
+    """Returns a row a model, over all its runs: what does not depend on the backend, calibration and confusion."""
     rows = []
     for (model,), group in loaded.grouped_by(runs, "model").items():
         record = group[0].record
@@ -222,7 +222,7 @@ def _models(runs: list[Loaded]) -> list[dict]:
 
 
 def _classes(runs: list[Loaded]) -> list[dict]:
-    """Accuracy of each class with each of the first two models, over their runs; the first's gain ascending."""
+    """Returns the accuracy of each class with the first two models, sorted by the first one's gain."""
     models = [model for (model,) in loaded.grouped_by(runs, "model")][:2]
     if len(models) < 2:
         return []
@@ -238,7 +238,7 @@ def _classes(runs: list[Loaded]) -> list[dict]:
 
 
 def _pictures(runs: list[Loaded]) -> list[dict]:
-    """Test pictures that one of the first two models names rightly in all of its runs, and the other in none."""
+    """Returns test pictures that one of the first two models always gets right, and the other never."""
     models = [model for (model,) in loaded.grouped_by(runs, "model")][:2]
     if len(models) < 2:
         return []

@@ -33,7 +33,7 @@ def introduction(found: dict, finished: list[dict]) -> str:
 
 
 def failures(found: dict) -> str:
-    """Lists the runs that are missing, and why."""
+    """Returns lists the runs that are missing, and why."""
     rows = [[run["name"], run["error"]] for run in found["runs"] if "error" in run]
     return "\n## Runs that are missing\n\n" + table(["run", "why"], rows) if rows else ""
 
@@ -268,7 +268,7 @@ def calibration(found: dict, drawn: list[str]) -> str:
 
 
 def seen(found: dict) -> str:
-    """Lists what the weights were trained on before."""
+    """Returns lists what the weights were trained on before."""
     rows = [[row["model"], f"`{row['preset']}`", row["pretraining"]] for row in found["models"]]
     return "\n## What the weights had seen before\n\n" + table(["model", "preset", "pretrained on"], rows)
 
@@ -292,7 +292,7 @@ def protocol(finished: list[dict]) -> str:
 
 
 def table_of_runs(found: dict) -> str:
-    """Lists the runs, with their folders."""
+    """Returns lists the runs, with their folders."""
     rows = [
         [run["name"], _percent(run["test"]["top1_accuracy"]), run["best_epoch"], f"`{run['folder']}`"]
         for run in found["runs"]

@@ -12,7 +12,7 @@ from keras_dogs.runs.records import PROSE
 
 
 def pairs(runs: list[Loaded]) -> list[dict]:
-    """Two models on one backend with one seed: McNemar's test and the interval of the difference."""
+    """Compares two models on one backend with one seed: McNemar's test and the interval of the difference."""
     rows = []
     for (backend, seed), group in loaded.grouped_by(runs, "backend", "seed").items():
         for first, second in itertools.combinations(group, 2):
@@ -58,7 +58,7 @@ def between_models(runs: list[Loaded]) -> list[dict]:
 
 
 def _tested(pairs: list[tuple[Loaded, Loaded]], single: list[statistics.Comparison]) -> dict:
-    """The interval and the p-value of pairs of runs that are read as one.
+    """Returns the interval and the p-value of pairs of runs that are read as one.
 
     Of one seed, a difference must be there on each backend: the interval holds those of all, the p-value is the
     greatest.
@@ -112,7 +112,7 @@ def _verdict(row: dict) -> str:
 
 
 def between_backends(runs: list[Loaded]) -> tuple[list[dict], list[dict]]:
-    """The same model and seed on two backends: rows of each, and one of all that two backends have in common."""
+    """Compares the same model and seed on two backends: a row for each pair, and one for all of them."""
     single, pairs = [], {}
     for (model, seed), group in loaded.grouped_by(runs, "model", "seed").items():
         for first, second in itertools.combinations(group, 2):
@@ -125,7 +125,7 @@ def between_backends(runs: list[Loaded]) -> tuple[list[dict], list[dict]]:
 
 
 def _is_same_training(first: Loaded, second: Loaded) -> bool:
-    """Whether the two differ in nothing but the backend; a budget of time gives each its own epochs."""
+    """Returns whether the two differ in nothing but the backend; a budget of time gives each its own epochs."""
     keys = ("epochs", "batch_size", "learning_rate", "optimizer", "augmentation", "recipe")
     configs = [run.record.config for run in (first, second)]
     fingerprints = [run.record.dataset.fingerprint for run in (first, second)]

@@ -92,7 +92,7 @@ def evaluate_run(config: EvaluateConfig) -> Scores:
 
 
 def _load_against(config: EvaluateConfig) -> dict[str, Predictions]:
-    """By the folder's name, or by its path where another has that name."""
+    """Loads runs to compare with, by the folder's name, or by its path where two have the same name."""
     names = [_name_of(Path(config.run)), *map(_name_of, config.against)]
     return {
         name if names.count(name) == 1 else str(path): Predictions.load(path)
@@ -101,7 +101,7 @@ def _load_against(config: EvaluateConfig) -> dict[str, Predictions]:
 
 
 def _saved(config: EvaluateConfig, is_preset: bool) -> tuple[Split | None, Predictions]:
-    """What training left; the pictures only if they are at hand, as the page alone shows any."""
+    """Returns what training left; the pictures only if they are at hand, as the page alone shows any."""
     if is_preset or config.split != "test" or config.dataset:
         raise UserError("--saved: a run keeps the predictions of its own test split; leave --split and --dataset out")
     predictions = Predictions.load(Path(config.run))
@@ -186,7 +186,7 @@ def _without_trained_on(config: EvaluateConfig, dataset: Dataset, canvases: Canv
 
 
 def _validation_of(config: EvaluateConfig) -> Predictions | None:
-    """What a run kept of its validation split, for a temperature."""
+    """Returns what a run kept of its validation split, for a temperature."""
     saved = Path(config.run) / artifacts.PREDICTIONS
     is_wanted = config.output and saved.is_file()
     return Predictions.load(Path(config.run), needs_test=False).validation if is_wanted else None
@@ -197,7 +197,7 @@ def _name_of(path: Path) -> str:
 
 
 def _command(config: EvaluateConfig) -> str:
-    """What makes the page again."""
+    """Returns what makes the page again."""
     words = ["python", "-m", "keras_dogs.evaluate", config.run, "--split", config.split]
     for flag in ("dataset", "data_dir", "image_size", "overlap_list", "output"):
         if getattr(config, flag):
@@ -231,7 +231,7 @@ def _write_page(config: EvaluateConfig, predictions: Predictions, against: dict,
 
 
 def _is_preset(run: str) -> bool:
-    """Whether it names weights that were not trained here: a known name, an address, or a file or folder of others."""
+    """Returns whether it names weights that were not trained here: a known name, an address, or a file."""
     if own_models.find(run):
         return False
     path = Path(run)
@@ -265,7 +265,7 @@ def check_classes(classifier: keras.Model, dataset: Dataset, dataset_name: str) 
 
 
 def _data_of_run(config: EvaluateConfig, run: Path) -> tuple[DataConfig, int]:
-    """The run's own dataset settings, less what the flags of `evaluate` say."""
+    """Returns the run's own dataset settings, less what the flags of `evaluate` say."""
     told = {"max_unreadable": config.max_unreadable, "skip_unreadable": config.skip_unreadable}
     if config.dataset:
         told["dataset"] = config.dataset

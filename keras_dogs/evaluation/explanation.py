@@ -72,7 +72,7 @@ def is_convolutional(classifier: keras.Model) -> bool:
 
 
 def attention_rollout(classifier: keras.Model, images) -> np.ndarray:
-    """How much of each patch reaches what the head sees, through attention and shortcuts, block after block.
+    """Returns how much of each patch reaches what the head sees, through attention and shortcuts, block after block.
 
     Abnar and Zuidema, arXiv 2005.00928, section 3: the mean over heads, half of it the identity for the shortcut, and
     the product over blocks. It knows neither the MLPs nor the class.
@@ -133,7 +133,7 @@ def _inputs_of(attention: list):
 
 
 def _attention_weights(layer, query) -> np.ndarray:
-    """Softmax of the scaled products of queries and keys: `(batch, heads, tokens, tokens)`, float64."""
+    """Returns the softmax of the scaled query-key products: float64 `(batch, heads, tokens, tokens)`."""
     asked, offered = (
         np.asarray(ops.convert_to_numpy(dense(query)), np.float64) for dense in (layer.query_dense, layer.key_dense)
     )
@@ -141,7 +141,7 @@ def _attention_weights(layer, query) -> np.ndarray:
 
 
 def _pooled(flow: np.ndarray, kind: str, num_prefix: int) -> np.ndarray:
-    """What the head sees of the tokens: the class token, both, or averages; `(batch, tokens)`."""
+    """Returns what the head sees of the tokens: the class token, both, or averages; `(batch, tokens)`."""
     token, tokens, patches = flow[:, 0], flow.mean(axis=1), flow[:, num_prefix:].mean(axis=1)
     return {
         "token": token,
@@ -161,7 +161,7 @@ def _grid(classifier: keras.Model, num_patches: int, side: int) -> tuple[int, in
 
 
 def grad_cam(classifier: keras.Model, images, labels) -> np.ndarray:
-    """Where the last feature maps speak for a class (Selvaraju et al., arXiv 1610.02391, section 3).
+    """Returns where the last feature maps speak for a class (Selvaraju et al., arXiv 1610.02391, section 3).
 
     The head is linear in the mean of the maps, so that the gradient of a logit by a map is its weight over the number
     of places: no backend's differentiation is needed.
@@ -207,7 +207,7 @@ def explain_files(classifier: keras.Model, pictures: list[Path], folder: Path):
 
 
 def _names_of_figures(pictures: list[Path]) -> list[str]:
-    """The name of each picture's figure; with its number where two pictures are called alike."""
+    """Returns the name of each picture's figure; with its number where two pictures are called alike."""
     stems = [file.stem for file in pictures]
     return [
         f"{stem}.png" if stems.count(stem) == 1 else f"{number:03d}-{stem}.png" for number, stem in enumerate(stems)

@@ -10,7 +10,7 @@ BLUE, ORANGE, GREY = "#0072b2", "#e69f00", "#777777"  # Okabe and Ito's
 
 
 def draw_reliability(before, after, labels, temperature: float, file: Path) -> None:
-    """Accuracy against confidence, as trained and with the temperature; below, how many pictures have it.
+    """Draws accuracy against confidence, as trained and with the temperature, above a histogram.
 
     Args:
         before: float array `(num_pictures, num_classes)`. Logits.
@@ -44,7 +44,7 @@ def draw_reliability(before, after, labels, temperature: float, file: Path) -> N
 
 
 def draw_confusion(logits, labels, file: Path) -> None:
-    """The confusion matrix as shares of each class, on a scale that shows one picture in a hundred."""
+    """Draws the confusion matrix as shares of each class, on a scale that shows one picture in a hundred."""
     pyplot = _pyplot()
     from matplotlib import colors
 
@@ -58,7 +58,7 @@ def draw_confusion(logits, labels, file: Path) -> None:
 
 
 def draw_per_class(accuracies, file: Path) -> None:
-    """How many classes have which accuracy."""
+    """Draws how many classes have which accuracy."""
     pyplot = _pyplot()
     figure, axis = pyplot.subplots(figsize=(4.6, 2.6), layout="constrained")
     axis.hist(accuracies, bins=np.linspace(0, 1, 21), color=BLUE, edgecolor="white")
@@ -70,7 +70,7 @@ def draw_per_class(accuracies, file: Path) -> None:
 
 
 def draw_explanation(canvas, heat, title: str, file: Path) -> None:
-    """A picture, and beside it the same with the heat over it.
+    """Draws a picture, and beside it the same one with the heat over it.
 
     Args:
         canvas: uint8 array `(rows, columns, 3)`.

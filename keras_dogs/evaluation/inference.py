@@ -33,7 +33,7 @@ class Prediction(NamedTuple):
 
 
 def find_pictures(patterns) -> list[Path]:
-    """Files, folders (searched in depth) and globs -> picture files, in the order given, each once.
+    """Finds picture files from files, folders (searched in depth) and globs, in the order given, each once.
 
     Raises:
         UserError: a folder or glob holds no picture. A file that does not exist is left to be reported as unreadable.
@@ -74,7 +74,7 @@ def predict_pictures(classifier: keras.Model, files, top_k: int = 5, batch_size:
 
 
 def class_names_of(classifier: keras.Model) -> list[str]:
-    """The names kept in the head, or numbers where it has none."""
+    """Returns the names kept in the head, or numbers where it has none."""
     head = classifier.get_layer("head")
     return head.class_names or [f"class {index}" for index in range(head.units)]
 

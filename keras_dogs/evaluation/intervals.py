@@ -54,7 +54,7 @@ def difference_interval(differences) -> tuple[float, float]:
 
 
 def _adjusted(differences) -> tuple[float, float]:
-    """Mean and standard error of differences, with a picture added for either side."""
+    """Returns the mean and standard error of differences, with one picture added for either side."""
     differences = np.asarray(differences, np.float64)
     count = len(differences) + 2
     mean = differences.sum() / count

@@ -149,7 +149,7 @@ def _table_against(subject: Subject, against: dict) -> str:
 
 
 def _accuracy_cells(correct) -> str:
-    """Accuracy and its interval, as two cells of a table."""
+    """Formats an accuracy and its interval as two cells of a table."""
     if not len(correct):
         return "– | –"
     low, high = intervals.share_interval(correct)
@@ -179,7 +179,7 @@ def _calibration(temperature: scoring.Temperature, scores: dict) -> str:
 
 
 def _confusions(subject: Subject, folder: Path) -> str:
-    """The most confused pairs, and of each a picture with the wrong answer."""
+    """Returns the most confused pairs, and of each a picture with the wrong answer."""
     found = subject.predictions
     counts = scoring.confusion_matrix(found.logits, found.labels)
     wrong = counts - np.diag(np.diag(counts))
@@ -231,5 +231,5 @@ def _class_table(rows: list[dict]) -> str:
 
 
 def _plain(class_name) -> str:
-    """`n02085620-Chihuahua` -> `Chihuahua`; underscores are spaces."""
+    """Turns `n02085620-Chihuahua` into `Chihuahua`, and underscores into spaces."""
     return re.sub(r"^n\d{8}-", "", str(class_name)).replace("_", " ")

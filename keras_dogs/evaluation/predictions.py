@@ -75,7 +75,7 @@ class Predictions(NamedTuple):
 
 
 def _part(arrays: dict, prefix: str) -> Predictions | None:
-    """One split's predictions, or `None` where there are none.
+    """Returns one split's predictions, or `None` where there are none.
 
     Raises:
         ValueError: the arrays do not belong together, or a logit is not finite.

@@ -68,7 +68,7 @@ class Bin(NamedTuple):
 
 
 def reliability(logits, labels) -> list[Bin]:
-    """The 15 equal bins of confidence that are not empty (Guo et al., arXiv 1706.04599, figure 1)."""
+    """Returns the 15 equal bins of confidence that are not empty (Guo et al., arXiv 1706.04599, figure 1)."""
     probabilities = np.exp(log_softmax(logits))
     confidence, correct = probabilities.max(axis=1), is_correct(logits, labels)
     places = np.minimum((confidence * _CALIBRATION_BINS).astype(int), _CALIBRATION_BINS - 1)
@@ -81,7 +81,7 @@ def reliability(logits, labels) -> list[Bin]:
 
 
 def expected_calibration_error(logits, labels) -> float:
-    """The mean gap of confidence and accuracy over the bins of `reliability` (arXiv 1706.04599, eq. 3)."""
+    """Returns the mean gap of confidence and accuracy over the bins of `reliability` (arXiv 1706.04599, eq. 3)."""
     return float(sum(abs(each.confidence - each.accuracy) * each.share for each in reliability(logits, labels)))
 
 
@@ -151,12 +151,12 @@ def _cross_entropies(logits, labels) -> np.ndarray:
 
 
 def is_correct(logits, labels, top_k: int = 1) -> np.ndarray:
-    """Whether the label is among the `top_k` greatest logits of each picture: bool `(num_pictures,)`."""
+    """Returns whether the label is among the `top_k` greatest logits of each picture: bool `(num_pictures,)`."""
     return _rank_of_label(np.asarray(logits, np.float64), np.asarray(labels)) < top_k
 
 
 def confusion_matrix(logits, labels) -> np.ndarray:
-    """How many pictures of each class (rows) were taken for each class (columns): int `(num_classes, num_classes)`."""
+    """Counts, for each class (rows), the classes it was taken for: int `(num_classes, num_classes)`."""
     num_classes = np.shape(logits)[1]
     pairs = np.asarray(labels) * num_classes + np.argmax(logits, axis=1)
     return np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)

@@ -30,7 +30,7 @@ class Summary(NamedTuple):
 
 
 def summarise(values) -> Summary:
-    """Mean, range and standard error of a score over seeds."""
+    """Returns the mean, range and standard error of a score over seeds."""
     values = np.asarray(values, np.float64)
     error = values.std(ddof=1) / len(values) ** 0.5 if len(values) > 1 else float("nan")
     return Summary(len(values), float(values.mean()), float(values.min()), float(values.max()), float(error))
@@ -63,7 +63,7 @@ class Comparison(NamedTuple):
         return self.p_value < 0.05 and not self.interval[0] <= 0 <= self.interval[1]
 
     def in_words(self, first: str, second: str) -> str:
-        """A sentence that claims no more than was found."""
+        """Returns a sentence that claims no more than was found."""
         low, high = (100 * bound for bound in self.interval)
         found = f"{100 * self.difference:+.1f} points, 95 % interval {low:+.1f} to {high:+.1f}; p = {self.p_value:.2g}"
         if not self.is_significant:
@@ -108,7 +108,7 @@ def compare(first: Predictions, second: Predictions) -> Comparison:
 
 
 def split_by_overlap(names, overlap_list: Path) -> np.ndarray:
-    """Which pictures are named in a list of pretraining files: bool `(num_pictures,)`.
+    """Returns which pictures are named in a list of pretraining files: bool `(num_pictures,)`.
 
     Args:
         names: sequence of str. Pictures; folders and suffixes are left out of the comparison.

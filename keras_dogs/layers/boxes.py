@@ -48,12 +48,12 @@ def _fixed(values: np.ndarray):
 
 
 def _shorten(product):
-    """The product of two numbers in 4096ths, between one pixel of a large picture and the whole side."""
+    """Returns the product of two numbers in 4096ths, between one pixel of a large picture and the whole side."""
     return ops.clip(ops.right_shift(product, np.int32(12)), 1, SIDE)
 
 
 def inside(box, height: int, width: int):
-    """Which pixels of a `height` x `width` picture begin in the box: bool `(batch, height, width, 1)`."""
+    """Returns which pixels of a `height` x `width` picture begin in the box: bool `(batch, height, width, 1)`."""
     top, left, tall, wide = (ops.reshape(value, (-1, 1)) for value in box)
     rows = ops.expand_dims(ops.arange(height, dtype="int32") * SIDE, 0)
     columns = ops.expand_dims(ops.arange(width, dtype="int32") * SIDE, 0)

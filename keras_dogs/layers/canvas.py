@@ -61,13 +61,13 @@ def _resized(numbers, images, height, width, sides: tuple[int, int], fit: str, i
 
 
 def _rounded(values):
-    """8 bits, half up; the gradient passes."""
+    """Rounds to 8 bits, half up; the gradient passes unchanged."""
     rounded = ops.clip(ops.floor(values + 0.5), 0.0, 255.0)
     return values + ops.stop_gradient(rounded - values)
 
 
 def _boxes(numbers, height, width, sides: tuple[int, int], fit: str):
-    """For rows and columns: where the part of the picture begins that is seen, its extent, and where it goes to.
+    """Returns, for rows and columns, where the visible part begins, its extent, and where it goes to.
 
     `ImageOps.fit` and `ImageOps.pad` of Pillow, centred.
     """
@@ -90,7 +90,7 @@ def _float(numbers, value):
 
 
 def _weights(numbers, num_inputs, size: int, start, extent, first, count, interpolation: str):
-    """How much of each input pixel is in each of the canvas, float32 `(size, num_inputs)`; 0 where it is padded."""
+    """Returns the weight of each input pixel in each canvas pixel, float32 `(size, num_inputs)`; 0 in padding."""
     scale = extent / count
     reach = numbers.maximum(scale, 1.0)
     kernel, radius = FILTERS[interpolation]

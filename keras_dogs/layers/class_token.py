@@ -21,7 +21,7 @@ _state = _State()
 
 @contextlib.contextmanager
 def alone():
-    """Within it, the last blocks that `prepare` has changed compute their first token, and no other."""
+    """Returns a context in which the last blocks that `prepare` has changed compute their first token, and no other."""
     kept, _state.alone = _state.alone, True
     try:
         yield

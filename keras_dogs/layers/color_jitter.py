@@ -96,7 +96,7 @@ class ColorJitter(RandomLayer):
         return ops.reshape(colors, (-1, height, width, 3))
 
     def _scale_and_shift(self):
-        """Of each channel; tensors, as PyTorch hands a product with an array of NumPy to NumPy."""
+        """Returns of each channel; tensors, as PyTorch hands a product with an array of NumPy to NumPy."""
         return ops.convert_to_tensor(self.scale, "float32"), ops.convert_to_tensor(self.offset, "float32")
 
     def _draw_hue(self, keys):
@@ -130,18 +130,18 @@ class ColorJitter(RandomLayer):
 
 
 def _pixels_a_row(height, width) -> int:
-    """One, where TensorFlow does not know how many pixels there are."""
+    """Returns the pixels of a row; 1 where TensorFlow does not know how many there are."""
     return math.gcd(height * width, _TOGETHER) if isinstance(height * width, int) else 1
 
 
 def _for_each_of(count: int, matrix):
-    """The 3 x 3 matrices of a batch for rows of `count` pixels: blocks along the diagonal."""
+    """Returns the 3 x 3 matrices of a batch for rows of `count` pixels: blocks along the diagonal."""
     places = ops.convert_to_tensor(np.eye(count, dtype="float32").reshape(1, count, 1, count, 1))
     return ops.reshape(places * ops.reshape(matrix, (-1, 1, 3, 1, 3)), (-1, 3 * count, 3 * count))
 
 
 def _towards_grey(saturation):
-    """The matrix of a saturation factor: 1 leaves a colour, 0 makes it grey."""
+    """Returns the matrix of a saturation factor: 1 leaves a colour, 0 makes it grey."""
     saturation = ops.reshape(saturation, (-1, 1, 1))
     as_it_is, grey = (ops.convert_to_tensor(each[None]) for each in (np.eye(3, dtype="float32"), np.tile(GREY, (3, 1))))
     return saturation * as_it_is + (1 - saturation) * grey

@@ -42,7 +42,7 @@ class DrawKeys(keras.layers.Layer):
         return keys
 
     def latest(self):
-        """The keys of the batch that is on its way through the model, for layers that the graph does not reach."""
+        """Returns the keys of the current batch, for layers inside a backbone that the graph does not reach."""
         return self._latest.keys
 
     def compute_output_spec(self, images, training=False):
@@ -53,7 +53,7 @@ class DrawKeys(keras.layers.Layer):
 
 
 def places_in_batch(share):
-    """The places in the whole batch of the pictures that are here: int32 `(share,)`."""
+    """Returns the places in the whole batch of the pictures that are here: int32 `(share,)`."""
     return ops.arange(share, dtype="int32") + ops.cast(devices.current().first_place(share), "int32")
 
 
@@ -93,15 +93,15 @@ class RandomLayer(keras.layers.Layer):
             return self.augment(images, self.own_keys(images, training=True) if keys is None else keys)
 
     def augment(self, images, keys):
-        """Training: draws with `keys`, int32 `(batch, 2)`."""
+        """Augments pictures in training, with draws from `keys`, int32 `(batch, 2)`."""
         raise NotImplementedError
 
     def convert(self, images):
-        """Inference: nothing is drawn."""
+        """Converts pictures at inference, without a draw."""
         return images
 
     def draw_stream(self, number: int) -> int:
-        """The stream of this layer's draw of that number, below 16."""
+        """Returns the stream of this layer's draw with that number, below 16."""
         return (self.kind * 64 + self.stream) * 16 + number
 
     def get_config(self):

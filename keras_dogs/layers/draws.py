@@ -22,7 +22,7 @@ _NUM_QUANTILES = 2**16
 
 
 def make_keys(seed: int, step, positions):
-    """The keys of a batch.
+    """Returns the keys of a batch.
 
     Args:
         seed: int. The run's seed.
@@ -37,33 +37,33 @@ def make_keys(seed: int, step, positions):
 
 
 def batch_keys(keys):
-    """One key, `(1, 2)`, for what a whole batch has in common, such as the share of a mix-up."""
+    """Returns one key, `(1, 2)`, for what a whole batch has in common, such as the share of a mix-up."""
     return ops.stack([keys[:1, 0], ops.full_like(keys[:1, 1], -1)], axis=1)
 
 
 def bits(keys, stream: int):
-    """32 random bits a key, int32 `(batch,)`. Draws of different streams are independent."""
+    """Draws 32 random bits for each key, int32 `(batch,)`; draws of different streams are independent."""
     return _mix(ops.bitwise_xor(_mix(ops.bitwise_xor(keys[:, 0], _stream_key(stream))), keys[:, 1]))
 
 
 def grid_bits(keys, stream: int, size: int):
-    """32 random bits for each of `size` places of each picture, int32 `(batch, size)`."""
+    """Draws 32 random bits for each of `size` places of each picture, int32 `(batch, size)`."""
     places = np.arange(size, dtype="uint32") * np.uint32(_GOLDEN)  # odd, so that no two places are the same
     return _mix(ops.bitwise_xor(ops.expand_dims(bits(keys, stream), 1), places.astype("int32")[None]))
 
 
 def uniform(keys, stream: int):
-    """A number in [0, 1) a key: float32 `(batch,)`, multiples of 2**-24."""
+    """Returns a number in [0, 1) a key: float32 `(batch,)`, multiples of 2**-24."""
     return to_unit(bits(keys, stream))
 
 
 def to_unit(random_bits):
-    """Random bits, int32, to float32 in [0, 1): multiples of 2**-24."""
+    """Converts random bits, int32, to float32 in [0, 1), in multiples of 2**-24."""
     return ops.cast(_shift_right(random_bits, 8), "float32") * 2.0**-24
 
 
 def integers(keys, stream: int, below):
-    """An integer in [0, below) a key: int32 `(batch,)`.
+    """Returns an integer in [0, below) a key: int32 `(batch,)`.
 
     Args:
         keys: int32 `(batch, 2)`.
@@ -75,33 +75,33 @@ def integers(keys, stream: int, below):
 
 
 def bernoulli(keys, stream: int, probability: float):
-    """True with the given probability: bool `(batch,)`."""
+    """Draws `True` with the given probability: bool `(batch,)`."""
     return is_below(bits(keys, stream), probability)
 
 
 def is_below(random_bits, probability: float):
-    """Whether random bits, read as a number in [0, 1), are below `probability`; 0 is never, 1 is always."""
+    """Returns whether random bits, read as a number in [0, 1), are below `probability`; 0 is never, 1 is always."""
     return _shift_right(random_bits, 8) < np.int32(round(probability * 2**24))
 
 
 def look_up(keys, stream: int, quantiles):
-    """A draw from any distribution, given as a table of 2**16 values at equally probable places."""
+    """Returns a draw from any distribution, given as a table of 2**16 values at equally probable places."""
     index = _shift_right(bits(keys, stream), 16)
     return ops.take(ops.convert_to_tensor(quantiles), index, axis=0)
 
 
 def normal(keys, stream: int):
-    """A number of mean 0 and standard deviation 1 a key: float32 `(batch,)`, within 4.4 of 0."""
+    """Returns a number of mean 0 and standard deviation 1 a key: float32 `(batch,)`, within 4.4 of 0."""
     return look_up(keys, stream, normal_quantiles())
 
 
 def beta(keys, stream: int, concentration: float):
-    """A number in (0, 1) a key from Beta(concentration, concentration): float32 `(batch,)`."""
+    """Returns a number in (0, 1) a key from Beta(concentration, concentration): float32 `(batch,)`."""
     return look_up(keys, stream, beta_quantiles(concentration))
 
 
 def noise(keys, stream: int, size: int):
-    """Nearly normal numbers, mean 0 and standard deviation 1: float32 `(batch, size)`.
+    """Draws nearly normal numbers with mean 0 and standard deviation 1: float32 `(batch, size)`.
 
     The sum of four random bytes, so that a number costs one hash: the greatest is 3.45, the excess kurtosis -0.3.
     """
@@ -113,7 +113,7 @@ def noise(keys, stream: int, size: int):
 
 
 def permutation(keys, stream: int):
-    """A random order of the batch: int32 `(batch,)`, each of 0 ... batch - 1 once.
+    """Returns a random order of the batch: int32 `(batch,)`, each of 0 ... batch - 1 once.
 
     The rank of each picture's bits, ties broken by place: no sort, which is not stable on every backend.
     """
@@ -127,13 +127,13 @@ def permutation(keys, stream: int):
 
 @functools.cache
 def normal_quantiles() -> np.ndarray:
-    """The standard normal distribution at 2**16 equally probable places, float32."""
+    """Returns the standard normal distribution at 2**16 equally probable places, float32."""
     return np.array([NormalDist().inv_cdf(place) for place in _places()], "float32")
 
 
 @functools.cache
 def beta_quantiles(concentration: float) -> np.ndarray:
-    """Beta(concentration, concentration) at 2**16 equally probable places, float32."""
+    """Returns the quantiles of Beta(concentration, concentration) at 2**16 equally probable places, float32."""
     from scipy.special import betaincinv
 
     return betaincinv(concentration, concentration, _places()).astype("float32")
@@ -144,12 +144,12 @@ def _places() -> np.ndarray:
 
 
 def _two_bytes(random_bits):
-    """The upper two bytes, int32 in [0, 256) each."""
+    """Returns the upper two bytes, int32 in [0, 256) each."""
     return _shift_right(random_bits, 24), ops.bitwise_and(_shift_right(random_bits, 16), np.int32(255))
 
 
 def _mix(random_bits):
-    """`lowbias32` on int32 tensors: products wrap around on every backend; right shifts are made logical by a mask."""
+    """Hashes int32 tensors by `lowbias32`; products wrap around, and right shifts are masked to be logical."""
     random_bits = ops.bitwise_xor(random_bits, _shift_right(random_bits, 16))
     random_bits = random_bits * _signed(0x7FEB352D)
     random_bits = ops.bitwise_xor(random_bits, _shift_right(random_bits, 15))
@@ -171,7 +171,7 @@ def _signed(number: int) -> np.int32:
 
 
 def _mix_number(random_bits: int, number: int) -> int:
-    """The same mixing for what is known before the graph is built."""
+    """Returns the same mixing for what is known before the graph is built."""
     random_bits = (random_bits ^ number) & 0xFFFFFFFF
     random_bits = ((random_bits ^ (random_bits >> 16)) * 0x7FEB352D) & 0xFFFFFFFF
     random_bits = ((random_bits ^ (random_bits >> 15)) * 0x846CA68B) & 0xFFFFFFFF

@@ -51,7 +51,7 @@ class Mixing(RandomLayer):
         return images * own + self._of_partners(images, keys[0, 0]) * (1 - own)
 
     def _draw_shares(self, keys, height, width):
-        """How much of a picture stays: as one number `()`, and for each pixel `(1, height or 1, width or 1, 1)`."""
+        """Draws the share of a picture that stays: one number `()`, and a mask `(1, height or 1, width or 1, 1)`."""
         if self.mixup:
             blended = draws.beta(keys, self.draw_stream(_SHARE), self.mixup)[0]
             everywhere = ops.reshape(blended, (1, 1, 1, 1))
@@ -65,7 +65,7 @@ class Mixing(RandomLayer):
         return ops.where(is_patched, patched, blended), ops.where(is_patched, outside, everywhere)
 
     def _draw_patch(self, keys, height, width):
-        """A box of the drawn share around any place, cut off at the border (arXiv 1905.04899, section 3.1)."""
+        """Draws a box of the given share at any place, clipped at the border (arXiv 1905.04899, section 3.1)."""
         share = draws.beta_quantiles(self.cutmix).astype("float64")
         sides = (boxes.SIDE * (1 - share) ** 0.5).round().astype("int32")
         side = draws.look_up(keys, self.draw_stream(_SHARE), sides)
@@ -79,7 +79,7 @@ class Mixing(RandomLayer):
         return ops.mean(outside), outside
 
     def mix_losses(self, loss, labels, weights=None):
-        """The loss of the last training batch: its own labels' and its partners' labels', each in its share.
+        """Returns the loss of the last training batch: its own labels' and its partners' labels', each in its share.
 
         Args:
             loss: function of labels `(batch, ...)` and weights to a tensor.
@@ -91,11 +91,11 @@ class Mixing(RandomLayer):
         return share * loss(labels, weights) + (1 - share) * loss(self._of_partners(labels, counter), others)
 
     def soft_targets(self, labels, num_classes: int):
-        """The targets of the last training batch: int `(batch,)` -> float32 `(batch, num_classes)`."""
+        """Returns the targets of the last training batch: int `(batch,)` -> float32 `(batch, num_classes)`."""
         return self.mix_losses(lambda values, _: ops.one_hot(values, num_classes), labels)
 
     def _of_partners(self, values, counter):
-        """What the partners have, `(batch, ...)`; these may be on other devices."""
+        """Returns what the partners have, `(batch, ...)`; these may be on other devices."""
         engine, here = devices.current(), places_in_batch(ops.shape(values)[0])
         places = ops.arange(ops.shape(values)[0] * engine.num_shares, dtype="int32")
         keys = ops.stack([ops.broadcast_to(counter, ops.shape(places)), places], axis=1)

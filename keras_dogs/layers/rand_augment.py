@@ -79,7 +79,7 @@ class RandAugment(RandomLayer):
         return images
 
     def _map_values(self, images, drawn):
-        """All operations on values alone, as one table a channel."""
+        """Returns all operations on values alone, as one table a channel."""
         height, width = ops.shape(images)[1:3]
         values = ops.reshape(ops.cast(ops.floor(images + 0.5), "int32"), (-1, height * width, 3))
         counts = _histogram(values)
@@ -90,7 +90,7 @@ class RandAugment(RandomLayer):
         return ops.reshape(ops.take_along_axis(table, values, axis=1), (-1, height, width, 3))
 
     def _map_levels(self, levels, histogram, draw):
-        """One operation on a table: int32 `(batch, 3, 256)` of values in [0, 255], whose `histogram` is of values."""
+        """Applies one operation to a table of values, int32 `(batch, 3, 256)`; `histogram` counts the values."""
         strength = self.magnitude / 10
         factor = _enhance_factor(self.magnitude)
         kept = np.int32(~((1 << max(8 - int(4 * strength), 0)) - 1))
@@ -112,7 +112,7 @@ class RandAugment(RandomLayer):
         return levels
 
     def _factor(self, drawn, name: str):
-        """The product of an enhancement's factors, float32 `(batch, 1, 1, 1)`; 1 where it was not drawn."""
+        """Returns the product of an enhancement's factors, float32 `(batch, 1, 1, 1)`; 1 where it was not drawn."""
         factor = _enhance_factor(self.magnitude) / 256
         product = 1.0
         for draw in drawn:
@@ -160,7 +160,7 @@ class _Draw:
         self.keys, self.streams = keys, [stream(_ROW), stream(_COLUMN)]
 
     def chose(self, name: str):
-        """Where it is this operation: bool `(batch,)`."""
+        """Returns where it is this operation: bool `(batch,)`."""
         number = self.operations.index(name) if name in self.operations else -1
         return self.operation == number
 
@@ -169,7 +169,7 @@ class _Draw:
         return ops.where(self.chose(name), self.sign * random_affine.fixed(amount), np.int32(0))
 
     def motion(self, height, width):
-        """The matrix and the shift of this layer; see `random_affine.sample`."""
+        """Returns the matrix and the shift of this layer; see `random_affine.sample`."""
         angle = np.radians(30 * self.strength)
         one = np.int32(random_affine.ONE)
         turned = self.chose("Rotate")
@@ -181,7 +181,7 @@ class _Draw:
         return (cosine, sine + shear_y, shear_x - sine, cosine), shift
 
     def hole(self, height, width):
-        """Where a cutout covers the picture: bool `(batch, height, width, 1)`."""
+        """Returns where a cutout covers the picture: bool `(batch, height, width, 1)`."""
         covered = ops.reshape(self.chose("Cutout"), (-1, 1, 1, 1))
         for axis, (side, stream) in enumerate(zip((height, width), self.streams, strict=True), start=1):
             centre = ops.reshape(draws.integers(self.keys, stream, side), (-1, 1, 1, 1))
@@ -192,12 +192,12 @@ class _Draw:
 
 
 def _enhance_factor(magnitude: float) -> int:
-    """The factor of an enhancement in 256ths."""
+    """Returns the factor of an enhancement in 256ths."""
     return round(256 * (magnitude / 10 * 1.8 + 0.1))
 
 
 def _histogram(values):
-    """Counts of the 256 values in each channel: int32 `(batch, pixels, 3)` -> `(batch, 3, 256)`."""
+    """Returns counts of the 256 values in each channel: int32 `(batch, pixels, 3)` -> `(batch, 3, 256)`."""
     batch = ops.shape(values)[0]
     channel = ops.reshape(ops.arange(batch * 3, dtype="int32"), (batch, 1, 3))
     place = ops.reshape(channel * 256 + values, (-1,))
@@ -205,13 +205,13 @@ def _histogram(values):
 
 
 def _histogram_through(table, counts):
-    """The histogram of a picture whose values, with these `counts`, went through `table`."""
+    """Returns the histogram of a picture whose values, with these `counts`, went through `table`."""
     becomes = ops.expand_dims(table, 3) == ops.convert_to_tensor(_LEVELS[None, None, None])
     return ops.sum(ops.where(becomes, ops.expand_dims(counts, 3), 0), axis=2)
 
 
 def _stretch(levels, histogram):
-    """Pillow's `ImageOps.autocontrast`: the darkest value to 0, the lightest to 255."""
+    """Stretches the darkest value to 0 and the lightest to 255, as Pillow's `ImageOps.autocontrast`."""
     low, high = _extremes(histogram)
     span = ops.maximum(high - low, 1)
     stretched = ops.clip(ops.floor_divide((levels - low) * 255, span), 0, 255)
@@ -219,7 +219,7 @@ def _stretch(levels, histogram):
 
 
 def _equalize(levels, histogram):
-    """Pillow's `ImageOps.equalize`: values so that each is as frequent as any other."""
+    """Equalises the histogram, as Pillow's `ImageOps.equalize`."""
     _, high = _extremes(histogram)
     last = ops.take_along_axis(histogram, high, axis=2)
     step = ops.floor_divide(ops.sum(histogram, axis=2, keepdims=True) - last, 255)
@@ -230,7 +230,7 @@ def _equalize(levels, histogram):
 
 
 def _extremes(histogram):
-    """Least and greatest value that occurs: int32 `(batch, 3, 1)` each."""
+    """Returns the least and the greatest value that occurs: int32 `(batch, 3, 1)` each."""
     occurs = histogram > 0
     low = ops.min(ops.where(occurs, _LEVELS, 255), axis=2, keepdims=True)
     high = ops.max(ops.where(occurs, _LEVELS, 0), axis=2, keepdims=True)
@@ -238,7 +238,7 @@ def _extremes(histogram):
 
 
 def _mean_grey(histogram):
-    """The mean of the grey picture, rounded: int32 `(batch, 1, 1)`."""
+    """Returns the mean of the grey picture, rounded: int32 `(batch, 1, 1)`."""
     total, count = ops.sum(histogram * ops.convert_to_tensor(_LEVELS), axis=2), ops.sum(histogram, axis=2)
     whole = ops.floor_divide(total, count)
     means = whole * 8 + ops.floor_divide((total - whole * count) * 8, count)  # in eighths
@@ -247,7 +247,7 @@ def _mean_grey(histogram):
 
 
 def _blend(levels, other, factor: int):
-    """Pillow's `Image.blend` from `other` to `levels`, in whole numbers; `factor` is in 256ths."""
+    """Blends from `other` to `levels` in whole numbers, as Pillow's `Image.blend`; `factor` is in 256ths."""
     return ops.clip(other + ops.right_shift((levels - other) * factor, np.int32(8)), 0, 255)
 
 
@@ -257,7 +257,7 @@ def _saturate(images, factor):
 
 
 def _sharpen(images, factor):
-    """Pillow's `ImageEnhance.Sharpness`: away from (factor > 1) the picture under its filter SMOOTH; edges stay."""
+    """Sharpens (factor > 1) or smooths, as Pillow's `ImageEnhance.Sharpness`; the border stays."""
     rows = images[:, :-2] + images[:, 1:-1] + images[:, 2:]
     box = rows[:, :, :-2] + rows[:, :, 1:-1] + rows[:, :, 2:]
     inner = images[:, 1:-1, 1:-1]

@@ -65,17 +65,17 @@ def _spread(reach: float) -> np.ndarray:
 
 
 def fixed(value) -> np.ndarray:
-    """A number in whole units of 1 / `ONE`, int32."""
+    """Returns a number in whole units of 1 / `ONE`, int32."""
     return np.round(np.asarray(value) * ONE).astype("int32")
 
 
 def rotation_matrix(cosine, sine):
-    """(yy, yx, xy, xx) of a turn."""
+    """Returns the entries (yy, yx, xy, xx) of a rotation matrix."""
     return cosine, sine, -sine, cosine
 
 
 def multiply(first, second):
-    """The product of two matrices (yy, yx, xy, xx), in units of 1 / `ONE`."""
+    """Returns the product of two matrices (yy, yx, xy, xx), in units of 1 / `ONE`."""
     yy, yx, xy, xx = first
     products = (
         yy * second[0] + yx * second[2],
@@ -87,7 +87,7 @@ def multiply(first, second):
 
 
 def transform(matrix, shift):
-    """The matrix applied to a shift (down, right) in units of 1 / `ONE` pixel, kept to 1 / 64 pixel so that it fits."""
+    """Applies the matrix to a shift (down, right), in units of 1 / `ONE` pixel, to 1 / 64 pixel."""
     down, right = (ops.right_shift(value, np.int32(8)) for value in shift)
     yy, yx, xy, xx = matrix
     return (ops.right_shift(yy * down + yx * right, np.int32(6)), ops.right_shift(xy * down + xx * right, np.int32(6)))
@@ -129,6 +129,6 @@ def sample(images, matrix, shift, fill: float):
 
 
 def _split(place):
-    """Whole pixels, and the rest as a float32 in [0, 1) with an axis for channels."""
+    """Splits into whole pixels and the rest, a float32 in [0, 1) with an axis for channels."""
     rest = ops.cast(ops.bitwise_and(place, np.int32(2 * ONE - 1)), "float32") * (0.5 / ONE)
     return ops.right_shift(place, np.int32(15)), ops.expand_dims(rest, -1)

@@ -99,7 +99,7 @@ class RandomResizedCrop(RandomLayer):
         return self._resize(images, (start, start, extent, extent))
 
     def _resize(self, images, box, flipped=None):
-        """What of each picture is in its own box: first the rows, then, with them before all others, the columns."""
+        """Resamples each picture's own box: first along rows, then along columns."""
         (top, left, tall, wide), (height, width, channels) = box, ops.shape(images)[1:]
         images = ops.reshape(images, (-1, height, width * channels))
         images = resample_boxes(images, top, tall, self.height, self.interpolation)
@@ -110,11 +110,11 @@ class RandomResizedCrop(RandomLayer):
         return self._clip(ops.transpose(images, (0, 2, 1, 3)))
 
     def _clip(self, images):
-        """Bicubic weights below zero overshoot."""
+        """Clips to [0, 255], which negative bicubic weights can leave."""
         return images if self.interpolation == "bilinear" else ops.clip(images, 0.0, 255.0)
 
     def draw_boxes(self, keys):
-        """The boxes of a batch, in 4096ths of the picture's sides: top, left, height, width, each `(batch,)`."""
+        """Draws the boxes of a batch, in 4096ths of a side: top, left, height, width, each `(batch,)`."""
         streams = [self.draw_stream(number) for number in (_AREA, _RATIO, _TOP, _LEFT)]
         return boxes.draw_box(keys, streams, self.scale, self.ratio)
 

@@ -17,7 +17,7 @@ def _triangle(distance, numbers=ops):
 
 
 def _cubic(distance, numbers=ops):
-    """The cubic convolution kernel with a = -0.5 (Keys, 1981), as Pillow's."""
+    """Returns the cubic convolution kernel with a = -0.5 (Keys, 1981), as Pillow's."""
     near = (1.5 * distance - 2.5) * distance * distance + 1.0
     far = ((-0.5 * distance + 2.5) * distance - 4.0) * distance + 2.0
     return numbers.where(distance < 1.0, near, numbers.where(distance < 2.0, far, 0.0))
@@ -62,7 +62,7 @@ def resample_boxes(lines, start, extent, num_outputs: int, interpolation: str, r
 
 
 def _seen(centres, radius: int, num_inputs, num_outputs: int):
-    """Neighbouring lines, among them all that the outputs of a band have a weight of: int32 `(batch, bands, some)`."""
+    """Returns the neighbouring lines that a band of outputs reads: int32 `(batch, bands, some)`."""
     if not isinstance(num_inputs, int):
         return ops.zeros_like(centres[:, :, :1]) + ops.arange(num_inputs, dtype="int32")
     reach = radius * max(num_inputs / num_outputs, 1.0)
@@ -73,7 +73,7 @@ def _seen(centres, radius: int, num_inputs, num_outputs: int):
 
 
 def _centres(start, extent, outputs: np.ndarray, num_outputs: int, num_inputs, reversed_=None):
-    """Where output pixels lie, in 4096ths of an input pixel: int32 `(batch, len(outputs))`."""
+    """Returns where output pixels lie, in 4096ths of an input pixel: int32 `(batch, len(outputs))`."""
     start, extent = (ops.expand_dims(ops.convert_to_tensor(value), 1) * num_inputs for value in (start, extent))
     outputs = ops.convert_to_tensor(outputs[None])
     if reversed_ is not None:
@@ -85,7 +85,7 @@ def _centres(start, extent, outputs: np.ndarray, num_outputs: int, num_inputs, r
 
 
 def _weights(kernel, centres, seen, spread):
-    """Of the lines in each output, `(batch, bands, outputs, lines)`; `spread` is an output pixel's size, in 4096ths."""
+    """Returns the weights of lines in outputs, `(batch, bands, outputs, lines)`; `spread` is in 4096ths."""
     places = ops.expand_dims(seen * _PIXEL + _PIXEL // 2, 2)
     distance = ops.cast(ops.abs(ops.expand_dims(centres, 3) - places), "float32")
     weights = kernel(distance / ops.maximum(spread, float(_PIXEL)))

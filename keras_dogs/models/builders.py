@@ -218,7 +218,7 @@ def build_classifier(
 
 
 def _say_what_was_loaded(preset: str, loaded: Loaded) -> None:
-    """Nothing of a checkpoint is left out in silence."""
+    """Prints what of a checkpoint is not used, so that nothing is left out in silence."""
     if loaded.ignored:
         # One for all that are called alike: fifty counters of batch norms are one thing to know.
         alike = {re.sub(r"\d+", "N", name): name for name in loaded.ignored}
@@ -229,7 +229,7 @@ def _say_what_was_loaded(preset: str, loaded: Loaded) -> None:
 
 
 def _choose_head(loaded_head, class_names, head: str):
-    """Kernel, bias and class names: the whole head, or the rows that stand for `class_names`."""
+    """Returns kernel, bias and class names: of the whole head, or the rows that stand for `class_names`."""
     kernel, bias = loaded_head.kernel, loaded_head.bias
     if head == "imagenet":
         places = imagenet.places_in_head(class_names, len(bias))
@@ -238,7 +238,7 @@ def _choose_head(loaded_head, class_names, head: str):
 
 
 def _dense_as_loaded(features, weights, name: str):
-    """A layer with tanh and weights of the checkpoint: the "pre-logits" of the first ViTs (arXiv 2010.11929, 3.1)."""
+    """Builds the "pre-logits" layer, with tanh and the checkpoint's weights (arXiv 2010.11929, 3.1)."""
     layer = keras.layers.Dense(weights[0].shape[1], activation="tanh", dtype="float32", name=name)
     features = layer(features)
     layer.set_weights(weights)
@@ -254,7 +254,7 @@ def _find_policy(augmentation) -> layers.Augmentation:
 
 
 def _augment_canvas(images, keys, policy: layers.Augmentation):
-    """What comes before the crop."""
+    """Returns what comes before the crop."""
     for name, arguments in policy.keras_layers:
         images = getattr(keras.layers, name)(**arguments)(images)
     if policy.randaugment:
@@ -265,7 +265,7 @@ def _augment_canvas(images, keys, policy: layers.Augmentation):
 
 
 def _pool(loaded: Loaded, features):
-    """A family's way from the backbone's output to one vector a picture."""
+    """Returns a family's way from the backbone's output to one vector a picture."""
     dtype = loaded.backbone.dtype_policy.name
     if loaded.pooling != "average":
         features = layers.TokenPooling(loaded.pooling, loaded.num_prefix, dtype=dtype, name="pooling")(features)
@@ -279,18 +279,18 @@ def _pool(loaded: Loaded, features):
 
 
 def default_canvas_size(image_size: tuple[int, int], policy: layers.Augmentation) -> int | tuple[int, int]:
-    """What goes with a model's input size: 224 -> 256, room for crops; where nothing is drawn, 224: resized once."""
+    """Returns the canvas size for an input size: 256 for 224, to leave room for crops; 224 if nothing is drawn."""
     rows, columns = (round(side * _CANVAS_RATIO) if policy.draws else side for side in image_size)
     return rows if rows == columns else (rows, columns)
 
 
 def backbone_of(classifier: keras.Model) -> keras.Model:
-    """The backbone inside a classifier of ours: its one nested model."""
+    """Returns the backbone inside a classifier of ours: its one nested model."""
     return next(layer for layer in classifier.layers if isinstance(layer, keras.Model))
 
 
 def from_table(classifier: keras.Model, canvases: np.ndarray) -> keras.Model:
-    """The same classifier of indices `(batch,)` into a table of pictures that is on the device; layers are shared.
+    """Returns the classifier over indices `(batch,)` into a table of pictures on the device; layers are shared.
 
     Args:
         classifier: `keras.Model`.
@@ -302,12 +302,12 @@ def from_table(classifier: keras.Model, canvases: np.ndarray) -> keras.Model:
 
 
 def feature_extractor(classifier: keras.Model) -> keras.Model:
-    """The part of a classifier before its head: pictures -> features `(batch, hidden)`; layers are shared."""
+    """Returns the part of a classifier before its head: pictures -> features `(batch, hidden)`; layers are shared."""
     return PooledModel(classifier.input, classifier.get_layer("head").input, name="feature_extractor")
 
 
 def view_extractor(classifier: keras.Model) -> keras.Model:
-    """Pictures -> features of an augmented view of each, with other draws at each call; layers are shared.
+    """Returns pictures -> features of an augmented view of each, with other draws at each call; layers are shared.
 
     The backbone is as at inference: batch norms use, and keep, their statistics.
     """
@@ -335,7 +335,7 @@ class _ViewExtractor(keras.Model):
 
 
 def image_pipeline(classifier: keras.Model) -> keras.Model:
-    """The part of a classifier before its backbone: pictures -> what the backbone sees; layers are shared."""
+    """Returns the part of a classifier before its backbone: pictures -> what the backbone sees; layers are shared."""
     names = [layer.name for layer in classifier.layers]
     last = next(name for name in ("mixing", "erasing", "conversion") if name in names)
     return keras.Model(classifier.input, classifier.get_layer(last).output, name="image_pipeline")
@@ -352,7 +352,7 @@ def load_weights(classifier: keras.Model, path) -> None:
 
 
 def _without_optimizer(classifier: keras.Model) -> keras.Model:
-    """The same layers in a model that was never compiled."""
+    """Returns the same layers in a model that was never compiled."""
     return Classifier(classifier.input, classifier.output, name=classifier.name)
 
 

@@ -161,10 +161,10 @@ class StepLoss(keras.metrics.Metric):
         self.value = self.add_variable((), initializer="zeros", name="value", aggregation="mean")
 
     def update_state(self, y_true, y_pred, sample_weight=None):
-        """Nothing is left to do."""
+        """Does nothing: the value is known already."""
 
     def result(self):
-        """The loss of the last batch, nats; a tensor of its own, which may be read steps later."""
+        """Returns the loss of the last batch, nats; a tensor of its own, which may be read steps later."""
         return ops.convert_to_tensor(self.value) + 0.0
 
 
@@ -189,7 +189,7 @@ class TrainAccuracy(keras.metrics.Metric):
         self.count.assign(self.count + 1.0)
 
     def result(self):
-        """A fraction in [0, 1]."""
+        """Returns a fraction in [0, 1]."""
         return self.total / ops.maximum(self.count, 1.0)
 
 
@@ -207,7 +207,7 @@ class SmoothedCrossentropy(keras.losses.Loss):
         self.label_smoothing = label_smoothing
 
     def call(self, y_true, y_pred):
-        """The loss of each picture, `(batch,)`."""
+        """Returns the loss of each picture, `(batch,)`."""
         labels = ops.reshape(y_true, (-1,))
         if not self.label_smoothing:
             return ops.sparse_categorical_crossentropy(labels, y_pred, from_logits=True)

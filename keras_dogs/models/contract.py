@@ -63,7 +63,7 @@ def check_values(images) -> None:
 
 
 def _sample(images) -> np.ndarray | None:
-    """Some pictures as an array where they are floats and can be read without a wait for a graph."""
+    """Returns some pictures as an array, if they are floats and can be read outside a graph."""
     if isinstance(images, np.ndarray):
         return images[:_SAMPLE] if images.dtype.kind == "f" else None
     if not keras.ops.is_tensor(images) or "float" not in str(getattr(images, "dtype", "")):
@@ -75,7 +75,7 @@ def _sample(images) -> np.ndarray | None:
 
 
 def checked(data):
-    """The data that `fit`, `evaluate` or `predict` was given, after a look at its first pictures.
+    """Returns the data that `fit`, `evaluate` or `predict` was given, after a look at its first pictures.
 
     Arrays, tensors, `PyDataset`, tf.data, generators and map-style loaders are looked at; of what can only be read once
     the shape is checked when the model sees it.
@@ -110,7 +110,7 @@ def _first_batches(data):
 
 
 def _pictures(batch):
-    """The pictures of what a loader gives: alone, or before labels."""
+    """Returns the pictures of what a loader gives: alone, or before labels."""
     batch = batch[0] if isinstance(batch, (list, tuple)) and batch else batch
     return next(iter(batch.values()), None) if isinstance(batch, dict) else batch
 
@@ -129,7 +129,7 @@ def _looked_into(generator):
 
 
 def of_logits(loss, is_metric: bool = False):
-    """A loss, or metrics, with every cross-entropy told that it is given logits; names and functions, too.
+    """Returns a loss, or metrics, with every cross-entropy told that it is given logits; names and functions, too.
 
     Args:
         loss: what `compile` takes as `loss`, `metrics` or `weighted_metrics`.

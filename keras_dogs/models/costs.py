@@ -25,7 +25,7 @@ def count_gflops(row: Preset, image_size: int | None = None, whole: bool = True)
 
 
 def _vit(row: Preset, image_size: int | None = None, whole: bool = True) -> tuple[int, int]:
-    """Parameters and multiply-adds of a ViT or DeiT (arXiv 2010.11929, equations 1 to 4)."""
+    """Returns parameters and multiply-adds of a ViT or DeiT (arXiv 2010.11929, equations 1 to 4)."""
     build = row.architecture
     width, depth, patch = build["hidden_dim"], build["num_layers"], build["patch_size"]
     mlp = build.get("mlp_dim") or build["intermediate_dim"]
@@ -51,7 +51,7 @@ def _vit(row: Preset, image_size: int | None = None, whole: bool = True) -> tupl
 
 
 def _resnet(row: Preset, image_size: int | None = None) -> tuple[int, int]:
-    """Parameters and multiply-adds of a ResNet: v1.5, v2 or vd."""
+    """Returns parameters and multiply-adds of a ResNet: v1.5, v2 or vd."""
     build = row.architecture
     is_v2, is_vd = build["use_pre_activation"], build["block_type"].endswith("_vd")
     is_bottleneck = build["block_type"].startswith("bottleneck")

@@ -54,7 +54,7 @@ NUM_CLASSES = (1000, 21843)
 
 
 def places_in_head(class_names, num_outputs: int) -> list[int]:
-    """Which outputs of an ImageNet head stand for these classes.
+    """Returns which outputs of an ImageNet head stand for these classes.
 
     Args:
         class_names: sequence of str that begin with a WordNet id, such as `"n02085620-Chihuahua"`.

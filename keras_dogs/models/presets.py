@@ -222,14 +222,14 @@ PUBLISHED: dict[str, Published] = {
 
 
 def default_settings(preset: str, family: str, linear_probe: bool) -> Settings:
-    """The settings that a fine-tuning of `preset` starts from."""
+    """Returns the settings that a fine-tuning of `preset` starts from."""
     if linear_probe:
         return LINEAR_PROBE_SETTINGS
     return NANO_FINE_TUNE_SETTINGS.get(preset, families.family(family).settings)
 
 
 def pretraining_of(preset: str) -> str:
-    """The pictures and labels that a preset's weights have seen, in words; for files, what their names say."""
+    """Returns the pictures and labels that a preset's weights have seen, in words; for files, what their names say."""
     if preset in PUBLISHED:
         return PUBLISHED[preset].pretraining
     name = preset.lower().rpartition("/")[2]
@@ -245,12 +245,12 @@ FOR_PHOTOGRAPHS = "resnet_50_imagenet"
 
 
 def knows_drawn_dogs_alone(preset: str) -> bool:
-    """Whether the weights of a preset have seen drawn dogs and no photograph."""
+    """Returns whether the weights of a preset have seen drawn dogs and no photograph."""
     return preset in NANO_FINE_TUNE_SETTINGS
 
 
 def default_augmentation(preset: str, linear_probe: bool) -> str:
-    """The augmentation policy that a fine-tuning of `preset` starts from."""
+    """Returns the augmentation policy that a fine-tuning of `preset` starts from."""
     if linear_probe:
         return "none"
     # A drawn breed is told by small parts at the edge of the dog, which a tighter crop cuts off.
@@ -258,7 +258,7 @@ def default_augmentation(preset: str, linear_probe: bool) -> str:
 
 
 def unknown_preset(preset: str) -> UserError:
-    """The error for a name that is neither in the table nor a place on disk; near names are suggested."""
+    """Returns the error for a name that is neither in the table nor a place on disk; near names are suggested."""
     near = difflib.get_close_matches(preset, PRESETS, n=3, cutoff=0.5)
     if any(mark in preset for mark in ("/", "\\")) or preset.startswith("."):
         return UserError(f"--preset {preset}: no such folder or file")

@@ -77,7 +77,7 @@ def choose_output(output: Path | None, default_name: str, overwrite: bool, resum
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether a run ended there: a `record.json` of another's says nothing."""
+    """Returns whether a run ended there: a `record.json` of another's says nothing."""
     try:
         return {"config", "backend", "schema_version"} <= json.loads((folder / RECORD).read_text()).keys()
     except (OSError, ValueError, AttributeError, RecursionError):
@@ -85,12 +85,12 @@ def is_finished(folder: Path) -> bool:
 
 
 def is_unfinished(folder: Path) -> bool:
-    """Whether a run was begun there and has not ended."""
+    """Returns whether a run was begun there and has not ended."""
     return not is_finished(folder) and read_config(folder) is not None
 
 
 def read_config(folder: Path) -> dict | None:
-    """What an unfinished run was told; `None` where there is none. Presets of others have a `config.json`, too."""
+    """Reads the config of an unfinished run; `None` where there is none, or it is another tool's."""
     try:
         config = json.loads((folder / CONFIG).read_text())
         return config if {"data", "fingerprint"} <= config.keys() else None
@@ -99,7 +99,7 @@ def read_config(folder: Path) -> dict | None:
 
 
 def _is_nothing(path: Path) -> bool:
-    """What a run has that was killed before it wrote anything."""
+    """Returns what a run has that was killed before it wrote anything."""
     is_empty = path.name == CHECKPOINTS and path.is_dir() and not any(path.iterdir())
     return path.name in (LOCK, ownership.MANIFEST) or path.name.startswith(_TEMPORARY) or is_empty
 
@@ -164,7 +164,7 @@ def tidy(folder: Path) -> None:
 
 
 def _retired(output: Path) -> Path:
-    """Where a run lies that another one replaces, until that has ended."""
+    """Returns where a run lies that another one replaces, until that has ended."""
     output = output.resolve()  # `.` has no name
     return output.with_name(f".{output.name}.retired")
 
@@ -194,7 +194,7 @@ def _is_useful(folder: Path) -> bool:
 
 
 def how_to_go_on(folder: Path) -> str:
-    """What to type after an interruption, on the backend that the run was begun with."""
+    """Returns what to type after an interruption, on the backend that the run was begun with."""
     begun = (read_config(folder) or {}).get("backend")  # other hosts need not see the folder
     backend = f"KERAS_BACKEND={begun} " if begun else ""
     return f"go on with: {backend}python -m keras_dogs.train --resume --output {shlex.quote(str(folder))}"
@@ -202,7 +202,7 @@ def how_to_go_on(folder: Path) -> str:
 
 @contextlib.contextmanager
 def locked(folder: Path, who: str = "process writes"):
-    """Within it, no other has the folder; the lock goes with the process that holds it, however that ends.
+    """Locks a folder for a while; the lock ends with the process that holds it, however that ends.
 
     Raises:
         UserError: another has it.
@@ -255,7 +255,7 @@ def write_table(path: Path, rows: list[dict]) -> None:
 
 
 def find_model(run: Path) -> Path:
-    """The `.keras` file of a run folder, or the file itself.
+    """Returns the `.keras` file of a run folder, or the file itself.
 
     Raises:
         UserError: there is neither.

@@ -142,7 +142,7 @@ class RunRecord:
     schema_version: int = SCHEMA_VERSION
 
     def to_json(self) -> str:
-        """The text of `record.json`."""
+        """Returns the text of `record.json`."""
         return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
 
     @classmethod

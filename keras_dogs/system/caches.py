@@ -45,13 +45,13 @@ class Entry(NamedTuple):
 
 
 def root() -> Path:
-    """The folder that all lies in."""
+    """Returns the folder that all lies in."""
     told = os.environ.get(_VARIABLE)
     return Path(told).expanduser() if told else Path(platformdirs.user_cache_dir("keras_dogs"))
 
 
 def folder(kind: str) -> Path:
-    """Where things of a kind lie: `"canvases"`, `"npz"` or `"compiled"`."""
+    """Returns where things of a kind lie: `"canvases"`, `"npz"` or `"compiled"`."""
     return root() / kind
 
 
@@ -64,7 +64,7 @@ def use(told: Path | None) -> None:
 
 
 def entries(older_than: float = 0.0) -> list[Entry]:
-    """What is kept, by kind and then by when it was last used.
+    """Returns what is kept, by kind and then by when it was last used.
 
     Args:
         older_than: float. Only what was not used for so many days.
@@ -106,7 +106,7 @@ def keep_download(name: str) -> None:
 
 
 def _is_download(file: Path) -> bool:
-    """Whether it was fetched by us; in this system's own place for our cache, also by an earlier version."""
+    """Returns whether it was fetched by us; in this system's own place for our cache, also by an earlier version."""
     is_own_place = folder(_DOWNLOADS) == Path(platformdirs.user_cache_dir("keras_dogs")) / _DOWNLOADS
     return file.name in ownership.listed(folder(_DOWNLOADS)) or (is_own_place and file.suffix in (".npz", ".part"))
 
@@ -116,7 +116,7 @@ def _in(kind: str) -> list[Path]:
 
 
 def _canvases() -> list[tuple[Path, ...]]:
-    """The files of each, its description first where it is whole."""
+    """Returns the files of each, its description first where it is whole."""
     by_stem: dict[str, list[Path]] = {}
     for file in _in("canvases"):
         if re.fullmatch(_CANVASES, file.name) and file.suffix != ".lock":
@@ -125,7 +125,7 @@ def _canvases() -> list[tuple[Path, ...]]:
 
 
 def _name(description: Path) -> str:
-    """What the description of canvases says; there is none while they are made, or where that was killed."""
+    """Returns what the description of canvases says; there is none while they are made, or where that was killed."""
     try:
         if description.suffix == ".json":
             return str(json.loads(description.read_text())["name"])
@@ -135,7 +135,7 @@ def _name(description: Path) -> str:
 
 
 def _entry(kind: str, name: str, files: tuple[Path, ...]) -> Entry | None:
-    """`None` where nothing is left: other processes rename and remove."""
+    """Describes an entry; `None` where another process has removed it meanwhile."""
     stats = []
     for path in (path for file in files for path in (file, *file.rglob("*"))):
         with contextlib.suppress(OSError):

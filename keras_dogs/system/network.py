@@ -6,7 +6,7 @@ _OFFLINE = "KERAS_DOGS_OFFLINE"
 
 
 def is_offline() -> bool:
-    """Whether nothing may be fetched: `--offline`, or `HF_HUB_OFFLINE` as Hugging Face has it."""
+    """Returns whether nothing may be fetched: `--offline`, or `HF_HUB_OFFLINE` as Hugging Face has it."""
     yes = ("1", "on", "true", "yes")
     return any(os.environ.get(name, "").lower() in yes for name in (_OFFLINE, "HF_HUB_OFFLINE"))
 

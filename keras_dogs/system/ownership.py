@@ -50,7 +50,7 @@ def check_output(output: Path, made_by: str, recognise: Callable[[Path], bool] =
 
 
 def kind_of(folder: Path) -> str | None:
-    """Which command made a folder, by its manifest; `None` where there is none."""
+    """Returns which command made a folder, by its manifest; `None` where there is none."""
     return _read(folder).get("made_by")
 
 
@@ -69,12 +69,12 @@ def claim(folder: Path, made_by: str, files: Iterable[str]) -> None:
 
 
 def listed(folder: Path) -> list[str]:
-    """What a folder's manifest lists; nothing where there is none."""
+    """Returns what a folder's manifest lists; nothing where there is none."""
     return _read(folder).get("files", [])
 
 
 def own_files(folder: Path) -> set[Path]:
-    """The files below a folder that manifests list, those of folders in it included, and the manifests themselves."""
+    """Finds the files below a folder that manifests list, and the manifests themselves."""
     found: set[Path] = set()
     for path in folder.rglob("*"):
         if path.name == MANIFEST:
@@ -85,7 +85,7 @@ def own_files(folder: Path) -> set[Path]:
 
 
 def _named(folder: Path, name: str) -> list[Path]:
-    """What a line of a manifest stands for: a file of that very name, or all that fit the pattern."""
+    """Returns what a line of a manifest stands for: a file of that very name, or all that fit the pattern."""
     path = folder / name
     if path.exists() or path.is_symlink():
         return [path]
@@ -96,7 +96,7 @@ def _named(folder: Path, name: str) -> list[Path]:
 
 
 def strangers(folder: Path) -> list[Path]:
-    """The files and links below a folder that we did not make, by name."""
+    """Returns the files and links below a folder that we did not make, by name."""
     own = own_files(folder)
     return sorted(path for path in folder.rglob("*") if path not in own and (path.is_symlink() or not path.is_dir()))
 
@@ -169,7 +169,7 @@ def _is_passing(path: Path) -> bool:
 
 
 def _read(folder: Path) -> dict:
-    """The manifest, where it is whole and of a version that is known."""
+    """Returns the manifest, where it is whole and of a version that is known."""
     try:
         found = json.loads((folder / MANIFEST).read_text())
         is_sound = found["schema_version"] == _SCHEMA_VERSION and isinstance(found["made_by"], str)

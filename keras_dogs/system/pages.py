@@ -24,7 +24,7 @@ pre { overflow-x: auto; padding: .5rem; border: 1px solid var(--line); }
 
 
 def to_html(text: str, folder: Path, title: str) -> str:
-    """The page.
+    """Returns the page.
 
     Args:
         text: str. Markdown; its pictures are files below `folder`. Where there is `x-dark.svg` beside `x.svg`, a dark
@@ -58,7 +58,7 @@ def _inline(file: Path) -> str:
 
 
 def table(header: list[str], rows: list[list]) -> str:
-    """A Markdown table; a bar in a cell would end it, and names of classes and files are no HTML."""
+    """Returns a Markdown table; a bar in a cell would end it, and names of classes and files are no HTML."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(map(_cell, line))} |" for line in lines) + "\n"
 

@@ -24,12 +24,12 @@ def be_quiet() -> None:
 
 
 def open_console() -> Console:
-    """The console that progress goes to; standard output is kept for results."""
+    """Returns the console that progress goes to; standard output is kept for results."""
     return Console(stderr=True, highlight=False, soft_wrap=True, markup=False, quiet=_is_quiet[0])
 
 
 def open_bar(console: Console, *columns) -> Progress:
-    """A live bar with `columns` of text after the counts; it disappears when done."""
+    """Returns a live bar with `columns` of text after the counts; it disappears when done."""
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),

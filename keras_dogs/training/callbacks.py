@@ -102,11 +102,11 @@ class StepLog(keras.callbacks.Callback):
                 raise FloatingPointError("the loss is not finite")
 
     def steady_step_seconds(self) -> float:
-        """The median step, those that compile left out."""
+        """Returns the median step, those that compile left out."""
         return float(np.median(self._steady() or [0.0]))
 
     def steady_steps_per_second(self) -> float:
-        """Steps a second over all steps but those that compile."""
+        """Returns steps a second over all steps but those that compile."""
         steady = self._steady()
         return len(steady) / sum(steady) if steady else 0.0
 
@@ -161,7 +161,7 @@ class Validation(keras.callbacks.Callback):
             self.model.stop_training = True
 
     def is_patience_over(self) -> bool:
-        """Whether the last epochs brought nothing better."""
+        """Returns whether the last epochs brought nothing better."""
         return bool(self.patience and self.rows and self.rows[-1]["epoch"] - self.best_epoch >= self.patience)
 
     def _score(self) -> Scores | None:
@@ -240,11 +240,11 @@ class Checkpointing(keras.callbacks.Callback):
         return state["step"]
 
     def train_s(self) -> float:
-        """Seconds in all parts of the training."""
+        """Adds up the seconds of all parts of the training."""
         return self._train_s_before + time.perf_counter() - self._began
 
     def command_s(self) -> float:
-        """Seconds since the command began, those of earlier parts included."""
+        """Returns seconds since the command began, those of earlier parts included."""
         return self._command_s_before + time.perf_counter() - self._started
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -271,7 +271,7 @@ class Checkpointing(keras.callbacks.Callback):
         self._save(self._agreed_status())
 
     def _agreed_status(self) -> int:
-        """Whether any process was asked to stop: all stop after the same step."""
+        """Returns whether any process was asked to stop: all stop after the same step."""
         return devices.current().group.agree(self.stop.status)
 
     def _save(self, stop_status: int):

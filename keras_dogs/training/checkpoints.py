@@ -37,15 +37,15 @@ class Checkpoints:
         return self._group.is_first
 
     def there_is_one(self) -> bool:
-        """Whether there is anything to go on from."""
+        """Returns whether there is anything to go on from."""
         return bool(self._group.agree(int(self.writes and self._read() is not None)))
 
     def files(self) -> list[Path]:
-        """Oldest first."""
+        """Lists the checkpoints, oldest first."""
         return sorted(self.folder.glob("step-*-best-*.npz"))
 
     def best_file(self, epoch: int) -> Path:
-        """Where the model of an epoch goes when it is the best."""
+        """Returns where the model of an epoch goes when it is the best."""
         return self.folder / f"best-{epoch:04d}.keras"
 
     def save(self, model: keras.Model, state: dict) -> Path:
@@ -77,7 +77,7 @@ class Checkpoints:
         return path
 
     def load(self) -> tuple[dict, dict] | None:
-        """The newest checkpoint that is sound: arrays by name, and the state; `None` where there is none.
+        """Returns the newest checkpoint that is sound: arrays by name, and the state; `None` where there is none.
 
         A damaged one is named and put aside. All processes have what the first one read.
         """

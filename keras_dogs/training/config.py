@@ -168,12 +168,12 @@ class TrainConfig:
             raise UserError("--resume: goes on with a run, --overwrite begins it again; give one of them")
 
     def to_plain(self) -> dict:
-        """The fields as what JSON can hold."""
+        """Returns the fields as what JSON can hold."""
         return _plain(dataclasses.asdict(self))
 
     @classmethod
     def from_plain(cls, values: dict) -> "TrainConfig":
-        """The config of what `to_plain` gave; fields that a later version added are passed over."""
+        """Returns the config of what `to_plain` gave; fields that a later version added are passed over."""
         known = {name: value for name, value in values.items() if name in cls.__dataclass_fields__}
         data = dict(known["data"])
         for name in ("data_dir", "cache_dir"):
@@ -182,7 +182,7 @@ class TrainConfig:
         return cls(**{**known, "data": DataConfig(**data), "output": output})
 
     def resumed_from(self, values: dict) -> "TrainConfig":
-        """The config of an unfinished run, which flags that are given now must not contradict.
+        """Returns the config of an unfinished run, which flags that are given now must not contradict.
 
         Raises:
             UserError: one does.
@@ -224,11 +224,11 @@ class TrainConfig:
         return {f"--{name.replace('_', '-')}": value for name, value in plain.items() if name not in _OWN}
 
     def where(self) -> dict:
-        """The flags that say on what this process runs."""
+        """Returns the flags that say on what this process runs."""
         return {name: getattr(self, name) for name in _WHERE}
 
     def on_another_host(self, own: "TrainConfig") -> "TrainConfig":
-        """The config of a training's first process, for another, which was told `own`: its folders are its own."""
+        """Returns this config for a process on another host, with the folders and devices of `own`."""
         data = dataclasses.replace(self.data, data_dir=own.data.data_dir, cache_dir=own.data.cache_dir)
         return dataclasses.replace(self, data=data, **own.where())
 

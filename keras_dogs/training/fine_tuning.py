@@ -161,7 +161,7 @@ def _record(job: Job, pictures: Pictures, cache: str, fitted: Fitted, test, timi
 
 
 def _settle(config: TrainConfig) -> dict:
-    """The config with its output, and with what an unfinished run there was told; and whether it is finished."""
+    """Resolves the output folder, and takes the config of an unfinished run there."""
     output = artifacts.choose_output(config.output, jobs.default_name(config), config.overwrite, config.resume)
     finished = config.resume and artifacts.is_finished(output)
     if finished:

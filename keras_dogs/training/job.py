@@ -115,21 +115,21 @@ def run_folder(output: Path, told: dict, resume: bool):
 
 
 def check_same_pictures(dataset: Dataset) -> None:
-    """Hosts that read different folders would train on nonsense."""
+    """Refuses hosts whose datasets differ: they would train on nonsense."""
     first, _ = devices.current().group.from_first(dataset.fingerprint)
     if first != dataset.fingerprint:
         raise UserError(f"the pictures of {dataset.name} on this host are not those of process 0; copy them")
 
 
 def check_same_canvases(pictures: Pictures) -> None:
-    """A picture that one host cannot read would shift all batches there."""
+    """Refuses hosts that cannot read the same pictures: one less would shift all batches."""
     digest = pictures.digest
     if devices.current().group.from_first(digest)[0] != digest:
         raise UserError("the pictures that this host can read are not those of process 0; copy them")
 
 
 def check_same(folder: Path, dataset: Dataset) -> None:
-    """A run that goes on must have the pictures and the backend that it was begun with."""
+    """Refuses to resume a run with other pictures or on another backend."""
     begun = artifacts.read_config(folder)
     if begun["fingerprint"] != dataset.fingerprint:
         raise UserError(
@@ -146,7 +146,7 @@ def default_name(config: TrainConfig) -> str:
 
 
 def _short_name(preset: str) -> str:
-    """Fit for a folder: the last part of an address that is not a version, the model of `applications:`."""
+    """Shortens a preset to a name for a folder: the last part of an address that is not a version."""
     is_address = "://" in preset
     parts = preset.removeprefix("applications:").partition(":")[2 if is_address else 0].split("/")
     name = next((part for part in reversed(parts) if part and not part.isdigit()), "preset")

@@ -25,7 +25,7 @@ class _Logger(keras.callbacks.Callback):
         self._write_rows()
 
     def _write_rows(self):
-        """Those that were read since; losses are read some steps late."""
+        """Writes the rows that were read since; losses are read some steps late."""
         for row in self.step_log.rows[self._written :]:
             if row["step"] % _EVERY == 0:
                 self.write({"train/loss": row["loss"], "train/learning_rate": row["learning_rate"]}, row["step"])
@@ -41,7 +41,7 @@ class _Logger(keras.callbacks.Callback):
 
 
 def open_loggers(config: TrainConfig, folder: Path, step_log, validation) -> list[keras.callbacks.Callback]:
-    """A callback for each logger that the flags ask for.
+    """Returns a callback for each logger that the flags ask for.
 
     Raises:
         UserError: its package is not installed.

@@ -171,7 +171,7 @@ def load_weights_everywhere(model: keras.Model, file: Path) -> None:
 
 
 def _train_head_first(plan: Plan, classifier: keras.Model, pictures: Pictures) -> None:
-    """A linear probe that nothing is kept of but the head."""
+    """Trains a linear probe of which only the head is kept."""
     progress.open_console().print("the head alone first, on features that are computed once")
     recipe = complete(RECIPES["linear_probe"], plan.config.preset, "")
     copies = devices.current().num_copies
@@ -239,7 +239,7 @@ def _train_head(plan: Plan, classifier: keras.Model, pictures: Pictures, views: 
 
 
 def standardisation(features) -> tuple[np.ndarray, float]:
-    """What features are centred by, `(hidden,)`, and what brings them to one mean norm."""
+    """Returns what features are centred by, `(hidden,)`, and what brings them to one mean norm."""
     mean = features.mean(axis=0)
     return mean, _NORM / max(float(np.sqrt(np.mean(((features - mean) ** 2).sum(axis=1)))), 1e-12)
 
@@ -348,7 +348,7 @@ def _diverged(error: FloatingPointError, row: dict, checkpoints: list[Path]) -> 
 
 
 def _make_variables(model: keras.Model, labels) -> None:
-    """Those of metrics and optimizer.
+    """Creates the variables of metrics and optimizer before the first step.
 
     Keras would make them in the first step: too late to put values back or for the first loss to be kept, and on
     TensorFlow, which then makes them in the graph, much slower (ViT-Ti/16: 6 s).
@@ -359,7 +359,7 @@ def _make_variables(model: keras.Model, labels) -> None:
 
 
 def _step_size(recipe: Recipe, num_pictures: int) -> int:
-    """Pictures a step: a batch, or its part."""
+    """Returns pictures a step: a batch, or its part."""
     parts = recipe.accumulate * devices.current().num_copies
     batch_size = min(recipe.batch_size, num_pictures // parts * parts)
     if not batch_size:
@@ -379,7 +379,7 @@ def _say_what_is_left_out(batches: TrainingBatches, count: int, examples: str) -
 
 
 def _run(model, batches: TrainingBatches, done: int, epochs: int, callbacks: list) -> None:
-    """`fit` after `done` steps: first what is left of an epoch, then whole ones."""
+    """Runs `fit` after `done` steps: first what is left of an epoch, then whole ones."""
     epoch, first = divmod(done, len(batches))
     _, validation, checkpointing, *_ = callbacks
     for last in (epoch + 1, epochs) if first else (epochs,):

@@ -45,7 +45,7 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
         return self.peak, rising, max(self.updates - rising, 1)
 
     def __call__(self, step, numbers=None):
-        """The rate of a step, from 0, or of many steps at once, which Keras' own `CosineDecay` cannot.
+        """Returns the rate of a step, from 0, or of many steps at once, which Keras' own `CosineDecay` cannot.
 
         Args:
             step: int tensor or array.
@@ -68,7 +68,7 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
 
 
 def build_optimizer(recipe: Recipe, schedule, model: keras.Model, steps_per_epoch: int, dtype_policy="float32"):
-    """The optimizer of a recipe for the weights of a model.
+    """Returns the optimizer of a recipe for the weights of a model.
 
     Args:
         recipe: `Recipe`, complete.
@@ -118,7 +118,7 @@ def _is_not_decayed(weight) -> bool:
 
 
 def _groups(recipe: Recipe, model: keras.Model, steps_per_epoch: int) -> list[tuple[float, int]]:
-    """For each trainable weight: what its rate is multiplied by, and the update from which on it learns."""
+    """Returns, for each trainable weight, the multiplier of its rate and the update at which it begins to learn."""
     every = recipe.unfreeze_every * steps_per_epoch / recipe.accumulate
     return [(recipe.layer_decay**depth, round(every * depth)) for depth in depths_below_head(model)]
 
@@ -136,7 +136,7 @@ def depths_below_head(model: keras.Model) -> list[int]:
 
 
 def _block_of(path: str) -> int | None:
-    """The number of the block that a weight is in, from 1; `None` for what comes before the first or after the last."""
+    """Returns the number of the block that a weight is in, from 1; `None` outside the blocks."""
     for pattern, offset in _BLOCKS:
         if found := re.search(pattern, path):
             return int(found[1]) + offset
@@ -177,11 +177,11 @@ class _Groups:
         return learning_rate * multiplier * self._is_released(first) if first else learning_rate * multiplier
 
     def _is_released(self, first: int):
-        """1.0 from the update on with which a held block begins to learn, 0.0 before."""
+        """Returns 1.0 from the update on at which a frozen block begins to learn, and 0.0 before."""
         return ops.cast(self.iterations >= first, "float32")
 
     def _from_release(self, first: int):
-        """What the rate of a block that was held is multiplied by, so that Adam's moments count from its first update.
+        """Corrects the rate of a block that was frozen, so that Adam's bias correction counts from its first update.
 
         Keras corrects the moments' bias by the updates of the whole training: those of a block that begins later would
         be taken for settled ones, and its first updates would be three times too large.
@@ -193,11 +193,11 @@ class _Groups:
         return self._bias_correction(own) / self._bias_correction(done)
 
     def _bias_correction(self, updates):
-        """Kingma and Ba, arXiv 1412.6980, section 2: what Adam multiplies the rate of an update by."""
+        """Returns Adam's bias correction of the rate after some updates (arXiv 1412.6980, section 2)."""
         return ops.sqrt(1.0 - ops.power(self.beta_2, updates)) / (1.0 - ops.power(self.beta_1, updates))
 
     def _by_group(self, variables):
-        """Lists of places in `variables` that have the same rate."""
+        """Returns lists of places in `variables` that have the same rate."""
         places = {}
         for place, variable in enumerate(variables):
             group = self.groups[self._get_variable_index(variable)]
@@ -220,7 +220,7 @@ class _Groups:
         self._of_copies("_backend_increment_gradient_accumulators")(grads, acc_grads)
 
     def _of_copies(self, name: str):
-        """Keras' method; on several devices of TensorFlow the plain one.
+        """Returns Keras' method by its name; on several devices of TensorFlow, that of the base class.
 
         Its own leaves the devices' part of the graph, which it cannot where every n-th step alone updates.
         """
@@ -248,7 +248,7 @@ class _Groups:
                     self.assign(variable, variable * ops.cast(factor, variable.dtype))
 
     def _update_model_variables_moving_average(self, trainable_variables):
-        """Once an update, where Keras counts steps; it begins as the weights after the first update.
+        """Updates the averages once an update, where Keras counts steps; they begin as the first update's weights.
 
         With a warm-up like that of `tf.train.ExponentialMovingAverage`: the mean of n updates has momentum n / (n + 9)
         at the most, or a short training would keep its start.
@@ -266,19 +266,19 @@ class _Groups:
 
 
 def _without_scaling(optimizer):
-    """The optimizer within one that scales the loss, or itself."""
+    """Returns the optimizer within one that scales the loss, or itself."""
     return getattr(optimizer, "inner_optimizer", optimizer)
 
 
 def state_variables(optimizer) -> list:
-    """The variables of an optimizer but for the numbers of its schedule, which no training changes."""
+    """Returns the variables of an optimizer but for the numbers of its schedule, which no training changes."""
     numbers = getattr(_without_scaling(optimizer), "schedule_numbers", None)
     return [variable for variable in optimizer.variables if variable is not numbers]
 
 
 @contextlib.contextmanager
 def averaged(model: keras.Model):
-    """Within it, the model has the running means of its weights, where its optimizer keeps such."""
+    """Returns a context in which the model has the running means of its weights, where its optimizer keeps such."""
     optimizer = _without_scaling(model.optimizer)
     if not (optimizer.use_ema and keras_inside.has(optimizer, "averages", "averaged_weights")):
         yield

@@ -138,7 +138,7 @@ FIELDS = tuple(name for name in Recipe._fields if name not in ("source", "expect
 
 
 def choose(config) -> Recipe:
-    """The recipe that a `TrainConfig` names, overridden by its flags; fields that are the preset's own stay `None`."""
+    """Returns the recipe that a `TrainConfig` names, with its flags; the preset's own fields stay `None`."""
     recipe = RECIPES[name_of(config)]
     told = {name: getattr(config, name) for name in FIELDS if getattr(config, name, None) is not None}
     if not config.linear_probe:  # a flag that is not given says nothing
@@ -153,7 +153,7 @@ def choose(config) -> Recipe:
 
 
 def name_of(config) -> str:
-    """The recipe's name: what `--recipe` says, else that of a linear probe or of a full fine-tuning."""
+    """Returns the recipe's name: what `--recipe` says, else that of a linear probe or of a full fine-tuning."""
     return config.recipe or ("linear_probe" if config.linear_probe else "adamw")
 
 
@@ -165,7 +165,7 @@ def complete(recipe: Recipe, preset: str, family: str) -> Recipe:
 
 
 def likely_family(preset: str) -> str:
-    """The family of a preset as its name tells it, before its weights are loaded; `"vit"` where it does not."""
+    """Returns the family of a preset as its name tells it, before its weights are loaded; `"vit"` where it does not."""
     if preset in presets.PRESETS:
         return presets.PRESETS[preset].family
     return families.guess(preset).name

@@ -91,7 +91,7 @@ _FAILURES = "failures.json"  # of a sweep: rates that diverged, and why
 
 
 def _choose_rate(runs: dict[float, Run], failures: dict[float, str]) -> tuple[float, list[dict]]:
-    """The best rate on validation, said with all others; and a row a rate, for the record."""
+    """Returns the best rate on validation, said with all others; and a row a rate, for the record."""
     console = progress.open_console()
     best = max(runs, key=lambda rate: runs[rate].record.validation.rank)
     rows = [{"learning_rate": rate, "error": why} for rate, why in failures.items()]
@@ -140,7 +140,7 @@ def _test_best(config: TrainConfig, folder: Path, record: RunRecord | None, tabl
 
 
 def _rates_to_try(config: TrainConfig) -> list[float]:
-    """A third, once and three times what the recipe has; the family is known from the table, or is a ViT's."""
+    """Returns a third, once and three times what the recipe has; the family is known from the table, or is a ViT's."""
     recipe = recipes.choose(dataclasses.replace(config, learning_rate=None))
     middle = recipes.complete(recipe, config.preset, recipes.likely_family(config.preset)).learning_rate
     return [float(f"{middle * factor:.2g}") for factor in (1 / 3, 1, 3)]

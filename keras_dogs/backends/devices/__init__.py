@@ -22,7 +22,7 @@ _current: list[Engine] = [Engine()]
 
 
 def current() -> Engine:
-    """The engine of this process."""
+    """Returns the engine of this process."""
     return _current[-1]
 
 
@@ -92,7 +92,7 @@ def _meeting(meeting: Rendezvous) -> dict:
 
 
 def _first_error(error: BaseException, group: Processes, meeting: Rendezvous) -> BaseException:
-    """What ended all processes: this one's error, or, where that came of another's end, that one's."""
+    """Returns what ended all processes: this one's error, or, where that came of another's end, that one's."""
     if isinstance(error, Interrupted):
         group.close(first_line(error))
         return error

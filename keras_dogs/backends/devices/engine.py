@@ -47,7 +47,7 @@ def check_count(wanted: int, num_gpus: int) -> None:
 
 
 def filled_up(batch: np.ndarray, multiple: int) -> np.ndarray:
-    """A batch with its first row repeated at its end until its length is a multiple of a number."""
+    """Returns a batch with its first row repeated at its end until its length is a multiple of a number."""
     missing = -len(batch) % multiple
     return np.concatenate([batch, np.repeat(batch[:1], missing, axis=0)]) if missing else batch
 
@@ -92,7 +92,7 @@ class Engine:
         return self.num_devices
 
     def rows(self, batch_size: int) -> slice:
-        """Which rows of a step's batch this process reads."""
+        """Returns which rows of a step's batch this process reads."""
         share = batch_size // self.group.num_processes
         return slice(self.group.process * share, (self.group.process + 1) * share)
 
@@ -101,7 +101,7 @@ class Engine:
 
     @contextlib.contextmanager
     def scoring(self):
-        """Within it, each process has whole batches of its own."""
+        """Returns a context in which each process has whole batches of its own."""
         self.scores = True
         try:
             yield
@@ -109,7 +109,7 @@ class Engine:
             self.scores = False
 
     def scope(self):
-        """A context in which models and optimizers are made and trained."""
+        """Returns a context in which models and optimizers are made and trained."""
         return contextlib.nullcontext()
 
     def check_model(self, model) -> None:
@@ -119,43 +119,43 @@ class Engine:
         """Makes a compiled model train on all devices."""
 
     def feed(self, batches) -> dict:
-        """What `fit` is given as its data: batches of this process' rows, as `TrainingBatches` has them."""
+        """Returns what `fit` is given as its data: batches of this process' rows, as `TrainingBatches` has them."""
         return {"x": batches}
 
     def predictor(self, model):
-        """A function of a batch of this process alone, an array, to the model's outputs; `None` for the usual one."""
+        """Returns a function from a batch of this process, an array, to the model's outputs; `None` for the usual."""
         return None
 
     def read(self, variable) -> np.ndarray:
-        """The value of a variable, whole."""
+        """Returns the value of a variable, whole."""
         from keras import ops
 
         return ops.convert_to_numpy(variable.value)
 
     def local_values(self, variable) -> list[np.ndarray]:
-        """A variable as each device of this process has it, where they differ."""
+        """Returns a variable as each device of this process has it, where they differ."""
         return [self.read(variable)]
 
     # In the graph, of a share
 
     def first_place(self, share: int):
-        """The place in the whole batch of the share's first picture; `share` is the number of its pictures."""
+        """Returns the place in the whole batch of the share's first picture; `share` is the number of its pictures."""
         return 0
 
     def whole_batch(self, tensor):
-        """The tensor of all shares, one after the other; no gradient goes through it."""
+        """Returns the tensor of all shares, one after the other; no gradient goes through it."""
         return tensor
 
     def mean_over_shares(self, tensor):
-        """Its mean over the shares; the gradient goes through it."""
+        """Returns its mean over the shares; the gradient goes through it."""
         return tensor
 
     def whole_loss(self, loss):
-        """The loss of the whole batch from that of a share, which an engine may have divided by their number."""
+        """Returns the loss of the whole batch, given that of a share."""
         return self.mean_over_shares(loss)
 
     def sum_gradients(self, gradients: list) -> list:
-        """What each share adds to a gradient, where the engine has not yet summed it."""
+        """Returns what each share adds to a gradient, where the engine has not yet summed it."""
         return gradients
 
     def forget(self) -> None:
@@ -179,7 +179,7 @@ class SpreadEngine(Engine):
         return self._predictors[model]
 
     def make_predictor(self, model):
-        """The same, compiled anew."""
+        """Returns the same, compiled anew."""
         return model.predict_on_batch
 
     def forget(self) -> None:

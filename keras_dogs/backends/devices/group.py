@@ -93,26 +93,26 @@ class Group:
         return self.process == 0
 
     def exchange(self, data: bytes) -> list[bytes]:
-        """What each process gives, in their order; waits for all."""
+        """Returns what each process gives, in their order; waits for all."""
         return [data]
 
     def agree(self, number: int) -> int:
-        """The greatest number that a process gives."""
+        """Returns the greatest number that a process gives."""
         return max(struct.unpack("!q", each)[0] for each in self.exchange(struct.pack("!q", number)))
 
     def from_first(self, value, arrays: dict | None = None):
-        """What the first process gives: what JSON can hold, and arrays by name. The others' own are not looked at."""
+        """Returns what the first process gives, JSON values and named arrays; what the others give is ignored."""
         if self.num_processes == 1:
             return value, arrays or {}
         first = self.exchange(links.pack(value, arrays or {}) if self.is_first else b"")[0]
         return links.unpack(first)
 
     def gather(self, array: np.ndarray) -> list[np.ndarray]:
-        """The arrays of all processes, in their order."""
+        """Returns the arrays of all processes, in their order."""
         return [links.unpack(each)[1]["array"] for each in self.exchange(links.pack(None, {"array": array}))]
 
     def close(self, error: str = "") -> None:
-        """Leaves; with an error, the others end, too."""
+        """Leaves the group; where an error is given, the other processes end, too."""
 
 
 class Processes(Group):
@@ -171,7 +171,7 @@ class Processes(Group):
         self._hang_up()
 
     def why(self, seconds: float = 0.0) -> str:
-        """What went wrong elsewhere; empty where nothing did, within some seconds."""
+        """Returns what went wrong elsewhere; empty where nothing did, within some seconds."""
         self._failed.wait(seconds)
         return self.error
 

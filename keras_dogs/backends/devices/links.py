@@ -94,14 +94,14 @@ class Link:
 
 
 def pack(value, arrays: dict) -> bytes:
-    """What JSON can hold and arrays, as bytes."""
+    """Returns what JSON can hold and arrays, as bytes."""
     content = io.BytesIO()
     np.savez(content, **{f"array/{name}": array for name, array in arrays.items()}, json=_bytes_of(value))
     return content.getvalue()
 
 
 def unpack(content: bytes):
-    """What `pack` was given: the value and the arrays."""
+    """Returns what `pack` was given: the value and the arrays."""
     with np.load(io.BytesIO(content), allow_pickle=False) as found:
         arrays = {name.removeprefix("array/"): found[name] for name in found.files if name != "json"}
         return json.loads(found["json"].tobytes()), arrays

@@ -21,7 +21,7 @@ from keras_dogs.errors import first_line
 
 
 def find_rendezvous(spread: Spread) -> Rendezvous | None:
-    """What the flags say, or what JAX finds out from Slurm or Open MPI; nothing where there is one process."""
+    """Returns what the flags say, or what JAX finds out from Slurm or Open MPI; nothing where there is one process."""
     if spread.coordinator:
         host, _, port = spread.coordinator.rpartition(":")
         return _rendezvous(host, int(port), spread.num_processes, spread.process_id, "--coordinator")
@@ -95,7 +95,7 @@ class Devices(SpreadEngine):
             raise UserError(f"--model-shards {self.shards}: divides ViTs alone; nothing of this model is")
 
     def make_predictor(self, model):
-        """On the devices of this process, without the others."""
+        """Compiles a predictor for the devices of this process alone."""
         import jax
         from jax.sharding import NamedSharding
         from jax.sharding import PartitionSpec
@@ -122,7 +122,7 @@ class Devices(SpreadEngine):
         return np.asarray(self._here(variable))
 
     def _here(self, variable):
-        """A variable's value on the devices of this process alone, which have all of it between them; no copy."""
+        """Returns a variable's value as an array over the devices of this process alone, without a copy."""
         import jax
         from jax.sharding import NamedSharding
         from jax.sharding import PartitionSpec
@@ -135,7 +135,7 @@ class Devices(SpreadEngine):
 
     @contextlib.contextmanager
     def _no_distribution(self):
-        """A layout of all devices does not fit those of this process."""
+        """Turns Keras' distribution off for a while: its layouts cover the devices of all processes."""
         keras.distribution.set_distribution(None)
         try:
             yield
@@ -144,7 +144,7 @@ class Devices(SpreadEngine):
 
 
 def _initialize(meeting: Rendezvous, timeout: int) -> None:
-    """For the life of the process; JAX ends it when the process does."""
+    """Connects the processes, for the life of this one; JAX disconnects when it exits."""
     import jax
 
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
@@ -160,7 +160,7 @@ def _initialize(meeting: Rendezvous, timeout: int) -> None:
 
 
 def _first_of_each(devices: list, count: int) -> list:
-    """So many devices of each process, in the order of the processes."""
+    """Returns so many devices of each process, in the order of the processes."""
     by_process = {}
     for device in devices:
         by_process.setdefault(device.process_index, []).append(device)
@@ -168,7 +168,7 @@ def _first_of_each(devices: list, count: int) -> list:
 
 
 def _say_why_at_abort(group) -> None:
-    """Jaxlib aborts a process whose coordinator, process 0, is gone, from a thread of its own: a line goes before."""
+    """Prints why the training ended before jaxlib aborts the process, as it does when process 0 is gone."""
 
     @ctypes.CFUNCTYPE(None, ctypes.c_int)
     def say(_):
@@ -183,7 +183,7 @@ _kept: list = []  # what C calls must not be collected
 
 
 def _distribute(kept, tensor, layout):
-    """Keras' own function, but for an array of this process alone, of which each process has the same.
+    """Replaces Keras' `distribute_tensor` for an array of which each process holds the same copy.
 
     JAX 0.10.2 refuses to send such an array to the devices of all processes, or, where it is not bound to a device,
     makes an array that cannot be taken apart again.
@@ -197,7 +197,7 @@ def _distribute(kept, tensor, layout):
 
 
 def wanted(spread: Spread, there: int) -> int:
-    """How many devices of this process; see `--devices`."""
+    """Returns how many devices of this process; see `--devices`."""
     if spread.devices in (None, "all"):
         return there
     if spread.devices > there:

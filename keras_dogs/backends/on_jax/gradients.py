@@ -10,7 +10,7 @@ import math
 
 @functools.cache
 def gelu():
-    """With its slope kept: each of the two products that need the gradient would compute it once more.
+    """Returns GELU that keeps its slope for the gradient, which XLA would compute once for each product.
 
     ViT-Ti/16, batch 16, two cores: steps 1.3 and 1.9 times faster in two sittings, products of two matrices included.
     """
@@ -35,7 +35,7 @@ def gelu():
 
 @functools.cache
 def layer_norm(epsilon: float):
-    """Of the last axis.
+    """Returns a layer normalisation over the last axis with a gradient of its own.
 
     XLA would compute the gradient anew in each sum that it is a part of, along the whole path past the blocks: norm,
     MLP and the path past them, 3,152 tokens of 384, forward and backward, 69 ms; with this 52 ms, the products 48.
@@ -66,7 +66,7 @@ def layer_norm(epsilon: float):
 
 @functools.cache
 def attention(scale: float):
-    """Of queries, keys and values `(batch, length, heads, depth)`, each laid out once, with the weights kept.
+    """Returns attention over queries, keys and values `(batch, length, heads, depth)` that keeps its weights.
 
     16 sequences of 197, 6 heads of 64, forward and backward: 31 ms as `jax.nn` has it, 22 ms with this.
     """
@@ -106,7 +106,7 @@ def attention(scale: float):
 
 @functools.cache
 def maximum_of_windows(size: tuple, strides: tuple):
-    """The maximum of windows, without zeros around; its gradient goes to the first of each that is so large.
+    """Returns the maximum of windows, without zeros around; its gradient goes to the first of each that is so large.
 
     XLA would look for that place with an index of each number beside it, and then scatter.
     """
@@ -116,7 +116,7 @@ def maximum_of_windows(size: tuple, strides: tuple):
     places = list(itertools.product(*map(range, size)))
 
     def seen_from(inputs, place):
-        """What each window has in one place."""
+        """Returns what each window has in one place."""
         ends = (1 + (full - n) // step * step for full, n, step in zip(inputs.shape[1:3], size, strides))
         rows, columns = (slice(at, at + end, step) for at, end, step in zip(place, ends, strides))
         return inputs[:, rows, columns]

@@ -42,7 +42,7 @@ def _attend(layer, query, value, key=None, training=None, **asked):
 
 
 def _attend_by_cudnn(layer, query, value, key=None, training=None, **asked):
-    """Attention whose weights never lie in memory, where cuDNN can; Keras' own choice of it is not taken.
+    """Attends by cuDNN where it can, so that the attention weights are never stored.
 
     cuDNN has no gradient for an odd number of tokens, as a class token makes it: there one is added that is not seen.
     An H200, the attention of a block of ViT-B/16, batch 128: 0.58 ms forward and backward, by XLA 1.2 ms or more.
@@ -70,7 +70,7 @@ def _convolve(inputs, kernel):
 
 
 def _convolve_points(layer, inputs, kernel):
-    """A 1 x 1 convolution as a product of two matrices."""
+    """Returns a 1 x 1 convolution as a product of two matrices."""
     rows, columns = layer.strides
     return dense.multiply_places(inputs[:, ::rows, ::columns], ops.convert_to_tensor(kernel))
 

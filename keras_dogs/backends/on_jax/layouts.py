@@ -16,7 +16,7 @@ VIT_LAYOUT = {
 
 
 def distribution(devices: list, shards: int):
-    """A copy of the model on each of some JAX devices, or on each `shards` of them."""
+    """Returns a copy of the model on each of some JAX devices, or on each `shards` of them."""
     names = [f"{device.platform}:{device.id}" for device in devices]
     if shards == 1:
         return keras.distribution.DataParallel(devices=names, auto_shard_dataset=False)
@@ -29,7 +29,7 @@ def distribution(devices: list, shards: int):
 
 class _Shards(keras.distribution.ModelParallel):
     def get_variable_layout(self, variable):
-        """The table's; a variable that it would not divide evenly, such as 3 heads by 2, is whole on each device."""
+        """Returns the layout from the table; a variable that does not divide evenly is whole on each device."""
         layout, (_, shards) = super().get_variable_layout(variable), self.device_mesh.shape
         if all(size % shards == 0 for size, axis in zip(variable.shape, layout.axes) if axis):
             return layout
@@ -37,5 +37,5 @@ class _Shards(keras.distribution.ModelParallel):
 
 
 def num_divided(model) -> int:
-    """How many of a model's variables are in shards."""
+    """Returns how many of a model's variables are in shards."""
     return sum(any(variable._layout.axes) for variable in model.variables)

@@ -21,7 +21,7 @@ from keras_dogs.errors import first_line
 
 
 def find_rendezvous(spread: Spread) -> Rendezvous | None:
-    """What `TF_CONFIG` says; nothing where there is one worker."""
+    """Returns what `TF_CONFIG` says; nothing where there is one worker."""
     if not os.environ.get("TF_CONFIG"):
         return None
     try:
@@ -94,7 +94,7 @@ class Devices(SpreadEngine):
         model._distribute_strategy = None
 
     def feed(self, batches):
-        """Each device's rows in turn, epoch after epoch: what is fetched ahead does not wait for Keras to begin one."""
+        """Yields each device's rows in turn, over all epochs, so that prefetching does not stop between them."""
         import tensorflow as tf
 
         def rows():
@@ -186,7 +186,7 @@ def _first_of_each(values, strategy, reduction):
 
 @functools.cache
 def _strategy(devices: tuple[str, ...] | None):
-    """One for the life of the process: a second one would number its collective operations as the first one did.
+    """Returns the one strategy of this process; a second one would reuse the numbers of collective operations.
 
     Args:
         devices: tuple of str, or `None` for those of all workers.
@@ -199,14 +199,14 @@ def _strategy(devices: tuple[str, ...] | None):
 
 
 def _context():
-    """Of a share's part of the step; there is none while a model is built."""
+    """Returns the replica context of this share's part of a step; `None` while a model is built."""
     import tensorflow as tf
 
     return tf.distribute.get_replica_context()
 
 
 def _take(tf, spread: Spread, meeting) -> list[str] | None:
-    """The devices of this process. Of CPUs there may be more than one: a trial that gains nothing."""
+    """Returns the devices of this process. Of CPUs there may be more than one: a trial that gains nothing."""
     there = tf.config.list_physical_devices("GPU")
     count = spread.devices if isinstance(spread.devices, int) else None
     if count:

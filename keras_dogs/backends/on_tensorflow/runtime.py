@@ -73,7 +73,7 @@ def make_strict() -> None:
 
 
 def keep_compiled(folder: Path) -> None:
-    """TensorFlow cannot."""
+    """Does nothing: TensorFlow cannot keep what it compiled."""
 
 
 def compiled(function):
@@ -85,7 +85,7 @@ def predictor(model):
 
 
 def trace(model) -> None:
-    """TensorFlow compiles what Keras gives it."""
+    """Does nothing: TensorFlow compiles what Keras gives it."""
 
 
 def layer_by_layer():
@@ -97,4 +97,4 @@ def num_traces(model) -> int:
 
 
 def describe_traces(model) -> None:
-    """There are none."""
+    """Returns `None`: TensorFlow needs no traces of ours."""

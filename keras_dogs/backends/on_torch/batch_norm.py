@@ -13,7 +13,7 @@ PART = 256  # numbers of a channel that are added up one after the other, or a f
 
 
 def normalise(inputs, gamma, beta, epsilon: float):
-    """A batch norm in training on PyTorch.
+    """Returns a batch norm in training on PyTorch.
 
     Args:
         inputs: float32 tensor of shape `(count, channels, height, width)` on a CPU, its channels last in memory.

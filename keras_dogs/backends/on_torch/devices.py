@@ -17,7 +17,7 @@ from keras_dogs.errors import first_line
 
 
 def find_rendezvous(spread: Spread) -> Rendezvous | None:
-    """What `torchrun` says in the environment; nothing where there is one process."""
+    """Returns what `torchrun` says in the environment; nothing where there is one process."""
     if os.environ.get("WORLD_SIZE", "1") == "1":
         return None
     try:
@@ -102,7 +102,7 @@ class Devices(SpreadEngine):
 
 
 def _train_step(model, parallel, data):
-    """Keras' own step with the forward pass through `DistributedDataParallel`, which prepares the backward one."""
+    """Runs Keras' own training step with the forward pass through `DistributedDataParallel`."""
     import torch
 
     inputs, labels, weights = keras.utils.unpack_x_y_sample_weight(data)

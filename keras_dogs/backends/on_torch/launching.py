@@ -15,7 +15,7 @@ from keras_dogs.system import children
 
 
 def is_needed(spread: Spread, backend_name: str) -> bool:
-    """Whether this process is to start others that do the work."""
+    """Returns whether this process is to start others that do the work."""
     return spread.devices is not None and backend_name == "torch" and "RANK" not in os.environ and _count(spread) > 1
 
 
@@ -30,13 +30,13 @@ def launch(spread: Spread) -> int:
 
 
 def environment_of(port: int, count: int, process: int) -> dict[str, str]:
-    """What `torchrun` tells a process of several on one host."""
+    """Returns what `torchrun` tells a process of several on one host."""
     told = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": count}
     return {name: str(value) for name, value in {**told, "RANK": process, "LOCAL_RANK": process}.items()}
 
 
 def threads_of(count: int) -> dict[str, str]:
-    """The share of the cores that each of several processes gets, for those that read it."""
+    """Returns the share of the cores that each of several processes gets, for those that read it."""
     return {"OMP_NUM_THREADS": str(max((os.cpu_count() or 1) // count, 1))}
 
 
@@ -75,7 +75,7 @@ def _count(spread: Spread) -> int:
 
 
 def free_port() -> int:
-    """One whose neighbour for the group (`Rendezvous.control_port`) is free, too."""
+    """Returns one whose neighbour for the group (`Rendezvous.control_port`) is free, too."""
     # The system's chance: a training seeds Python's own, and would find the ports of the one before.
     for port in random.SystemRandom().sample(range(20_000, 30_000), 100):
         try:

@@ -25,14 +25,14 @@ from keras_dogs.backends.register import of
 
 
 def _product(rows, kernel, bias):
-    """Of two matrices, and the bias added."""
+    """Multiplies two matrices and adds a bias."""
     if onednn.gains(rows, kernel):
         return onednn.multiply(rows, kernel, bias)
     return rows @ kernel if bias is None else bias.addmm(rows, kernel)
 
 
 def _attend(layer, query, value, key=None, training=None, **asked):
-    """Attention of a sequence to itself: queries, keys and values of one product, and not copied for the kernel."""
+    """Attends a sequence to itself, with queries, keys and values from one product and without copies of them."""
     if not (attention.is_plain(query, value, key, asked) and attention.has_plain_kernels(layer)):
         return type(layer).call(layer, query, value, key, training=training, **asked)
     parts, (count, length, depth) = (layer.query_dense, layer.key_dense, layer.value_dense), query.shape
@@ -47,7 +47,7 @@ def _attend(layer, query, value, key=None, training=None, **asked):
 
 
 def _pads_alike(layer) -> bool:
-    """Whether a layer pads not at all, or as much on either side."""
+    """Returns whether a layer pads not at all, or as much on either side."""
     return layer.padding == "valid" or (
         layer.padding == "same" and set(layer.strides) == {1} and all(size % 2 for size in layer.kernel_size)
     )
@@ -64,7 +64,7 @@ def _convolve_folded(layer, inputs, kernel):
 
 
 def _convolve_channels_last(inputs, kernel, *told):
-    """Of axes in Keras' order; `told` are strides, zeros and so on as PyTorch has them."""
+    """Convolves inputs with axes in Keras' order; `told` are PyTorch's strides, padding and so on."""
     kernel = ops.convert_to_tensor(kernel)
     height, width, depth, count = kernel.shape
     # Channels last, as a matrix: PyTorch turns such over in half the time.

@@ -9,7 +9,7 @@ WORTH_WHILE = 5_000_000
 
 
 def gains(rows, kernel) -> bool:
-    """Whether two matrices are multiplied faster; not in a model that is exported, where only PyTorch's own may be."""
+    """Returns whether oneDNN multiplies two matrices faster; never in a model that is being exported."""
     import torch
 
     is_slow = (
@@ -22,7 +22,7 @@ def gains(rows, kernel) -> bool:
 
 
 def multiply(rows, kernel, bias):
-    """The product of two matrices, plus a bias.
+    """Returns the product of two matrices, plus a bias.
 
     Args:
         rows: float32 tensor of shape `(count, depth)` on a CPU.

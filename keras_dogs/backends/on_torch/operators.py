@@ -22,7 +22,7 @@ class Operator:
         self._call = None
 
     def __call__(self, *arguments):
-        """Its results."""
+        """Returns its results."""
         if self._call is None:
             with _declaring:
                 self._call = self._call or self._declare()

@@ -65,7 +65,7 @@ def on_device(array):
 
 
 def sender():
-    """Keras' copy to a GPU, from memory that the system may move, would wait for all steps before it."""
+    """Returns a function that copies from pinned memory; Keras' own copy waits for all steps before it."""
     if not backends.has_accelerator():
         return lambda array: array
     device = torch.cuda.current_device()  # of the thread: another would make itself at home on the first
@@ -103,7 +103,7 @@ def make_strict() -> None:
 
 
 def keep_compiled(folder: Path) -> None:
-    """PyTorch keeps what it compiles by itself."""
+    """Does nothing: PyTorch keeps what it compiles by itself."""
 
 
 def compiled(function):

@@ -20,7 +20,7 @@ _SKIPPED = "skipped"  # instead of them, for the layer that would have done it
 
 
 def zeros_left() -> tuple[int, int]:
-    """Rows and columns of zeros that the layer which runs now is to put around its input."""
+    """Returns rows and columns of zeros that the layer which runs now is to put around its input."""
     return _zeros.next or (0, 0)
 
 
@@ -59,7 +59,7 @@ class Graph:
 
 
 def steps_of(model) -> list[tuple]:
-    """Each node of a graph as Keras runs them; the tensors, by `id`, that nothing after it needs; zeros left to it."""
+    """Lists the nodes in the order Keras runs them, each with the tensors it uses last and its padding."""
     nodes = [node for depth in sorted(model._nodes_by_depth, reverse=True) for node in model._nodes_by_depth[depth]]
     nodes = [node for node in nodes if node.operation and not node.is_input]
     needed, found, zeros = {id(tensor) for tensor in model.outputs}, [], _zeros_left(model, nodes)
@@ -71,7 +71,7 @@ def steps_of(model) -> list[tuple]:
 
 
 def _zeros_left(model, nodes: list) -> dict:
-    """Rows and columns of zeros, by the `id` of the node of a convolution, or of a maximum of what is not negative.
+    """Returns the padding that convolutions and max-poolings take over, by the `id` of their node.
 
     A layer of its own writes its input once more, and its gradient; ResNet-18, batch 16: a tenth of a step.
     """

@@ -41,7 +41,7 @@ _tracing = threading.Lock()  # `make_fx` changes PyTorch for all threads
 
 @contextlib.contextmanager
 def layer_by_layer():
-    """Within it, models run as Keras has them: for those who watch or change a layer."""
+    """Returns a context in which models run as Keras has them: for those who watch or change a layer."""
     kept, _state.layer_by_layer = _state.layer_by_layer, True
     try:
         yield
@@ -73,13 +73,13 @@ def _can_trace(model: keras.Model) -> bool:
 
 
 def describe(model: keras.Model) -> str | None:
-    """How a model's steps ran, in words, or `None` where they went layer by layer."""
+    """Returns how a model's steps ran, in words, or `None` where they went layer by layer."""
     parts = (getattr(model, name, None) for name in ("train_step", "call"))
     return next((part.in_words for part in parts if isinstance(part, Traced) and part.in_words), None)
 
 
 def count(model: keras.Model) -> int:
-    """How many traces there are of a model: where there is one more, a step has taken the time of making it."""
+    """Returns how many traces there are of a model: where there is one more, a step has taken the time of making it."""
     parts = (getattr(model, name, None) for name in ("train_step", "call"))
     return sum(part.num_made for part in parts if isinstance(part, Traced))
 
@@ -100,7 +100,7 @@ class Traced:
         return self._last and self._last.in_words
 
     def __call__(self, *args, **kwargs):
-        """The model's own arguments, and what it gives."""
+        """Returns the model's own arguments, and what it gives."""
         tensors, kind = self._work.sort(*args, **kwargs)
         if kind is None or not self._may_trace(tensors):
             return self._work.plainly(*args, **kwargs)
@@ -164,14 +164,14 @@ class _Call:
         self.model, self.plainly = model, call
 
     def sort(self, inputs, training=None, mask=None, **named):
-        """The tensors of a call, and what else makes its kind; `None` where no trace could stand for it."""
+        """Returns the tensors of a call, and what else makes its kind; `None` where no trace could stand for it."""
         import torch
 
         tensors = [_as_tensor(inputs)]
         return tensors, None if mask is not None or named else (bool(training), torch.is_grad_enabled())
 
     def is_over(self, runner) -> bool:
-        """Whether no call will come to it any more."""
+        """Returns whether no call will come to it any more."""
         return False
 
     def trace(self, tensors, kind):
@@ -197,7 +197,7 @@ class _Step:
         return [_as_tensor(inputs), _as_tensor(labels)], tuple(map(id, compiled)) if can_trace else None
 
     def is_over(self, runner) -> bool:
-        """Whether the model was compiled with something else since: the optimizer's moments need not be kept."""
+        """Returns whether the model was compiled again since, so that this runner can be dropped."""
         return runner is not None and runner.optimizer is not self.model.optimizer
 
     def trace(self, tensors, kind):
@@ -257,7 +257,7 @@ class _TracedStep:
 
 
 def _variables_of(layer) -> tuple[bool, int, int]:
-    """Whether a layer trains, and how many variables it has of either kind: `quantize` and LoRA change that."""
+    """Returns whether a layer trains, and how many variables it has of either kind: `quantize` and LoRA change that."""
     return layer.trainable, len(layer._trainable_variables), len(layer._non_trainable_variables)
 
 
@@ -300,7 +300,7 @@ class _Graph:
         return [variable._value for variable in self._variables]
 
     def __call__(self, *tensors, then=lambda outputs: outputs):
-        """The function's outputs, or what `then` makes of them before the variables get their new values."""
+        """Returns the function's outputs, or what `then` makes of them before the variables get their new values."""
         try:
             return self._once(tensors, then)
         except Exception as error:

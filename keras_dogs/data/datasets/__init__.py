@@ -42,12 +42,12 @@ def load_dataset(
 
 
 def drawn_class_names() -> tuple[str, ...]:
-    """The breeds of drawn dogs, of either half."""
+    """Returns the breeds of drawn dogs, of either half."""
     return tuple(breed.name for breed in (*drawn_breeds.BREEDS, *drawn_breeds.PRETRAINING_BREEDS))
 
 
 def display_name(class_name: str) -> str:
-    """A class name as a person would write it: `n02085782-japanese_spaniel` -> `Japanese spaniel`."""
+    """Returns a class name as a person would write it: `n02085782-japanese_spaniel` -> `Japanese spaniel`."""
     wnid, dash, breed = class_name.partition("-")
     plain = breed if dash and wnid[:1] == "n" and wnid[1:].isdigit() else class_name
     return plain.replace("_", " ").strip().capitalize() or class_name

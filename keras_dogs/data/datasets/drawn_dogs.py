@@ -166,7 +166,7 @@ class _Dog:
         self._polygon(points @ _rotation(angle).T + centre, colour, solid)
 
     def _limb(self, points, widths, colour):
-        """A bent, tapering limb through `points`, with round joints."""
+        """Draws a bent, tapering limb through `points`, with round joints."""
         points, widths = np.asarray(points, float), np.asarray(widths, float)
         for start, end, first, last in zip(points[:-1], points[1:], widths[:-1], widths[1:]):
             along = end - start
@@ -268,7 +268,7 @@ class _Dog:
 
 
 def _paint_background(pixels: int, rng: np.random.Generator) -> Image.Image:
-    """Sky or wall over ground, a few shapes, and a texture; nothing in it tells the breed."""
+    """Paints sky or wall over ground, a few shapes, and a texture; nothing in it tells the breed."""
     top, bottom = _muted_colours(rng, 2)
     horizon = rng.uniform(0.45, 0.85)
     rows = np.linspace(0, 1, pixels, dtype=np.float32)[:, None, None]
@@ -291,7 +291,7 @@ def _muted_colours(rng: np.random.Generator, count: int) -> np.ndarray:
 
 
 def _light(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Exposure, tint of the light, a gradient across the picture, and sensor noise."""
+    """Applies exposure, a tint, a gradient of light across the picture, and sensor noise."""
     pixels = np.asarray(picture, np.float32)
     size = len(pixels)
     across = np.linspace(-1, 1, size, dtype=np.float32)

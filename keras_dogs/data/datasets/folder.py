@@ -103,7 +103,7 @@ def _read_matlab_list(file: Path) -> list[str]:
 
 
 def _find_split(path: Path, names: tuple[str, ...]) -> Path | None:
-    """The folder of a split, whatever the case of its name.
+    """Returns the folder of a split, whatever the case of its name.
 
     Raises:
         UserError: there are two.
@@ -195,7 +195,7 @@ def _left_out(path: Path, class_names: tuple[str, ...]) -> list[str]:
 
 
 def _class_folders(path: Path) -> tuple[str, ...]:
-    """Sorted names of the sub-folders that hold at least one picture."""
+    """Returns the sorted names of the sub-folders that hold at least one picture."""
     folders = (entry for entry in path.iterdir() if entry.is_dir() and not is_left_by_tools(entry.name))
     return tuple(sorted(folder.name for folder in folders if next(_pictures_in(folder), None)))
 

@@ -32,7 +32,7 @@ FITS = ("squash", "crop", "pad")
 
 
 def is_left_by_tools(name: str) -> bool:
-    """Whether a file or folder is hidden, or one that operating systems, disks and editors make by themselves."""
+    """Returns whether a file or folder is hidden, or one that operating systems or editors leave behind."""
     return name.startswith(".") or name.lower() in (*_LEFT_BY_TOOLS, *_FILES_OF_TOOLS)
 
 
@@ -56,7 +56,7 @@ def files_in(folder: Path) -> Iterator[Path]:
 
 
 def is_picture(file: Path) -> bool:
-    """Whether a file is taken for a picture: by its suffix or, where it has none, by its first bytes."""
+    """Returns whether a file is taken for a picture: by its suffix or, where it has none, by its first bytes."""
     if file.suffix:
         return file.suffix.lower() in PICTURE_SUFFIXES
     try:
@@ -151,7 +151,7 @@ def stamp_of(file: Path) -> str:
 
 
 def sides_of(size) -> tuple[int, int]:
-    """Rows and columns of a canvas of `size`: an int of a square, or the pair itself."""
+    """Returns rows and columns of a canvas of `size`: an int of a square, or the pair itself."""
     return tuple(size) if isinstance(size, (tuple, list)) else (size, size)
 
 

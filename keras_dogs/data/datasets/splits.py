@@ -30,7 +30,7 @@ class Split:
         return len(self.names)
 
     def select(self, indices) -> "Split":
-        """The pictures at `indices`, in that order."""
+        """Returns the pictures at `indices`, in that order."""
         indices = np.asarray(indices, dtype=np.int64)
         names = tuple(self.names[index] for index in indices)
         return Split(

@@ -58,7 +58,7 @@ def read_prepared(data_dir: Path | None) -> Dataset:
 
 
 def is_prepared(data_dir: Path | None) -> bool:
-    """Whether the array_record files of both splits are there."""
+    """Returns whether the array_record files of both splits are there."""
     try:
         return set(_builder(data_dir).info.splits) >= {"train", "test"}
     except (OSError, ValueError, AttributeError):

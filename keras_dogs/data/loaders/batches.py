@@ -101,7 +101,7 @@ class EpochOrder(keras.callbacks.Callback):
         self.batches, self.first = batches, first
 
     def on_epoch_begin(self, epoch, logs=None):
-        """Keras' own hook."""
+        """Starts the epoch's order of batches."""
         self.batches.start(epoch, self.first)
         self.first = 0
 
@@ -179,14 +179,14 @@ def predict_in_batches(model: keras.Model, images, batch_size: int, on_batch=Non
 
 
 def _predictor(model: keras.Model):
-    """That of the backend, compiled once a model."""
+    """Returns the backend's predictor, compiled once for each model."""
     if not hasattr(model, "unread_outputs"):
         model.unread_outputs = backends.predictor(model)
     return model.unread_outputs
 
 
 def _from_all(group, outputs: list, rows: list, images_per_second: float):
-    """What each process computed; the rates add up."""
+    """Returns what each process computed; the rates add up."""
     outputs, rows = (
         group.gather(np.concatenate(part) if part else np.zeros(0, np.float32)) for part in (outputs, rows)
     )

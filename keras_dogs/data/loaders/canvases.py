@@ -58,7 +58,7 @@ class Canvases:
         return len(self.names)
 
     def select(self, kept: np.ndarray) -> "Canvases":
-        """Those pictures for which `kept`, bool `(num_pictures,)`, holds."""
+        """Returns those pictures for which `kept`, bool `(num_pictures,)`, holds."""
         images = self.images
         images = (
             Rows(images.table, images.rows[kept]) if isinstance(images, Rows) else Rows(images, np.flatnonzero(kept))
@@ -111,7 +111,7 @@ def load_canvases(
     cache: str = "disk",
     interpolation: str = "bilinear",
 ) -> list[Canvases | None]:
-    """The canvases of splits, in the order they are named: read from the cache, or decoded on all cores and kept there.
+    """Returns the canvases of splits, in the order named: from the cache, or decoded on all cores and kept.
 
     Where the cache cannot be written, that is said and the pictures are decoded into memory.
 
@@ -162,7 +162,7 @@ def refuse_unreadable(decoded: list[Canvases], limit: float, num_classes: int) -
 
 
 def _merge(splits: Sequence[Split]) -> Split:
-    """All pictures, by name; labels are of no concern here."""
+    """Returns all pictures, by name; labels are of no concern here."""
     found = sorted((name, which, index) for which, split in enumerate(splits) for index, name in enumerate(split.names))
 
     def of(index: int):
@@ -283,7 +283,7 @@ def _alone(lock_file: Path, what: str):
 
 
 def _open(description: Path, shape: tuple) -> tuple[np.ndarray, dict[int, str]] | None:
-    """What is there, if it is whole."""
+    """Returns what is there, if it is whole."""
     try:
         said = json.loads(description.read_text())
         file = description.with_suffix(".canvases")
@@ -326,7 +326,7 @@ def _make(split: Split, how: _How, description: Path, shape: tuple, what: str) -
 
 
 def _writer(output) -> Callable[[memoryview, int], None]:
-    """A function that writes all of some data at an offset, from any thread."""
+    """Returns a function that writes all of some data at an offset, from any thread."""
     if hasattr(os, "pwrite"):
         write = functools.partial(os.pwrite, output.fileno())
     else:

@@ -54,7 +54,7 @@ def choose_place(cache: str, train: Canvases, reads_features: bool = False) -> P
 
 
 def table_of(canvases: Canvases) -> tuple[np.ndarray, np.ndarray]:
-    """The table that canvases are rows of, and which rows, int32 `(num_pictures,)`."""
+    """Returns the table that canvases are rows of, and which rows, int32 `(num_pictures,)`."""
     images = canvases.images
     if isinstance(images, Rows):
         return images.table, images.rows.astype(np.int32)

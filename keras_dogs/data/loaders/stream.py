@@ -49,7 +49,7 @@ class Undecoded:
 
 
 def stream(split: Split, size, fit: str, interpolation: str = "bilinear") -> Canvases:
-    """A split whose canvases are decoded anew each time."""
+    """Returns a split whose canvases are decoded anew each time."""
     return Canvases(Undecoded(split, size, fit, interpolation), split.labels, tuple(split.names), ())
 
 

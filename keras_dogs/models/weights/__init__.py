@@ -98,7 +98,7 @@ def _load_file(wanted: Wanted, file: Path) -> Loaded:
 
 
 def _load_folder(wanted: Wanted, folder: Path) -> Loaded:
-    """By what its `config.json` says."""
+    """Loads a folder by what its `config.json` says."""
     file = folder / "config.json"
     if not file.is_file():
         raise wanted.error(

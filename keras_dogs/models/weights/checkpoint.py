@@ -46,7 +46,7 @@ class Checkpoint:
             part.close()
 
     def read(self, name: str) -> np.ndarray:
-        """One tensor as float32.
+        """Returns one tensor as float32.
 
         Raises:
             UserError: the file is damaged.
@@ -61,7 +61,7 @@ class Checkpoint:
         return tensor
 
     def error(self, what: str) -> UserError:
-        """A `UserError` about this checkpoint."""
+        """Returns a `UserError` about this checkpoint."""
         return UserError(f"--preset {self.preset}: {what}")
 
 
@@ -150,7 +150,7 @@ class _NpzFile:
         self._shapes = {name: self._read_shape(name) for name in self._arrays.files}
 
     def _read_shape(self, name):
-        """From the array's header; the numbers stay where they are."""
+        """Reads the shape from the array's header alone."""
         with self._arrays.zip.open(f"{name}.npy") as file:
             version = np.lib.format.read_magic(file)
             read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0

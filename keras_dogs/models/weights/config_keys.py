@@ -51,7 +51,7 @@ def _shown(value) -> str:
 
 
 def number(error, file: str, config: dict, key: str, default=None, least: float = 1, most: float = 1e5, kind=int):
-    """A number of a config, checked.
+    """Returns a number of a config, checked.
 
     Args:
         error: function of a text to a `UserError`.
@@ -76,7 +76,7 @@ def number(error, file: str, config: dict, key: str, default=None, least: float 
 
 
 def size(error, file: str, config: dict, key: str, default=None) -> tuple[int, int]:
-    """A number of pixels, or a pair of them: rows and columns.
+    """Returns a number of pixels, or a pair of them: rows and columns.
 
     Raises:
         UserError: it is neither.
@@ -89,7 +89,7 @@ def size(error, file: str, config: dict, key: str, default=None) -> tuple[int, i
 
 
 def colours(error, file: str, config: dict, key: str, is_divisor: bool = False) -> list[float]:
-    """Three numbers, one a channel.
+    """Reads three numbers, one for each channel.
 
     Args:
         error: function of a text to a `UserError`.
@@ -231,7 +231,7 @@ PREPROCESSOR = Keys(
 
 
 def interpolation_of(name) -> tuple[str, tuple[str, ...]]:
-    """How canvases and inputs are resampled for a checkpoint, and what is said where its own way is not there.
+    """Returns how canvases and inputs are resampled for a checkpoint, and what is said where its own way is not there.
 
     Args:
         name: str or int. `"bicubic"` and the like, or the number of a filter of Pillow's.
@@ -244,7 +244,7 @@ def interpolation_of(name) -> tuple[str, tuple[str, ...]]:
 
 
 def crop_note(share) -> tuple[str, ...]:
-    """What is said of a checkpoint that was scored on the centre of each picture."""
+    """Returns what is said of a checkpoint that was scored on the centre of each picture."""
     if not isinstance(share, (int, float)) or not 0 < share < 1:
         return ()
     return (f"it was scored on the central {share:.1%} of each picture's side; here the whole picture is seen",)

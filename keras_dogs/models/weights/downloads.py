@@ -28,7 +28,7 @@ _TF_HUB = {
 
 
 def address_of_npz(preset: str) -> str | None:
-    """The https address that a preset stands for, or `None`: `gs://`, `https://...npz`, a handle of TF Hub.
+    """Returns the https address that a preset stands for, or `None`: `gs://`, `https://...npz`, a handle of TF Hub.
 
     Raises:
         UserError: a handle of TF Hub without a checkpoint that can be loaded.
@@ -48,7 +48,7 @@ def address_of_npz(preset: str) -> str | None:
 
 
 def fetch_npz(wanted: Wanted, address: str) -> Path:
-    """The file at `address`, from the cache or the network; whole and checked, or not there.
+    """Returns the file at `address`, from the cache or the network; whole and checked, or not there.
 
     Raises:
         UserError: offline and not in the cache, no network, or the file is not what the server says it is.
@@ -102,7 +102,7 @@ class _Downloader:
 
 
 def _md5(address: str) -> str | None:
-    """As Google's storage states it in `x-goog-hash`; `None` from a server that states none."""
+    """Returns the MD5 sum from `x-goog-hash`; `None` from a server that does not send one."""
     import base64
 
     request = urllib.request.Request(address, method="HEAD")
@@ -117,7 +117,7 @@ def _md5(address: str) -> str | None:
 
 
 def fetch_hugging_face(wanted: Wanted, repository: str) -> Path:
-    """The folder of a Hugging Face repository, from its cache or the network; configs and safetensors alone.
+    """Returns the folder of a Hugging Face repository, from its cache or the network; configs and safetensors alone.
 
     Raises:
         UserError: huggingface_hub is not installed; offline and not in the cache; no such repository; no network.

@@ -215,13 +215,13 @@ def _resnet_sources(base: str, backbone) -> dict[str, From]:
 
 
 def _base(checkpoint: Checkpoint, name: str) -> str:
-    """What stands before the names of the backbone: nothing, or `vit.` and the like in front of a classifier's."""
+    """Returns the prefix of the backbone's tensor names: empty, or `vit.` and the like in a classifier."""
     full = next((tensor for tensor in checkpoint.shapes if tensor.endswith(name)), name)
     return full.removesuffix(name)
 
 
 def _with_head(loaded: Loaded, checkpoint: Checkpoint, config: dict) -> Loaded:
-    """The checkpoint's classifier; with a teacher's (DeiT), both heads' mean, as one head on both tokens."""
+    """Returns the checkpoint's classifier; with a teacher's (DeiT), both heads' mean, as one head on both tokens."""
     labels = config.get("id2label") or {}
     names = [labels[str(index)] for index in range(len(labels))] if labels else None
     pairs = [("cls_classifier", "distillation_classifier"), ("classifier.1",), ("classifier",)]
@@ -238,13 +238,13 @@ def _with_head(loaded: Loaded, checkpoint: Checkpoint, config: dict) -> Loaded:
 
 
 def mean_head(heads: list, class_names: list[str] | None = None) -> Head:
-    """One head on concatenated features that gives the mean of the logits of several heads, each on its own."""
+    """Returns one head on concatenated features that gives the mean of the logits of several heads, each on its own."""
     kernel = np.concatenate([kernel for kernel, _ in heads]) / len(heads)
     return Head(kernel, sum(bias for _, bias in heads) / len(heads), class_names)
 
 
 def _conversion(wanted: Wanted, folder: Path, family: str):
-    """The checkpoint's own mean, deviation and resampling, and notes; the family's where it brings none.
+    """Returns the checkpoint's own mean, deviation and resampling, and notes; the family's where it brings none.
 
     Raises:
         UserError: the file is damaged, or has a key that is unknown or out of range.
@@ -275,7 +275,7 @@ def _conversion(wanted: Wanted, folder: Path, family: str):
 
 
 def _share_seen(values: dict) -> float | None:
-    """The side of the centre that is cut out, as a share of the picture's shorter side."""
+    """Returns the side of the centre that is cut out, as a share of the picture's shorter side."""
     if isinstance(values.get("crop_pct"), float):  # ConvNeXT's processor, which ResNets have
         return values["crop_pct"]
     sizes = [values.get(name) for name in ("crop_size", "size")]

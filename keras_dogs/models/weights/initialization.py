@@ -11,7 +11,7 @@ from keras_dogs.backends import keras_inside
 
 @contextlib.contextmanager
 def seeded_initializers(seed: int):
-    """Within it, Keras' initializers draw from NumPy, in the order in which weights are made, instead of the backend.
+    """Provides a context in which Keras' initializers draw from NumPy instead of the backend.
 
     Keras' own draws differ from backend to backend even with the same seed. Distribution and scale stay those of each
     initializer.
@@ -23,7 +23,7 @@ def seeded_initializers(seed: int):
 
 @contextlib.contextmanager
 def no_initializers():
-    """Within it, weights that would be random are zeros: to draw 86 million numbers for nothing takes a second.
+    """Provides a context in which random weights are zeros, for models whose weights are read from a file.
 
     NumPy's zeros cost nothing, while JAX would compile a program a shape.
     """

@@ -79,7 +79,7 @@ def _take_rgb(convolution) -> None:
 
 @contextlib.contextmanager
 def _global_policy(dtype):
-    """keras.applications takes no dtype; it follows the global policy."""
+    """Sets the global dtype policy for a while: keras.applications takes no dtype."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(dtype or before)
     try:

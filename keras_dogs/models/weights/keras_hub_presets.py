@@ -89,7 +89,7 @@ def _load_preset(wanted: Wanted, handle: str) -> Loaded:
 
 
 def _with_own_positions(backbone: keras.Model, wanted: Wanted) -> keras.Model:
-    """A DINOv2 that keeps what it learns of positions, resampled in NumPy: the same on every backend."""
+    """Returns a DINOv2 that keeps what it learns of positions, resampled in NumPy: the same on every backend."""
     again = vits.DINOV2Variant.from_config(backbone.get_config())
     before, after = (vits.weights("dinov2", model) for model in (backbone, again))
     for name, weight in after.items():
@@ -109,7 +109,7 @@ def _image_size(wanted: Wanted, row: families.Family, own: tuple, config: dict) 
 
 
 def _load_conversion(handle: str, family: str):
-    """The preset's own scale, offset and interpolation; the family's where it brings none."""
+    """Returns the preset's own scale, offset and interpolation; the family's where it brings none."""
     try:
         converter = keras_hub.layers.ImageConverter.from_preset(handle)
     except (ValueError, FileNotFoundError):
@@ -126,7 +126,7 @@ def _three(value, default: float) -> tuple[float, ...]:
 
 
 def _load_head(wanted: Wanted, handle: str):
-    """Pooling and Dense weights of the preset's own classifier."""
+    """Returns pooling and Dense weights of the preset's own classifier."""
     try:
         task = keras_hub.models.ImageClassifier.from_preset(handle, preprocessor=None)
         kernel, bias = (keras.ops.convert_to_numpy(weight) for weight in task.output_dense.weights)
@@ -143,7 +143,7 @@ def _load_head(wanted: Wanted, handle: str):
 
 
 def _refuse_download(wanted: Wanted, handle: str) -> None:
-    """Offline, a preset must be in Kaggle's cache already.
+    """Refuses a preset that is not in Kaggle's cache, where nothing may be fetched.
 
     Raises:
         UserError: it is not.

@@ -28,7 +28,7 @@ class Wanted(NamedTuple):
     positions: str | None = None
 
     def error(self, what: str) -> UserError:
-        """A `UserError` about this preset."""
+        """Returns a `UserError` about this preset."""
         return UserError(f"--preset {self.preset}: {what}")
 
 
@@ -81,5 +81,5 @@ class Loaded(NamedTuple):
 
 
 def conversion_of(mean, std, rescale: float = 1 / 255) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Scale and offset from mean and standard deviation of pixels that were multiplied by `rescale`."""
+    """Returns scale and offset from mean and standard deviation of pixels that were multiplied by `rescale`."""
     return tuple(rescale / value for value in std), tuple(-m / s for m, s in zip(mean, std))

@@ -15,7 +15,7 @@ MODEL = "model.keras"
 
 
 def find(preset: str) -> Path | None:
-    """The model file that `preset` stands for, or `None`."""
+    """Returns the model file that `preset` stands for, or `None`."""
     path = Path(preset)
     if path.suffix == ".keras" and path.is_file():
         return path
@@ -54,7 +54,7 @@ def load(wanted: Wanted, file: Path) -> Loaded:
 
 
 def _as_wanted(wanted: Wanted, backbone: keras.Model, family: str, num_prefix: int, size) -> keras.Model:
-    """The backbone at the size and in the dtype policy that are asked for, and at random where no weights are."""
+    """Returns the backbone in the size and dtype policy asked for, with random weights if none are wanted."""
     policy = keras.dtype_policies.get(wanted.dtype or keras.config.dtype_policy()).name
     is_same_size = wanted.image_size in (None, size)
     if is_same_size and backbone.dtype_policy.name == policy and wanted.load_weights:

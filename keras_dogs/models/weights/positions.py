@@ -47,7 +47,7 @@ def resample_positions(
 
 
 def _weights(size: int, wanted: int, method: str) -> np.ndarray:
-    """How much of each old place is in each new one: `(wanted, size)`; rows sum to 1."""
+    """Returns how much of each old place is in each new one: `(wanted, size)`; rows sum to 1."""
     if method == "linear":
         places = np.linspace(0, size - 1, wanted)
         return np.maximum(1 - np.abs(places[:, None] - np.arange(size)), 0)
@@ -70,7 +70,7 @@ def _weights(size: int, wanted: int, method: str) -> np.ndarray:
 
 
 def _cubic(distance, a: float):
-    """The cubic convolution kernel (Keys, 1981)."""
+    """Returns the cubic convolution kernel (Keys, 1981)."""
     x = np.abs(distance)
     near = ((a + 2) * x - (a + 3)) * x * x + 1
     far = (((x - 5) * x + 8) * x - 4) * a

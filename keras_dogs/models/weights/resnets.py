@@ -27,7 +27,7 @@ def build(
 
 
 def weights(backbone: keras.Model) -> dict:
-    """All weights of a backbone, under the names above."""
+    """Returns all weights of a backbone, under the names above."""
     is_v2 = backbone.use_pre_activation
     found = _convolution("stem.conv", backbone, "conv1_conv")
     if not is_v2:
@@ -53,7 +53,7 @@ def blocks_of(backbone: keras.Model):
 
 
 def num_convolutions(backbone: keras.Model) -> int:
-    """How many convolutions a block has: 3 in a bottleneck, else 2."""
+    """Returns how many convolutions a block has: 3 in a bottleneck, else 2."""
     return 3 if backbone.block_type == "bottleneck_block" else 2
 
 

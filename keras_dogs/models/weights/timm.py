@@ -58,7 +58,7 @@ def load(wanted: Wanted, path: Path, config: dict) -> Loaded:
 
 
 def _pretrained(config: dict) -> dict:
-    """How pictures were converted; old files have it in the config itself."""
+    """Returns how pictures were converted; old files have it in the config itself."""
     values = config.get("pretrained_cfg")
     if values is not None:
         return values
@@ -66,7 +66,7 @@ def _pretrained(config: dict) -> dict:
 
 
 def _arguments(wanted: Wanted, config: dict, keys: config_keys.Keys) -> dict:
-    """What the model was made with beyond its name, checked."""
+    """Returns what the model was made with beyond its name, checked."""
     arguments = config.get("model_args") or {}
     config_keys.check(wanted.error, "model_args", arguments, keys)
     pools = {source.get("global_pool") for source in (config, arguments)} - {None}
@@ -138,7 +138,7 @@ def _load_vit(wanted: Wanted, checkpoint: Checkpoint, config: dict) -> Loaded:
 
 
 def _grid(wanted, checkpoint, arguments: dict, config: dict, patch: int, num_prefix: int) -> tuple[int, int]:
-    """Rows and columns of patches in the table of positions: as the config says, or a square.
+    """Returns rows and columns of patches in the table of positions: as the config says, or a square.
 
     Raises:
         UserError: the table has another number of positions.
@@ -254,7 +254,7 @@ def _v2_sources(backbone) -> dict[str, From]:
 
 
 def _with_head(loaded: Loaded, checkpoint: Checkpoint, *names: str) -> Loaded:
-    """The checkpoint's classifier; of a distilled DeiT both heads' mean, as one head on both tokens."""
+    """Returns the checkpoint's classifier; of a distilled DeiT both heads' mean, as one head on both tokens."""
     found = [name for name in names if f"{name}.weight" in checkpoint]
     if not found:
         raise checkpoint.error("has no classifier of its own; give num_classes")
@@ -273,7 +273,7 @@ def _with_head(loaded: Loaded, checkpoint: Checkpoint, *names: str) -> Loaded:
 
 
 def _with_conversion(wanted: Wanted, loaded: Loaded, config: dict) -> Loaded:
-    """The checkpoint's own mean, deviation and resampling."""
+    """Returns the checkpoint's own mean, deviation and resampling."""
     values = _pretrained(config)
     if "mean" not in values:
         known = {CONVERSIONS["inception"]: "0.5 and 0.5", CONVERSIONS["imagenet"]: "ImageNet's"}

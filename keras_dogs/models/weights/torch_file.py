@@ -60,15 +60,15 @@ class TorchFile:
         self._stored, self.notes = _find_tensors(_Unpickler(io.BytesIO(self._archive.read(member))).load())
 
     def close(self) -> None:
-        """No tensor can be read afterwards."""
+        """Closes the file; no tensor can be read afterwards."""
         self._archive.close()
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shape of each tensor."""
+        """Returns the shape of each tensor."""
         return {name: stored.shape for name, stored in self._stored.items()}
 
     def read(self, name: str) -> np.ndarray:
-        """One tensor."""
+        """Returns one tensor."""
         stored = self._stored[name]
         content = self._archive.read(f"{self._folder}data/{stored.key}")
         dtype = np.dtype("<u2" if stored.dtype == "bfloat16" else stored.dtype)
@@ -82,7 +82,7 @@ class TorchFile:
 
 
 def from_bfloat16(bits: np.ndarray) -> np.ndarray:
-    """The upper halves of float32 numbers, as uint16, to float32."""
+    """Returns the upper halves of float32 numbers, as uint16, to float32."""
     return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
@@ -92,7 +92,7 @@ _DEPTH = 4  # a dict in a pickle may hold itself
 
 
 def _find_tensors(content) -> tuple[dict[str, _Stored], tuple[str, ...]]:
-    """The tensors of a state dict, which may lie in a checkpoint of a training; and what is said of the choice."""
+    """Finds the state dict in a checkpoint of a training, and says which one was chosen."""
     notes: tuple[str, ...] = ()
     for _ in range(_DEPTH):
         places = [key for key in _PLACES if isinstance(content, dict) and isinstance(content.get(key), dict)]

@@ -17,17 +17,17 @@ class From(NamedTuple):
 
 
 def transpose(matrix):
-    """PyTorch's `(outputs, inputs)` to Keras' `(inputs, outputs)`."""
+    """Turns PyTorch's `(outputs, inputs)` into Keras' `(inputs, outputs)`."""
     return matrix.T
 
 
 def to_kernel(tensor):
-    """PyTorch's `(outputs, inputs, height, width)` to Keras' `(height, width, inputs, outputs)`."""
+    """Turns PyTorch's `(outputs, inputs, height, width)` into Keras' `(height, width, inputs, outputs)`."""
     return np.transpose(tensor, (2, 3, 1, 0))
 
 
 def zeros(*shape):
-    """A source without a tensor: a bias that the checkpoint's architecture does not have."""
+    """Returns a source without a tensor: a bias that the checkpoint's architecture does not have."""
     return From("", lambda _: np.zeros(shape, np.float32))
 
 
@@ -84,7 +84,7 @@ def linear(key: str, name: str) -> dict[str, From]:
 
 
 def convolution(key: str, name: str) -> dict[str, From]:
-    """Source of a convolution's kernel from a PyTorch `Conv2d`."""
+    """Returns the source of a convolution's kernel from a PyTorch `Conv2d`."""
     return {f"{key}.kernel": From(f"{name}.weight", to_kernel)}
 
 

@@ -42,7 +42,7 @@ class ViTVariant(keras_hub.models.ViTBackbone):
             encoder.layer_norm.trainable = False
 
     def get_config(self):
-        """Everything that `__init__` takes."""
+        """Returns everything that `__init__` takes."""
         return {
             **super().get_config(),
             "approximate_gelu": self.approximate_gelu,
@@ -120,7 +120,7 @@ def _known_shapes():
 
 
 def weights(family: str, backbone: keras.Model) -> dict:
-    """All weights of a backbone, under the names above."""
+    """Returns all weights of a backbone, under the names above."""
     return {"vit": _vit_weights, "deit": _deit_weights, "dinov2": _dinov2_weights}[family](backbone)
 
 
@@ -190,18 +190,18 @@ def _norm(name, layer):
 
 
 def patch_size_of(architecture) -> int:
-    """The side of a patch, pixels: KerasHub keeps an int or a pair, in a config or on a backbone."""
+    """Returns the side of a patch, pixels: KerasHub keeps an int or a pair, in a config or on a backbone."""
     patch = architecture["patch_size"] if isinstance(architecture, dict) else architecture.patch_size
     return patch[0] if isinstance(patch, (tuple, list)) else patch
 
 
 def grid_of(backbone: keras.Model) -> tuple[int, int]:
-    """Rows and columns of patches."""
+    """Returns rows and columns of patches."""
     return tuple(side // patch_size_of(backbone) for side in backbone.image_shape[:2])
 
 
 def resized(backbone: keras.Model, family: str, size: tuple[int, int], num_prefix: int, method: str) -> keras.Model:
-    """The same backbone for another size: all weights alike, but the positions resampled.
+    """Returns the same backbone for another size: all weights alike, but the positions resampled.
 
     Args:
         backbone: `keras.Model` with weights.
@@ -228,7 +228,7 @@ def resized(backbone: keras.Model, family: str, size: tuple[int, int], num_prefi
 def position_sources(
     name: str, family: str, backbone: keras.Model, num_prefix: int, method: str, old_grid: tuple[int, int] | None = None
 ) -> dict[str, From]:
-    """Where the positions come from: a table `(1, positions, hidden)`, brought to the grid of the backbone.
+    """Returns where the positions come from: a table `(1, positions, hidden)`, brought to the grid of the backbone.
 
     Args:
         name: str. The tensor.
