@@ -123,6 +123,14 @@ def installed_backends() -> list[str]:
     return [name for name in backends.BACKENDS if is_installed(name)]
 
 
+def soft_targets(mixing, labels, num_classes: int):
+    """The targets of the last training batch of a `Mixing`: int `(batch,)` -> float32 `(batch, num_classes)`."""
+    from keras import ops
+
+    targets = mixing.mix_losses(lambda values, _: ops.one_hot(values, num_classes), ops.convert_to_tensor(labels))
+    return ops.convert_to_numpy(targets)
+
+
 def losses(run: Path) -> list[float]:
     """The training loss of each step of a run folder."""
     with (run / "steps.csv").open() as file:

@@ -37,6 +37,13 @@ def test_logits_are_the_same(preset):
     assert np.abs(ops.convert_to_numpy(ours(pictures)) - expected).max() <= 1e-6 * np.abs(expected).max()
 
 
+def test_one_alone_can_be_left_out():
+    names = layers.describe(build("vit_nano"))
+    with keras_dogs.bare(names[0]):
+        assert layers.describe(build("vit_nano")) == names[1:]
+    assert layers.describe(build("vit_nano")) == names
+
+
 @pytest.mark.parametrize("preset", ["vit_nano", "resnet_nano"])
 def test_ten_steps_have_the_same_losses(command, dogs, tmp_path, monkeypatch, preset):
     flags = ("--dataset", dogs, "--preset", preset, "--epochs", 5, "--batch-size", 6)

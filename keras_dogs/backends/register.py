@@ -46,25 +46,30 @@ class Swap(NamedTuple):
     needs: tuple[str, ...] = ()
 
 
-_depth_of_bare = [0]
+_left_out: list[tuple[str, ...]] = []  # of each context; an empty tuple leaves out all
 
 
 @contextlib.contextmanager
-def bare():
-    """Returns a context in which models are built of stock Keras: nothing is replaced for speed or for exactness.
+def bare(*names: str):
+    """Provides a context in which models are built of stock Keras: nothing is replaced for speed or for exactness.
 
-    A model that was built before keeps what it has (see `undo`). `KERAS_DOGS_BARE=1` does the same for a whole process.
+    A model that was built before keeps what it has. `KERAS_DOGS_BARE=1` does the same for a whole process.
+
+    Args:
+        *names: str. Leave out these replacements alone, as the `swaps` of a record name them.
     """
-    _depth_of_bare[0] += 1
+    _left_out.append(names)
     try:
         yield
     finally:
-        _depth_of_bare[0] -= 1
+        _left_out.remove(names)
 
 
-def is_bare() -> bool:
-    """Returns whether stock Keras is asked for."""
-    return _depth_of_bare[0] > 0 or os.environ.get("KERAS_DOGS_BARE", "0") not in ("", "0")
+def is_bare(name: str = "") -> bool:
+    """Returns whether stock Keras is asked for, or stock Keras in place of one replacement."""
+    return os.environ.get("KERAS_DOGS_BARE", "0") not in ("", "0") or any(
+        not names or name in names for names in _left_out
+    )
 
 
 def knows(layer, layer_class: type, **options) -> bool:
@@ -119,8 +124,13 @@ def apply(layer, swaps: tuple[Swap, ...]) -> None:
 
     A method that somebody else has replaced stays as it is.
     """
-    for swap in () if is_bare() else swaps:
-        if swap.attribute not in vars(layer) and swap.fits(layer) and keras_inside.has(layer, *swap.needs):
+    for swap in swaps:
+        if (
+            not is_bare(swap.name)
+            and swap.attribute not in vars(layer)
+            and swap.fits(layer)
+            and keras_inside.has(layer, *swap.needs)
+        ):
             replace(layer, swap.attribute, swap.make(layer), swap.name, swap.kind)
 
 

@@ -37,7 +37,7 @@ def prepare(model: keras.Model) -> None:
     for rounding.
     """
     for last in blocks_of(model, "ViTEncoderBlock")[-1:]:
-        if register.keeps_its_call(last) and not register.is_bare():
+        if register.keeps_its_call(last) and not register.is_bare("class_token_alone"):
             register.replace(last, "call", _LastBlock(last), "class_token_alone", register.SPEED)
 
 

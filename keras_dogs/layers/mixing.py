@@ -90,10 +90,6 @@ class Mixing(RandomLayer):
         others = None if weights is None else self._of_partners(weights, counter)
         return share * loss(labels, weights) + (1 - share) * loss(self._of_partners(labels, counter), others)
 
-    def soft_targets(self, labels, num_classes: int):
-        """Returns the targets of the last training batch: int `(batch,)` -> float32 `(batch, num_classes)`."""
-        return self.mix_losses(lambda values, _: ops.one_hot(values, num_classes), labels)
-
     def _of_partners(self, values, counter):
         """Returns what the partners have, `(batch, ...)`; these may be on other devices."""
         engine, here = devices.current(), places_in_batch(ops.shape(values)[0])

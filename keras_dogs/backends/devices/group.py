@@ -138,7 +138,7 @@ class Processes(Group):
         self._failed = threading.Event()
         self._links: dict[int, links.Link] = {}
         try:
-            (self._welcome if self.is_first else self._knock)(told)
+            (self._accept_others if self.is_first else self._connect_to_first)(told)
         except BaseException:
             self._hang_up()
             raise
@@ -177,7 +177,7 @@ class Processes(Group):
 
     # Meeting
 
-    def _welcome(self, told: dict) -> None:
+    def _accept_others(self, told: dict) -> None:
         meeting, deadline = self.meeting, time.monotonic() + self.timeout
         address = meeting.host if meeting.is_on_one_host else ""
         try:
@@ -232,7 +232,7 @@ class Processes(Group):
                 link.send(links.ERROR, why.encode())
         return UserError(why)
 
-    def _knock(self, told: dict) -> None:
+    def _connect_to_first(self, told: dict) -> None:
         meeting, deadline = self.meeting, time.monotonic() + self.timeout
         where = f"{meeting.host}:{meeting.control_port}"
         while True:

@@ -48,7 +48,7 @@ def _statistics(inputs):
     return mean, (variances + (means - mean).square()).mean(0)
 
 
-def _imagine(inputs, gamma, beta, epsilon):
+def _fake(inputs, gamma, beta, epsilon):
     import torch
 
     return torch.empty_like(inputs), *(inputs.new_empty(inputs.shape[1]) for _ in range(2))
@@ -73,7 +73,7 @@ def _differentiate(ctx, gradient, *_):
 _NORMALISE = Operator(
     "normalise_batch(Tensor inputs, Tensor? gamma, Tensor? beta, float epsilon) -> (Tensor, Tensor, Tensor)",
     compute=_normalise,
-    imagine=_imagine,
+    fake=_fake,
     keep=_keep,
     differentiate=_differentiate,
 )

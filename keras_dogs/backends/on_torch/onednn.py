@@ -57,7 +57,7 @@ def _differentiate(ctx, gradient):
 _MULTIPLY = Operator(
     "multiply(Tensor rows, Tensor kernel, Tensor? bias) -> Tensor",
     compute=_multiply,
-    imagine=lambda rows, kernel, bias: rows @ kernel,
+    fake=lambda rows, kernel, bias: rows @ kernel,
     keep=_keep,
     differentiate=_differentiate,
 )

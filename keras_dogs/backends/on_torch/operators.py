@@ -11,13 +11,13 @@ class Operator:
     Args:
         schema: str. Its name, arguments and results, as PyTorch writes them.
         compute: function. Computes it on a CPU.
-        imagine: function. Gives tensors like its results, of tensors without numbers.
+        fake: function. Returns fake tensors like its results (a `fake` implementation, as PyTorch calls it).
         keep: function of `ctx, inputs, output`. Keeps in `ctx` what the gradient needs.
         differentiate: function of `ctx` and the gradients by the results. Gives those by the arguments.
     """
 
-    def __init__(self, schema: str, compute, imagine, keep, differentiate):
-        self._schema, self._compute, self._imagine = schema, compute, imagine
+    def __init__(self, schema: str, compute, fake, keep, differentiate):
+        self._schema, self._compute, self._fake = schema, compute, fake
         self._keep, self._differentiate = keep, differentiate
         self._call = None
 
@@ -35,7 +35,7 @@ class Operator:
         self._library = library = torch.library.Library("keras_dogs", "FRAGMENT")  # kept: what it declares goes with it
         library.define(self._schema)
         library.impl(name, self._compute, "CPU")
-        torch.library.register_fake(f"keras_dogs::{name}", self._imagine, lib=library)
+        torch.library.register_fake(f"keras_dogs::{name}", self._fake, lib=library)
         torch.library.register_autograd(
             f"keras_dogs::{name}", self._differentiate, setup_context=self._keep, lib=library
         )

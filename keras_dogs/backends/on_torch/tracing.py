@@ -54,7 +54,7 @@ def trace(model: keras.Model) -> None:
 
     What comes out is the same: to the last bit on a CPU, to rounding on a GPU, where it is compiled.
     """
-    if not register.is_bare() and _can_trace(model):
+    if not register.is_bare("torch_traced_call") and _can_trace(model):
         call, step = Traced(model, _Call(model, model.call)), Traced(model, _Step(model, model.train_step))
         register.replace(model, "call", call, "torch_traced_call", register.SPEED)
         register.replace(model, "train_step", step, "torch_traced_step", register.SPEED)
@@ -103,7 +103,7 @@ class Traced:
         """Returns the model's own arguments, and what it gives."""
         tensors, kind = self._work.sort(*args, **kwargs)
         if kind is None or not self._may_trace(tensors):
-            return self._work.plainly(*args, **kwargs)
+            return self._work.untraced(*args, **kwargs)
         kind += tuple((tensor.shape, tensor.dtype) for tensor in tensors)
         kind += tuple(map(_variables_of, self._layers))
         spent = self._spent[kind]
@@ -117,7 +117,7 @@ class Traced:
             return runner(*tensors)
         began = time.perf_counter()
         with layer_by_layer():
-            outputs = self._work.plainly(*args, **kwargs)
+            outputs = self._work.untraced(*args, **kwargs)
         if kind not in self._runners:
             spent.append(time.perf_counter() - began)
         return outputs
@@ -143,7 +143,7 @@ class Traced:
     def _make_runner(self, tensors, kind) -> None:
         if kind in self._runners:  # another thread has made it meanwhile
             return
-        self._runners = {each: made for each, made in self._runners.items() if not self._work.is_over(made)}
+        self._runners = {each: made for each, made in self._runners.items() if not self._work.is_outdated(made)}
         self._runners[kind] = self._trace(tensors, kind)
         self.num_made += 1
 
@@ -161,7 +161,7 @@ class _Call:
     """A model's `call`."""
 
     def __init__(self, model: keras.Model, call):
-        self.model, self.plainly = model, call
+        self.model, self.untraced = model, call
 
     def sort(self, inputs, training=None, mask=None, **named):
         """Returns the tensors of a call, and what else makes its kind; `None` where no trace could stand for it."""
@@ -170,14 +170,14 @@ class _Call:
         tensors = [_as_tensor(inputs)]
         return tensors, None if mask is not None or named else (bool(training), torch.is_grad_enabled())
 
-    def is_over(self, runner) -> bool:
+    def is_outdated(self, runner) -> bool:
         """Returns whether no call will come to it any more."""
         return False
 
     def trace(self, tensors, kind):
         return _Graph(
             self.model.variables,
-            functools.partial(self.plainly, training=kind[0]),
+            functools.partial(self.untraced, training=kind[0]),
             tensors,
             backends.is_exact(self.model),
         )
@@ -187,7 +187,7 @@ class _Step:
     """A model's `train_step`: forward pass, loss and metrics as one graph, the update of the weights as another."""
 
     def __init__(self, model: keras.Model, train_step):
-        self.model, self.plainly = model, train_step
+        self.model, self.untraced = model, train_step
 
     def sort(self, data):
         inputs, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
@@ -196,7 +196,7 @@ class _Step:
         compiled = (optimizer, self.model._compile_loss, self.model._compile_metrics)
         return [_as_tensor(inputs), _as_tensor(labels)], tuple(map(id, compiled)) if can_trace else None
 
-    def is_over(self, runner) -> bool:
+    def is_outdated(self, runner) -> bool:
         """Returns whether the model was compiled again since, so that this runner can be dropped."""
         return runner is not None and runner.optimizer is not self.model.optimizer
 

@@ -28,8 +28,6 @@ _FILES_OF_TOOLS = ("thumbs.db", "desktop.ini", "ehthumbs.db")
 # 178 million pixels: above it a small file can fill the memory. Pillow's own limit.
 MAX_PIXELS = 2 * 89_478_485
 
-FITS = ("squash", "crop", "pad")
-
 
 def is_left_by_tools(name: str) -> bool:
     """Returns whether a file or folder is hidden, or one that operating systems or editors leave behind."""

@@ -1,0 +1,121 @@
+"""What each swap gains: `python benchmarks/swaps.py`.
+
+A training step and a prediction of a model with every swap, and of the same model without one of them, in turns in one
+process: the ratio of their seconds. Above 1, the swap gains. A swap that the model has no layer for has no row.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import time
+
+import runs
+
+WARM_UP, TURNS = 3, 7
+
+
+def main():
+    """A row for each swap, backend, model and mode."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backends", nargs="+", default=list(runs.PROSE))
+    parser.add_argument("--models", nargs="+", default=["vit_tiny_patch16_224", "resnet_18"])
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    flags = parser.parse_args()
+    if flags.child:
+        print("\n" + json.dumps({"rows": measure(flags.child, flags.batch_size)}))
+        return
+    rows = []
+    for backend in flags.backends:
+        for model in flags.models:
+            found = runs.measure(backend, __file__, "--child", model, "--batch-size", flags.batch_size)
+            rows += [{"backend": backend, "model": model, **row} for row in found.get("rows", [found])]
+    runs.write("swaps", rows, line=in_words)
+
+
+def measure(model: str, batch_size: int) -> list[dict]:
+    """The child's part."""
+    from keras_dogs import backends
+
+    backends.select()
+    from keras_dogs.backends import layers
+
+    whole = _build(model)
+    rows = []
+    for name in layers.describe(whole):
+        one_less = _build(model, name)
+        for mode, step in (("train", _train), ("predict", _predict)):
+            ratios = _in_turns(step(one_less, batch_size), step(whole, batch_size))
+            rows.append({"swap": name, "mode": mode, "ratio": sorted(ratios)})
+            print(in_words({"backend": backends.name(), "model": model, **rows[-1]}), file=sys.stderr, flush=True)
+    return rows
+
+
+def _build(model: str, *left_out: str):
+    import keras
+
+    import keras_dogs
+    from keras_dogs.backends import register
+
+    told = dict(augmentation="none", load_weights=False)
+    if left_out:
+        with register.bare(*left_out):
+            classifier = keras_dogs.build_classifier(model, 120, **told)
+    else:
+        classifier = keras_dogs.build_classifier(model, 120, **told)
+    if keras.backend.backend() == "torch":
+        from keras_dogs.backends.on_torch import tracing
+
+        tracing.SECONDS_BEFORE = 0.0  # within the warm-up
+    classifier.compile(keras.optimizers.SGD(1e-3, momentum=0.9), "sparse_categorical_crossentropy")
+    return classifier
+
+
+def _pictures(classifier, batch_size: int):
+    import numpy as np
+
+    size = classifier.get_layer("crop").canvas_size
+    return np.random.default_rng(0).integers(0, 256, (batch_size, size, size, 3), dtype="uint8")
+
+
+def _train(classifier, batch_size: int):
+    import numpy as np
+
+    images, labels = _pictures(classifier, batch_size), np.arange(batch_size) % 120
+    return lambda: float(np.ravel(classifier.train_on_batch(images, labels))[0])
+
+
+def _predict(classifier, batch_size: int):
+    images = _pictures(classifier, 4 * batch_size)
+    return lambda: classifier.predict_on_batch(images)
+
+
+def _in_turns(first, second) -> list[float]:
+    """Seconds of the first by those of the second, turn by turn."""
+    ratios = []
+    for turn in range(WARM_UP + TURNS):
+        seconds = []
+        for step in (first, second) if turn % 2 else (second, first):
+            began = time.perf_counter()
+            step()
+            seconds.append(time.perf_counter() - began)
+        one, other = seconds if turn % 2 else seconds[::-1]
+        if turn >= WARM_UP:
+            ratios.append(one / other)
+    return ratios
+
+
+def in_words(row: dict) -> str:
+    """What is printed of a row."""
+    if "error" in row:
+        return f"{row['backend']:<12}{row['model']:<24}{row['error']}"
+    ratio = row["ratio"]
+    return (
+        f"{row['backend']:<12}{row['model']:<24}{row['swap']:<26}{row['mode']:<9}"
+        f"{statistics.median(ratio):.2f} ({ratio[0]:.2f} to {ratio[-1]:.2f})"
+    )
+
+
+if __name__ == "__main__":
+    main()
