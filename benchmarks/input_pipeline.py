@@ -140,8 +140,7 @@ def answer_with_ours(flags) -> None:
     count = sum(len(getattr(dataset, name)) for name in SPLITS)
     while runs.is_asked():
         found = {}
-        with tempfile.TemporaryDirectory() as folder:
-            caches.use(Path(folder))
+        with tempfile.TemporaryDirectory() as folder, caches.use(Path(folder)):
             found[BUILT] = count / _seconds(load_canvases, dataset, SPLITS, SIZE)
             found[MAPPED] = _seconds(load_canvases, dataset, SPLITS, SIZE)
         found[STREAMED] = len(dataset.train) // 32 * 32 / _seconds(_stream, Undecoded(dataset.train, SIZE, "squash"))

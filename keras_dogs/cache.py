@@ -31,7 +31,11 @@ def main() -> int:
 
 
 def _cache(config: CacheConfig) -> None:
-    caches.use(config.cache_dir)
+    with caches.use(config.cache_dir):
+        _show_or_empty(config)
+
+
+def _show_or_empty(config: CacheConfig) -> None:
     entries = caches.entries(config.older_than)
     for entry in entries:
         used = time.strftime("%Y-%m-%d", time.localtime(entry.used))

@@ -280,7 +280,7 @@ BROKEN = {"torch": dict(WORLD_SIZE="2", MASTER_ADDR="host0"), "tensorflow": dict
 
 
 def test_what_launchers_say(monkeypatch):
-    module = importlib.import_module(f"keras_dogs.backends.devices.on_{BACKEND}")
+    module = importlib.import_module(f"keras_dogs.backends.on_{BACKEND}.devices")
     for told in (ALONE, LAUNCHED):
         for name, value in told[BACKEND].items():
             monkeypatch.setenv(name, value)

@@ -29,17 +29,17 @@ def draw_all(results: dict, folder: Path) -> list[str]:
     Returns:
         Names of those that were drawn.
     """
-    pyplot = _pyplot()
+    import matplotlib
+
     folder.mkdir(exist_ok=True)
     drawn = []
     for name, draw in _FIGURES.items():
         for suffix, (paper, ink, grid) in THEMES.items():
-            with pyplot.rc_context(_style(paper, ink, grid)):
+            with matplotlib.rc_context(_style(paper, ink, grid)):
                 figure = draw(results)
                 if figure is None:
                     break
                 figure.savefig(folder / f"{name}{suffix}.svg", metadata={"Date": None})
-                pyplot.close(figure)
         else:
             drawn.append(name)
     return drawn
@@ -287,13 +287,8 @@ def _remove_all_after(axes, count: int) -> None:
 
 
 def _subplots(rows: int = 1, columns: int = 1, height: float = 3.0, **options):
-    return _pyplot().subplots(rows, columns, figsize=(_WIDTH, height), layout="constrained", **options)
+    """Returns a figure and its axes, without pyplot's state of a whole process."""
+    from matplotlib.figure import Figure
 
-
-def _pyplot():
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    return pyplot
+    figure = Figure(figsize=(_WIDTH, height), layout="constrained")
+    return figure, figure.subplots(rows, columns, **options)

@@ -75,10 +75,12 @@ def evaluate_run(config: EvaluateConfig) -> Scores:
     Raises:
         UserError: there is no such run, preset or dataset, or the dataset has other classes.
     """
-    if config.offline:
-        network.go_offline()
-    caches.use(config.cache_dir)
-    backends.keep_compiled(caches.folder("compiled"))
+    with network.offline(config.offline), caches.use(config.cache_dir):
+        backends.keep_compiled(caches.folder("compiled"))
+        return _evaluate(config)
+
+
+def _evaluate(config: EvaluateConfig) -> Scores:
     is_preset = _is_preset(config.run)
     if config.image_size and not is_preset:
         raise UserError(f"--image-size {config.image_size}: a trained classifier has its own; for presets only")

@@ -19,10 +19,8 @@ def draw_reliability(before, after, labels, temperature: float, file: Path) -> N
         temperature: float.
         file: Path.
     """
-    pyplot = _pyplot()
-    figure, (above, below) = pyplot.subplots(
-        2, 1, figsize=(4.6, 5.4), height_ratios=(3, 1), sharex=True, layout="constrained"
-    )
+    figure = _figure(4.6, 5.4)
+    above, below = figure.subplots(2, 1, height_ratios=(3, 1), sharex=True)
     above.plot([0, 1], [0, 1], color=GREY, linewidth=1, label="perfect")
     kinds = [("as trained", before, BLUE, "o"), (f"temperature {temperature:.2f}", after, ORANGE, "s")]
     for number, (label, logits, colour, marker) in enumerate(kinds):
@@ -45,12 +43,12 @@ def draw_reliability(before, after, labels, temperature: float, file: Path) -> N
 
 def draw_confusion(logits, labels, file: Path) -> None:
     """Draws the confusion matrix as shares of each class, on a scale that shows one picture in a hundred."""
-    pyplot = _pyplot()
     from matplotlib import colors
 
     counts = scoring.confusion_matrix(logits, labels)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    figure, axis = pyplot.subplots(figsize=(5.4, 4.8), layout="constrained")
+    figure = _figure(5.4, 4.8)
+    axis = figure.subplots()
     picture = axis.imshow(np.where(shares > 0, shares, np.nan), norm=colors.LogNorm(0.01, 1), cmap="viridis_r")
     axis.set(xlabel="taken for (class number)", ylabel="class number")
     figure.colorbar(picture, label="share of the class")
@@ -59,8 +57,8 @@ def draw_confusion(logits, labels, file: Path) -> None:
 
 def draw_per_class(accuracies, file: Path) -> None:
     """Draws how many classes have which accuracy."""
-    pyplot = _pyplot()
-    figure, axis = pyplot.subplots(figsize=(4.6, 2.6), layout="constrained")
+    figure = _figure(4.6, 2.6)
+    axis = figure.subplots()
     axis.hist(accuracies, bins=np.linspace(0, 1, 21), color=BLUE, edgecolor="white")
     axis.axvline(np.mean(accuracies), color=ORANGE, linewidth=2, label=f"mean {np.mean(accuracies):.1%}")
     axis.set(xlabel="top-1 accuracy of a class", ylabel="classes", xlim=(0, 1))
@@ -78,8 +76,8 @@ def draw_explanation(canvas, heat, title: str, file: Path) -> None:
         title: str.
         file: Path.
     """
-    pyplot = _pyplot()
-    figure, (plain, heated) = pyplot.subplots(1, 2, figsize=(5.4, 3.0), layout="constrained")
+    figure = _figure(5.4, 3.0)
+    plain, heated = figure.subplots(1, 2)
     extent = (0, canvas.shape[1], canvas.shape[0], 0)
     plain.imshow(canvas, extent=extent)
     heated.imshow(canvas.mean(axis=2), cmap="gray", extent=extent)
@@ -90,15 +88,12 @@ def draw_explanation(canvas, heat, title: str, file: Path) -> None:
     _save(figure, file)
 
 
-def _pyplot():
-    import matplotlib
+def _figure(width: float, height: float):
+    """Returns an empty figure, in inches: an object of its own, without pyplot's state of a whole process."""
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    return pyplot
+    return Figure(figsize=(width, height), layout="constrained")
 
 
 def _save(figure, file: Path) -> None:
     figure.savefig(file, dpi=130, facecolor="white")
-    _pyplot().close(figure)

@@ -55,12 +55,23 @@ def folder(kind: str) -> Path:
     return root() / kind
 
 
-def use(told: Path | None) -> None:
-    """Takes another folder for this process and its children; `None` leaves it as it is."""
+@contextlib.contextmanager
+def use(told: Path | None):
+    """Takes another folder within it, for child processes too; `None` leaves it as it is.
+
+    Raises:
+        UserError: it is a file.
+    """
+    if told is not None and told.exists() and not told.is_dir():
+        raise UserError(f"--cache-dir {told}: not a folder")
+    before = os.environ.get(_VARIABLE)
     if told is not None:
-        if told.exists() and not told.is_dir():
-            raise UserError(f"--cache-dir {told}: not a folder")
         os.environ[_VARIABLE] = str(told.absolute())
+    try:
+        yield
+    finally:
+        if told is not None:
+            os.environ.pop(_VARIABLE) if before is None else os.environ.update({_VARIABLE: before})
 
 
 def entries(older_than: float = 0.0) -> list[Entry]:

@@ -1,5 +1,6 @@
 """Fine-tuning from a config to a finished run folder: the procedure of `train`."""
 
+import contextlib
 import dataclasses
 import time
 from pathlib import Path
@@ -67,9 +68,15 @@ def _train(config: TrainConfig, began: float, started: float, scores_test: bool 
     engine.settle(config.spread)
     if plain["finished"]:
         return Run(output, RunRecord.load(output / artifacts.RECORD) if engine.group.is_first else None)
-    if config.learning_rate == "sweep":
-        return sweep.sweep_rates(config, _train_without_test)
-    _set_up(config)
+    with _set_up(config):
+        if config.learning_rate == "sweep":
+            return sweep.sweep_rates(config, _train_without_test)
+        return _train_job(config, began, started, scores_test)
+
+
+def _train_job(config: TrainConfig, began: float, started: float, scores_test: bool) -> Run:
+    """Trains with a config that is settled; of several processes, the first one alone writes."""
+    engine, output = devices.current(), config.output
     dataset = load_dataset(config.data.dataset, config.seed, config.data.validation_fraction, config.data.data_dir)
     told = {**config.to_plain(), "fingerprint": dataset.fingerprint, "backend": backends.name()}
     jobs.check_same_pictures(dataset)
@@ -111,17 +118,17 @@ def _train_without_test(config: TrainConfig) -> Run:
     return _train(config, now, now, scores_test=False)
 
 
-def _set_up(config: TrainConfig) -> None:
-    """Does what a config asks of the process, before anything long is begun."""
+@contextlib.contextmanager
+def _set_up(config: TrainConfig):
+    """Provides the process as a config asks for it, before anything long is begun."""
     if config.strict:
         backends.make_strict()
-    if config.offline:
-        network.go_offline()
     loggers.check_loggers(config)
     if config.data.cache == "none":
         check_grain()
-    caches.use(config.data.cache_dir)
-    backends.keep_compiled(caches.folder("compiled"))
+    with network.offline(config.offline), caches.use(config.data.cache_dir):
+        backends.keep_compiled(caches.folder("compiled"))
+        yield
 
 
 def _record(job: Job, pictures: Pictures, cache: str, fitted: Fitted, test, timings: Timings) -> RunRecord:
