@@ -16,12 +16,12 @@ from keras_dogs.models.presets import PUBLISHED
 
 @dataclasses.dataclass(frozen=True)
 class DescribeConfig:
-    """List the presets that are known by name, or describe one."""
+    """List the built-in presets, or describe one preset."""
 
     preset: Annotated[str | None, tyro.conf.Positional] = None
-    """A name of the list, or anything that --preset takes; that is loaded to be described."""
+    """A preset of the list, or anything else that --preset accepts, which is loaded first."""
     json: bool = False
-    """Print JSON: an object a preset, one a line."""
+    """Print JSON Lines: one object per preset, each on its own line."""
 
 
 def main() -> int:
@@ -41,11 +41,11 @@ def _describe(config: DescribeConfig) -> None:
     elif config.preset is None:
         print("\n".join(_in_a_line(row) for row in rows))
     else:
-        print("\n".join(f"{name.replace('_', ' '):<22}{_in_words(value)}" for name, value in rows[0].items()))
+        print("\n".join(f"{name.replace('_', ' '):<24}{_in_words(value)}" for name, value in rows[0].items()))
 
 
 def describe_preset(name: str) -> dict:
-    """Returns what is known of a preset of the table, without loading it."""
+    """Describes a built-in preset from its row of the table, without loading it."""
     row, published = PRESETS[name], PUBLISHED.get(name)
     return {
         "preset": name,
@@ -63,10 +63,10 @@ def describe_preset(name: str) -> dict:
 
 
 def _describe_loaded(preset: str) -> dict:
-    """Returns what a preset of any other kind turns out to be when it is loaded."""
+    """Loads a preset that is not in the table, and describes it."""
     from keras_dogs import backends
 
-    backends.select()
+    backends.select()  # before Keras is imported
     from keras_dogs.models.weights import load_backbone
 
     loaded = load_backbone(preset)

@@ -1,4 +1,4 @@
-"""Which runs a comparison is made of: each a command of `train`, in a folder that is named by a hash of it."""
+"""Plans the runs of a comparison: each is a `train` command with a folder named after a hash of the command."""
 
 import hashlib
 import importlib.util
@@ -30,7 +30,7 @@ class PlannedRun(NamedTuple):
         preset: str.
         backend: str.
         seed: int.
-        flags: tuple of str. Of `train`, less `--output`.
+        flags: tuple of str. The flags of `train`, without `--output`.
         folder: Path.
     """
 
@@ -42,17 +42,17 @@ class PlannedRun(NamedTuple):
 
     @property
     def name(self) -> str:
-        """For people."""
+        """Returns a short name to show to people."""
         return f"{short_name(self.preset)} {self.backend} seed {self.seed}"
 
     @property
     def arguments(self) -> list[str]:
-        """After `python`."""
+        """Returns the arguments that follow `python`."""
         return ["-m", "keras_dogs.train", *self.flags, "--output", str(self.folder)]
 
     @property
     def command(self) -> str:
-        """What a person would type."""
+        """Returns the shell command that starts this run."""
         return f"KERAS_BACKEND={self.backend} python {shlex.join(self.arguments)}"
 
 
@@ -71,7 +71,7 @@ def presets_of(config: CompareConfig) -> tuple[str, ...]:
 
 
 def plan_runs(config: CompareConfig, epochs: dict | None = None) -> list[PlannedRun]:
-    """Returns all runs, seed by seed, so that a comparison that is stopped half-way has something of everything.
+    """Returns all runs, seed by seed, so that a comparison stopped half-way has results for every preset.
 
     Args:
         config: `CompareConfig`.
@@ -87,7 +87,7 @@ def plan_runs(config: CompareConfig, epochs: dict | None = None) -> list[Planned
 
 
 def plan_pilots(config: CompareConfig) -> list[PlannedRun]:
-    """Returns a run of one epoch for each preset and backend, from which it is known how long an epoch takes."""
+    """Returns a one-epoch run for each preset and backend, to measure how long an epoch takes."""
     seed = config.seeds[0]
     one = ("--epochs", "1")
     return [_plan(config, preset, name, seed, one) for preset in presets_of(config) for name in backends_of(config)]
@@ -119,16 +119,16 @@ def epochs_of_equal_flops(config: CompareConfig) -> dict[tuple[str, str], int]:
 
 
 def _resolved(config: CompareConfig, preset: str) -> tuple[TrainConfig, recipes.Recipe]:
-    """Returns what `train` will make of the flags."""
+    """Returns the config and the recipe that `train` will use for a preset."""
     told = tyro.cli(TrainConfig, args=list(_flags(config, preset, ())), prog="python -m keras_dogs.train")
     return told, recipes.complete(recipes.choose(told), preset, recipes.likely_family(preset))
 
 
 def check(config: CompareConfig) -> None:
-    """Finds before anything is trained what would fail or be in vain.
+    """Checks the flags before anything is trained, so that no run fails or is made in vain.
 
     Raises:
-        UserError: flags that `train` does not take, or a dataset of which each seed tests other pictures.
+        UserError: each seed would test on other pictures, or the budget does not fit.
     """
     for preset in presets_of(config):
         told, recipe = _resolved(config, preset)
@@ -147,10 +147,10 @@ def check(config: CompareConfig) -> None:
 
 
 def backends_of(config: CompareConfig) -> tuple[str, ...]:
-    """Returns those that were asked for, or are installed.
+    """Returns the requested backends, or else all that are installed.
 
     Raises:
-        UserError: none is.
+        UserError: no backend is installed.
     """
     found = config.backends or tuple(name for name in BACKENDS if is_installed(name))
     if not found:
@@ -159,7 +159,7 @@ def backends_of(config: CompareConfig) -> tuple[str, ...]:
 
 
 def is_installed(backend: str) -> bool:
-    """Returns whether a child could import it."""
+    """Returns whether a backend is installed, without importing it."""
     return importlib.util.find_spec(backend) is not None
 
 
@@ -175,7 +175,7 @@ def _plan(config: CompareConfig, preset: str, backend: str, seed: int, told: tup
 
 
 def _flags(config: CompareConfig, preset: str, told: tuple[str, ...]) -> tuple[str, ...]:
-    """Returns those of `train`: of later ones that say the same, the last counts."""
+    """Returns the flags of `train` for a preset; where a flag is repeated, the last one counts."""
     pair = PAIRS.get(config.pair)
     dataset = config.dataset or (pair.dataset if pair else "drawn_dogs")
     flags = ["--preset", preset, "--dataset", dataset]

@@ -32,14 +32,14 @@ _SECONDS_BETWEEN_LOOKS = 0.2
 
 
 def compare_runs(config: CompareConfig) -> dict:
-    """Makes the runs that are not there yet, and writes `report.md`, `report.html`, figures and `results.json`.
+    """Trains the runs that are missing, and writes `report.md`, `report.html`, figures and `results.json`.
 
     Returns:
         What is in `results.json`.
 
     Raises:
-        UserError: nothing can be compared; or the disk refuses.
-        Interrupted: Ctrl-C or SIGTERM; the same command goes on.
+        UserError: there is nothing to compare, or a file cannot be written.
+        Interrupted: Ctrl-C or SIGTERM; repeating the command resumes the comparison.
     """
     ownership.check_output(config.output, ownership.COMPARE, page.is_of_earlier_version)
     if config.pair or config.presets:
@@ -92,7 +92,7 @@ def _epoch_seconds(run: PlannedRun) -> float:
 
 
 class Children:
-    """The child processes of a comparison, and what is shown of them.
+    """Starts and watches the child processes of a comparison, and shows their progress.
 
     Args:
         config: `CompareConfig`.
@@ -108,7 +108,7 @@ class Children:
         self.seconds: list[float] = []
 
     def run(self, planned: list[PlannedRun]) -> dict[Path, str]:
-        """Makes every run that is not finished; gives the folder and the reason of each that failed."""
+        """Makes every run that is not finished; returns the reason for each failure, by folder."""
         waiting = []
         for run in planned:
             finished = artifacts.is_finished(run.folder)
@@ -139,9 +139,9 @@ class Children:
         environment = {**os.environ, "KERAS_BACKEND": run.backend, "PYTHONUNBUFFERED": "1"}
         if gpu is not None:
             environment["CUDA_VISIBLE_DEVICES"] = gpu
-        # An earlier try that left a checkpoint goes on; one that left none begins.
+        # Resumes an earlier try that left a checkpoint; without one, `--resume` starts from the beginning.
         arguments = [*run.arguments, "--resume"]
-        # The child of a comparison that was killed may still be saving.
+        # A child of an earlier comparison that was killed may still be saving.
         artifacts.wait_until_free(run.folder, _SECONDS_TO_SAVE)
         with self._log(run).open("w") as log:
             child = children.start(arguments, environment, log)
@@ -150,7 +150,7 @@ class Children:
         self.console.print(f"begun: {run.name}")
 
     def _look(self) -> None:
-        """Notices which children have ended."""
+        """Records the result of each child that has ended."""
         for child in [child for child in self.running if child.poll() is not None]:
             run, began, gpu = self.running.pop(child)
             if gpu is not None:
@@ -188,11 +188,12 @@ class Children:
             return text
         mean = sum(self.seconds) / len(self.seconds)
         spent = sum(min(time.monotonic() - began, mean) for _, began, _ in self.running.values())
-        left = ((num_waiting + len(self.running)) * mean - spent) / self.jobs
+        num_left = num_waiting + len(self.running)
+        left = (num_left * mean - spent) / max(min(self.jobs, num_left), 1)
         return f"{text}, about {left / 60:.0f} min left"
 
     def _stop(self) -> None:
-        """Tells children that still run to save and end."""
+        """Tells running children to save and stop, and kills any that take too long."""
         for child in self.running:
             child.terminate()
         for child in self.running:

@@ -156,23 +156,11 @@ def build_classifier(
         UserError: the preset is unknown or cannot be loaded, or does not fit the other arguments.
     """
     policy = _find_policy(augmentation)
-    if head not in ("zero", "imagenet"):
-        raise UserError(f"head {head!r}: choose 'zero' or 'imagenet'")
-    if head == "imagenet" and len(class_names or ()) != num_classes:
-        raise UserError(f"head 'imagenet': needs class_names, one for each of {num_classes} classes")
+    _check_head(preset, num_classes, load_weights, head, class_names)
     with_head = num_classes is None or head == "imagenet"
-    if with_head and not load_weights:
-        raise UserError(f"preset {preset}: load_weights=False has no head to keep; give num_classes and head='zero'")
     loaded = load_backbone(preset, image_size, load_weights, dtype, with_head, seed, positions)
     _say_what_was_loaded(preset, loaded)
-    if families and loaded.family not in families:
-        builder = f"build_{table.family(loaded.family).kind}"
-        raise UserError(f"preset {preset}: a {loaded.family}; use {builder} or build_classifier")
-    if drop_path and loaded.family not in table.DROP_PATH_FAMILIES:
-        those = ", ".join(table.DROP_PATH_FAMILIES)
-        raise UserError(f"--drop-path {drop_path}: only {those} have it; {preset} is a {loaded.family}")
-    if remat and loaded.family not in table.DROP_PATH_FAMILIES:
-        raise UserError(f"--remat: for ViTs alone; {preset} is a {loaded.family}")
+    _check_family(preset, loaded.family, families, drop_path, remat)
 
     # Inputs, augmentation, conversion
     images = keras.Input((None, None, 3), name="images")
@@ -215,6 +203,27 @@ def build_classifier(
     if with_head:
         dense.set_weights([kernel, bias])
     return classifier
+
+
+def _check_head(preset: str, num_classes: int | None, load_weights: bool, head: str, class_names) -> None:
+    if head not in ("zero", "imagenet"):
+        raise UserError(f"head {head!r}: choose 'zero' or 'imagenet'")
+    if head == "imagenet" and len(class_names or ()) != num_classes:
+        raise UserError(f"head 'imagenet': needs class_names, one for each of {num_classes} classes")
+    with_head = num_classes is None or head == "imagenet"
+    if with_head and not load_weights:
+        raise UserError(f"preset {preset}: load_weights=False has no head to keep; give num_classes and head='zero'")
+
+
+def _check_family(preset: str, family: str, families, drop_path: float, remat: bool) -> None:
+    if families and family not in families:
+        builder = f"build_{table.family(family).kind}"
+        raise UserError(f"preset {preset}: a {family}; use {builder} or build_classifier")
+    if drop_path and family not in table.DROP_PATH_FAMILIES:
+        those = ", ".join(table.DROP_PATH_FAMILIES)
+        raise UserError(f"--drop-path {drop_path}: only {those} have it; {preset} is a {family}")
+    if remat and family not in table.DROP_PATH_FAMILIES:
+        raise UserError(f"--remat: for ViTs alone; {preset} is a {family}")
 
 
 def _say_what_was_loaded(preset: str, loaded: Loaded) -> None:

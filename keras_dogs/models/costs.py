@@ -1,21 +1,21 @@
-"""What an architecture costs, by arithmetic on its row of the table: parameters, and operations a picture."""
+"""Computes what an architecture costs from its row of the table: parameters, and operations per picture."""
 
 from keras_dogs.models import families
 from keras_dogs.models.presets import Preset
 
 
 def count_parameters(row: Preset) -> int:
-    """Weights of the backbone without a head, moving statistics of batch norms included."""
+    """Counts the weights of the backbone without a head, including the moving statistics of batch norms."""
     return _resnet(row)[0] if families.family(row.family).kind == families.RESNET else _vit(row)[0]
 
 
 def count_gflops(row: Preset, image_size: int | None = None, whole: bool = True) -> float:
-    """Billions of operations for one picture forward; a multiply-add is two, all but matrix products is left out.
+    """Counts the GFLOPs of a forward pass of one picture: matrix products only, two operations per multiply-add.
 
     Args:
         row: `Preset`.
-        image_size: int or `None`. Side of the picture, pixels; `None` is the row's own.
-        whole: bool. `False` leaves out what our classifiers do: a ViT's last block but for its class token.
+        image_size: int or `None`. Side of the picture in pixels; `None` takes the size in the row.
+        whole: bool. `False` counts a ViT's last block for the class token alone, as our classifiers compute it.
     """
     return 2e-9 * (
         _resnet(row, image_size)[1]
@@ -37,11 +37,12 @@ def _vit(row: Preset, image_size: int | None = None, whole: bool = True) -> tupl
     embedding = patch * patch * 3 * width
     positions = (num_patches(row.image_size) + num_prefix) * width
     block = 4 * width * width + 2 * width * mlp
-    norms_and_biases = 4 * width + 4 * width + mlp + width
+    norms_and_biases = 4 * width + 4 * width + mlp + width  # two norms; biases of q, k, v and output; of the MLP
     parameters = embedding + width + num_prefix * width + positions + depth * (block + norms_and_biases) + 2 * width
     patches = num_patches(image_size or row.image_size)
     tokens = patches + num_prefix
     products = tokens * block + 2 * tokens * tokens * width
+    # For the class token alone, keys and values still need all tokens; queries, output and MLP need one.
     last = (
         products
         if whole or not families.family(row.family).last_block_alone
@@ -64,7 +65,7 @@ def _resnet(row: Preset, image_size: int | None = None) -> tuple[int, int]:
 
     def normalise(channels):
         nonlocal parameters
-        parameters += 4 * channels
+        parameters += 4 * channels  # scale, offset, moving mean, moving variance
 
     channels, side = 3, -(-size // 2)
     stem = list(zip(build["input_conv_filters"], build["input_conv_kernel_sizes"]))

@@ -1,4 +1,4 @@
-"""Run folders: what is in them, who may write there, and that nothing in them is ever half written."""
+"""Manages run folders: which files they hold, who may write there, and writing each file whole or not at all."""
 
 import contextlib
 import csv
@@ -6,6 +6,7 @@ import io
 import json
 import os
 import shlex
+import shutil
 from pathlib import Path
 
 import filelock
@@ -18,10 +19,10 @@ from keras_dogs.system import ownership
 
 RECORD, MODEL, HISTORY, STEPS, PREDICTIONS = "record.json", "model.keras", "history.csv", "steps.csv", "predictions.npz"
 CHECKPOINTS, LAST, SWEEP = "checkpoints", "last.keras", "sweep"
-# There while the run is not finished: what it was told, for `--resume`.
+# The config of an unfinished run, for `--resume`; deleted when the run has finished.
 CONFIG = "config.json"
 LOCK, _TEMPORARY = ownership.LOCK, ownership.TEMPORARY
-# What a run may have in its folder; each rate of a sweep has a manifest of its own.
+# The files that a run may write in its folder; each learning rate of a sweep has its own manifest.
 _FILES = (
     *(RECORD, MODEL, HISTORY, STEPS, PREDICTIONS, CONFIG),
     *(f"{CHECKPOINTS}/{name}" for name in (LAST, "step-*", "best-*.keras", "head/step-*", "head/best-*.keras")),
@@ -36,10 +37,10 @@ def choose_output(output: Path | None, default_name: str, overwrite: bool, resum
 
     Args:
         output: Path or `None`. What the user asked for; `None` takes the first free `runs/<default_name>[-N]`, or, to
-            resume, the unfinished one of the greatest number.
+            resume, the unfinished one with the highest number.
         default_name: str.
-        overwrite: bool. Whether a run that is there may be replaced.
-        resume: bool. Whether a run that is there is to go on.
+        overwrite: bool. Whether an existing run may be replaced.
+        resume: bool. Whether to continue an existing run.
 
     Raises:
         UserError: there is something at `output` already, or nothing to resume.
@@ -65,7 +66,7 @@ def choose_output(output: Path | None, default_name: str, overwrite: bool, resum
             "start again, or choose another --output"
         )
     if overwrite and not resume:
-        _claim(output)  # of an earlier version it has no manifest
+        _claim(output)  # a run of an earlier version has no manifest
         ownership.refuse_strangers(output)
     if overwrite or resume:
         return output
@@ -77,7 +78,7 @@ def choose_output(output: Path | None, default_name: str, overwrite: bool, resum
 
 
 def is_finished(folder: Path) -> bool:
-    """Returns whether a run ended there: a `record.json` of another's says nothing."""
+    """Returns whether a finished run is there; another tool's `record.json` does not count."""
     try:
         return {"config", "backend", "schema_version"} <= json.loads((folder / RECORD).read_text()).keys()
     except (OSError, ValueError, AttributeError, RecursionError):
@@ -99,7 +100,7 @@ def read_config(folder: Path) -> dict | None:
 
 
 def _is_nothing(path: Path) -> bool:
-    """Returns what a run has that was killed before it wrote anything."""
+    """Returns whether a path is only what a run leaves that was killed before it wrote anything."""
     is_empty = path.name == CHECKPOINTS and path.is_dir() and not any(path.iterdir())
     return path.name in (LOCK, ownership.MANIFEST) or path.name.startswith(_TEMPORARY) or is_empty
 
@@ -113,9 +114,9 @@ def _claim(folder: Path) -> None:
 
 @contextlib.contextmanager
 def run_folder(output: Path, config: dict, resume: bool):
-    """Gives `output` to write in, alone. If the block fails, what can be resumed stays, and anything else goes.
+    """Yields `output`, locked for this run; if the block fails, keeps the folder only if it can be resumed.
 
-    A run that was there before is replaced, unless it is to be resumed; it comes back if the new one leaves nothing.
+    An earlier run is set aside, unless it is to be resumed, and is put back if the new one leaves nothing.
 
     Args:
         output: Path.
@@ -123,20 +124,20 @@ def run_folder(output: Path, config: dict, resume: bool):
         resume: bool.
 
     Raises:
-        UserError: another process writes there, or the disk refuses, at any point inside.
+        UserError: another process writes there, or a file cannot be written, also inside the block.
     """
     retired, is_new = _retired(output), not output.exists()
     if retired.exists() and not (is_finished(retired) or is_unfinished(retired)):
         raise UserError(f"{retired}: is in the way of --output {output}, and not a run folder; move it")
     if retired.exists():
-        _claim(retired)  # an earlier version has left it
+        _claim(retired)  # left by an earlier version, it may have no manifest
     try:
         if not resume and output.exists():
             with locked(output):
-                # What was put aside by a run that came to nothing is still what there is to lose.
+                # If the run in `output` came to nothing, the run set aside before it is the one to keep.
                 ownership.remove(retired if _is_useful(output) else output)
             if output.exists() and _is_useful(output):
-                output.resolve().rename(retired)  # a link stays
+                output.resolve().rename(retired)  # resolved, so that a symbolic link stays
         (output.resolve() / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
         _claim(output)
         with locked(output), _nothing_useless_left(output, is_new or retired.exists()):
@@ -147,7 +148,7 @@ def run_folder(output: Path, config: dict, resume: bool):
             yield output
             tidy(output)
     except OSError as error:
-        if error.errno in NO_SPACE or error.filename is None or str(error.filename).startswith(str(output)):
+        if error.errno in NO_SPACE or error.filename is None or _is_in(Path(str(error.filename)), output):
             raise write_error(output, error) from error
         raise UserError(f"{error.filename}: {error.strerror or error}") from error
     finally:
@@ -155,25 +156,31 @@ def run_folder(output: Path, config: dict, resume: bool):
             retired.rename(output.resolve())
 
 
+def _is_in(file: Path, folder: Path) -> bool:
+    return file.absolute().is_relative_to(folder.absolute()) or file.absolute().is_relative_to(folder.resolve())
+
+
 def tidy(folder: Path) -> None:
-    """Takes away what a finished run no longer needs, its config last; a kill may have come before."""
-    unused = (file for file in folder.glob(f"{CHECKPOINTS}/*") if file.name != LAST)
+    """Deletes what a finished run no longer needs, its config last; safe to repeat after an interruption."""
+    unused = [path for path in folder.glob(f"{CHECKPOINTS}/*") if path.name != LAST]
+    for path in filter(Path.is_dir, unused):
+        shutil.rmtree(path)
     for file in (*unused, *folder.rglob(f"{_TEMPORARY}*"), folder / CONFIG):
         file.unlink(missing_ok=True)
     ownership.remove(_retired(folder))
 
 
 def _retired(output: Path) -> Path:
-    """Returns where a run lies that another one replaces, until that has ended."""
+    """Returns where the earlier run of `output` is kept until its replacement has finished."""
     output = output.resolve()  # `.` has no name
     return output.with_name(f".{output.name}.retired")
 
 
 @contextlib.contextmanager
 def _nothing_useless_left(folder: Path, is_new: bool):
-    """Takes what a run wrote away if it ended before there was anything to go on from; else says how to go on.
+    """Deletes the folder if there is nothing to resume from; otherwise tells an interrupted user how to resume.
 
-    A folder that was there before, empty, is left so.
+    A folder that existed before, empty, is left empty.
     """
     try:
         yield
@@ -195,17 +202,17 @@ def _is_useful(folder: Path) -> bool:
 
 def how_to_go_on(folder: Path) -> str:
     """Returns what to type after an interruption, on the backend that the run was begun with."""
-    begun = (read_config(folder) or {}).get("backend")  # other hosts need not see the folder
+    begun = (read_config(folder) or {}).get("backend")  # unknown on a host that does not share the folder
     backend = f"KERAS_BACKEND={begun} " if begun else ""
     return f"go on with: {backend}python -m keras_dogs.train --resume --output {shlex.quote(str(folder))}"
 
 
 @contextlib.contextmanager
 def locked(folder: Path, who: str = "process writes"):
-    """Locks a folder for a while; the lock ends with the process that holds it, however that ends.
+    """Locks a folder for the block; the lock is also released if the process is killed.
 
     Raises:
-        UserError: another has it.
+        UserError: another process holds the lock.
     """
     lock = filelock.FileLock(folder / LOCK)
     try:
@@ -220,7 +227,7 @@ def locked(folder: Path, who: str = "process writes"):
 
 
 def wait_until_free(folder: Path, seconds: float) -> None:
-    """Waits for another process that writes in a folder, as one does that was told to save and stop."""
+    """Waits until no other process writes in a folder, such as one that is saving before it stops."""
     if folder.is_dir():
         with contextlib.suppress(filelock.Timeout):
             filelock.FileLock(folder / LOCK).acquire(timeout=seconds).lock.release()
@@ -228,7 +235,7 @@ def wait_until_free(folder: Path, seconds: float) -> None:
 
 @contextlib.contextmanager
 def written_whole(path: Path):
-    """Gives a path beside `path` to write to; what is there at the end of the block becomes `path`, at once."""
+    """Yields a temporary path to write to, and moves that file to `path` in one step when the block ends."""
     temporary = path.with_name(f"{_TEMPORARY}{path.name}")
     try:
         yield temporary
@@ -240,7 +247,7 @@ def written_whole(path: Path):
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Writes a file so that it is there whole, or as it was before."""
+    """Writes a file atomically: it holds either all of the new content or what it held before."""
     with written_whole(path) as temporary:
         temporary.write_bytes(content)
 

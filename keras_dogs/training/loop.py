@@ -275,14 +275,7 @@ def _fit(plan: Plan, task: Task) -> Fitted:
     _say_what_is_left_out(batches, len(task.train), task.examples)
     total = len(batches) * recipe.epochs
     schedule = WarmupCosine(recipe.learning_rate, total // recipe.accumulate, recipe.warmup_fraction, recipe.accumulate)
-    model.compile(
-        optimizer=build_optimizer(recipe, schedule, model, len(batches), config.dtype_policy),
-        loss=SmoothedCrossentropy(recipe.label_smoothing),
-        metrics=[TrainAccuracy("accuracy"), StepLoss()],
-    )
-    _make_variables(model, task.train.labels)
-    devices.current().prepare(model)
-    backends.check_compilable(model, expected=recipe.augmentation != "keras")
+    _compile(plan, task, schedule, len(batches))
     step_log = StepLog(schedule)
     validation = Validation(
         task.classifier, task.predict, task.labels, plan.checkpoints.best_file, step_log, recipe.patience
@@ -327,6 +320,19 @@ def _fit(plan: Plan, task: Task) -> Fitted:
         checkpointing.epoch_end_s,
         checkpointing.command_s() - (time.perf_counter() - plan.started),
     )
+
+
+def _compile(plan: Plan, task: Task, schedule: WarmupCosine, steps_per_epoch: int) -> None:
+    """Compiles the model, and creates all variables of the training."""
+    model, recipe = task.model, plan.recipe
+    model.compile(
+        optimizer=build_optimizer(recipe, schedule, model, steps_per_epoch, plan.config.dtype_policy),
+        loss=SmoothedCrossentropy(recipe.label_smoothing),
+        metrics=[TrainAccuracy("accuracy"), StepLoss()],
+    )
+    _make_variables(model, task.train.labels)
+    devices.current().prepare(model)
+    backends.check_compilable(model, expected=recipe.augmentation != "keras")
 
 
 def _too_large(error: Exception, batch_size: int, checkpoints: list[Path]) -> UserError:

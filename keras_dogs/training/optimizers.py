@@ -1,4 +1,4 @@
-"""From a recipe to an optimizer: schedule, groups of weights with rates and decay of their own, averaged weights."""
+"""Builds the optimizer of a recipe: schedule, groups of weights with their own rate, averaged weights."""
 
 import contextlib
 import functools
@@ -15,11 +15,11 @@ from keras_dogs.errors import UserError
 from keras_dogs.models import families
 from keras_dogs.training.recipes import Recipe
 
-# Weight decay pulls weights to zero, where these do not belong; timm and DeiT leave them out too. Parts of a path:
+# Parts of the paths of weights that are not decayed, as in timm and DeiT, because they should not tend to zero:
 # biases, norms, tokens, positions, and the scales of DINOv2's branches.
 _NOT_DECAYED = ("bias", "gamma", "beta", "token", "position", "lambda")
 
-# How paths of weights name blocks, of any family.
+# Patterns that find the number of the block in the path of a weight, for every family.
 _BLOCKS = tuple(pattern for row in families.FAMILIES.values() for pattern in row.path_patterns)
 
 
@@ -29,9 +29,9 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
 
     Args:
         peak: float.
-        updates: int. Updates of the weights in the whole training.
-        warmup_fraction: float. Share of them in which the rate rises.
-        accumulate: int. Steps an update: Keras counts steps, and would run through the schedule that many times faster.
+        updates: int. Number of weight updates in the whole training.
+        warmup_fraction: float. Share of the updates during which the rate rises.
+        accumulate: int. Steps per update. Keras counts steps, so the schedule divides by this.
     """
 
     def __init__(self, peak: float, updates: int, warmup_fraction: float = 0.1, accumulate: int = 1):
@@ -40,12 +40,12 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
 
     @property
     def numbers(self) -> tuple[float, float, float]:
-        """The peak, the updates until it, and those from it to the end."""
+        """Returns the peak rate, the number of updates before it, and the number after it."""
         rising = round(self.updates * self.warmup_fraction)
         return self.peak, rising, max(self.updates - rising, 1)
 
     def __call__(self, step, numbers=None):
-        """Returns the rate of a step, from 0, or of many steps at once, which Keras' own `CosineDecay` cannot.
+        """Returns the rate at one step (from 0) or at many, which Keras' own `CosineDecay` does not support.
 
         Args:
             step: int tensor or array.
@@ -99,10 +99,10 @@ _NEEDED += ("variable_index", "is_decayed")
 
 
 def _grouped(base: type, groups: list[tuple[float, int]]) -> type:
-    """Returns the class that Keras gives on this backend, with groups; on PyTorch it updates weights in a few calls.
+    """Returns the optimizer class that Keras uses on this backend, extended by `_Groups`.
 
     Raises:
-        UserError: groups differ, and this version of Keras cannot be told.
+        UserError: the groups differ, which this version of Keras does not support.
     """
     keras_class = type(base())
     if keras_inside.has(keras_class, *_NEEDED):
@@ -124,9 +124,9 @@ def _groups(recipe: Recipe, model: keras.Model, steps_per_epoch: int) -> list[tu
 
 
 def depths_below_head(model: keras.Model) -> list[int]:
-    """Counts the blocks above each trainable weight: 0 for head and final norm, the most for stem and embeddings.
+    """Returns each trainable weight's depth: 0 for head and final norm, the greatest for stem and embeddings.
 
-    A ViT's blocks count, or a ResNet's stages; what comes before the first of them is one more.
+    Depth counts blocks of a ViT or stages of a ResNet; weights before the first of them are one deeper.
     """
     levels = [_block_of(weight.path) for weight in model.trainable_variables]
     blocks = [level for level in levels if level is not None]
@@ -144,7 +144,7 @@ def _block_of(path: str) -> int | None:
 
 
 class _Groups:
-    """What our optimizers do beyond Keras' own, which are the other base.
+    """Extends a Keras optimizer, the second base class, with groups of weights and a warm-up of the averages.
 
     Attributes:
         groups: list of `(multiplier, first_update)`, one for each weight in the order of `build`.
@@ -181,10 +181,10 @@ class _Groups:
         return ops.cast(self.iterations >= first, "float32")
 
     def _from_release(self, first: int):
-        """Corrects the rate of a block that was frozen, so that Adam's bias correction counts from its first update.
+        """Returns the factor that makes Adam's bias correction count from a block's first update.
 
-        Keras corrects the moments' bias by the updates of the whole training: those of a block that begins later would
-        be taken for settled ones, and its first updates would be three times too large.
+        Keras counts the updates of the whole training. It would take the moments of a block that begins later for
+        settled ones, and make its first updates three times too large.
         """
         if not first or not hasattr(self, "beta_1"):
             return 1.0
@@ -205,9 +205,9 @@ class _Groups:
         return places
 
     def _backend_apply_gradients(self, grads, trainable_variables):
-        # Keras' TensorFlow sums them up after they are clipped and accumulated: too late for the norm of the whole.
+        # On TensorFlow, Keras sums gradients only after clipping and accumulating: too late for the global norm.
         grads = list(devices.current().sum_gradients(grads))
-        # What is held has no part in the norm of all gradients, nor moments that begin before it does.
+        # A frozen block has no part in the global norm, and builds up no moments.
         for (_, first), places in self._by_group(trainable_variables).items():
             for place in places if first else ():
                 grads[place] = grads[place] * ops.cast(self._is_released(first), grads[place].dtype)
@@ -222,7 +222,7 @@ class _Groups:
     def _of_copies(self, name: str):
         """Returns Keras' method by its name; on several devices of TensorFlow, that of the base class.
 
-        Its own leaves the devices' part of the graph, which it cannot where every n-th step alone updates.
+        Keras' TensorFlow method leaves the replica context, which is not possible inside a condition (accumulation).
         """
         base = keras_inside.find("base_optimizer") if devices.current().updates_copies else None
         if base is not None:
@@ -248,10 +248,10 @@ class _Groups:
                     self.assign(variable, variable * ops.cast(factor, variable.dtype))
 
     def _update_model_variables_moving_average(self, trainable_variables):
-        """Updates the averages once an update, where Keras counts steps; they begin as the first update's weights.
+        """Updates the averages once per update, where Keras does so at each step; they start at the first weights.
 
-        With a warm-up like that of `tf.train.ExponentialMovingAverage`: the mean of n updates has momentum n / (n + 9)
-        at the most, or a short training would keep its start.
+        Momentum is at most n / (n + 9) after n updates, as in `tf.train.ExponentialMovingAverage`; otherwise the
+        averages of a short training would stay near its start.
         """
         steps = self.gradient_accumulation_steps or 1
         updates = ops.cast((self._iterations + 1) // steps - 1, "float32")
@@ -262,7 +262,7 @@ class _Groups:
                 average.assign(momentum * average + (1 - momentum) * variable)
 
     def finalize_variable_values(self, var_list):
-        """Keras puts the averages in place at the end of each `fit`; see `averaged`."""
+        """Does nothing. Keras would replace the weights by their averages after each `fit`; see `averaged`."""
 
 
 def _without_scaling(optimizer):
@@ -271,21 +271,21 @@ def _without_scaling(optimizer):
 
 
 def state_variables(optimizer) -> list:
-    """Returns the variables of an optimizer but for the numbers of its schedule, which no training changes."""
+    """Returns the variables of an optimizer, except the constants of its schedule."""
     numbers = getattr(_without_scaling(optimizer), "schedule_numbers", None)
     return [variable for variable in optimizer.variables if variable is not numbers]
 
 
 @contextlib.contextmanager
 def averaged(model: keras.Model):
-    """Returns a context in which the model has the running means of its weights, where its optimizer keeps such."""
+    """Gives the model its averaged weights for the block, if the optimizer keeps averages."""
     optimizer = _without_scaling(model.optimizer)
     if not (optimizer.use_ema and keras_inside.has(optimizer, "averages", "averaged_weights")):
         yield
         return
     weights = optimizer._trainable_variables
     means = optimizer._model_variables_moving_average
-    # Copies: on JAX a prediction takes the weights' memory over, and would the means', too.
+    # Copy both: on JAX, a prediction takes over the memory of the weights, and would take that of the averages.
     read = devices.current().read
     kept, means = ([np.array(read(each)) for each in several] for several in (weights, means))
     for weight, mean in zip(weights, means):

@@ -1,7 +1,7 @@
-"""One or many devices, in one process or several: joined once, and asked by whoever needs to know.
+"""Joins the devices of a run, in one process or several, and gives access to them through `current()`.
 
-`group` is what processes tell each other, the same everywhere; each backend's own engine is
-`on_<backend>/devices.py`. Where nothing was joined, `current()` is one device.
+`group` is how processes talk to each other, the same on every backend; each backend's own engine is in
+`on_<backend>/devices.py`. Without `join`, `current()` is an engine of one device.
 """
 
 import contextlib
@@ -16,6 +16,7 @@ from keras_dogs.errors import Quiet
 from keras_dogs.errors import UserError
 from keras_dogs.errors import first_line
 
+# How long a process that fails unexpectedly waits to hear whether another process failed first.
 _SECONDS_FOR_THE_REASON = 3.0
 
 _current: list[Engine] = [Engine()]
@@ -28,18 +29,18 @@ def current() -> Engine:
 
 @contextlib.contextmanager
 def join(spread: Spread, told: dict, backend_name: str, versions: dict):
-    """Meets the other processes, if there are any, and takes the devices; gives the `Engine`.
+    """Connects to the other processes, if any, and takes the devices; yields the `Engine`.
 
-    A failure inside is told to the other processes, and theirs becomes one here.
+    A failure inside the block stops the other processes too, and a failure of theirs is raised here.
 
     Args:
         spread: `Spread`.
-        told: dict of str to anything. The flags that must be the same in each process, with their values.
+        told: dict of str to anything. The flags that must be the same in every process, with their values.
         backend_name: str.
-        versions: dict of str to str. Of what must be the same.
+        versions: dict of str to str. The versions that must be the same in every process.
 
     Raises:
-        UserError: a process is missing, differs or failed; or there are not so many devices.
+        UserError: a process is missing, has failed, or has other flags or versions; or there are too few devices.
     """
     module = backends.module_of("devices", backend_name)
     meeting = module.find_rendezvous(spread)
@@ -51,12 +52,13 @@ def join(spread: Spread, told: dict, backend_name: str, versions: dict):
     try:
         if meeting:
             meeting.check_port()
-            group.agree(0)  # engines wait for one that has failed, TensorFlow's without letting another thread run
+            # Starting an engine waits even for a failed process, and TensorFlow's blocks all threads meanwhile.
+            group.agree(0)
         engine = module.Devices(group, meeting, spread)
         _current.append(engine)
         with engine.scope():
             yield engine
-        engine.group.agree(0)  # none leaves before the first has written the record
+        engine.group.agree(0)  # no process leaves before process 0 has written the record
     except BaseException as error:
         if not group:
             raise
@@ -66,17 +68,17 @@ def join(spread: Spread, told: dict, backend_name: str, versions: dict):
         raise first from error
     finally:
         if group:
-            group.close()  # before the engine, which may wait for others that wait to be told
+            group.close()  # before the engine: it may wait for processes that wait for the group's message
         if engine:
             _current.remove(engine)
             engine.close()
 
 
 def check_batch(batch_size: int, accumulate: int) -> None:
-    """Refuses a batch that cannot be divided evenly: another size would be another training.
+    """Rejects a batch size that does not divide over the devices; rounding it would change the training.
 
     Raises:
-        UserError: it names the sizes that can.
+        UserError: the batch size does not divide; the message names the nearest that do.
     """
     parts = current().num_copies * accumulate
     if current().num_copies > 1 and batch_size % parts:
@@ -92,12 +94,12 @@ def _meeting(meeting: Rendezvous) -> dict:
 
 
 def _first_error(error: BaseException, group: Processes, meeting: Rendezvous) -> BaseException:
-    """Returns what ended all processes: this one's error, or, where that came of another's end, that one's."""
+    """Tells the others why this process ends; returns the error to raise, which may be another process's."""
     if isinstance(error, Interrupted):
         group.close(first_line(error))
         return error
     is_unexpected = isinstance(error, Exception) and not isinstance(error, UserError)
-    why = group.why(_SECONDS_FOR_THE_REASON if is_unexpected else 0.0)  # an engine notices before the group does
+    why = group.why(_SECONDS_FOR_THE_REASON if is_unexpected else 0.0)  # the engine may fail before the reason arrives
     is_signal = isinstance(error, SystemExit | KeyboardInterrupt)
     group.close(why or ("was told to stop" if is_signal else first_line(error)))
     if not isinstance(error, Exception) or (is_unexpected and not why):

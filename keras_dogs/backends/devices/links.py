@@ -1,4 +1,4 @@
-"""A connection between two processes, and what goes over it as bytes."""
+"""Connects two processes, and packs values and arrays into the bytes that are sent."""
 
 import contextlib
 import io
@@ -11,31 +11,32 @@ import time
 
 import numpy as np
 
+# The kinds of frames, as one byte each.
 HELLO, ALIVE, DATA, ERROR, BYE = b"HADEB"
 
-
+# The head of a frame: its kind, and the length of its content.
 _FRAME = struct.Struct("!BQ")
 
 
 class Link:
-    """A connection, and a thread that reads it.
+    """Sends frames over a connection, and reads them in a thread of its own.
 
     Attributes:
-        received: queue of the data that came; `None` when nothing more comes.
-        heard: float. When the other side last gave a sign, `time.monotonic()`.
-        error: str or `None`. Why it ended: what the other side said, or nothing.
+        received: queue of bytes, one item for each data frame; `None` after an error or a lost connection.
+        heard: float. When the other side was last heard from, by `time.monotonic()`.
+        error: str or `None`. The error that the other side sent; empty if the connection was lost without one.
     """
 
     def __init__(self, connection: socket.socket, timeout: float):
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if hasattr(socket, "TCP_USER_TIMEOUT"):  # what is sent to a host that is gone fails then, and does not wait
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # sending to a lost host fails after `timeout`
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * timeout))
         self.connection, self.received = connection, queue.Queue()
         self.heard, self.error = time.monotonic(), None
         self._sending = threading.Lock()
 
     def start(self) -> None:
-        """Begins to listen."""
+        """Starts the thread that reads the connection."""
         self.heard = time.monotonic()
         threading.Thread(target=self._listen, daemon=True).start()
 
@@ -46,7 +47,7 @@ class Link:
             self.connection.sendall(content)
 
     def send_sign(self) -> None:
-        """Says that this process lives, unless something else is on its way, which says so, too."""
+        """Sends a sign of life, unless another frame is being sent, which is one as well."""
         if self._sending.acquire(blocking=False):
             try:
                 self.connection.sendall(_FRAME.pack(ALIVE, 0))
@@ -54,14 +55,14 @@ class Link:
                 self._sending.release()
 
     def read(self, most: int | None = None) -> tuple[int, bytes]:
-        """Reads a frame: its kind and its content, which may be refused where it is too long."""
+        """Reads a frame and returns its kind and content; raises `ValueError` if it has over `most` bytes."""
         kind, length = _FRAME.unpack(self._read_exactly(_FRAME.size))
         if most is not None and length > most:
             raise ValueError(f"{length} bytes")
         return kind, self._read_exactly(length)
 
     def close(self) -> None:
-        """Closes the connection, whoever waits on it."""
+        """Closes the connection, even while a thread waits on it."""
         with contextlib.suppress(OSError):
             self.connection.shutdown(socket.SHUT_RDWR)
         self.connection.close()
@@ -94,14 +95,14 @@ class Link:
 
 
 def pack(value, arrays: dict) -> bytes:
-    """Returns what JSON can hold and arrays, as bytes."""
+    """Packs a JSON value and named arrays into bytes."""
     content = io.BytesIO()
     np.savez(content, **{f"array/{name}": array for name, array in arrays.items()}, json=_bytes_of(value))
     return content.getvalue()
 
 
 def unpack(content: bytes):
-    """Returns what `pack` was given: the value and the arrays."""
+    """Unpacks the bytes of `pack`: returns the value and the arrays."""
     with np.load(io.BytesIO(content), allow_pickle=False) as found:
         arrays = {name.removeprefix("array/"): found[name] for name in found.files if name != "json"}
         return json.loads(found["json"].tobytes()), arrays
@@ -112,12 +113,12 @@ def _bytes_of(value) -> np.ndarray:
 
 
 def join_parts(parts: list[bytes]) -> bytes:
-    """Puts parts into one content, each after its length."""
+    """Joins parts into one byte string, each preceded by its length."""
     return b"".join(struct.pack("!Q", len(part)) + part for part in parts)
 
 
 def split_parts(content: bytes) -> list[bytes]:
-    """Takes a content of `join_parts` apart."""
+    """Splits what `join_parts` has joined."""
     parts, place = [], 0
     while place < len(content):
         (length,) = struct.unpack_from("!Q", content, place)

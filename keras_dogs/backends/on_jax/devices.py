@@ -76,7 +76,7 @@ class Devices(SpreadEngine):
     def scope(self):
         distribution_lib = keras_inside.module_of("distribute_tensor")
         if distribution_lib is None:
-            raise UserError("--devices: this version of Keras cannot be trained on several; give --devices 1")
+            raise UserError("--devices: this version of Keras cannot train on several devices; give --devices 1")
         kept = distribution_lib.distribute_tensor
         if self.group.num_processes > 1:
             distribution_lib.distribute_tensor = functools.partial(_distribute, kept)

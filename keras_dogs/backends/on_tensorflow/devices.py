@@ -78,7 +78,7 @@ class Devices(SpreadEngine):
     def scope(self):
         trainer = keras_inside.module_of("reduce_per_replica")
         if trainer is None:
-            raise UserError("--devices: this version of Keras cannot be trained on several; give --devices 1")
+            raise UserError("--devices: this version of Keras cannot train on several devices; give --devices 1")
         kept = trainer.reduce_per_replica
         # Metrics are summed up over the devices already; and Keras' own fails on scalars where there are workers.
         trainer.reduce_per_replica = _first_of_each

@@ -1,4 +1,4 @@
-"""`torch.distributed`: a process a device, started by `torchrun` or by `--devices`."""
+"""Trains on several devices with `torch.distributed`: one process per device, from `torchrun` or `--devices`."""
 
 import atexit
 import datetime
@@ -17,7 +17,7 @@ from keras_dogs.errors import first_line
 
 
 def find_rendezvous(spread: Spread) -> Rendezvous | None:
-    """Returns what `torchrun` says in the environment; nothing where there is one process."""
+    """Reads where to meet from the environment that `torchrun` sets; returns `None` for a single process."""
     if os.environ.get("WORLD_SIZE", "1") == "1":
         return None
     try:
@@ -31,7 +31,7 @@ def find_rendezvous(spread: Spread) -> Rendezvous | None:
 
 
 class Devices(SpreadEngine):
-    """`DistributedDataParallel`, which averages gradients while they are computed."""
+    """Trains with `DistributedDataParallel`, which averages gradients while they are computed."""
 
     how = "DistributedDataParallel"
 
@@ -58,7 +58,7 @@ class Devices(SpreadEngine):
                 raise UserError(f"process {group.process} wants GPU {place}; this host has {torch.cuda.device_count()}")
             torch.cuda.set_device(place)
         if distributed.is_initialized():
-            return  # once a process: a second group at the same port may meet what is left of the first
+            return  # only once per process: a second group at the same port may meet leftovers of the first
         timeout = datetime.timedelta(seconds=spread.peer_timeout)
         try:
             distributed.init_process_group("nccl" if on_gpu else "gloo", timeout=timeout)
@@ -75,12 +75,12 @@ class Devices(SpreadEngine):
         if self.num_shares == 1:
             return
         if not keras_inside.has(model, "compute_loss", "loss_tracker"):
-            raise UserError("--devices: this version of Keras cannot be trained on several; give --devices 1")
-        # All processes have built the same model, and a table of pictures need not be sent.
+            raise UserError("--devices: this version of Keras cannot train on several devices; give --devices 1")
+        # Do not broadcast frozen tensors: every process has built the same, and the table of pictures is large.
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(
             model, [name for name, value in model.named_parameters() if not value.requires_grad]
         )
-        # `static_graph`: weights without a gradient, and blocks that are computed again for theirs.
+        # `static_graph` allows weights that get no gradient, and blocks that are recomputed in the backward pass.
         parallel = DistributedDataParallel(model, broadcast_buffers=False, static_graph=True)
         model.train_step = functools.partial(_train_step, model, parallel)
 
@@ -102,7 +102,7 @@ class Devices(SpreadEngine):
 
 
 def _train_step(model, parallel, data):
-    """Runs Keras' own training step with the forward pass through `DistributedDataParallel`."""
+    """Does the same as Keras' own training step, with the forward pass through `DistributedDataParallel`."""
     import torch
 
     inputs, labels, weights = keras.utils.unpack_x_y_sample_weight(data)

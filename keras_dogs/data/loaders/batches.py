@@ -1,4 +1,4 @@
-"""Batches in an order that depends on (seed, epoch) alone, the same on every backend."""
+"""Makes batches to train on, in an order set by (seed, epoch) alone, and predicts in batches."""
 
 import time
 
@@ -15,9 +15,9 @@ from keras_dogs.errors import UserError
 
 
 class TrainingBatches(keras.utils.PyDataset):
-    """Shuffled full batches of canvases; the remainder of an epoch is left out, others fall out in the next.
+    """Shuffles pictures into full batches; the remainder is left out, and is a different one in each epoch.
 
-    Where several processes train, each has its rows of every batch.
+    Where several processes train, each gets its own rows of every batch.
 
     `EpochOrder` must be among the callbacks of `fit`, or each epoch has the order of the first. (Keras tells a dataset
     of the end of an epoch once more than there are, as it looks at a batch before the first.)
@@ -26,14 +26,14 @@ class TrainingBatches(keras.utils.PyDataset):
         images: array of shape `(num_pictures, ...)`: uint8 canvases, features of a frozen backbone, or places in a
             table on the device. Batches of `Undecoded` ones are fetched ahead.
         labels: int32 array of shape `(num_pictures,)`.
-        batch_size: int. At most `num_pictures` is used.
+        batch_size: int. Reduced to `num_pictures` if it is larger.
         seed: int.
         balanced: bool. Each class as often as any other in an epoch: of large ones some pictures are left out, in
             turns; those of small ones come more than once.
-        epoch: int. The epoch to begin with, from 0: a training that goes on has the order that it would have had.
+        epoch: int. The first epoch, from 0; a resumed training gets the order that it would have had.
 
     Attributes:
-        error: `UserError` or `None`. A picture that could not be read, which a backend may have wrapped.
+        error: `UserError` or `None`. Set when a picture cannot be read, as a backend may wrap the exception.
     """
 
     def __init__(self, images, labels, batch_size: int, seed: int, balanced: bool = False, epoch: int = 0):
@@ -46,7 +46,7 @@ class TrainingBatches(keras.utils.PyDataset):
         self.start(epoch)
 
     def start(self, epoch: int, batch: int = 0) -> None:
-        """Goes to a batch of an epoch, both from 0; the batches before it are passed over in this epoch alone."""
+        """Goes to a batch of an epoch, both from 0; only this epoch skips the batches before it."""
         self.epoch, self._first = epoch, batch
         self._order = self._shuffle()
         self._fetched, self._next = None, 0
@@ -79,7 +79,7 @@ class TrainingBatches(keras.utils.PyDataset):
     def _balanced_order(self, generator):
         classes = [np.flatnonzero(self.labels == label) for label in np.unique(self.labels)]
         share, rest = divmod(len(self.labels), len(classes))
-        # The classes that get one more change from epoch to epoch, too.
+        # Each epoch draws anew which classes get one picture more.
         more = np.isin(np.arange(len(classes)), generator.permutation(len(classes))[:rest])
         drawn = []
         for members, count in zip(classes, share + more):
@@ -113,7 +113,7 @@ def padded_batches(images, batch_size: int, first: int = 0, stride: int = 1):
         images: array of shape `(num_pictures, ...)`.
         batch_size: int.
         first: int. The number of the first batch.
-        stride: int. From one to the next.
+        stride: int. The step from one batch number to the next.
     """
     batch_size = max(1, min(batch_size, len(images)))
     numbers = range(first, -(-len(images) // batch_size), stride)
@@ -128,12 +128,12 @@ def padded_batches(images, batch_size: int, first: int = 0, stride: int = 1):
 
 
 def predict_in_batches(model: keras.Model, images, batch_size: int, on_batch=None) -> tuple[np.ndarray, float]:
-    """Runs a model over canvases (or features) of any number above 0, in order.
+    """Runs a model over one or more canvases (or features), and returns the outputs in the same order.
 
-    Where there are several processes, each takes batches in turn, and all have all outputs in the end.
+    Several processes share the batches between them, and every process returns all outputs.
 
     Args:
-        model: `keras.Model` of one input and one output; where it has `go_to(number)`, that comes before each batch.
+        model: `keras.Model` of one input and one output; if it has `go_to(number)`, that is called before each batch.
         images: array of shape `(num_pictures, ...)`.
         batch_size: int.
         on_batch: function called for each batch, for progress.
@@ -142,7 +142,7 @@ def predict_in_batches(model: keras.Model, images, batch_size: int, on_batch=Non
         The outputs as a float32 array `(num_pictures, ...)`, and pictures a second after the first batch.
 
     Raises:
-        UserError: there is not one picture.
+        UserError: there are no pictures.
     """
     if not len(images):
         raise UserError("there are no pictures to compute anything of")
@@ -164,7 +164,7 @@ def predict_in_batches(model: keras.Model, images, batch_size: int, on_batch=Non
         with engine.scoring():
             unread.append((predict(batch), num_real))
         rows.append(number * len(batch) + np.arange(num_real))
-        if len(unread) > 1 or not outputs:  # the device has the next batch by now; the first is not of the rate
+        if len(unread) > 1 or not outputs:  # the device is busy with the next; the first is not timed
             read()
     while unread:
         read()
@@ -186,7 +186,7 @@ def _predictor(model: keras.Model):
 
 
 def _from_all(group, outputs: list, rows: list, images_per_second: float):
-    """Returns what each process computed; the rates add up."""
+    """Gathers the outputs and rows of all processes, and the sum of their rates."""
     outputs, rows = (
         group.gather(np.concatenate(part) if part else np.zeros(0, np.float32)) for part in (outputs, rows)
     )

@@ -36,17 +36,7 @@ def load(wanted: Wanted, file: Path) -> Loaded:
 
 
 def _load(wanted: Wanted, checkpoint: Checkpoint) -> Loaded:
-    prefix = next((prefix for prefix in _PREFIXES if f"{prefix}embedding/kernel" in checkpoint), None)
-    if prefix is None:
-        raise checkpoint.error("no ViT of google-research; looked for embedding/kernel")
-    if any(name.startswith((f"{prefix}conv_root", f"{prefix}block1/")) for name in checkpoint.shapes):
-        raise checkpoint.error(
-            "a hybrid of ResNet and ViT (R+ViT), which KerasHub's ViT cannot hold; choose a plain ViT"
-        )
-    if any(f"{prefix}MAPHead_0" in name for name in checkpoint.shapes):
-        raise checkpoint.error("a ViT with attention pooling (MAPHead_0), which is not supported")
-    if len(checkpoint.shapes[f"{prefix}embedding/kernel"]) != 4:
-        raise checkpoint.error(f"embedding/kernel {checkpoint.shapes[f'{prefix}embedding/kernel']} is no convolution's")
+    prefix = _prefix_of(checkpoint)
     patch, _, _, width = checkpoint.shapes[f"{prefix}embedding/kernel"]
     layers = f"{prefix}Transformer/encoderblock_"
     depth = sum(name.startswith(layers) and name.endswith("/LayerNorm_0/scale") for name in checkpoint.shapes)
@@ -91,6 +81,26 @@ def _load(wanted: Wanted, checkpoint: Checkpoint) -> Loaded:
     conversion = CONVERSIONS["inception"]
     loaded = Loaded(backbone, "vit", size, *conversion, pooling, None, "bilinear", int(has_token), None, tuple(ignored))
     return _with_head(loaded, checkpoint, prefix) if wanted.with_head else loaded
+
+
+def _prefix_of(checkpoint: Checkpoint) -> str:
+    """Returns what stands before the names of a plain ViT's tensors.
+
+    Raises:
+        UserError: it is another model.
+    """
+    prefix = next((prefix for prefix in _PREFIXES if f"{prefix}embedding/kernel" in checkpoint), None)
+    if prefix is None:
+        raise checkpoint.error("no ViT of google-research; looked for embedding/kernel")
+    if any(name.startswith((f"{prefix}conv_root", f"{prefix}block1/")) for name in checkpoint.shapes):
+        raise checkpoint.error(
+            "a hybrid of ResNet and ViT (R+ViT), which KerasHub's ViT cannot hold; choose a plain ViT"
+        )
+    if any(f"{prefix}MAPHead_0" in name for name in checkpoint.shapes):
+        raise checkpoint.error("a ViT with attention pooling (MAPHead_0), which is not supported")
+    if len(checkpoint.shapes[f"{prefix}embedding/kernel"]) != 4:
+        raise checkpoint.error(f"embedding/kernel {checkpoint.shapes[f'{prefix}embedding/kernel']} is no convolution's")
+    return prefix
 
 
 def _block(block: str, attention: str, mlp: str, norm2: str) -> dict[str, From]:
