@@ -12,9 +12,11 @@ from keras_hub.models import ViTBackbone
 
 from keras_dogs import backends
 from keras_dogs.backends import layers
-from keras_dogs.backends.on_torch import batch_norm
-from keras_dogs.backends.on_torch import onednn
-from keras_dogs.backends.on_torch import through_graph
+
+if backends.name() == "torch":
+    from keras_dogs.backends.on_torch import batch_norm
+    from keras_dogs.backends.on_torch import onednn
+    from keras_dogs.backends.on_torch import through_graph
 
 YNNPACK = "xla_cpu_experimental_ynn_fusion_type"
 

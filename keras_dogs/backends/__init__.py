@@ -7,6 +7,7 @@ framework is imported when something first asks for it.
 import contextlib
 import importlib
 import importlib.metadata
+import inspect
 import os
 import platform
 import resource
@@ -169,6 +170,11 @@ def keep_compiled(folder: Path) -> None:
 def compiled(function):
     """Compiles a function of tensors: by XLA on JAX and TensorFlow, by `torch.compile` on PyTorch."""
     return module_of("runtime").compiled(function)
+
+
+def inference_arguments(model) -> dict:
+    """Returns what tells a model's `call` that this is inference; nothing where it does not ask."""
+    return {"training": False} if "training" in inspect.signature(type(model).call).parameters else {}
 
 
 def predictor(model):

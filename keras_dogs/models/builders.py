@@ -16,6 +16,7 @@ from keras_dogs.models.classifier import PooledModel
 from keras_dogs.models.weights import Loaded
 from keras_dogs.models.weights import load_backbone
 from keras_dogs.models.weights import own_models
+from keras_dogs.models.weights import vits
 from keras_dogs.system import progress
 
 # The canvas on which a dataset is kept is larger than the model's input by the usual 256 to 224.
@@ -95,6 +96,7 @@ def build_resnet(
     )
 
 
+@vits.known_shapes()
 def build_classifier(
     preset,
     num_classes=120,
@@ -298,6 +300,7 @@ def backbone_of(classifier: keras.Model) -> keras.Model:
     return next(layer for layer in classifier.layers if isinstance(layer, keras.Model))
 
 
+@vits.known_shapes()
 def from_table(classifier: keras.Model, canvases: np.ndarray) -> keras.Model:
     """Returns the classifier over indices `(batch,)` into a table of pictures on the device; layers are shared.
 
@@ -310,11 +313,13 @@ def from_table(classifier: keras.Model, canvases: np.ndarray) -> keras.Model:
     return Classifier(indices, classifier(pictures), name="classifier_from_table")
 
 
+@vits.known_shapes()
 def feature_extractor(classifier: keras.Model) -> keras.Model:
     """Returns the part of a classifier before its head: pictures -> features `(batch, hidden)`; layers are shared."""
     return PooledModel(classifier.input, classifier.get_layer("head").input, name="feature_extractor")
 
 
+@vits.known_shapes()
 def view_extractor(classifier: keras.Model) -> keras.Model:
     """Returns pictures -> features of an augmented view of each, with other draws at each call; layers are shared.
 
@@ -365,6 +370,7 @@ def _without_optimizer(classifier: keras.Model) -> keras.Model:
     return Classifier(classifier.input, classifier.output, name=classifier.name)
 
 
+@vits.known_shapes()
 def load_classifier(path) -> keras.Model:
     """Loads a classifier that `save_classifier` or training wrote, on whichever backend runs now.
 

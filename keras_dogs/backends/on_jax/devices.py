@@ -10,6 +10,7 @@ import sys
 import keras
 import numpy as np
 
+from keras_dogs import backends
 from keras_dogs.backends import keras_inside
 from keras_dogs.backends.devices.engine import Spread
 from keras_dogs.backends.devices.engine import SpreadEngine
@@ -102,9 +103,11 @@ class Devices(SpreadEngine):
 
         parts = len(self.local) // self.shards
 
+        arguments = backends.inference_arguments(model)
+
         def call(trained, others, batch):
             with self._no_distribution():
-                return model.stateless_call(trained, others, batch, training=False)[0]
+                return model.stateless_call(trained, others, batch, **arguments)[0]
 
         call = jax.jit(call)
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import jax
 
+from keras_dogs import backends
+
 # JAX has no int64 unless the whole process is switched to it.
 COUNTER_DTYPE = "int32"
 COMPILER = "XLA"
@@ -67,7 +69,8 @@ def compiled(function):
 
 
 def predictor(model):
-    call = jax.jit(lambda *state_and_batch: model.stateless_call(*state_and_batch, training=False)[0])
+    arguments = backends.inference_arguments(model)
+    call = jax.jit(lambda *state_and_batch: model.stateless_call(*state_and_batch, **arguments)[0])
 
     def predict(batch):
         kinds = [model.trainable_variables, model.non_trainable_variables]  # now: layers may be frozen meanwhile

@@ -10,6 +10,7 @@ import sys
 
 import numpy as np
 
+from keras_dogs import backends
 from keras_dogs.backends import keras_inside
 from keras_dogs.backends.devices.engine import Spread
 from keras_dogs.backends.devices.engine import SpreadEngine
@@ -122,7 +123,8 @@ class Devices(SpreadEngine):
     def make_predictor(self, model):
         import tensorflow as tf
 
-        call = tf.function(lambda batch: self.strategy.run(model, (batch,), {"training": False}))
+        arguments = backends.inference_arguments(model)
+        call = tf.function(lambda batch: self.strategy.run(model, (batch,), arguments))
 
         def predict(batch):
             shares = np.split(filled_up(batch, self._local), self._local)

@@ -111,4 +111,5 @@ def compiled(function):
 
 
 def predictor(model):
-    return torch.no_grad()(lambda batch: model(batch, training=False))
+    arguments = backends.inference_arguments(model)
+    return torch.no_grad()(lambda batch: model(batch, **arguments))

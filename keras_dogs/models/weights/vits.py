@@ -101,22 +101,24 @@ def build(family: str, image_size: tuple[int, int], dtype, **architecture) -> ke
         "deit": keras_hub.models.DeiTBackbone,
         "dinov2": DINOV2Variant,
     }[family]
-    with _known_shapes():
-        return backbone_class(image_shape=(*image_size, 3), dtype=dtype, **architecture)
+    return backbone_class(image_shape=(*image_size, 3), dtype=dtype, **architecture)
 
 
 _SWITCHES = ("approximate_gelu", "final_norm")
 
 
-def _known_shapes():
-    """Returns a context in which KerasHub's ViT says that tokens keep their shape.
+@contextlib.contextmanager
+def known_shapes():
+    """Provides a context, or a decorator, in which KerasHub's ViT says that tokens keep their shape.
 
     Keras would trace all blocks to find out: half of what it takes to build a ViT-B/16 on TensorFlow.
     """
     encoder = keras_inside.find("vit_encoder")
     if encoder is None:
-        return contextlib.nullcontext()
-    return mock.patch.object(encoder, "compute_output_shape", lambda self, input_shape: tuple(input_shape))
+        yield
+        return
+    with mock.patch.object(encoder, "compute_output_shape", lambda self, input_shape: tuple(input_shape)):
+        yield
 
 
 def weights(family: str, backbone: keras.Model) -> dict:
@@ -211,8 +213,7 @@ def resized(backbone: keras.Model, family: str, size: tuple[int, int], num_prefi
         method: str. A method of `resample_positions`.
     """
     check_patch_size(size, patch_size_of(backbone))
-    with _known_shapes():
-        again = type(backbone).from_config({**backbone.get_config(), "image_shape": (*size, 3)})
+    again = type(backbone).from_config({**backbone.get_config(), "image_shape": (*size, 3)})
     before = weights(family, backbone)
     for name, weight in weights(family, again).items():
         value = keras.ops.convert_to_numpy(before[name])
