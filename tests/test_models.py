@@ -433,3 +433,13 @@ def test_a_file_that_is_no_model(tmp_path):
     (tmp_path / "model.keras").write_text("nonsense")
     with pytest.raises(UserError, match="not a classifier that keras_dogs saved"):
         keras_dogs.load_classifier(tmp_path / "model.keras")
+
+
+@pytest.mark.parametrize(("preset", "family"), [("vit_nano", "vit"), ("resnet_nano", "resnet")])
+def test_a_classifier_has_a_face(tmp_path, preset, family):
+    classifier = keras_dogs.build_classifier(preset, 3, class_names=["a", "b", "c"], augmentation="light")
+    keras_dogs.save_classifier(classifier, tmp_path / "model.keras")
+    for model in (classifier, keras_dogs.load_classifier(tmp_path / "model.keras")):
+        assert (model.family, model.class_names, model.canvas_size) == (family, ("a", "b", "c"), 73)
+        assert model.head.units == 3 and model.backbone in model.layers
+    assert keras_dogs.build_classifier(preset, 3).class_names is None

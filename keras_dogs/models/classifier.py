@@ -14,6 +14,7 @@ from keras_dogs.layers import TokenPooling
 from keras_dogs.layers import class_token
 from keras_dogs.layers.draw_keys import RandomLayer
 from keras_dogs.models import contract
+from keras_dogs.models import families
 
 
 class PooledModel(keras.Model):
@@ -59,6 +60,35 @@ class Classifier(PooledModel):
             if isinstance(layer, RandomLayer):
                 layer.exact = exact
         speed_up(self)
+
+    @property
+    def backbone(self) -> keras.Model:
+        """The KerasHub (or keras.applications) model in it."""
+        return next(layer for layer in self.layers if isinstance(layer, keras.Model))
+
+    @property
+    def family(self) -> str:
+        """The family of the backbone, a key of `keras_dogs.models.families.FAMILIES`.
+
+        Raises:
+            UserError: the backbone is of none.
+        """
+        return families.of_backbone(self.backbone).name
+
+    @property
+    def head(self) -> keras.layers.Layer:
+        """The layer that gives the logits."""
+        return self.get_layer("head")
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """The names of the classes, in the order of the logits; `None` where nobody named them."""
+        return self.head.class_names and tuple(self.head.class_names)
+
+    @property
+    def canvas_size(self) -> int | tuple[int, int]:
+        """Side, or rows and columns, in pixels, to which a picture of any other size is brought first."""
+        return self.get_layer("crop").canvas_size
 
     def __call__(self, inputs, *args, **kwargs):
         """See `keras.Model`."""
