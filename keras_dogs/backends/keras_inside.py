@@ -78,6 +78,8 @@ NAMES = {
     "weight_decay": Name("keras.optimizers.Optimizer", "_apply_weight_decay", "decay of groups", _STOCK),
     "moving_average": Name("keras.optimizers.Optimizer", "_update_model_variables_moving_average", "averages", _STOCK),
     "variable_index": Name("keras.optimizers.Optimizer", "_get_variable_index", "rates of groups", _STOCK),
+    "steps": Name("keras.optimizers.Optimizer", "_iterations", "to count steps, not updates", _STOCK),
+    "schedule": Name("keras.optimizers.Optimizer", "_learning_rate", "schedules", _STOCK),
     "averages": Name(
         "keras.optimizers.Optimizer", "_model_variables_moving_average", "averages", "the last weights are scored"
     ),
@@ -104,6 +106,13 @@ NAMES = {
     "variable_value": Name("keras.Variable", "_value", "to read and write variables without a copy", _UNTRACED),
     "onednn": Name("torch.ops.mkldnn", "_linear_pointwise", "products by oneDNN", "PyTorch chooses the library"),
     # Several devices
+    "ignored_parameters": Name(
+        "torch.nn.parallel.DistributedDataParallel",
+        "_set_params_and_buffers_to_ignore_for_model",
+        "not to send what does not learn",
+        "frozen weights and the table of pictures are sent to every process",
+    ),
+    "variable_layout": Name("keras.Variable", "_layout", "to notice shards that divide nothing", _ONE_DEVICE),
     "clusters": Name("jax._src", "clusters", "to find Slurm's and Open MPI's processes", "flags say which there are"),
     "distribute_tensor": Name(
         "keras.src.backend.jax.distribution_lib", "distribute_tensor", "arrays of several hosts", _ONE_DEVICE

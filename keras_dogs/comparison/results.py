@@ -27,8 +27,6 @@ FILE = "results.json"
 
 # Of validation top-1 accuracy, for the time until it is reached.
 THRESHOLDS = (0.25, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95)
-
-
 NUM_PICTURES = 6
 
 

@@ -25,7 +25,7 @@ class PooledModel(keras.Model):
         layers = keras_inside.layers_of(self)
         self._reads_one_token = any(isinstance(layer, TokenPooling) and layer.kind == "token" for layer in layers)
         if self._reads_one_token:
-            class_token.prepare(self)
+            class_token.prepare(self, *families.BLOCKS_FOR_ONE_TOKEN)
         backends.trace(self)
 
     def __setattr__(self, name, value):

@@ -140,6 +140,7 @@ _ROWS = (
 )
 FAMILIES = {row.name: row for row in _ROWS}
 VIT_FAMILIES = tuple(row.name for row in _ROWS if row.kind == VIT)
+BLOCKS_FOR_ONE_TOKEN = tuple(row.block for row in _ROWS if row.last_block_alone)
 DROP_PATH_FAMILIES = tuple(row.name for row in _ROWS if row.branch_ends)
 
 

@@ -86,16 +86,17 @@ def build_optimizer(recipe: Recipe, schedule, model: keras.Model, steps_per_epoc
     )
     base = keras.optimizers.AdamW if recipe.optimizer == "adamw" else keras.optimizers.SGD
     own = {} if recipe.optimizer == "adamw" else {"momentum": 0.9}
-    optimizer = _grouped(base, _groups(recipe, model, steps_per_epoch))(schedule, **own, **common)
+    groups = _groups(recipe, model, steps_per_epoch)
+    optimizer = _grouped(base, groups)(schedule, **own, **common)
     # By the path, as the positions of KerasHub's ViT are called `position_embedding/embeddings`.
     optimizer.exclude_from_weight_decay([weight for weight in model.trainable_variables if _is_not_decayed(weight)])
-    optimizer.groups = _groups(recipe, model, steps_per_epoch)
+    optimizer.groups = groups
     return keras.optimizers.LossScaleOptimizer(optimizer) if dtype_policy == "mixed_float16" else optimizer
 
 
 # What `_Groups` replaces or uses of Keras' optimizers.
 _NEEDED = ("learning_rate_now", "apply_gradients", "update_step", "weight_decay", "moving_average")
-_NEEDED += ("variable_index", "is_decayed")
+_NEEDED += ("variable_index", "is_decayed", "steps", "schedule")
 
 
 def _grouped(base: type, groups: list[tuple[float, int]]) -> type:
@@ -104,8 +105,9 @@ def _grouped(base: type, groups: list[tuple[float, int]]) -> type:
     Raises:
         UserError: the groups differ, which this version of Keras does not support.
     """
-    keras_class = type(base())
-    if keras_inside.has(keras_class, *_NEEDED):
+    optimizer = base()
+    keras_class = type(optimizer)
+    if keras_inside.has(optimizer, *_NEEDED):
         return type(f"Grouped{base.__name__}", (_Groups, keras_class), {})
     if set(groups) != {(1.0, 0)}:
         raise UserError("--layer-decay and --unfreeze-every: not with this version of Keras; install keras 3.15")

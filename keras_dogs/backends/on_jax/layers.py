@@ -96,17 +96,13 @@ def _is_of_points(layer) -> bool:
     return convolutions.is_usual(layer) and set(layer.kernel_size) == {1} and layer.groups == 1
 
 
-def _dense(layer):
-    return of(dense.call_by_rows, _product, {keras.activations.gelu: gradients.gelu()})(layer)
-
-
 SWAPS = (
     Swap(
         name="jax_dense",
         kind=SPEED,
         attribute="call",
         fits=_on_cpu(dense.fits),
-        make=_dense,
+        make=of(dense.call_by_rows, _product, {keras.activations.gelu: gradients.gelu()}),
         reason="XLA for CPUs has a fast product for two dimensions alone, and computes GELU's slope twice",
         gain="ViT-Ti/16 steps 1.3 to 1.9 times as fast",
     ),
@@ -136,7 +132,7 @@ SWAPS = (
         fits=_on_cpu(_is_of_points),
         make=of(_convolve_points),
         reason="a convolution of single places is a product of two matrices, which is faster",
-        gain="see benchmarks/results/swaps-*.json",
+        gain="not measured alone (benchmarks/swaps.py)",
     ),
     Swap(
         name="jax_maximum",
@@ -145,7 +141,7 @@ SWAPS = (
         fits=_on_cpu(convolutions.is_usual_maximum),
         make=of(_max_pool),
         reason="XLA finds the place of a maximum with an index beside each number, and scatters the gradient",
-        gain="see benchmarks/results/swaps-*.json",
+        gain="not measured alone (benchmarks/swaps.py)",
     ),
     Swap(
         name="jax_attention_by_cudnn",
@@ -162,7 +158,7 @@ SWAPS = (
         kind=SPEED,
         attribute="convolution_op",
         fits=_on_gpu(convolutions.can_fold),
-        make=lambda layer: of(convolutions.convolve_folded, _convolve, (0, 0))(layer),
+        make=of(convolutions.convolve_folded, _convolve, (0, 0)),
         reason="cuDNN is slow at a picture's three channels",
         gain="the first convolution of ResNet-50 of 256 pictures 1.8 to 0.8 ms",
     ),

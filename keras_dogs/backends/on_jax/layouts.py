@@ -2,6 +2,8 @@
 
 import keras
 
+from keras_dogs.backends import keras_inside
+
 # By the path of a variable: the axis of the mesh along which each of its own is divided. A block's first products are
 # divided by what comes out, its second ones by what goes in: one sum over the shards each, as in Megatron-LM (Shoeybi
 # et al., arXiv 1909.08053, section 3). KerasHub's ViT, then what DeiT calls otherwise.
@@ -38,4 +40,6 @@ class _Shards(keras.distribution.ModelParallel):
 
 def num_divided(model) -> int:
     """Returns how many of a model's variables are in shards."""
-    return sum(any(variable._layout.axes) for variable in model.variables)
+    return sum(
+        any(variable._layout.axes) for variable in model.variables if keras_inside.has(variable, "variable_layout")
+    )

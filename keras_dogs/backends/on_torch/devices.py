@@ -77,9 +77,9 @@ class Devices(SpreadEngine):
         if not keras_inside.has(model, "compute_loss", "loss_tracker"):
             raise UserError("--devices: this version of Keras cannot train on several devices; give --devices 1")
         # Do not broadcast frozen tensors: every process has built the same, and the table of pictures is large.
-        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(
-            model, [name for name, value in model.named_parameters() if not value.requires_grad]
-        )
+        if keras_inside.has(DistributedDataParallel, "ignored_parameters"):
+            frozen = [name for name, value in model.named_parameters() if not value.requires_grad]
+            DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, frozen)
         # `static_graph` allows weights that get no gradient, and blocks that are recomputed in the backward pass.
         parallel = DistributedDataParallel(model, broadcast_buffers=False, static_graph=True)
         model.train_step = functools.partial(_train_step, model, parallel)

@@ -110,7 +110,7 @@ def _is_convolution(layer) -> bool:
 
 
 def _is_foldable(layer) -> bool:
-    return _is_convolution(layer) and backends.has_accelerator() and convolutions.can_fold(layer)
+    return backends.has_accelerator() and convolutions.can_fold(layer)
 
 
 def _is_attention(layer) -> bool:
@@ -141,7 +141,7 @@ SWAPS = (
         fits=dense.fits,
         make=of(dense.call_by_rows, _product, {}),
         reason="Keras adds a bias in a pass of its own, and has an einsum for what is a product",
-        gain="see benchmarks/results/swaps-*.json",
+        gain="not measured alone (benchmarks/swaps.py)",
     ),
     Swap(
         name="torch_folded_convolution",
@@ -168,7 +168,7 @@ SWAPS = (
         fits=convolutions.is_usual_maximum,
         make=of(_max_pool),
         reason="Keras copies the input to lay the channels first",
-        gain="see benchmarks/results/swaps-*.json",
+        gain="not measured alone (benchmarks/swaps.py)",
     ),
     Swap(
         name="torch_batch_norm",

@@ -23,37 +23,19 @@ from keras_dogs.backends import keras_inside
 from keras_dogs.backends import register
 from keras_dogs.backends.on_torch import graph_passes
 from keras_dogs.errors import first_line
+from keras_dogs.system.thread_flag import ThreadFlag
 
 # What calls of a kind take, layer by layer, before a trace, which takes some seconds itself, is worth while.
 SECONDS_BEFORE = 5.0
-
-
 _CALLS_BEFORE = 2  # at least: the first ones make things
-
-
 _TRACED = "traced once to calls of ATen"
-
-
-class _State(threading.local):
-    """Of each thread: another one may train or predict meanwhile."""
-
-    layer_by_layer = False
-
-
-_state = _State()
-
-
+_layer_by_layer = ThreadFlag()
 _tracing = threading.Lock()  # `make_fx` changes PyTorch for all threads
 
 
-@contextlib.contextmanager
 def layer_by_layer():
     """Returns a context in which models run as Keras has them: for those who watch or change a layer."""
-    kept, _state.layer_by_layer = _state.layer_by_layer, True
-    try:
-        yield
-    finally:
-        _state.layer_by_layer = kept
+    return _layer_by_layer.on()
 
 
 def trace(model: keras.Model) -> None:
@@ -132,7 +114,7 @@ class Traced:
     def _may_trace(self, tensors) -> bool:
         import torch
 
-        if _state.layer_by_layer or keras_inside.find("in_stateless_scope")() or torch.compiler.is_compiling():
+        if _layer_by_layer.is_on or keras_inside.find("in_stateless_scope")() or torch.compiler.is_compiling():
             return False
         if devices.current().num_shares > 1 or self._is_opaque:
             return False
