@@ -64,6 +64,7 @@ def farthest(outputs):
     return (values.max(axis=0) - values.min(axis=0)).max() / np.ptp(values[0])
 
 
+@pytest.mark.long
 @pytest.mark.skipif("tensorflow" not in installed_backends(), reason="the reference here is TensorFlow, eager")
 def test_every_layer_and_policy_puts_out_the_same(tmp_path):
     """This backend, in the mode in which it trains, against TensorFlow's eager mode; the table does all pairs."""
