@@ -173,7 +173,7 @@ def compiled(function):
 
 
 def inference_arguments(model) -> dict:
-    """Returns what tells a model's `call` that this is inference; nothing where it does not ask."""
+    """Returns the arguments by which a model's `call` knows inference; none where it takes no `training`."""
     return {"training": False} if "training" in inspect.signature(type(model).call).parameters else {}
 
 

@@ -85,7 +85,7 @@ def told_apart(runs: list[Loaded]) -> list[Loaded]:
 
 
 def _recipe(run: Loaded) -> str:
-    """Returns what tells two ways of training one preset apart; epochs may follow from a budget."""
+    """Names the recipe of a run, to tell two ways of training one preset apart."""
     config = run.record.config
     return ", ".join([config["recipe"], f"{config['augmentation']} augmentation", f"batch {config['batch_size']}"])
 
@@ -99,7 +99,7 @@ def without_doubles(runs: list[Loaded]) -> tuple[list[Loaded], list[Loaded]]:
 
 
 def on_one_test_set(runs: list[Loaded]) -> tuple[list[Loaded], list[Loaded]]:
-    """Returns those that were scored on the pictures that most were scored on, and the others."""
+    """Parts the runs that were scored on the most common test pictures from the others."""
     return _as_most(runs, [_digest(run) for run in runs])
 
 
@@ -118,7 +118,7 @@ def without_leaks(runs: list[Loaded]) -> tuple[list[Loaded], list[Loaded]]:
 
 
 def _as_most(runs: list[Loaded], values: list) -> tuple[list[Loaded], list[Loaded]]:
-    """Returns those whose value is the most frequent, and the others."""
+    """Parts the runs that have the most frequent value from the others."""
     usual = max(values, key=values.count, default=None)
     return _parted(runs, [value == usual for value in values])
 

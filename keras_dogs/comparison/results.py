@@ -79,7 +79,7 @@ def collect(config: CompareConfig, planned: list[PlannedRun], errors: dict[Path,
 
 
 def _notes(runs: list[Loaded]) -> list[str]:
-    """Returns what a reader must know before comparing figures."""
+    """Returns the notes that a reader must know before comparing figures."""
     notes = []
     devices = sorted({run.record.device for run in runs})
     if len(devices) > 1:

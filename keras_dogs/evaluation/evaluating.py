@@ -103,7 +103,7 @@ def _load_against(config: EvaluateConfig) -> dict[str, Predictions]:
 
 
 def _saved(config: EvaluateConfig, is_preset: bool) -> tuple[Split | None, Predictions]:
-    """Returns what training left; the pictures only if they are at hand, as the page alone shows any."""
+    """Loads the saved predictions, and the pictures if they are at hand, for the page."""
     if is_preset or config.split != "test" or config.dataset:
         raise UserError("--saved: a run keeps the predictions of its own test split; leave --split and --dataset out")
     predictions = Predictions.load(Path(config.run))
@@ -188,7 +188,7 @@ def _without_trained_on(config: EvaluateConfig, dataset: Dataset, canvases: Canv
 
 
 def _validation_of(config: EvaluateConfig) -> Predictions | None:
-    """Returns what a run kept of its validation split, for a temperature."""
+    """Returns the validation predictions that a run kept, to fit a temperature on."""
     saved = Path(config.run) / artifacts.PREDICTIONS
     is_wanted = config.output and saved.is_file()
     return Predictions.load(Path(config.run), needs_test=False).validation if is_wanted else None
@@ -199,7 +199,7 @@ def _name_of(path: Path) -> str:
 
 
 def _command(config: EvaluateConfig) -> str:
-    """Returns what makes the page again."""
+    """Returns the command that makes the page again."""
     words = ["python", "-m", "keras_dogs.evaluate", config.run, "--split", config.split]
     for flag in ("dataset", "data_dir", "image_size", "overlap_list", "output"):
         if getattr(config, flag):

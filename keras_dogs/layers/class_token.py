@@ -12,7 +12,7 @@ _alone = ThreadFlag()
 
 
 def alone():
-    """Returns a context in which the last blocks that `prepare` has changed compute their first token, and no other."""
+    """Returns a context in which the blocks that `prepare` changed compute their first token alone."""
     return _alone.on()
 
 

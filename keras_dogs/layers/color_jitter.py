@@ -96,7 +96,7 @@ class ColorJitter(RandomLayer):
         return ops.reshape(colors, (-1, height, width, 3))
 
     def _scale_and_shift(self):
-        """Returns of each channel; tensors, as PyTorch hands a product with an array of NumPy to NumPy."""
+        """Returns the scale and offset of each channel as tensors; PyTorch would hand a NumPy product to NumPy."""
         return ops.convert_to_tensor(self.scale, "float32"), ops.convert_to_tensor(self.offset, "float32")
 
     def _draw_hue(self, keys):

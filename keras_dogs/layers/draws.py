@@ -37,7 +37,7 @@ def make_keys(seed: int, step, positions):
 
 
 def batch_keys(keys):
-    """Returns one key, `(1, 2)`, for what a whole batch has in common, such as the share of a mix-up."""
+    """Returns one key, `(1, 2)`, for a draw that a whole batch shares, such as the share of a mix-up."""
     return ops.stack([keys[:1, 0], ops.full_like(keys[:1, 1], -1)], axis=1)
 
 

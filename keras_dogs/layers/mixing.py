@@ -91,7 +91,7 @@ class Mixing(RandomLayer):
         return share * loss(labels, weights) + (1 - share) * loss(self._of_partners(labels, counter), others)
 
     def _of_partners(self, values, counter):
-        """Returns what the partners have, `(batch, ...)`; these may be on other devices."""
+        """Returns the values of the partners, `(batch, ...)`; a partner may be on another device."""
         engine, here = devices.current(), places_in_batch(ops.shape(values)[0])
         places = ops.arange(ops.shape(values)[0] * engine.num_shares, dtype="int32")
         keys = ops.stack([ops.broadcast_to(counter, ops.shape(places)), places], axis=1)

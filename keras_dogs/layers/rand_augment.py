@@ -160,7 +160,7 @@ class _Draw:
         self.keys, self.streams = keys, [stream(_ROW), stream(_COLUMN)]
 
     def chose(self, name: str):
-        """Returns where it is this operation: bool `(batch,)`."""
+        """Returns which pictures get this operation: bool `(batch,)`."""
         number = self.operations.index(name) if name in self.operations else -1
         return self.operation == number
 

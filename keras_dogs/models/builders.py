@@ -265,7 +265,7 @@ def _find_policy(augmentation) -> layers.Augmentation:
 
 
 def _augment_canvas(images, keys, policy: layers.Augmentation):
-    """Returns what comes before the crop."""
+    """Applies the augmentation that comes before the crop."""
     for name, arguments in policy.keras_layers:
         images = getattr(keras.layers, name)(**arguments)(images)
     if policy.randaugment:

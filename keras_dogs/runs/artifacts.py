@@ -201,7 +201,7 @@ def _is_useful(folder: Path) -> bool:
 
 
 def how_to_go_on(folder: Path) -> str:
-    """Returns what to type after an interruption, on the backend that the run was begun with."""
+    """Returns the command that resumes an interrupted run, on the backend that it was begun with."""
     begun = (read_config(folder) or {}).get("backend")  # unknown on a host that does not share the folder
     backend = f"KERAS_BACKEND={begun} " if begun else ""
     return f"go on with: {backend}python -m keras_dogs.train --resume --output {shlex.quote(str(folder))}"

@@ -51,7 +51,7 @@ def root() -> Path:
 
 
 def folder(kind: str) -> Path:
-    """Returns where things of a kind lie: `"canvases"`, `"npz"` or `"compiled"`."""
+    """Returns the folder for one kind of entry: `"canvases"`, `"npz"` or `"compiled"`."""
     return root() / kind
 
 
@@ -136,7 +136,7 @@ def _canvases() -> list[tuple[Path, ...]]:
 
 
 def _name(description: Path) -> str:
-    """Returns what the description of canvases says; there is none while they are made, or where that was killed."""
+    """Returns the name in a description of canvases; there is none while they are made."""
     try:
         if description.suffix == ".json":
             return str(json.loads(description.read_text())["name"])

@@ -69,7 +69,7 @@ def claim(folder: Path, made_by: str, files: Iterable[str]) -> None:
 
 
 def listed(folder: Path) -> list[str]:
-    """Returns what a folder's manifest lists; nothing where there is none."""
+    """Returns the entries of a folder's manifest; none where there is no manifest."""
     return _read(folder).get("files", [])
 
 
@@ -85,7 +85,7 @@ def own_files(folder: Path) -> set[Path]:
 
 
 def _named(folder: Path, name: str) -> list[Path]:
-    """Returns what a line of a manifest stands for: a file of that very name, or all that fit the pattern."""
+    """Returns the files that a line of a manifest stands for: that very name, or all that fit the pattern."""
     path = folder / name
     if path.exists() or path.is_symlink():
         return [path]

@@ -239,7 +239,7 @@ def _train_head(plan: Plan, classifier: keras.Model, pictures: Pictures, views: 
 
 
 def standardisation(features) -> tuple[np.ndarray, float]:
-    """Returns what features are centred by, `(hidden,)`, and what brings them to one mean norm."""
+    """Returns the mean of features, `(hidden,)`, and the factor that gives them one mean norm."""
     mean = features.mean(axis=0)
     return mean, _NORM / max(float(np.sqrt(np.mean(((features - mean) ** 2).sum(axis=1)))), 1e-12)
 

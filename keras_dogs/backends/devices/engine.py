@@ -119,7 +119,7 @@ class Engine:
         """Makes a compiled model train on all devices."""
 
     def feed(self, batches) -> dict:
-        """Returns what `fit` is given as its data: batches of this process' rows, as `TrainingBatches` has them."""
+        """Returns the data arguments of `fit`: batches of this process' rows, as `TrainingBatches` makes them."""
         return {"x": batches}
 
     def predictor(self, model):
@@ -147,7 +147,7 @@ class Engine:
         return tensor
 
     def mean_over_shares(self, tensor):
-        """Returns its mean over the shares; the gradient goes through it."""
+        """Returns the mean of a tensor over the shares; the gradient goes through it."""
         return tensor
 
     def whole_loss(self, loss):
@@ -155,7 +155,7 @@ class Engine:
         return self.mean_over_shares(loss)
 
     def sum_gradients(self, gradients: list) -> list:
-        """Returns what each share adds to a gradient, where the engine has not yet summed it."""
+        """Sums gradients over the shares, unless the engine has done so already."""
         return gradients
 
     def forget(self) -> None:

@@ -93,7 +93,7 @@ class Group:
         return self.process == 0
 
     def exchange(self, data: bytes) -> list[bytes]:
-        """Returns what each process gives, in their order; waits for all."""
+        """Waits for all processes and returns the values that they give, in their order."""
         return [data]
 
     def agree(self, number: int) -> int:
@@ -171,7 +171,7 @@ class Processes(Group):
         self._hang_up()
 
     def why(self, seconds: float = 0.0) -> str:
-        """Returns what went wrong elsewhere; empty where nothing did, within some seconds."""
+        """Waits some seconds for the reason why another process failed; empty where none did."""
         self._failed.wait(seconds)
         return self.error
 

@@ -53,6 +53,6 @@ def call_by_rows(layer, product, activations, inputs, training=None):
 
 
 def multiply_places(inputs, kernel):
-    """Returns what a convolution with a kernel of shape `(1, 1, depth, width)` gives."""
+    """Computes a convolution with a kernel of shape `(1, 1, depth, width)` as a matrix product."""
     outputs = ops.matmul(ops.reshape(inputs, (-1, inputs.shape[-1])), kernel[0, 0])
     return ops.reshape(outputs, (-1, *inputs.shape[1:3], outputs.shape[-1]))

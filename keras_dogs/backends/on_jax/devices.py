@@ -22,7 +22,7 @@ from keras_dogs.errors import first_line
 
 
 def find_rendezvous(spread: Spread) -> Rendezvous | None:
-    """Returns what the flags say, or what JAX finds out from Slurm or Open MPI; nothing where there is one process."""
+    """Reads where to meet from the flags, Slurm or Open MPI; returns `None` for a single process."""
     if spread.coordinator:
         host, _, port = spread.coordinator.rpartition(":")
         return _rendezvous(host, int(port), spread.num_processes, spread.process_id, "--coordinator")
@@ -163,7 +163,7 @@ def _initialize(meeting: Rendezvous, timeout: int) -> None:
 
 
 def _first_of_each(devices: list, count: int) -> list:
-    """Returns so many devices of each process, in the order of the processes."""
+    """Returns the first devices of each process, in the order of the processes."""
     by_process = {}
     for device in devices:
         by_process.setdefault(device.process_index, []).append(device)
@@ -200,7 +200,7 @@ def _distribute(kept, tensor, layout):
 
 
 def wanted(spread: Spread, there: int) -> int:
-    """Returns how many devices of this process; see `--devices`."""
+    """Returns the number of devices that this process uses; see `--devices`."""
     if spread.devices in (None, "all"):
         return there
     if spread.devices > there:

@@ -116,7 +116,7 @@ def maximum_of_windows(size: tuple, strides: tuple):
     places = list(itertools.product(*map(range, size)))
 
     def seen_from(inputs, place):
-        """Returns what each window has in one place."""
+        """Returns the value at one place of each window."""
         ends = (1 + (full - n) // step * step for full, n, step in zip(inputs.shape[1:3], size, strides))
         rows, columns = (slice(at, at + end, step) for at, end, step in zip(place, ends, strides))
         return inputs[:, rows, columns]

@@ -22,7 +22,7 @@ from keras_dogs.errors import first_line
 
 
 def find_rendezvous(spread: Spread) -> Rendezvous | None:
-    """Returns what `TF_CONFIG` says; nothing where there is one worker."""
+    """Reads where to meet from `TF_CONFIG`; returns `None` for a single worker."""
     if not os.environ.get("TF_CONFIG"):
         return None
     try:

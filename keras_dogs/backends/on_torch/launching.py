@@ -30,7 +30,7 @@ def launch(spread: Spread) -> int:
 
 
 def environment_of(port: int, count: int, process: int) -> dict[str, str]:
-    """Returns what `torchrun` tells a process of several on one host."""
+    """Returns the environment that `torchrun` gives a process, for several on one host."""
     told = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": count}
     return {name: str(value) for name, value in {**told, "RANK": process, "LOCAL_RANK": process}.items()}
 
@@ -75,7 +75,7 @@ def _count(spread: Spread) -> int:
 
 
 def free_port() -> int:
-    """Returns one whose neighbour for the group (`Rendezvous.control_port`) is free, too."""
+    """Returns a free port whose neighbour for the group (`Rendezvous.control_port`) is free as well."""
     # The system's chance: a training seeds Python's own, and would find the ports of the one before.
     for port in random.SystemRandom().sample(range(20_000, 30_000), 100):
         try:

@@ -22,7 +22,7 @@ class Operator:
         self._call = None
 
     def __call__(self, *arguments):
-        """Returns its results."""
+        """Runs the operator."""
         if self._call is None:
             with _declaring:
                 self._call = self._call or self._declare()

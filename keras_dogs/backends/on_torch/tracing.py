@@ -62,13 +62,13 @@ def _can_trace(model: keras.Model) -> bool:
 
 
 def describe(model: keras.Model) -> str | None:
-    """Returns how a model's steps ran, in words, or `None` where they went layer by layer."""
+    """Describes how a model's steps ran; `None` where they went layer by layer."""
     parts = (getattr(model, name, None) for name in ("train_step", "call"))
     return next((part.in_words for part in parts if isinstance(part, Traced) and part.in_words), None)
 
 
 def count(model: keras.Model) -> int:
-    """Returns how many traces there are of a model: where there is one more, a step has taken the time of making it."""
+    """Counts the traces of a model: one more means that a step has included making it."""
     parts = (getattr(model, name, None) for name in ("train_step", "call"))
     return sum(part.num_made for part in parts if isinstance(part, Traced))
 

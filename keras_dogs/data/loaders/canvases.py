@@ -283,7 +283,7 @@ def _alone(lock_file: Path, what: str):
 
 
 def _open(description: Path, shape: tuple) -> tuple[np.ndarray, dict[int, str]] | None:
-    """Returns what is there, if it is whole."""
+    """Returns the canvases that are kept, if they are whole."""
     try:
         said = json.loads(description.read_text())
         file = description.with_suffix(".canvases")

@@ -46,7 +46,7 @@ class Checkpoint:
             part.close()
 
     def read(self, name: str) -> np.ndarray:
-        """Returns one tensor as float32.
+        """Reads one tensor as float32.
 
         Raises:
             UserError: the file is damaged.

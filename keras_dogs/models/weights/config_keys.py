@@ -231,7 +231,7 @@ PREPROCESSOR = Keys(
 
 
 def interpolation_of(name) -> tuple[str, tuple[str, ...]]:
-    """Returns how canvases and inputs are resampled for a checkpoint, and what is said where its own way is not there.
+    """Returns the resampling for a checkpoint, and a note where its own kind is not available.
 
     Args:
         name: str or int. `"bicubic"` and the like, or the number of a filter of Pillow's.
@@ -244,7 +244,7 @@ def interpolation_of(name) -> tuple[str, tuple[str, ...]]:
 
 
 def crop_note(share) -> tuple[str, ...]:
-    """Returns what is said of a checkpoint that was scored on the centre of each picture."""
+    """Returns the note for a checkpoint that was evaluated on the centre of each picture."""
     if not isinstance(share, (int, float)) or not 0 < share < 1:
         return ()
     return (f"it was scored on the central {share:.1%} of each picture's side; here the whole picture is seen",)

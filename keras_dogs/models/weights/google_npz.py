@@ -84,7 +84,7 @@ def _load(wanted: Wanted, checkpoint: Checkpoint) -> Loaded:
 
 
 def _prefix_of(checkpoint: Checkpoint) -> str:
-    """Returns what stands before the names of a plain ViT's tensors.
+    """Returns the prefix of the names of a plain ViT's tensors.
 
     Raises:
         UserError: it is another model.

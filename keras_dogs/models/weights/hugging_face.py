@@ -238,7 +238,7 @@ def _with_head(loaded: Loaded, checkpoint: Checkpoint, config: dict) -> Loaded:
 
 
 def mean_head(heads: list, class_names: list[str] | None = None) -> Head:
-    """Returns one head on concatenated features that gives the mean of the logits of several heads, each on its own."""
+    """Returns one head on concatenated features whose logits are the mean of several heads' logits."""
     kernel = np.concatenate([kernel for kernel, _ in heads]) / len(heads)
     return Head(kernel, sum(bias for _, bias in heads) / len(heads), class_names)
 

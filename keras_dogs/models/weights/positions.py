@@ -47,7 +47,7 @@ def resample_positions(
 
 
 def _weights(size: int, wanted: int, method: str) -> np.ndarray:
-    """Returns how much of each old place is in each new one: `(wanted, size)`; rows sum to 1."""
+    """Returns the weight of each old place in each new one: `(wanted, size)`; rows sum to 1."""
     if method == "linear":
         places = np.linspace(0, size - 1, wanted)
         return np.maximum(1 - np.abs(places[:, None] - np.arange(size)), 0)

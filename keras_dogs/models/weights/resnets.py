@@ -53,7 +53,7 @@ def blocks_of(backbone: keras.Model):
 
 
 def num_convolutions(backbone: keras.Model) -> int:
-    """Returns how many convolutions a block has: 3 in a bottleneck, else 2."""
+    """Returns the number of convolutions in a block: 3 in a bottleneck, else 2."""
     return 3 if backbone.block_type == "bottleneck_block" else 2
 
 

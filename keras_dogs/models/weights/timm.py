@@ -58,7 +58,7 @@ def load(wanted: Wanted, path: Path, config: dict) -> Loaded:
 
 
 def _pretrained(config: dict) -> dict:
-    """Returns how pictures were converted; old files have it in the config itself."""
+    """Returns the config of the picture conversion; old files have it in the config itself."""
     values = config.get("pretrained_cfg")
     if values is not None:
         return values
@@ -66,7 +66,7 @@ def _pretrained(config: dict) -> dict:
 
 
 def _arguments(wanted: Wanted, config: dict, keys: config_keys.Keys) -> dict:
-    """Returns what the model was made with beyond its name, checked."""
+    """Returns the arguments that the model was built with beside its name, checked."""
     arguments = config.get("model_args") or {}
     config_keys.check(wanted.error, "model_args", arguments, keys)
     pools = {source.get("global_pool") for source in (config, arguments)} - {None}

@@ -68,7 +68,7 @@ class TorchFile:
         return {name: stored.shape for name, stored in self._stored.items()}
 
     def read(self, name: str) -> np.ndarray:
-        """Returns one tensor."""
+        """Reads one tensor."""
         stored = self._stored[name]
         content = self._archive.read(f"{self._folder}data/{stored.key}")
         dtype = np.dtype("<u2" if stored.dtype == "bfloat16" else stored.dtype)

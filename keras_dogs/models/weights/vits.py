@@ -229,7 +229,7 @@ def resized(backbone: keras.Model, family: str, size: tuple[int, int], num_prefi
 def position_sources(
     name: str, family: str, backbone: keras.Model, num_prefix: int, method: str, old_grid: tuple[int, int] | None = None
 ) -> dict[str, From]:
-    """Returns where the positions come from: a table `(1, positions, hidden)`, brought to the grid of the backbone.
+    """Returns the source of the positions: a table `(1, positions, hidden)`, resampled to the backbone's grid.
 
     Args:
         name: str. The tensor.
