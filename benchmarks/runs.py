@@ -17,6 +17,8 @@ from keras_dogs.runs.records import RunRecord
 
 _ANSWER = "answer: "  # what a line begins with that is for the parent, among all that libraries print
 RESULTS = Path(__file__).parent / "results"
+# Processors of one brand differ by these, and with them every ratio; the widest first.
+_VECTORS = {"avx512f": "avx512", "avx2": "avx2"}
 
 
 def train(backend: str, output: Path, *flags) -> dict:
@@ -176,7 +178,7 @@ def write(name: str, rows: list[dict], summary: dict | None = None, line=in_word
 
 
 def describe_machine(device: str = "") -> dict:
-    """Processor, cores and memory; `name`, of the device or of the processor, is fit for a file."""
+    """Describes processor, vector instructions, cores and memory; `name`, of device or processor, is fit for a file."""
     processor = next(
         (line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")),
         platform.processor(),
@@ -185,10 +187,13 @@ def describe_machine(device: str = "") -> dict:
     memory = next(
         (int(line.split()[1]) / 2**20 for line in _lines("/proc/meminfo") if line.startswith("MemTotal")), None
     )
+    flags = next((line.split() for line in _lines("/proc/cpuinfo") if line.startswith("flags")), [])
+    vectors = next((name for flag, name in _VECTORS.items() if flag in flags), "")
     brand = "".join(letter if letter.isalnum() else "-" for letter in (device or processor).lower()).strip("-")
     return {
-        "name": brand if device else f"{cores}x-{brand}",
+        "name": brand if device else "-".join(filter(None, [f"{cores}x", brand, vectors])),
         "processor": processor,
+        "vectors": vectors,
         "cores": cores,
         "memory_gib": memory,
     }

@@ -12,7 +12,7 @@ import time
 
 import runs
 
-WARM_UP, TURNS = 3, 7
+WARM_UP, TURNS = 3, 8  # of a pair; each side goes first in half of the turns
 
 
 def main():
@@ -30,8 +30,11 @@ def main():
     for backend in flags.backends:
         for model in flags.models:
             found = runs.measure(backend, __file__, "--child", model, "--batch-size", flags.batch_size)
-            rows += [{"backend": backend, "model": model, **row} for row in found.get("rows", [found])]
-    runs.write("swaps", rows, line=in_words)
+            rows += [
+                {"backend": backend, "model": model, "swap": "", "mode": "", **row}
+                for row in found.get("rows", [found])
+            ]
+    runs.write("swaps", rows, line=in_words, key=("backend", "model", "swap", "mode"))
 
 
 def measure(model: str, batch_size: int) -> list[dict]:
