@@ -40,7 +40,7 @@ def measure() -> dict:
     import numpy as np
 
     import keras_dogs
-    from keras_dogs.models.builders import image_pipeline
+    from keras_dogs.models.submodels import image_pipeline
 
     def pictures(size):
         shape = (BATCH_SIZE, size, size, 3)

@@ -44,10 +44,10 @@ def train(way: str, preset: str) -> dict:
 
     backends.select()
     from keras_dogs.training import fine_tuning
-    from keras_dogs.training import loop
+    from keras_dogs.training import probe
     from keras_dogs.training.config import TrainConfig
 
-    cached, found = loop.train_head_on_features, {}
+    cached, found = probe.train_head_on_features, {}
 
     def timed(plan, classifier, pictures, views):
         began = time.perf_counter()
@@ -55,7 +55,7 @@ def train(way: str, preset: str) -> dict:
         found["seconds"] = time.perf_counter() - began
         return fitted
 
-    loop.train_head_on_features = timed
+    probe.train_head_on_features = timed
     with tempfile.TemporaryDirectory() as folder:
         run = fine_tuning.fine_tune(TrainConfig(preset=preset, recipe="linear_probe", output=Path(folder) / "run"))
     return {
@@ -72,13 +72,14 @@ def each_epoch(plan, classifier, pictures):
     import keras
 
     from keras_dogs.data.loaders.batches import predict_in_batches
-    from keras_dogs.models import builders
+    from keras_dogs.models import submodels
     from keras_dogs.models.classifier import Classifier
     from keras_dogs.training import loop
+    from keras_dogs.training import probe
 
-    extractor, head = builders.feature_extractor(classifier), classifier.get_layer("head")
+    extractor, head = submodels.feature_extractor(classifier), classifier.head
     extractor.trainable = False
-    mean, scale = loop.standardisation(predict_in_batches(extractor, pictures.train.images, 32)[0])
+    mean, scale = probe.standardisation(predict_in_batches(extractor, pictures.train.images, 32)[0])
     inputs = keras.Input(extractor.input.shape[1:], dtype="uint8")
     standardised = keras.layers.Rescaling(scale, -mean * scale)(extractor(inputs))
     fitted = loop.train_classifier(plan, Classifier(inputs, head(standardised)), pictures)

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import runs
 
+from keras_dogs.comparison import schema
+
 
 def main():
     """Copies `results.json`, with the machine in it."""
@@ -23,7 +25,7 @@ def main():
     parser.add_argument("folder", type=Path)
     flags = parser.parse_args()
     # Where it lay is of no interest to others.
-    found = json.loads((flags.folder / "results.json").read_text().replace(f"{flags.folder}/", "comparison/"))
+    found = json.loads(json.dumps(schema.read(flags.folder / schema.FILE)).replace(f"{flags.folder}/", "comparison/"))
     rows = [{**row, "versions": next(iter(_versions(found, row["backend"])), {})} for row in found["groups"]]
     runs.write(f"comparison_{flags.name}", rows, summary={"comparison": found}, line=in_words)
 

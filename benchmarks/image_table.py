@@ -42,7 +42,7 @@ def measure(num_pictures: int) -> dict:
     import numpy as np
 
     import keras_dogs
-    from keras_dogs.models import builders
+    from keras_dogs.models import submodels
 
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "pictures"
@@ -53,7 +53,7 @@ def measure(num_pictures: int) -> dict:
             classifier = keras_dogs.build_classifier("resnet_nano", 24, augmentation="light", seed=0)
             before = _private_bytes()
             with _Peak() as peak:
-                model = builders.from_table(classifier, np.memmap(file, np.uint8, "r", shape=shape)[:count])
+                model = submodels.from_table(classifier, np.memmap(file, np.uint8, "r", shape=shape)[:count])
             found[name] = (peak.bytes - before, _private_bytes() - before, count * SIZE * SIZE * 3)
             steps[name] = _step(model, count)
             steps[name]()

@@ -170,7 +170,7 @@ def ours(model: str, batch_size: int, dtype: str) -> dict:
     from keras_dogs.backends.on_torch import tracing
     from keras_dogs.data.loaders.batches import TrainingBatches
     from keras_dogs.data.loaders.batches import predict_in_batches
-    from keras_dogs.models import builders
+    from keras_dogs.models import submodels
     from keras_dogs.models.classifier import SmoothedCrossentropy
     from keras_dogs.models.classifier import StepLoss
     from keras_dogs.training.callbacks import LazyCallbacks
@@ -181,7 +181,7 @@ def ours(model: str, batch_size: int, dtype: str) -> dict:
     )
     size, generator = classifier.get_layer("crop").canvas_size, np.random.default_rng(0)
     table = generator.integers(0, 256, (_TABLE, size, size, 3), dtype="uint8")
-    model = builders.from_table(classifier, table)
+    model = submodels.from_table(classifier, table)
     model.compile(keras.optimizers.SGD(1e-3, momentum=0.9), SmoothedCrossentropy(), metrics=[StepLoss()])
     model.optimizer.build(model.trainable_variables)
     labels = generator.integers(0, peers.NUM_CLASSES, _TABLE).astype("int32")

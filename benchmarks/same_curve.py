@@ -28,9 +28,8 @@ import sys
 from keras_dogs import backends
 backends.select()
 import keras_dogs
-from keras_dogs.models.builders import backbone_of
 classifier = keras_dogs.build_classifier(sys.argv[1], 2, load_weights=False)
-backbone_of(classifier).save_to_preset(sys.argv[2])
+classifier.backbone.save_to_preset(sys.argv[2])
 """
 ARE_EQUAL = """
 import sys

@@ -12,7 +12,8 @@ import time
 
 import runs
 
-WARM_UP, TURNS = 3, 8  # of a pair; each side goes first in half of the turns
+# Turns of a pair; each side goes first in half of them. Short steps take more, as they spread more.
+WARM_UP, LEAST, MOST, SECONDS = 4, 8, 60, 12.0
 
 
 def main():
@@ -78,7 +79,7 @@ def _build(model: str, *left_out: str):
 def _pictures(classifier, batch_size: int):
     import numpy as np
 
-    size = classifier.get_layer("crop").canvas_size
+    size = classifier.canvas_size
     return np.random.default_rng(0).integers(0, 256, (batch_size, size, size, 3), dtype="uint8")
 
 
@@ -96,8 +97,10 @@ def _predict(classifier, batch_size: int):
 
 def _in_turns(first, second) -> list[float]:
     """Seconds of the first by those of the second, turn by turn."""
-    ratios = []
-    for turn in range(WARM_UP + TURNS):
+    ratios, started = [], time.perf_counter()
+    for turn in range(WARM_UP + MOST):
+        if turn >= WARM_UP + LEAST and turn % 2 == 0 and time.perf_counter() - started > SECONDS:
+            break
         seconds = []
         for step in (first, second) if turn % 2 else (second, first):
             began = time.perf_counter()
@@ -112,12 +115,9 @@ def _in_turns(first, second) -> list[float]:
 def in_words(row: dict) -> str:
     """What is printed of a row."""
     if "error" in row:
-        return f"{row['backend']:<12}{row['model']:<24}{row['error']}"
-    ratio = row["ratio"]
-    return (
-        f"{row['backend']:<12}{row['model']:<24}{row['swap']:<26}{row['mode']:<9}"
-        f"{statistics.median(ratio):.2f} ({ratio[0]:.2f} to {ratio[-1]:.2f})"
-    )
+        return row["error"]
+    low, median, high = statistics.quantiles(row["ratio"], n=4)
+    return f"{row['swap']:<26}{row['mode']:<9}{median:.2f} (quartiles {low:.2f} to {high:.2f})"
 
 
 if __name__ == "__main__":

@@ -143,7 +143,7 @@ def ours(model: str, mode: str, batch_size: int, dtype: str):
     classifier = keras_dogs.build_classifier(
         model, peers.NUM_CLASSES, augmentation="standard", load_weights=False, dtype=dtype
     )
-    size = classifier.get_layer("crop").canvas_size
+    size = classifier.canvas_size
     images = np.random.default_rng(0).integers(0, 256, (batch_size, size, size, 3), dtype="uint8")
     return _keras_steps(classifier, images, mode, build_first=True)
 

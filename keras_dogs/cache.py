@@ -6,8 +6,9 @@ import time
 from pathlib import Path
 
 from keras_dogs import commands
-from keras_dogs.errors import require
 from keras_dogs.system import caches
+from keras_dogs.system.flags import Range
+from keras_dogs.system.flags import check_ranges
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +23,7 @@ class CacheConfig:
     """Another folder; default: KERAS_DOGS_CACHE, or this system's place for such."""
 
     def __post_init__(self):
-        require(self.older_than >= 0, "--older-than", self.older_than, "at least 0")
+        check_ranges(self, {"older_than": Range(0, 10**6)})
 
 
 def main() -> int:

@@ -1,5 +1,6 @@
 """What every command does around its one function: parse flags, keep tracebacks from users, end with a status."""
 
+import contextlib
 import os
 import signal
 import sys
@@ -7,11 +8,14 @@ import time
 import traceback
 import warnings
 
-import tyro
-
 from keras_dogs.errors import Interrupted
 from keras_dogs.errors import Quiet
 from keras_dogs.errors import UserError
+from keras_dogs.errors import in_words
+from keras_dogs.errors import speak_of_flags
+from keras_dogs.system import flags
+from keras_dogs.system import signals
+from keras_dogs.system import terminal
 
 STARTED = time.perf_counter()
 
@@ -25,27 +29,42 @@ def run(name: str, config_type, procedure) -> int:
         procedure: function of the config to an exit status, or `None` for 0. It imports what it needs.
 
     Returns:
-        The exit status: 0; 2 for a user's mistake; 130 and 143 for Ctrl-C and SIGTERM.
+        The exit status: 0; 1 for a failure of the machine, or of a part of the work; 2 for a user's mistake; 130, 143
+        and 129 for Ctrl-C, SIGTERM and SIGHUP; 141 where the reader of the output has gone.
     """
-    signal.signal(signal.SIGTERM, _terminate)
+    speak_of_flags()
+    terminal.accept_any_text()
+    signals.raise_on_signals()
+    program = f"keras_dogs.{name}"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            config = tyro.cli(config_type, prog=f"python -m keras_dogs.{name}", description=config_type.__doc__)
-            return procedure(config) or 0
+            return procedure(flags.parse(f"python -m {program}", config_type)) or 0
     except UserError as error:
-        print(f"keras_dogs.{name}: error: {error}", file=sys.stderr)
-        return 2
+        return _say(f"{program}: error: {error}", 2)
     except Interrupted as stop:
-        print(f"keras_dogs.{name}: {stop}", file=sys.stderr)
-        return stop.status
+        return _say(f"{program}: {stop}", stop.status)
     except Quiet as ended:
         return ended.status
-    except KeyboardInterrupt:
-        print(f"keras_dogs.{name}: interrupted; nothing was written", file=sys.stderr)
-        return 130
+    except (KeyboardInterrupt, signals.Stopped):
+        return _say(f"{program}: interrupted", signals.noted() or 128 + signal.SIGINT)
     except BrokenPipeError:
+        terminal.forget_output()
         return 141
+    except MemoryError as error:
+        return _say(f"{program}: error: not enough memory ({error or 'the machine has no more'})", 1)
+    except OSError as error:
+        return _say(f"{program}: error: {in_words(error)}", 1)
+    except RuntimeError as error:
+        if not str(error).startswith("Symlink loop"):  # of pathlib, before Python 3.13
+            raise
+        return _say(f"{program}: error: {error}", 1)
+
+
+def _say(text: str, status: int) -> int:
+    with contextlib.suppress(OSError):  # whoever would read it has gone
+        print(terminal.one_line(text), file=sys.stderr)
+    return status
 
 
 def leave(main) -> None:
@@ -69,7 +88,3 @@ def leave(main) -> None:
         sys.stderr.flush()
         os._exit(status)
     sys.exit(status)
-
-
-def _terminate(signum, frame):
-    raise SystemExit(143)

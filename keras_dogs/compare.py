@@ -4,6 +4,7 @@ import sys
 
 from keras_dogs import commands
 from keras_dogs.comparison.config import CompareConfig
+from keras_dogs.system import terminal
 
 
 def main() -> int:
@@ -16,12 +17,12 @@ def _compare(config: CompareConfig) -> int:
 
     results = compare_runs(config)
     for sentence in results["verdicts"]:
-        print(sentence)
+        print(terminal.one_line(sentence))
     print(f"report: {config.output / 'report.html'}")
     failed = [run for run in results["runs"] if "error" in run]
     for run in failed:
-        print(f"failed: {run['name']}: {run['error']}", file=sys.stderr)
-    return 1 if len(failed) == len(results["runs"]) else 0
+        print(terminal.one_line(f"keras_dogs.compare: error: {run['name']}: {run['error']}"), file=sys.stderr)
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

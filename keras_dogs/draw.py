@@ -5,7 +5,9 @@ import sys
 from pathlib import Path
 
 from keras_dogs import commands
-from keras_dogs.errors import require
+from keras_dogs.data.config import SEEDS
+from keras_dogs.system.flags import Range
+from keras_dogs.system.flags import check_ranges
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,8 +24,8 @@ class DrawConfig:
     """Another seed draws other dogs of the same breeds."""
 
     def __post_init__(self):
-        require(self.train_pictures > 0, "--train-pictures", self.train_pictures, "positive")
-        require(self.test_pictures > 0, "--test-pictures", self.test_pictures, "positive")
+        pictures = Range(1, 10**6)
+        check_ranges(self, {"train_pictures": pictures, "test_pictures": pictures, "seed": SEEDS})
 
 
 def main() -> int:

@@ -1,32 +1,48 @@
 """The one exception that a user's mistake raises; commands turn it into one line and exit status 2."""
 
 import errno
+import re
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+_speaks_of_flags = [False]
+
+
+def speak_of_flags() -> None:
+    """Lets errors name flags, `--batch-size`, as a command does; in code they name arguments, `batch_size`."""
+    _speaks_of_flags[0] = True
+
+
+def install_line(extra: str) -> str:
+    """Returns how to install an extra of this package; it is on no package index yet."""
+    return f"pip install '.[{extra}]' in your copy of the repository"
 
 
 class UserError(Exception):
     """Something the user can put right. Its text is one line that names the thing and what to do."""
 
+    def __str__(self):
+        text = super().__str__()
+        if _speaks_of_flags[0]:
+            return text
+        return re.sub(r"(?<![\w-])--([a-z][a-z-]*[a-z])", _as_argument, _COMMANDS.sub(_kept, text)).replace("\0", "--")
+
+
+# A command that a text quotes keeps its flags.
+_COMMANDS = re.compile(r"python -m keras_dogs\.[^;]*")
+
+
+def _kept(found: re.Match) -> str:
+    return found[0].replace("--", "\0")
+
+
+def _as_argument(found: re.Match) -> str:
+    return found[1].replace("-", "_")
+
 
 class Diverged(UserError):
     """A loss or a weight that is not finite ended the training."""
-
-
-def require(holds: bool, flag: str, value, what: str) -> None:
-    """Refuses the value of a flag.
-
-    Args:
-        holds: bool. Whether the value is as it must be.
-        flag: str. As the user gives it: `"--epochs"`.
-        value: what was given.
-        what: str. What it must be.
-
-    Raises:
-        UserError: it does not hold.
-    """
-    if not holds:
-        raise UserError(f"{flag} {value}: must be {what}")
 
 
 def first_line(error: BaseException) -> str:
@@ -39,6 +55,15 @@ def write_error(path, error: OSError) -> UserError:
     reason = error.strerror or str(error)
     remedy = "free some space or choose another --output" if error.errno in NO_SPACE else "choose another --output"
     return UserError(f"cannot write {path}: {reason}; {remedy}")
+
+
+def in_words(error: OSError) -> str:
+    """Says what the system refused, and of which file, in one line."""
+    names = [str(name) for name in (error.filename, error.filename2) if name is not None]
+    reason = error.strerror or str(error) or type(error).__name__
+    if error.errno in NO_SPACE:
+        reason += "; free some space"
+    return f"{' and '.join(names)}: {reason}" if names else reason
 
 
 class Quiet(Exception):

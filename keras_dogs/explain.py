@@ -5,6 +5,7 @@ import sys
 from keras_dogs import commands
 from keras_dogs.data.datasets import display_name
 from keras_dogs.evaluation.config import ExplainConfig
+from keras_dogs.system import terminal
 
 
 def main() -> int:
@@ -12,7 +13,7 @@ def main() -> int:
     return commands.run("explain", ExplainConfig, _explain)
 
 
-def _explain(config: ExplainConfig) -> None:
+def _explain(config: ExplainConfig) -> int:
     from keras_dogs import backends
     from keras_dogs.errors import write_error
     from keras_dogs.runs import artifacts
@@ -23,13 +24,19 @@ def _explain(config: ExplainConfig) -> None:
     from keras_dogs.evaluation.inference import find_pictures
     from keras_dogs.models.builders import load_classifier
 
-    pictures = find_pictures(config.pictures)
+    pictures, status = find_pictures(config.pictures), 0
     try:
-        for file, found, drawn in explain_files(load_classifier(model_file), pictures, config.output):
+        for file, found, outcome in explain_files(load_classifier(model_file), pictures, config.output):
+            if found is None:
+                print(terminal.one_line(f"keras_dogs.explain: error: {file}: {outcome}"), file=sys.stderr)
+                status = 1
+                continue
             name = display_name(found.class_name)
-            print(f"{file}: {name} {found.probability:.1%}, {found.method}: {drawn}", flush=True)
+            line = f"{file}: {name} {found.probability:.1%}, {found.method}: {outcome}"
+            print(terminal.one_line(line), flush=True)
     except OSError as error:
         raise write_error(config.output, error) from error
+    return status
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import sys
 from keras_dogs import commands
 from keras_dogs.data.datasets import display_name
 from keras_dogs.evaluation.config import PredictConfig
+from keras_dogs.system import terminal
 
 
 def main() -> int:
@@ -29,8 +30,9 @@ def _predict(config: PredictConfig) -> int:
     status = 0
     for prediction in predict_pictures(load_classifier(model_file), pictures, config.top_k, config.batch_size):
         if prediction.error:
-            print(f"keras_dogs.predict: error: {prediction.file}: {prediction.error}", file=sys.stderr)
-            status = 2
+            line = f"keras_dogs.predict: error: {prediction.file}: {prediction.error}"
+            print(terminal.one_line(line), file=sys.stderr)
+            status = 1
         elif config.json:
             print(json.dumps({"file": str(prediction.file), "breeds": dict(prediction.breeds)}), flush=True)
         else:
@@ -40,7 +42,7 @@ def _predict(config: PredictConfig) -> int:
 
 def _in_words(prediction) -> str:
     rows = [f"  {probability:6.1%}  {display_name(name)}" for name, probability in prediction.breeds]
-    return "\n".join([str(prediction.file), *rows])
+    return "\n".join(map(terminal.printable, [str(prediction.file), *rows]))
 
 
 if __name__ == "__main__":

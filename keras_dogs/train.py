@@ -35,7 +35,7 @@ def _train(config: TrainConfig) -> int | None:
     )
     print(f"run folder: {run.folder}")
     print(f"next:       python -m keras_dogs.predict {folder} PICTURE...")
-    if config.data.dataset == "drawn_dogs":
+    if record.dataset.name == "drawn_dogs":
         print(f"for real:   KERAS_BACKEND={backend_name} python -m keras_dogs.train {REAL_THING}")
     return None
 

@@ -23,7 +23,6 @@ import keras_dogs
 from keras_dogs.data.datasets import display_name
 from keras_dogs.evaluation import explanation
 from keras_dogs.evaluation.inference import class_names_of
-from keras_dogs.models import builders
 
 DOCS = Path(__file__).parents[1] / "docs"
 PATCH = 8
@@ -66,7 +65,7 @@ def draw_positions(vit):
     """How alike the learned positions are: each small picture is of one patch's position with all."""
     (positions,) = (
         ops.convert_to_numpy(weight)
-        for weight in builders.backbone_of(vit).weights
+        for weight in vit.backbone.weights
         if weight.path.endswith("position_embedding/embeddings")
     )
     positions = positions[-(round((len(positions) - 1) ** 0.5) ** 2) :]

@@ -22,7 +22,7 @@ from keras_dogs.data.datasets.pictures import open_picture  # noqa: E402
 from keras_dogs.data.datasets.pictures import to_canvas  # noqa: E402
 from keras_dogs.evaluation.inference import find_pictures  # noqa: E402
 from keras_dogs.models.builders import build_classifier  # noqa: E402
-from keras_dogs.models.builders import image_pipeline  # noqa: E402
+from keras_dogs.models.submodels import image_pipeline  # noqa: E402
 
 COLUMNS, GAP, TITLE = 10, 3, 14
 

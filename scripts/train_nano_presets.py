@@ -36,6 +36,7 @@ from keras_dogs.evaluation.evaluating import evaluate_classifier
 from keras_dogs.layers import AUGMENTATIONS
 from keras_dogs.models import builders
 from keras_dogs.models import presets
+from keras_dogs.models import submodels
 
 # The preset's classifier class and image converter class of KerasHub.
 TASKS = {
@@ -92,7 +93,7 @@ def pretrain(name: str, train, epochs: int, learning_rate: float) -> keras.Model
     keras.utils.set_random_seed(0)
     num_breeds = len(PRETRAINING_BREEDS)
     classifier = builders.build_classifier(name, num_breeds, augmentation="light", load_weights=False)
-    features = builders.feature_extractor(classifier).output
+    features = submodels.feature_extractor(classifier).output
     traits = keras.layers.Dense(TRAITS_OF_BREED.shape[1], name="traits")(features)
     both = keras.Model(classifier.input, keras.layers.Concatenate()([classifier.output, traits]))
 
@@ -126,7 +127,7 @@ def save_preset(name: str, classifier: keras.Model, folder: Path):
         image_size=(size, size), scale=list(scale), offset=list(offset), crop_to_aspect_ratio=False
     )
     task = task_class(
-        backbone=builders.backbone_of(classifier),
+        backbone=classifier.backbone,
         num_classes=len(PRETRAINING_BREEDS),
         preprocessor=task_class.preprocessor_cls(image_converter=converter),
     )

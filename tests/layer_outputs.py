@@ -15,7 +15,7 @@ import numpy as np  # noqa: E402
 
 import keras_dogs  # noqa: E402
 from keras_dogs import layers  # noqa: E402
-from keras_dogs.models.builders import image_pipeline  # noqa: E402
+from keras_dogs.models.submodels import image_pipeline  # noqa: E402
 
 SIZES = ((64, 64), (73, 73), (100, 80))
 BATCHES = (1, 7, 32)

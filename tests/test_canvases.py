@@ -16,9 +16,11 @@ import pytest
 from PIL import Image
 
 from keras_dogs.data.datasets import load_dataset
-from keras_dogs.data.loaders import canvases
+from keras_dogs.data.loaders import canvas_file
+from keras_dogs.data.loaders import decoding
 from keras_dogs.data.loaders.canvases import decode_split
 from keras_dogs.data.loaders.canvases import load_canvases
+from keras_dogs.errors import UserError
 from keras_dogs.system import caches
 
 SPLITS = ("train", "validation", "test")
@@ -44,8 +46,8 @@ def load(folder, seed=0, size=16, wanted=SPLITS, **arguments):
 @pytest.fixture
 def decoded(monkeypatch) -> list:
     """The sizes of the pictures that were decoded."""
-    seen, to_canvas = [], canvases.to_canvas
-    monkeypatch.setattr(canvases, "to_canvas", lambda *arguments: (seen.append(1), to_canvas(*arguments))[1])
+    seen, to_canvas = [], decoding.to_canvas
+    monkeypatch.setattr(decoding, "to_canvas", lambda *arguments: (seen.append(1), to_canvas(*arguments))[1])
     return seen
 
 
@@ -110,11 +112,11 @@ def test_killed_while_decoding(cache, own_dogs, decoded):
     """What a killed process leaves is not taken for whole, and goes."""
     code = (
         "import os, sys\nfrom keras_dogs.data.datasets import load_dataset\n"
-        "from keras_dogs.data.loaders import canvases\n"
-        "seen, to_canvas = [], canvases.to_canvas\n"
+        "from keras_dogs.data.loaders import canvases, decoding\n"
+        "seen, to_canvas = [], decoding.to_canvas\n"
         "def die(*arguments):\n    seen.append(1)\n    os._exit(9) if len(seen) > 5 else None\n"
         "    return to_canvas(*arguments)\n"
-        "canvases.to_canvas = die\ncanvases.load_canvases(load_dataset(sys.argv[1]), ['test'], 16)"
+        "decoding.to_canvas = die\ncanvases.load_canvases(load_dataset(sys.argv[1]), ['test'], 16)"
     )
     assert subprocess.run([sys.executable, "-c", code, str(own_dogs)]).returncode == 9
     assert list(cache.glob("*.partial")) and not list(cache.glob("*.json"))
@@ -133,13 +135,30 @@ def test_a_damaged_cache_is_made_again(cache, own_dogs, decoded):
     assert len(decoded) == 3 * 9
 
 
+def test_a_flipped_bit_in_the_cache_is_noticed(cache, own_dogs, decoded):
+    """It would change what is learned, and nobody would know."""
+    (before,) = load(own_dogs, wanted=["test"])
+    expected = before.images[:]
+    (file,) = cache.glob("*.canvases")
+    content = bytearray(file.read_bytes())
+    content[3 * 16 * 16 * 3 + 100] ^= 4
+    file.write_bytes(content)
+    (after,) = load(own_dogs, wanted=["test"])
+    np.testing.assert_array_equal(after.images[:3], expected[:3])
+    with pytest.raises(UserError, match=r"\.canvases: row 3 is damaged on the disk"):
+        after.images[2:5]
+    (again,) = load(own_dogs, wanted=["test"])
+    np.testing.assert_array_equal(again.images[:], expected)
+    assert len(decoded) == 2 * 9
+
+
 def test_two_processes_at_once(cache, own_dogs):
     """One decodes; the other waits, says so, and maps."""
     code = (
         "import sys, time\nfrom keras_dogs.data.datasets import load_dataset\n"
-        "from keras_dogs.data.loaders import canvases\n"
-        "to_canvas = canvases.to_canvas\n"
-        "canvases.to_canvas = lambda *arguments: (time.sleep(0.2), to_canvas(*arguments))[1]\n"
+        "from keras_dogs.data.loaders import canvases, decoding\n"
+        "to_canvas = decoding.to_canvas\n"
+        "decoding.to_canvas = lambda *arguments: (time.sleep(0.2), to_canvas(*arguments))[1]\n"
         "(test,) = canvases.load_canvases(load_dataset(sys.argv[1]), ['test'], 16)\nprint(test.images[:].sum())"
     )
     command = [sys.executable, "-c", code, str(own_dogs)]
@@ -167,7 +186,7 @@ def test_a_disk_that_refuses(cache, own_dogs, monkeypatch, capsys, reason):
     def refuse(*arguments):
         raise OSError(reason, os.strerror(reason))
 
-    monkeypatch.setattr(canvases, "_writer", lambda output: refuse)
+    monkeypatch.setattr(canvas_file, "_writer", lambda output: refuse)
     (test,) = load(own_dogs, wanted=["test"])
     np.testing.assert_array_equal(test.images[:], decode_split(load_dataset(str(own_dogs)).test, 16).images)
     said = capsys.readouterr().err
@@ -233,7 +252,7 @@ def test_what_may_pass_is_not_kept(cache, own_dogs, monkeypatch):
     assert [reason for _, reason in test.unreadable] == ["[Errno 13] Permission denied"] and len(test) == 8
     (test,) = load(own_dogs, wanted=["test"])
     assert not test.unreadable and len(test) == 9
-    assert {file.suffix for file in cache.iterdir()} == {".lock", ".json", ".canvases"}
+    assert {file.suffix for file in cache.iterdir()} == {".json", ".canvases"}
 
 
 def test_a_cache_of_another_user_is_used(cache, own_dogs, decoded, monkeypatch):

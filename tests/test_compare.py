@@ -207,7 +207,7 @@ def test_what_cannot_be_compared_is_said(comparison, tmp_path, capsys):
     text = (tmp_path / "out" / "report.md").read_text()
     assert "was scored on other test pictures and is left out" in text and str(other) in text
     errors = {run["name"]: run["error"] for run in found["runs"] if "error" in run}
-    assert "not a run record" in errors["damaged"] and "is this a run folder?" in errors["none"]
+    assert "missing required field" in errors["damaged"] and "is this a run folder?" in errors["none"]
     assert all(error in text for error in errors.values())
 
 
@@ -243,13 +243,13 @@ def test_one_seed_speaks_of_its_runs_alone(tmp_path):
         (["--pair", "embedded", "--presets", "vit_nano"], "--pair and --presets: give one of them"),
         (["--presets", "vit_nano", "vit_nano"], "--presets vit_nano vit_nano: names one twice"),
         (["--pair", "embedded", "--seeds", "-1"], "--seeds -1: must be between"),
-        (["--pair", "embedded", "--jobs", "0"], "--jobs 0: must be positive"),
+        (["--pair", "embedded", "--jobs", "0"], "--jobs 0: must be between"),
         (["--pair", "embedded", "--gpus", "0", "--jobs", "2"], "--jobs 2: more than the 1 of --gpus"),
         (
             ["--pair", "embedded", "--train-flags=--recipe 'adamw"],
             "--train-flags --recipe 'adamw: No closing quotation",
         ),
-        (["--pair", "embedded", "--train-flags=--batch-size 0"], "--batch-size 0: must be positive"),
+        (["--pair", "embedded", "--train-flags=--batch-size 0"], "--batch-size 0: must be between"),
         (["--presets", "here/weights.npz", "--budget", "flops"], "--budget flops: the operations of here/weights.npz"),
     ],
 )

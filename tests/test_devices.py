@@ -306,7 +306,7 @@ def test_flags_of_processes(command):
             "must be below --num-processes 2",
         ),
         (["--process-id", "1"], "go with --coordinator"),
-        (["--devices", "0"], "positive, or all"),
+        (["--devices", "0"], "--devices 0: must be between"),
     ):
         status, _, err = command("train", *flags)
         assert status == 2 and what in err and err.count("\n") == 1

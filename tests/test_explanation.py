@@ -30,7 +30,7 @@ def resnet():
 
 def test_rollout_is_keras_own_attention_multiplied(vit):
     """Keras' layers give their scores when asked; here they are asked, block by block."""
-    backbone = keras_dogs.models.builders.backbone_of(vit)
+    backbone = vit.backbone
     attention = [layer for layer in backbone._flatten_layers() if isinstance(layer, keras.layers.MultiHeadAttention)]
     scores = []
 

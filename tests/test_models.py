@@ -6,8 +6,7 @@ import pytest
 import keras_dogs
 from keras_dogs.errors import UserError
 from keras_dogs.models import presets
-from keras_dogs.models.builders import backbone_of
-from keras_dogs.models.builders import feature_extractor
+from keras_dogs.models.submodels import feature_extractor
 from keras_dogs.models.weights import load_backbone
 
 
@@ -267,7 +266,7 @@ def test_drop_path_leaves_whole_branches_out_of_some_pictures(tmp_path, preset):
     plain = keras_dogs.build_vit(preset, **arguments)
     classifier = keras_dogs.build_vit(preset, **arguments, drop_path=0.5)
     for model in (plain, classifier):
-        randomise(backbone_of(model))
+        randomise(model.backbone)
     images = np.repeat(pictures(1), 64, axis=0)
 
     def features(model, training):
@@ -287,10 +286,10 @@ def test_drop_path_rises_with_the_depth(tmp_path):
     small = dict(patch_size=16, num_layers=2, num_heads=2, hidden_dim=16, mlp_dim=32)
     keras_hub.models.ViTBackbone(image_shape=(32, 32, 3), **small).save_to_preset(str(tmp_path))
     classifier = keras_dogs.build_vit(str(tmp_path), num_classes=2, augmentation="none", drop_path=0.5)
-    randomise(backbone_of(classifier))
+    randomise(classifier.backbone)
     last = [
         weight
-        for weight in backbone_of(classifier).weights
+        for weight in classifier.backbone.weights
         if "transformer_block_2/" in weight.path and ("attention_output" in weight.path or "dense_2" in weight.path)
     ]
     assert len(last) == 4
@@ -314,7 +313,7 @@ def updates(model, images, labels):
 def test_what_the_head_does_not_read_of_the_last_block_changes_nothing():
     """The class token alone goes through it: logits and gradients are those of KerasHub's whole block."""
     classifier = keras_dogs.build_vit("vit_nano", num_classes=4, augmentation="none")
-    randomise(backbone_of(classifier))
+    randomise(classifier.backbone)
     randomise(classifier.get_layer("head"))
     whole = keras.Model(classifier.input, classifier.output)
     images, labels = pictures(3), np.array([0, 3, 1])
@@ -367,17 +366,17 @@ RANDOM_WEIGHTS = {"vit_nano": (0.4144059, 2.4048986, 11.2075024), "resnet_nano":
 def test_random_weights_are_these_on_every_backend():
     """Written down once: a training from scratch starts from the same place everywhere."""
     for preset, expected in RANDOM_WEIGHTS.items():
-        backbone = backbone_of(keras_dogs.build_classifier(preset, 2, load_weights=False, seed=5))
+        backbone = keras_dogs.build_classifier(preset, 2, load_weights=False, seed=5).backbone
         norms = [float(np.linalg.norm(weight.numpy())) for weight in backbone.trainable_weights if weight.ndim > 1]
         assert len(norms) > 4
         np.testing.assert_allclose([norms[0], norms[1], norms[-1]], expected, rtol=1e-5)
-    other = backbone_of(keras_dogs.build_classifier(preset, 2, load_weights=False, seed=6))
+    other = keras_dogs.build_classifier(preset, 2, load_weights=False, seed=6).backbone
     assert not np.array_equal(other.weights[0].numpy(), backbone.weights[0].numpy())
 
 
 def test_mixed_precision_keeps_pixels_and_logits_in_float32():
     classifier = keras_dogs.build_vit("vit_nano", num_classes=None, dtype="mixed_bfloat16")
-    assert backbone_of(classifier).dtype_policy.name == "mixed_bfloat16"
+    assert classifier.backbone.dtype_policy.name == "mixed_bfloat16"
     logits = classifier.predict_on_batch(pictures(2))
     assert logits.dtype == np.float32
     plain = keras_dogs.build_vit("vit_nano", num_classes=None).predict_on_batch(pictures(2))

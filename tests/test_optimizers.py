@@ -14,7 +14,6 @@ from keras_dogs.layers import Mixing
 from keras_dogs.layers.dropping import blocks_of
 from keras_dogs.models import families
 from keras_dogs.models import presets
-from keras_dogs.models.builders import backbone_of
 from keras_dogs.models.classifier import SmoothedCrossentropy
 from keras_dogs.training.optimizers import WarmupCosine
 from keras_dogs.training.optimizers import averaged
@@ -235,7 +234,7 @@ def test_each_weight_of_every_preset_has_the_level_of_its_place(row, monkeypatch
     """Held against where its layer stands in the network, not how it is called."""
     monkeypatch.setitem(presets.PRESETS, "small", row)
     classifier = keras_dogs.build_classifier("small", 3, load_weights=False, augmentation="none")
-    backbone, level, levels = backbone_of(classifier), 0, {}
+    backbone, level, levels = classifier.backbone, 0, {}
     if row.family == "resnet":
         for layer in backbone.layers:
             if found := re.match(r"stack(\d)", layer.name):

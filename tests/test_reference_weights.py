@@ -19,7 +19,7 @@ import keras_dogs
 from keras_dogs.errors import UserError
 from keras_dogs.evaluation.explanation import attention_rollout
 from keras_dogs.evaluation.explanation import grad_cam
-from keras_dogs.models.builders import feature_extractor
+from keras_dogs.models.submodels import feature_extractor
 from keras_dogs.models.weights.positions import resample_positions
 
 MISSING = [name for name in ("torch", "transformers", "timm", "torchvision") if not is_installed(name)]

@@ -22,7 +22,7 @@ from keras_dogs.runs import artifacts
 from keras_dogs.system import ownership
 from keras_dogs.training import checkpoints
 from keras_dogs.training import job as jobs
-from keras_dogs.training import loop
+from keras_dogs.training import probe
 from keras_dogs.training.config import TrainConfig
 from keras_dogs.training.fine_tuning import fine_tune
 
@@ -217,14 +217,14 @@ def test_a_signal_finishes_the_step_and_says_how_to_go_on(tmp_path, dogs):
 
 def test_a_signal_while_features_are_computed(monkeypatch, tmp_path, dogs):
     """Of a large backbone they take minutes, and there is no step yet to finish."""
-    predict, asked = loop.predict_in_batches, []
+    predict, asked = probe.predict_in_batches, []
 
     def interrupted(*arguments):
         if not asked:
             asked.append(signal.raise_signal(signal.SIGTERM))
         return predict(*arguments)
 
-    monkeypatch.setattr(loop, "predict_in_batches", interrupted)
+    monkeypatch.setattr(probe, "predict_in_batches", interrupted)
     told = TrainConfig(
         data=DataConfig(dataset=str(dogs)), output=tmp_path / "run", linear_probe=True, epochs=2, batch_size=4
     )

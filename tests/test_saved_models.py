@@ -12,6 +12,7 @@ import keras_dogs
 from keras_dogs import backends
 from keras_dogs.backends.on_torch import tracing
 from keras_dogs.models import builders
+from keras_dogs.models import submodels
 from keras_dogs.models.weights import resnets
 from keras_dogs.models.weights import vits
 from keras_dogs.models.weights.loaded import Loaded
@@ -113,7 +114,7 @@ def test_cached_on_the_device(source):
     size = classifier.get_layer("crop").canvas_size
     canvases = RNG.integers(0, 256, (4, size, size, 3), dtype="uint8")
     expected = logits_of(classifier, canvases[[2, 0]])
-    found = builders.from_table(classifier, canvases)(ops.convert_to_tensor(np.array([2, 0], "int32")), training=False)
+    found = submodels.from_table(classifier, canvases)(ops.convert_to_tensor(np.array([2, 0], "int32")), training=False)
     np.testing.assert_allclose(ops.convert_to_numpy(found), expected, rtol=1e-4, atol=1e-5)
 
 
@@ -162,7 +163,7 @@ def test_quantised_and_adapted_amid_predictions(source, tmp_path, traced_at_once
     classifier, expected = source
     model = copy_of(classifier, tmp_path)
     np.testing.assert_allclose(predict_often(model), expected, rtol=1e-3, atol=1e-4)
-    backbone = builders.backbone_of(model)
+    backbone = model.backbone
     dense = [layer for layer in backbone._flatten_layers() if isinstance(layer, keras.layers.Dense)]
     if dense:
         dense[0].enable_lora(2)

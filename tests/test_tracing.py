@@ -12,7 +12,6 @@ import pytest
 import keras_dogs
 from keras_dogs import backends
 from keras_dogs.backends.on_torch import tracing
-from keras_dogs.models import builders
 from keras_dogs.models.classifier import SmoothedCrossentropy
 from keras_dogs.models.classifier import StepLoss
 from keras_dogs.training.optimizers import build_optimizer
@@ -98,7 +97,7 @@ def test_predictions_are_the_same_to_the_last_bit(preset):
 def test_what_is_frozen_between_steps_stays():
     model = build(augmentation="none")
     train(model)
-    backbone = builders.backbone_of(model)
+    backbone = model.backbone
     backbone.trainable = False
     model.compile(keras.optimizers.SGD(0.1), SmoothedCrossentropy())
     before, head = backbone.get_weights(), model.get_layer("head").get_weights()
@@ -185,12 +184,11 @@ def test_attention_by_cudnn_is_the_same(monkeypatch, image_size):
         return original(query, *parts, implementation="xla", **arguments)
 
     original = jax.nn.dot_product_attention
-    backbone = builders.backbone_of
     of = dict(augmentation="none", dtype="mixed_bfloat16", image_size=image_size, drop_path=0.0)
     images = np.random.default_rng(0).normal(size=(2, image_size, image_size, 3)).astype("float32")
 
     def outputs(model):
-        return [np.asarray(backbone(model)(images, training=training), "float32") for training in (False, True)]
+        return [np.asarray(model.backbone(images, training=training), "float32") for training in (False, True)]
 
     expected = outputs(build(**of))
     monkeypatch.setattr(backends, "has_accelerator", lambda: True)

@@ -17,8 +17,8 @@ from keras_dogs.evaluation.scoring import score_logits
 from keras_dogs.models import builders
 from keras_dogs.runs.records import RunRecord
 from keras_dogs.training import callbacks
+from keras_dogs.training import fitting
 from keras_dogs.training import job as jobs
-from keras_dogs.training import loop
 from keras_dogs.training.config import TrainConfig
 from keras_dogs.training.fine_tuning import fine_tune
 
@@ -47,7 +47,7 @@ def test_a_run_folder_holds_what_the_contract_says(run_folder):
     assert files_below(run_folder.parent)[0] == "run"  # and nothing was left beside it
 
 
-def test_the_record(run_folder, dogs):
+def test_the_record(run_folder, dogs, tmp_path):
     record = RunRecord.load(run_folder / "record.json")
     assert record.backend == BACKEND and record.versions["keras"] == keras.__version__
     assert record.jit_compile is (BACKEND == "jax") and record.family == "resnet"
@@ -58,14 +58,23 @@ def test_the_record(run_folder, dogs):
     assert record.test.num_pictures == 9 and record.validation.num_pictures == 3
     assert 0 < record.timings.first_step_s <= record.timings.train_s <= record.timings.total_s
     assert record.throughput.train_images_per_second > 0 and record.peak_memory_gib > 0.1
-    assert RunRecord.from_json(record.to_json()) == record
+    (tmp_path / "record.json").write_text(record.to_json())
+    assert RunRecord.load(tmp_path / "record.json") == record
 
 
-def test_a_record_of_a_later_version_is_read(run_folder):
+def test_a_record_with_fields_of_a_later_version_is_read(run_folder, tmp_path):
     values = json.loads((run_folder / "record.json").read_text())
     values["something_new"] = 1
     values["test"]["something_new"] = 1
-    assert RunRecord.from_json(json.dumps(values)) == RunRecord.load(run_folder / "record.json")
+    (tmp_path / "record.json").write_text(json.dumps(values))
+    assert RunRecord.load(tmp_path / "record.json") == RunRecord.load(run_folder / "record.json")
+
+
+def test_a_record_of_a_later_schema_is_refused(run_folder, tmp_path):
+    values = json.loads((run_folder / "record.json").read_text())
+    (tmp_path / "record.json").write_text(json.dumps({**values, "schema_version": 99}))
+    with pytest.raises(UserError, match="record.json: written by a later version of keras_dogs"):
+        RunRecord.load(tmp_path / "record.json")
 
 
 def test_tables(run_folder):
@@ -126,7 +135,7 @@ def test_a_linear_probe_leaves_the_backbone_alone_and_learns(dogs, tmp_path):
     run = fine_tune(config_for(dogs, tmp_path / "run", linear_probe=True, epochs=30, learning_rate=1e-2))
     trained = keras_dogs.load_classifier(run.folder / "model.keras")
     start = keras_dogs.build_resnet("resnet_nano", num_classes=3)
-    for before, after in zip(builders.backbone_of(start).weights, builders.backbone_of(trained).weights):
+    for before, after in zip(start.backbone.weights, trained.backbone.weights):
         assert np.array_equal(before, after)
     assert run.record.test.top1_accuracy > 0.7
     assert losses(run.folder)[-1] < 0.7 * losses(run.folder)[0]
@@ -145,7 +154,7 @@ def test_a_linear_probe_with_augmentation_freezes_too(dogs, tmp_path):
     run = fine_tune(config_for(dogs, tmp_path / "run", preset="vit_nano", linear_probe=True, augmentation="light"))
     trained = keras_dogs.load_classifier(run.folder / "model.keras")
     start = keras_dogs.build_vit("vit_nano", num_classes=3)
-    for before, after in zip(builders.backbone_of(start).weights, builders.backbone_of(trained).weights):
+    for before, after in zip(start.backbone.weights, trained.backbone.weights):
         assert np.array_equal(before, after)
     assert np.abs(trained.get_layer("head").get_weights()[0]).max() > 0
 
@@ -214,7 +223,7 @@ def test_out_of_memory_is_one_line(dogs, tmp_path, monkeypatch):
     def fail(*arguments):
         raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 99999999999 bytes.\nMore of it")
 
-    monkeypatch.setattr(loop, "_run", fail)
+    monkeypatch.setattr(fitting, "_run", fail)
     with pytest.raises(UserError, match="not enough memory for steps of 4 pictures .*lower --batch-size, or") as raised:
         fine_tune(TrainConfig(data=DataConfig(dataset=str(dogs)), output=tmp_path / "run", batch_size=4))
     assert "\n" not in str(raised.value) and not list(tmp_path.iterdir())
@@ -277,7 +286,7 @@ def test_a_classifier_that_is_frozen_meanwhile_still_predicts():
     classifier = keras_dogs.build_classifier("resnet_nano", 3)
     images = np.random.default_rng(0).integers(0, 256, (4, 73, 73, 3), dtype="uint8")
     before = evaluate_classifier(classifier, images, np.arange(4) % 3, batch_size=4).logits
-    builders.backbone_of(classifier).trainable = False
+    classifier.backbone.trainable = False
     after = evaluate_classifier(classifier, images[:3], np.arange(3), batch_size=3).logits
     np.testing.assert_allclose(after, before[:3], atol=1e-5)
 

@@ -16,9 +16,8 @@ from safetensors.numpy import save_file
 import keras_dogs
 from keras_dogs.errors import UserError
 from keras_dogs.models import imagenet
-from keras_dogs.models.builders import backbone_of
-from keras_dogs.models.builders import feature_extractor
-from keras_dogs.models.builders import view_extractor
+from keras_dogs.models.submodels import feature_extractor
+from keras_dogs.models.submodels import view_extractor
 from keras_dogs.models.weights import downloads
 from keras_dogs.models.weights import load_backbone
 from keras_dogs.models.weights import resnets
@@ -243,7 +242,7 @@ def test_what_dinov2_learns_of_positions_is_in_its_file(tmp_path):
     backbone = keras_hub.models.DINOV2Backbone(image_shape=(32, 32, 3), position_embedding_shape=(48, 48), **small)
     backbone.save_to_preset(str(tmp_path / "preset"))
     classifier = keras_dogs.build_vit(str(tmp_path / "preset"), num_classes=2, image_size=32)
-    weights = vits.weights("dinov2", backbone_of(classifier))
+    weights = vits.weights("dinov2", classifier.backbone)
     table = keras.ops.convert_to_numpy(weights["position"])[0]
     resampled = resample_positions(table, (4, 4), 1, "bicubic_plain")
     np.testing.assert_allclose(keras.ops.convert_to_numpy(weights["position.resampled"])[0], resampled, atol=1e-6)
@@ -357,8 +356,8 @@ def test_a_run_is_a_preset(run_folder):
     np.testing.assert_allclose(whole.predict_on_batch(pictures(73)), trained.predict_on_batch(pictures(73)), atol=1e-5)
     assert whole.get_layer("head").class_names == trained.get_layer("head").class_names
     further = keras_dogs.build_resnet(str(run_folder / "model.keras"), num_classes=5, dtype="mixed_bfloat16")
-    assert backbone_of(further).dtype_policy.name == "mixed_bfloat16"
-    for one, other in zip(backbone_of(trained).weights, backbone_of(further).weights):
+    assert further.backbone.dtype_policy.name == "mixed_bfloat16"
+    for one, other in zip(trained.backbone.weights, further.backbone.weights):
         np.testing.assert_allclose(one.numpy(), other.numpy())
     assert not further.predict_on_batch(pictures(73)).any()
     larger = keras_dogs.build_resnet(str(run_folder), num_classes=5, image_size=96)
@@ -367,11 +366,11 @@ def test_a_run_is_a_preset(run_folder):
 
 def test_a_vit_run_at_another_size(tmp_path):
     classifier = keras_dogs.build_vit("vit_nano", num_classes=2)
-    backbone_of(classifier).trainable = False
+    classifier.backbone.trainable = False
     keras_dogs.save_classifier(classifier, tmp_path / "model.keras")
     larger = keras_dogs.build_vit(str(tmp_path / "model.keras"), num_classes=2, image_size=96)
-    assert len(backbone_of(larger).trainable_variables) > 10
-    before, after = (vits.weights("vit", backbone_of(model)) for model in (classifier, larger))
+    assert len(larger.backbone.trainable_variables) > 10
+    before, after = (vits.weights("vit", model.backbone) for model in (classifier, larger))
     expected = resample_positions(keras.ops.convert_to_numpy(before["position"]), (12, 12), 1)
     np.testing.assert_allclose(keras.ops.convert_to_numpy(after["position"]), expected, atol=1e-6)
     assert np.array_equal(before["3.fc2.kernel"].numpy(), after["3.fc2.kernel"].numpy())

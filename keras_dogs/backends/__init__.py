@@ -10,7 +10,6 @@ import importlib.metadata
 import inspect
 import os
 import platform
-import resource
 import sys
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from keras_dogs.backends.selection import select
 from keras_dogs.errors import UserError
 from keras_dogs.runs.records import BACKENDS
 from keras_dogs.runs.records import PROSE
+from keras_dogs.system import memory
 
 __all__ = ["BACKENDS", "PROSE", "select"]
 
@@ -89,20 +89,14 @@ def describe_cpu() -> str:
 def peak_memory_gib() -> float:
     """Returns the most memory that was in use, GiB: the accelerator's, or else this process's resident set."""
     peak = module_of("runtime").peak_bytes() if _accelerators() else 0
-    if not peak:
-        unit = 1 if sys.platform == "darwin" else 1024
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    return peak / 2**30
+    return (peak or memory.peak_bytes()) / 2**30
 
 
 def free_device_bytes() -> int | None:
     """Returns the free memory of the first accelerator, or of the machine; `None` where it is not known."""
     if _accelerators():
         return module_of("runtime").free_bytes()
-    with contextlib.suppress(OSError, StopIteration):
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return 1024 * int(next(line for line in lines if line.startswith("MemAvailable")).split()[1])
-    return None
+    return memory.available_bytes()
 
 
 def on_device(array):

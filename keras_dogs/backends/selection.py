@@ -14,6 +14,7 @@ from pathlib import Path
 
 from keras_dogs.backends import register
 from keras_dogs.errors import UserError
+from keras_dogs.errors import install_line
 from keras_dogs.runs.records import BACKENDS
 from keras_dogs.runs.records import PROSE
 
@@ -33,7 +34,7 @@ def select() -> str:
         hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(BACKENDS)}"
         raise UserError(f"KERAS_BACKEND={name}: unknown backend; {hint}")
     if not importlib.util.find_spec(name):
-        raise UserError(f"KERAS_BACKEND={name}: {PROSE[name]} is not installed: pip install 'keras-dogs[{name}]'")
+        raise UserError(f"KERAS_BACKEND={name}: {PROSE[name]} is not installed: {install_line(name)}")
     already = "tensorflow" in sys.modules or any(isinstance(finder, _TensorFlowBlocker) for finder in sys.meta_path)
     if name != "tensorflow" and not already:
         sys.meta_path.insert(0, _TensorFlowBlocker())

@@ -8,9 +8,11 @@ from typing import Literal
 import tyro
 
 from keras_dogs.comparison import pairs
+from keras_dogs.data.config import SEEDS
 from keras_dogs.errors import UserError
-from keras_dogs.errors import require
 from keras_dogs.runs.records import BACKENDS
+from keras_dogs.system.flags import Range
+from keras_dogs.system.flags import check_ranges
 
 BackendName = Literal[BACKENDS]
 Budget = Literal["epochs", "time", "flops"]
@@ -54,12 +56,9 @@ class CompareConfig:
     """The GPUs to spread the runs over, by number."""
 
     def __post_init__(self):
-        for seed in self.seeds:
-            require(0 <= seed < 2**31, "--seeds", seed, "between 0 and 2147483647")
-        require(self.jobs is None or self.jobs > 0, "--jobs", self.jobs, "positive")
+        check_ranges(self, {"seeds": SEEDS, "jobs": Range(1, 1000), "epochs": Range(1, 10**6)})
         if self.gpus and (self.jobs or 1) > len(self.gpus):
             raise UserError(f"--jobs {self.jobs}: more than the {len(self.gpus)} of --gpus")
-        require(self.epochs is None or self.epochs > 0, "--epochs", self.epochs, "positive")
         if self.pair and self.presets:
             raise UserError("--pair and --presets: give one of them")
         if not (self.pair or self.presets or self.from_):

@@ -57,6 +57,7 @@ def _style(paper: str, ink: str, grid: str) -> dict:
         "axes.spines.top": False,
         "axes.spines.right": False,
         "font.size": 11,
+        "text.parse_math": False,  # a dollar in a name is a dollar
         "legend.frameon": False,
         "legend.fontsize": 9,
         "svg.hashsalt": "keras_dogs",

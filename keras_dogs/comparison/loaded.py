@@ -1,6 +1,5 @@
 """Run folders -> finished runs, and which of them can be compared with each other."""
 
-import csv
 import hashlib
 import itertools
 from pathlib import Path
@@ -14,6 +13,7 @@ from keras_dogs.evaluation import scoring
 from keras_dogs.evaluation.predictions import Predictions
 from keras_dogs.runs import artifacts
 from keras_dogs.runs.records import RunRecord
+from keras_dogs.system import reading
 
 
 class Loaded(NamedTuple):
@@ -59,12 +59,12 @@ def load(folder: Path, command: str) -> Loaded:
     order = np.argsort(found.names)
     in_order = {name: getattr(found, name)[order] for name in ("names", "labels", "logits")}
     sorted_ = found._replace(**in_order, validation=None)
-    try:
-        with (folder / artifacts.STEPS).open() as file:
-            losses = np.array([float(row["loss"]) for row in csv.DictReader(file)])
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{folder / artifacts.STEPS}: cannot be read ({error})") from error
-    return Loaded(plan.short_name(record.preset), record, sorted_, losses, _validation_curve(folder), folder, command)
+    for name in (artifacts.STEPS, artifacts.HISTORY):
+        artifacts.check_belongs(folder / name)
+    losses = reading.read_table(folder / artifacts.STEPS, ("loss",))["loss"]
+    return Loaded(
+        plan.short_name(record.preset), record, sorted_, losses, _validation_curve(folder, record), folder, command
+    )
 
 
 def told_apart(runs: list[Loaded]) -> list[Loaded]:
@@ -134,14 +134,20 @@ def _digest(run: Loaded) -> str:
     ).hexdigest()
 
 
-def _validation_curve(folder: Path) -> list[float]:
-    """Returns top-1 accuracy after each epoch; empty without a validation split."""
-    try:
-        with (folder / artifacts.HISTORY).open() as file:
-            rows = list(csv.DictReader(file))
-        return [float(row["validation_top1_accuracy"]) for row in rows]
-    except (OSError, KeyError, ValueError):
+def _validation_curve(folder: Path, record: RunRecord) -> list[float]:
+    """Returns top-1 accuracy after each epoch; empty without a validation split.
+
+    Raises:
+        UserError: the history is missing, damaged, or of another number of epochs than the record.
+    """
+    if record.validation is None:
         return []
+    file = folder / artifacts.HISTORY
+    curve = reading.read_table(file, ("validation_top1_accuracy",))["validation_top1_accuracy"]
+    num_epochs = len(record.epoch_end_s) or len(curve)  # earlier versions did not keep when epochs ended
+    if len(curve) != num_epochs or not np.all((curve >= 0) & (curve <= 1)):
+        raise UserError(f"{file}: does not belong to the record beside it, which is of {num_epochs} epochs")
+    return curve.tolist()
 
 
 def grouped_by(runs: list[Loaded], *names: str) -> dict[tuple, list[Loaded]]:

@@ -8,25 +8,30 @@ from pathlib import Path
 from keras_dogs.comparison import figures
 from keras_dogs.comparison import plan
 from keras_dogs.comparison import results
+from keras_dogs.comparison import schema
 from keras_dogs.comparison import sections
 from keras_dogs.data.datasets import load_dataset
 from keras_dogs.data.datasets.pictures import UnreadablePicture
 from keras_dogs.errors import UserError
 from keras_dogs.runs import artifacts
+from keras_dogs.runs.records import RunRecord
+from keras_dogs.system import files
 from keras_dogs.system import network
 from keras_dogs.system import ownership
 from keras_dogs.system import pages
+from keras_dogs.system import reading
 
 PICTURES, LOGS = "pictures", "logs"
 _THUMBNAIL = 112
-_REPORT = (results.FILE, "report.md", "report.html", f"{LOGS}/*.log")  # runs have manifests of their own
+_REPORT = (schema.FILE, "report.md", "report.html", f"{LOGS}/*.log")  # runs have manifests of their own
 
 
 def is_of_earlier_version(folder: Path) -> bool:
     """Returns whether a folder without a manifest holds a comparison, finished or begun."""
     try:
-        return {"made_with", "verdicts"} <= json.loads((folder / results.FILE).read_text()).keys()
-    except (OSError, ValueError, AttributeError, RecursionError):
+        schema.read(folder / schema.FILE)
+        return True
+    except UserError:
         runs = list((folder / plan.RUNS).glob("*"))
         return bool(runs) and all(artifacts.is_finished(run) or artifacts.is_unfinished(run) for run in runs)
 
@@ -40,27 +45,28 @@ def claim(folder: Path) -> None:
         ownership.claim(folder, ownership.COMPARE, (*_REPORT, *(drawn if was_there else ())))
 
 
-def write_report(found: dict, folder: Path) -> None:
+def write_report(found: schema.Results, folder: Path) -> None:
     """Writes the report of what `keras_dogs.comparison.results.collect` gave into a comparison's folder.
 
     Args:
-        found: dict.
+        found: `schema.Results`.
         folder: Path. An earlier report of ours there is replaced; nothing else is.
     """
+    found = reading.check(found, schema.Results, f"{folder / schema.FILE}")
     folder.mkdir(parents=True, exist_ok=True)
     claim(folder)
-    for stale in folder.glob(f"{ownership.TEMPORARY}*/"):  # of a report that was killed
+    for stale in folder.glob(f"{files.TEMPORARY}*/"):  # of a report that was killed
         shutil.rmtree(stale, ignore_errors=True)
-    with tempfile.TemporaryDirectory(prefix=ownership.TEMPORARY, dir=folder) as made:
+    with tempfile.TemporaryDirectory(prefix=files.TEMPORARY, dir=folder) as made:
         drawn = figures.draw_all(found, Path(made) / figures.FOLDER)
         shown = _save_pictures(found, Path(made))
         text = report(found, drawn, shown)
-        files = {
-            results.FILE: json.dumps(found, indent=1) + "\n",
+        contents = {
+            schema.FILE: json.dumps(found, indent=1) + "\n",
             "report.md": text,
             "report.html": pages.to_html(text, Path(made), "ViT and ResNet, JAX, TensorFlow and PyTorch"),
         }
-        for name, content in files.items():
+        for name, content in contents.items():
             (Path(made) / name).write_text(content)
         _replace(folder, Path(made))
 
@@ -80,11 +86,11 @@ def _replace(folder: Path, made: Path) -> None:
     ownership.claim(folder, ownership.COMPARE, (*_REPORT, *names))
 
 
-def report(found: dict, drawn: list[str], shown: dict[str, str]) -> str:
+def report(found: schema.Results, drawn: list[str], shown: dict[str, str]) -> str:
     """Returns the text of the report, as Markdown.
 
     Args:
-        found: dict of `keras_dogs.comparison.results.collect`.
+        found: schema.Results of `keras_dogs.comparison.results.collect`.
         drawn: list of str. Figures that there are.
         shown: dict of a test picture's name to its thumbnail, below the report's folder.
     """
@@ -105,17 +111,17 @@ def report(found: dict, drawn: list[str], shown: dict[str, str]) -> str:
     return "\n".join(part for part in parts if part)
 
 
-def _save_pictures(found: dict, folder: Path) -> dict[str, str]:
+def _save_pictures(found: schema.Results, folder: Path) -> dict[str, str]:
     """Saves thumbnails of the pictures that are shown, where the dataset is at hand."""
     names = [row["picture"] for row in found["pictures"]]
     run = next((run for run in found["runs"] if "error" not in run), None)
     if not names or run is None:
         return {}
     try:
-        config = json.loads((Path(run["folder"]) / artifacts.RECORD).read_text())["config"]["data"]
+        config = RunRecord.load(Path(run["folder"]) / artifacts.RECORD).config["data"]
         with network.offline():  # nobody asked for a download of pictures to look at
             test = load_dataset(config["dataset"], run["seed"], 0, config.get("data_dir")).test
-    except (OSError, ValueError, KeyError, UserError, ImportError):
+    except (OSError, UserError, ImportError):
         return {}
     places = {name: place for place, name in enumerate(test.names)}
     (folder / PICTURES).mkdir(exist_ok=True)

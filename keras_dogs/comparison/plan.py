@@ -8,15 +8,16 @@ import shlex
 from pathlib import Path
 from typing import NamedTuple
 
-import tyro
-
 from keras_dogs.comparison.config import CompareConfig
 from keras_dogs.comparison.pairs import PAIRS
+from keras_dogs.data.datasets import DATASETS
 from keras_dogs.data.datasets import load_dataset
 from keras_dogs.errors import UserError
+from keras_dogs.errors import install_line
 from keras_dogs.models import costs
 from keras_dogs.models import presets
 from keras_dogs.runs.records import BACKENDS
+from keras_dogs.system import flags
 from keras_dogs.training import recipes
 from keras_dogs.training.config import TrainConfig
 
@@ -120,30 +121,74 @@ def epochs_of_equal_flops(config: CompareConfig) -> dict[tuple[str, str], int]:
 
 def _resolved(config: CompareConfig, preset: str) -> tuple[TrainConfig, recipes.Recipe]:
     """Returns the config and the recipe that `train` will use for a preset."""
-    told = tyro.cli(TrainConfig, args=list(_flags(config, preset, ())), prog="python -m keras_dogs.train")
+    told = flags.parse("python -m keras_dogs.train", TrainConfig, list(_flags(config, preset, ())))
     return told, recipes.complete(recipes.choose(told), preset, recipes.likely_family(preset))
 
 
 def check(config: CompareConfig) -> None:
-    """Checks the flags before anything is trained, so that no run fails or is made in vain.
+    """Checks all that can be known before anything is trained, so that no run fails or is made in vain.
 
     Raises:
-        UserError: each seed would test on other pictures, or the budget does not fit.
+        UserError: every fault that was found, in one line.
     """
+    faults = []
+    for part in (_check_flags, _check_presets, _check_dataset, _check_budget, _check_backends):
+        try:
+            part(config)
+        except UserError as error:
+            if str(error) not in faults:
+                faults.append(str(error))
+    if len(faults) > 1:
+        raise UserError("; ".join(f"({number}) {fault}" for number, fault in enumerate(faults, 1)))
+    if faults:
+        raise UserError(faults[0])
+
+
+def _check_flags(config: CompareConfig) -> None:
+    ours = {"preset", "presets", "dataset", "data-dir", "seed", "output", "resume", "overwrite"}
+    for word in _train_flags(config):
+        name = word.removeprefix("--").partition("=")[0]
+        if word.startswith("--") and name in ours:
+            raise UserError(f"--train-flags {word}: compare gives {name} to each run itself; leave it out")
     for preset in presets_of(config):
-        told, recipe = _resolved(config, preset)
-    folder = Path(told.data.dataset)
-    if folder.is_dir() and len(config.seeds) > 1:
-        tested = {load_dataset(str(folder), seed, 0).test.names for seed in config.seeds[:2]}
-        if len(tested) > 1:
-            raise UserError(
-                f"--seeds: {folder} has no test split of its own, so that each seed would test other pictures; divide "
-                "it into train/ and test/, or give one seed"
-            )
+        _resolved(config, preset)
+
+
+def _check_presets(config: CompareConfig) -> None:
+    faults = []
+    for preset in presets_of(config):
+        try:
+            presets.check(preset, needs_weights="scratch" not in config.train_flags)
+        except UserError as error:
+            faults.append(str(error))
+    if faults:
+        raise UserError("; ".join(faults))
+
+
+def _check_dataset(config: CompareConfig) -> None:
+    pair = PAIRS.get(config.pair)
+    name = config.dataset or (pair.dataset if pair else "drawn_dogs")
+    if name == "stanford_dogs":
+        return  # which may have to be fetched first
+    tested = {load_dataset(name, seed, 0).test.names for seed in config.seeds[:2]}
+    if len(tested) > 1 and name != "drawn_dogs":
+        raise UserError(
+            f"--seeds: {name} has no test split of its own, so that each seed would test other pictures; divide "
+            "it into train/ and test/, or give one seed"
+        )
+
+
+def _check_budget(config: CompareConfig) -> None:
     if config.budget == "flops":
         epochs_of_equal_flops(config)
-    if config.budget == "time" and recipe.linear_probe:
+    if config.budget == "time" and any(_resolved(config, preset)[1].linear_probe for preset in presets_of(config)):
         raise UserError("--budget time: a linear probe spends its time on features, once; use --budget epochs")
+
+
+def _check_backends(config: CompareConfig) -> None:
+    missing = [name for name in backends_of(config) if not is_installed(name)]
+    if missing:
+        raise UserError("; ".join(f"--backends {name}: not installed: {install_line(name)}" for name in missing))
 
 
 def backends_of(config: CompareConfig) -> tuple[str, ...]:
@@ -154,7 +199,7 @@ def backends_of(config: CompareConfig) -> tuple[str, ...]:
     """
     found = config.backends or tuple(name for name in BACKENDS if is_installed(name))
     if not found:
-        raise UserError("no backend is installed: pip install 'keras-dogs[jax]' (or tensorflow, or torch)")
+        raise UserError(f"no backend is installed: {install_line('jax')} (or tensorflow, or torch)")
     return found
 
 
@@ -167,11 +212,24 @@ def _plan(config: CompareConfig, preset: str, backend: str, seed: int, told: tup
     flags = (*_flags(config, preset, told), "--seed", str(seed))
     from keras_dogs import __version__
 
-    # Another folder's `dogs` are other dogs, and `./dogs` the same.
-    meant = [str(Path(flag).resolve()) if Path(flag).exists() else flag for flag in flags]
-    digest = hashlib.sha256(json.dumps([__version__, backend, meant]).encode()).hexdigest()[:10]
+    digest = hashlib.sha256(json.dumps([__version__, backend, _meant(flags)]).encode()).hexdigest()[:10]
     folder = config.output / RUNS / f"{short_name(preset)}-{backend}-seed{seed}-{digest}"
     return PlannedRun(preset, backend, seed, flags, folder)
+
+
+def _meant(flags: tuple[str, ...]) -> list[str]:
+    """Returns flags with the paths of data and weights resolved: another folder's `dogs` are other dogs."""
+    meant = list(flags)
+    for place, flag in enumerate(flags[:-1]):
+        value = flags[place + 1]
+        if flag in ("--preset", "--dataset", "--data-dir") and Path(value).exists() and not _is_name(value):
+            meant[place + 1] = str(Path(value).resolve())
+    return meant
+
+
+def _is_name(value: str) -> bool:
+    """Returns whether a value is a name that goes before a path which is called the same."""
+    return value in presets.PRESETS or value in DATASETS
 
 
 def _flags(config: CompareConfig, preset: str, told: tuple[str, ...]) -> tuple[str, ...]:
@@ -182,7 +240,11 @@ def _flags(config: CompareConfig, preset: str, told: tuple[str, ...]) -> tuple[s
     flags += ["--data-dir", str(config.data_dir)] if config.data_dir else []
     chosen = told or (("--epochs", str(config.epochs)) if config.epochs else ())
     flags += [] if chosen or not pair else pair.flags
+    return (*flags, *_train_flags(config), *chosen)
+
+
+def _train_flags(config: CompareConfig) -> list[str]:
     try:
-        return (*flags, *shlex.split(config.train_flags), *chosen)
+        return shlex.split(config.train_flags)
     except ValueError as error:
         raise UserError(f"--train-flags {config.train_flags}: {error}") from error

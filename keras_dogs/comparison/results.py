@@ -1,4 +1,4 @@
-"""Run folders -> one plain dict of all that a comparison shows: what `results.json` holds. No Keras, no figures."""
+"""Collects, from run folders, all that a comparison shows, as the rows of `schema.py`. No Keras, no figures."""
 
 import datetime
 import shlex
@@ -9,6 +9,7 @@ import numpy as np
 
 import keras_dogs
 from keras_dogs.comparison import loaded
+from keras_dogs.comparison import schema
 from keras_dogs.comparison import verdicts
 from keras_dogs.comparison.config import CompareConfig
 from keras_dogs.comparison.loaded import Loaded
@@ -22,15 +23,12 @@ from keras_dogs.models import presets
 from keras_dogs.runs.records import RunRecord
 from keras_dogs.runs.records import recipe_in_words
 
-FILE = "results.json"
-
-
 # Of validation top-1 accuracy, for the time until it is reached.
 THRESHOLDS = (0.25, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95)
 NUM_PICTURES = 6
 
 
-def collect(config: CompareConfig, planned: list[PlannedRun], errors: dict[Path, str]) -> dict:
+def collect(config: CompareConfig, planned: list[PlannedRun], errors: dict[Path, str]) -> schema.Results:
     """Reads the runs of a comparison, and those of `--from`.
 
     Args:
@@ -58,6 +56,7 @@ def collect(config: CompareConfig, planned: list[PlannedRun], errors: dict[Path,
     notes += [f"{run.name} is there twice; the one in {run.folder} is left out" for run in doubles]
     between_models, (single, between_backends) = verdicts.between_models(runs), verdicts.between_backends(runs)
     return {
+        "schema_version": schema.SCHEMA_VERSION,
         "made_with": f"python {shlex.join(['-m', 'keras_dogs.compare', *sys.argv[1:]])}",
         "date": datetime.date.today().isoformat(),
         "keras_dogs": keras_dogs.__version__,
@@ -99,7 +98,7 @@ def _notes(runs: list[Loaded]) -> list[str]:
     return notes
 
 
-def _describe(run: Loaded) -> dict:
+def _describe(run: Loaded) -> schema.Run:
     """Returns the row of a run: what it is, and every figure that is shown of it alone."""
     record = run.record
     return {
@@ -148,13 +147,13 @@ def _seconds_to(record: RunRecord, curve: list[float]) -> dict[str, float | None
     return found
 
 
-def _spread(values) -> dict:
+def _spread(values) -> schema.Spread:
     values = [float(value) for value in values]
     deviation = float(np.std(values, ddof=1)) if len(values) > 1 else None
     return {"mean": float(np.mean(values)), "min": min(values), "max": max(values), "deviation": deviation}
 
 
-def _groups(runs: list[Loaded]) -> list[dict]:
+def _groups(runs: list[Loaded]) -> list[schema.Group]:
     """Returns a row a model and backend, over seeds."""
     rows = []
     for (model, backend), group in loaded.grouped_by(runs, "model", "backend").items():
@@ -194,7 +193,7 @@ def _groups(runs: list[Loaded]) -> list[dict]:
     return rows
 
 
-def _models(runs: list[Loaded]) -> list[dict]:
+def _models(runs: list[Loaded]) -> list[schema.Model]:
     """Returns a row a model, over all its runs: what does not depend on the backend, calibration and confusion."""
     rows = []
     for (model,), group in loaded.grouped_by(runs, "model").items():
@@ -219,7 +218,7 @@ def _models(runs: list[Loaded]) -> list[dict]:
     return rows
 
 
-def _classes(runs: list[Loaded]) -> list[dict]:
+def _classes(runs: list[Loaded]) -> list[schema.Class]:
     """Returns the accuracy of each class with the first two models, sorted by the first one's gain."""
     models = [model for (model,) in loaded.grouped_by(runs, "model")][:2]
     if len(models) < 2:
@@ -235,7 +234,7 @@ def _classes(runs: list[Loaded]) -> list[dict]:
     return sorted(rows, key=lambda row: (row["difference"], row["class"]))
 
 
-def _pictures(runs: list[Loaded]) -> list[dict]:
+def _pictures(runs: list[Loaded]) -> list[schema.Picture]:
     """Returns test pictures that one of the first two models always gets right, and the other never."""
     models = [model for (model,) in loaded.grouped_by(runs, "model")][:2]
     if len(models) < 2:

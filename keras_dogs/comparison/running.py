@@ -19,12 +19,14 @@ from keras_dogs.comparison.config import CompareConfig
 from keras_dogs.comparison.plan import PlannedRun
 from keras_dogs.errors import Interrupted
 from keras_dogs.errors import UserError
+from keras_dogs.errors import install_line
 from keras_dogs.errors import write_error
 from keras_dogs.runs import artifacts
 from keras_dogs.runs.records import RunRecord
 from keras_dogs.system import children
 from keras_dogs.system import ownership
 from keras_dogs.system import progress
+from keras_dogs.system import signals
 
 LOGS = page.LOGS
 _SECONDS_TO_SAVE = 120.0  # for a child that is told to stop
@@ -60,6 +62,9 @@ def _compare(config: CompareConfig) -> dict:
         planned = plan.plan_runs(config, _epochs(config))
         errors = Children(config).run(planned)
     found = results.collect(config, planned, errors)
+    failed = [run for run in found["runs"] if "error" in run]
+    if not planned and len(failed) == len(found["runs"]):
+        raise UserError("; ".join(f"--from {run['folder']}: {run['error']}" for run in failed))
     page.write_report(found, config.output)
     return found
 
@@ -114,7 +119,7 @@ class Children:
             finished = artifacts.is_finished(run.folder)
             self.states[run.folder] = "finished before" if finished else "waiting"
             if not finished and not plan.is_installed(run.backend):
-                self._fail(run, f"{run.backend} is not installed: pip install 'keras-dogs[{run.backend}]'")
+                self._fail(run, f"{run.backend} is not installed: {install_line(run.backend)}")
             elif not finished:
                 waiting.append(run)
         self.logs.mkdir(parents=True, exist_ok=True)
@@ -127,8 +132,8 @@ class Children:
                     self._look()
                     if self.console.is_terminal:
                         live.update(self._overview(planned, waiting), refresh=True)
-        except (KeyboardInterrupt, SystemExit) as stop:
-            status = stop.code if isinstance(stop, SystemExit) else 130
+        except (KeyboardInterrupt, signals.Stopped) as stop:
+            status = stop.code if isinstance(stop, signals.Stopped) else 130
             raise Interrupted("stopped; what is finished is kept, and the same command goes on", status) from stop
         finally:
             self._stop()
@@ -193,20 +198,23 @@ class Children:
         return f"{text}, about {left / 60:.0f} min left"
 
     def _stop(self) -> None:
-        """Tells running children to save and stop, and kills any that take too long."""
-        for child in self.running:
-            child.terminate()
-        for child in self.running:
-            try:
+        """Tells running children to save and stop, and kills any that take too long, or when asked again."""
+        try:
+            for child in self.running:
+                child.terminate()
+            for child in self.running:
                 child.wait(_SECONDS_TO_SAVE)
-            except subprocess.TimeoutExpired:
+        except (subprocess.TimeoutExpired, KeyboardInterrupt, signals.Stopped):
+            for child in self.running:
                 child.kill()
+                child.wait()
 
 
 def _why(log: Path, status: int) -> str:
     line = _last_line(log).removeprefix("keras_dogs.train: ").removeprefix("error: ")
     if status < 0:
-        return f"ended by signal {-status} ({signal.Signals(-status).name}); see {log}"
+        killed = f"ended by signal {-status} ({signal.Signals(-status).name})"
+        return f"{killed}, as for want of memory; see {log}" if -status == signal.SIGKILL else f"{killed}; see {log}"
     return line or f"exit status {status}; see {log}"
 
 

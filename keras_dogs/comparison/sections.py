@@ -1,26 +1,31 @@
 """The sections of the report of a comparison, each from the dict that `results.json` holds."""
 
 from keras_dogs.comparison import figures
-from keras_dogs.comparison import results
+from keras_dogs.comparison import schema
+from keras_dogs.comparison.schema import Results
 from keras_dogs.data.datasets import display_name
 from keras_dogs.runs.records import PROSE
+from keras_dogs.system.pages import block
+from keras_dogs.system.pages import code
+from keras_dogs.system.pages import image
 from keras_dogs.system.pages import table
+from keras_dogs.system.pages import text as plain
 
 
 def _figure(name: str, alt: str, drawn: list[str]) -> str:
-    return f"\n![{alt}]({figures.FOLDER}/{name}.svg)\n" if name in drawn else ""
+    return f"\n{image(alt, f'{figures.FOLDER}/{name}.svg')}\n" if name in drawn else ""
 
 
-def introduction(found: dict, finished: list[dict]) -> str:
+def introduction(found: Results, finished: list[dict]) -> str:
     """Says what was compared, and the verdicts."""
     models = ", ".join(row["model"] for row in found["models"]) or "nothing"
     backends = ", ".join(dict.fromkeys(PROSE[run["backend"]] for run in finished)) or "no backend"
     dataset = finished[0]["dataset"]["name"] if finished else "no dataset"
-    text = f"# {models} on {dataset}: {backends}\n\n"
+    text = f"# {plain(models)} on {plain(dataset)}: {backends}\n\n"
     text += f"{len(finished)} of {len(found['runs'])} runs are finished. Made on {found['date']} with\n\n"
-    text += f"```\n{found['made_with']}\n```\n\n## In short\n\n"
+    text += f"{block(found['made_with'])}\n## In short\n\n"
     sentences = found["verdicts"] or ["There are no two models or backends to compare."]
-    text += "\n".join(f"- {sentence}" for sentence in sentences) + "\n"
+    text += "\n".join(f"- {plain(sentence)}" for sentence in sentences) + "\n"
     text += {
         "epochs": "",
         "time": "\n**Budget:** equal time; each model trained for as many epochs as take as long as the first's.\n",
@@ -28,17 +33,17 @@ def introduction(found: dict, finished: list[dict]) -> str:
     }[found["budget"]]
     if found["fairness"]:
         text += f"\n**Is the pair a fair one?** {found['fairness']}\n"
-    text += "".join(f"\n**Note:** {note}.\n" for note in found["notes"])
+    text += "".join(f"\n**Note:** {plain(note)}.\n" for note in found["notes"])
     return text
 
 
-def failures(found: dict) -> str:
-    """Returns lists the runs that are missing, and why."""
+def failures(found: Results) -> str:
+    """Lists the runs that are missing, and why."""
     rows = [[run["name"], run["error"]] for run in found["runs"] if "error" in run]
     return "\n## Runs that are missing\n\n" + table(["run", "why"], rows) if rows else ""
 
 
-def accuracy(found: dict, drawn: list[str]) -> str:
+def accuracy(found: Results, drawn: list[str]) -> str:
     """Shows who names more pictures rightly, and how sure that is."""
     rows = [
         [
@@ -70,7 +75,7 @@ def accuracy(found: dict, drawn: list[str]) -> str:
     return text
 
 
-def _pair_table(found: dict) -> str:
+def _pair_table(found: Results) -> str:
     rows = [
         [
             f"{row['first']} − {row['second']}",
@@ -97,7 +102,7 @@ def _pair_table(found: dict) -> str:
     return table(header, rows)
 
 
-def same_on_backends(found: dict, drawn: list[str]) -> str:
+def same_on_backends(found: Results, drawn: list[str]) -> str:
     """Shows whether the backends train alike."""
     if not found["between_backends"]:
         return _figure("curves", "Training loss of every run", drawn)
@@ -136,7 +141,7 @@ def same_on_backends(found: dict, drawn: list[str]) -> str:
     )
 
 
-def cost(found: dict, drawn: list[str]) -> str:
+def cost(found: Results, drawn: list[str]) -> str:
     """Shows what each model and backend costs."""
     rows = [
         [
@@ -181,7 +186,7 @@ def cost(found: dict, drawn: list[str]) -> str:
     return text + "Energy was not measured.\n"
 
 
-def time_to_accuracy(found: dict, drawn: list[str]) -> str:
+def time_to_accuracy(found: Results, drawn: list[str]) -> str:
     """Shows when each model reached which accuracy."""
     thresholds = [
         threshold
@@ -204,7 +209,7 @@ def time_to_accuracy(found: dict, drawn: list[str]) -> str:
     )
 
 
-def breeds(found: dict, drawn: list[str]) -> str:
+def breeds(found: Results, drawn: list[str]) -> str:
     """Shows the breeds on which the models differ most."""
     rows = found["classes"]
     if not rows:
@@ -223,8 +228,8 @@ def breeds(found: dict, drawn: list[str]) -> str:
     ]
     won, lost = (sum(sign * row["difference"] > 0 for row in rows) for sign in (1, -1))
     return (
-        f"\n## Breed by breed\n\n{first} is ahead on {won} breeds, {second} on {lost}, of {len(rows)}. With so few "
-        "pictures a breed, single breeds are mostly luck.\n"
+        f"\n## Breed by breed\n\n{plain(first)} is ahead on {won} breeds, {plain(second)} on {lost}, of {len(rows)}. "
+        "With so few pictures a breed, single breeds are mostly luck.\n"
         + _figure("classes", "Difference by breed", drawn)
         + "\n"
         + table(["breed", "pictures", first, second, "points"], cells)
@@ -232,15 +237,15 @@ def breeds(found: dict, drawn: list[str]) -> str:
     )
 
 
-def example_pictures(found: dict, shown: dict[str, str]) -> str:
+def example_pictures(found: Results, shown: dict[str, str]) -> str:
     """Shows pictures on which the models disagree."""
     if not found["pictures"]:
         return ""
     rows = [
         [
-            f"![{display_name(row['class'])}]({shown[row['picture']]})"
+            image(display_name(row["class"]), shown[row["picture"]])
             if row["picture"] in shown
-            else f"`{row['picture']}`",
+            else code(row["picture"]),
             display_name(row["class"]),
             row["only_right"],
             display_name(row["taken_for"]),
@@ -251,7 +256,7 @@ def example_pictures(found: dict, shown: dict[str, str]) -> str:
     return "\n## Pictures that only one gets right\n\n" + table(header, rows)
 
 
-def calibration(found: dict, drawn: list[str]) -> str:
+def calibration(found: Results, drawn: list[str]) -> str:
     """Shows whether probabilities mean what they say."""
     rows = [
         [row["model"], row["num_runs"], _percent(row["calibration_error"]["mean"])]
@@ -267,9 +272,9 @@ def calibration(found: dict, drawn: list[str]) -> str:
     )
 
 
-def seen(found: dict) -> str:
-    """Returns lists what the weights were trained on before."""
-    rows = [[row["model"], f"`{row['preset']}`", row["pretraining"]] for row in found["models"]]
+def seen(found: Results) -> str:
+    """Lists what the weights were trained on before."""
+    rows = [[row["model"], code(row["preset"]), row["pretraining"]] for row in found["models"]]
     return "\n## What the weights had seen before\n\n" + table(["model", "preset", "pretrained on"], rows)
 
 
@@ -281,31 +286,31 @@ def protocol(finished: list[dict]) -> str:
     versions = {name: version for run in finished for name, version in run["versions"].items()}
     recipes = dict.fromkeys(f"{run['model']}: {run['recipe']}" for run in finished)
     return (
-        f"\n## Protocol\n\n- **Data**: {data['name']}, {data['num_classes']} classes: {data['num_train']:,} train, "
-        f"{data['num_validation']:,} validation and {data['num_test']:,} test pictures. "
+        f"\n## Protocol\n\n- **Data**: {plain(data['name'])}, {data['num_classes']} classes: "
+        f"{data['num_train']:,} train, {data['num_validation']:,} validation and {data['num_test']:,} test pictures. "
         + ("The epoch was chosen on validation" if data["num_validation"] else "The last epoch was kept")
         + "; the test split was scored once, every picture of it.\n"
-        + "".join(f"- **Recipe** of {recipe}\n" for recipe in recipes)
-        + f"- **Device**: {'; '.join(dict.fromkeys(run['device'] for run in finished))}\n"
-        + f"- **Versions**: {', '.join(f'{name} {version}' for name, version in sorted(versions.items()))}\n"
+        + "".join(f"- **Recipe** of {plain(recipe)}\n" for recipe in recipes)
+        + f"- **Device**: {plain('; '.join(dict.fromkeys(run['device'] for run in finished)))}\n"
+        + f"- **Versions**: {plain(', '.join(f'{name} {version}' for name, version in sorted(versions.items())))}\n"
     )
 
 
-def table_of_runs(found: dict) -> str:
-    """Returns lists the runs, with their folders."""
+def table_of_runs(found: Results) -> str:
+    """Lists the runs, with their folders."""
     rows = [
-        [run["name"], _percent(run["test"]["top1_accuracy"]), run["best_epoch"], f"`{run['folder']}`"]
+        [run["name"], _percent(run["test"]["top1_accuracy"]), run["best_epoch"], code(run["folder"])]
         for run in found["runs"]
         if "error" not in run
     ]
     commands = "\n".join(run["command"] for run in found["runs"] if run["command"])
     text = "\n## Every run\n\n" + (table(["run", "top-1", "epoch kept", "folder"], rows) if rows else "")
     text += (
-        f"\nMade with these; the first line of this page makes what is missing:\n\n```\n{commands}\n```\n"
+        f"\nMade with these; the first line of this page makes what is missing:\n\n{block(commands)}"
         if commands
         else ""
     )
-    return text + f"\nEvery figure of this page is in `{results.FILE}`.\n"
+    return text + f"\nEvery figure of this page is in `{schema.FILE}`.\n"
 
 
 def _percent(share: float) -> str:

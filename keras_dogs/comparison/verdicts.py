@@ -5,13 +5,14 @@ import itertools
 import numpy as np
 
 from keras_dogs.comparison import loaded
+from keras_dogs.comparison import schema
 from keras_dogs.comparison.loaded import Loaded
 from keras_dogs.evaluation import intervals
 from keras_dogs.evaluation import statistics
 from keras_dogs.runs.records import PROSE
 
 
-def pairs(runs: list[Loaded]) -> list[dict]:
+def pairs(runs: list[Loaded]) -> list[schema.Pair]:
     """Compares two models on one backend with one seed: McNemar's test and the interval of the difference."""
     rows = []
     for (backend, seed), group in loaded.grouped_by(runs, "backend", "seed").items():
@@ -27,7 +28,7 @@ def _compare(first: Loaded, second: Loaded) -> dict:
     return {"first": names[0], "second": names[1], **found._asdict(), "significant": found.is_significant}
 
 
-def between_models(runs: list[Loaded]) -> list[dict]:
+def between_models(runs: list[Loaded]) -> list[schema.BetweenModels]:
     """Compares each two models over all backends and seeds that both have."""
     rows = []
     for first, second in itertools.combinations([model for (model,) in loaded.grouped_by(runs, "model")], 2):
@@ -111,7 +112,7 @@ def _verdict(row: dict) -> str:
     return f"{row['first']} and {row['second']} cannot be told apart {on_pictures}. {seeds}."
 
 
-def between_backends(runs: list[Loaded]) -> tuple[list[dict], list[dict]]:
+def between_backends(runs: list[Loaded]) -> tuple[list[schema.SameSeed], list[schema.BetweenBackends]]:
     """Compares the same model and seed on two backends: a row for each pair, and one for all of them."""
     single, pairs = [], {}
     for (model, seed), group in loaded.grouped_by(runs, "model", "seed").items():

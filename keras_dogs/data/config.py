@@ -4,11 +4,21 @@ import dataclasses
 from pathlib import Path
 from typing import Literal
 
-from keras_dogs.errors import require
+from keras_dogs.system.flags import Range
+from keras_dogs.system.flags import check_ranges
 
 Cache = Literal["auto", "device", "disk", "memory", "none"]
 Fit = Literal["squash", "crop", "pad"]
 SplitName = Literal["train", "validation", "test"]
+# Of a picture or canvas, pixels: four times the largest input of any model here.
+LARGEST_SIDE = 4096
+SEEDS = Range(0, 2**31 - 1)
+BATCHES = Range(1, 10**6)
+_RANGES = {
+    "validation_fraction": Range(0, 1, below=True),
+    "max_unreadable": Range(0, 1),
+    "canvas_size": Range(1, LARGEST_SIDE),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,14 +49,7 @@ class DataConfig:
     """Leave unreadable pictures out however many they are; the record counts them."""
 
     def __post_init__(self):
-        require(
-            0 <= self.validation_fraction < 1,
-            "--validation-fraction",
-            self.validation_fraction,
-            "at least 0 and below 1",
-        )
-        require(0 <= self.max_unreadable <= 1, "--max-unreadable", self.max_unreadable, "between 0 and 1")
-        require(self.canvas_size is None or self.canvas_size > 0, "--canvas-size", self.canvas_size, "positive")
+        check_ranges(self, _RANGES)
 
     @property
     def unreadable_limit(self) -> float:

@@ -6,10 +6,13 @@ from typing import Annotated
 
 import tyro
 
+from keras_dogs.data.config import BATCHES
+from keras_dogs.data.config import LARGEST_SIDE
 from keras_dogs.data.config import SplitName
 from keras_dogs.errors import UserError
-from keras_dogs.errors import require
 from keras_dogs.system import ownership
+from keras_dogs.system.flags import Range
+from keras_dogs.system.flags import check_ranges
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +52,7 @@ class EvaluateConfig:
     """Print the scores as one JSON object."""
 
     def __post_init__(self):
+        check_ranges(self, {"batch_size": BATCHES, "image_size": Range(1, LARGEST_SIDE), "max_unreadable": Range(0, 1)})
         for flag in ("against", "overlap_list"):
             if getattr(self, flag) and not self.output:
                 raise UserError(f"--{flag.replace('_', '-')}: is for the page; give --output, too")
@@ -56,9 +60,6 @@ class EvaluateConfig:
             ownership.check_output(self.output, ownership.EVALUATE)
             if self.output.is_dir() and any(self.output.iterdir()):
                 raise UserError(f"--output {self.output}: exists; choose another --output")
-        require(self.batch_size > 0, "--batch-size", self.batch_size, "positive")
-        require(self.image_size is None or self.image_size > 0, "--image-size", self.image_size, "positive")
-        require(0 <= self.max_unreadable <= 1, "--max-unreadable", self.max_unreadable, "between 0 and 1")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,9 +78,9 @@ class PredictConfig:
     """Print a JSON object a picture, one a line."""
 
     def __post_init__(self):
-        require(self.top_k > 0, "--top-k", self.top_k, "positive")
-        require(self.batch_size > 0, "--batch-size", self.batch_size, "positive")
-        require(len(self.pictures) > 0, "PICTURES", "none", "at least one")
+        check_ranges(self, {"top_k": Range(1, 10**6), "batch_size": BATCHES})
+        if not self.pictures:
+            raise UserError("PICTURES: none were given; name files, folders or quoted globs")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,5 +95,6 @@ class ExplainConfig:
     """The folder for a figure a picture."""
 
     def __post_init__(self):
-        require(len(self.pictures) > 0, "PICTURES", "none", "at least one")
+        if not self.pictures:
+            raise UserError("PICTURES: none were given; name files, folders or quoted globs")
         ownership.check_output(self.output, ownership.EXPLAIN)

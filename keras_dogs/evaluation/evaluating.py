@@ -36,6 +36,7 @@ from keras_dogs.runs.records import recipe_in_words
 from keras_dogs.system import caches
 from keras_dogs.system import network
 from keras_dogs.system import progress
+from keras_dogs.system.pages import code
 
 
 class Evaluation(NamedTuple):
@@ -141,7 +142,7 @@ def _predict(config: EvaluateConfig, is_preset: bool) -> tuple[Split, Prediction
         canvases = _without_trained_on(config, dataset, canvases)
     batch_size = min(config.batch_size, len(canvases))
     logits = evaluate_classifier(classifier, canvases.images, canvases.labels, batch_size).logits
-    class_names = classifier.get_layer("head").class_names or dataset.class_names
+    class_names = classifier.class_names or dataset.class_names
     predictions = Predictions(
         np.array(canvases.names), np.array(canvases.labels), logits, np.array(class_names), _validation_of(config)
     )
@@ -216,13 +217,14 @@ def _write_page(config: EvaluateConfig, predictions: Predictions, against: dict,
     facts = [("split", f"{config.split} of {record.dataset.name if record else config.dataset}")]
     if record:
         facts += [
-            ("preset", f"`{record.preset}`, {record.num_parameters:,} parameters, {record.family}"),
+            ("preset", code(record.preset)),
+            ("model", f"{record.family}, {record.num_parameters:,} parameters"),
             ("recipe", recipe_in_words(record.config)),
             ("chosen", f"epoch {record.best_epoch}, on {record.dataset.num_validation:,} validation pictures"),
             ("trained on", f"{record.dataset.num_train:,} pictures, {record.backend}, {record.device}"),
             ("seed", str(record.seed)),
         ]
-    facts.append(("made with", f"`{_command(config)}`"))
+    facts.append(("made with", code(_command(config))))
     places = {picture: index for index, picture in enumerate(split.names)} if split else {}
     # Of a picture that is gone the page has the name.
     read = (lambda picture: split.read(places[picture]) if picture in places else None) if split else None
@@ -243,7 +245,7 @@ def _is_preset(run: str) -> bool:
 
 def decode_for(classifier: keras.Model, dataset: Dataset, split: str, unreadable_limit: float) -> Canvases:
     """Decodes a split, by name, to the canvases that `classifier` was made for."""
-    (canvases,) = load_canvases(dataset, [split], **classifier.get_layer("crop").canvas)
+    (canvases,) = load_canvases(dataset, [split], **classifier.canvas)
     refuse_unreadable([canvases], unreadable_limit, num_classes=0)
     for name, reason in canvases.unreadable:
         progress.open_console().print(f"left out: {name}: {reason}")
@@ -252,7 +254,7 @@ def decode_for(classifier: keras.Model, dataset: Dataset, split: str, unreadable
 
 def check_classes(classifier: keras.Model, dataset: Dataset, dataset_name: str) -> None:
     """Refuses a dataset whose classes are not the classifier's."""
-    head = classifier.get_layer("head")
+    head = classifier.head
     own = head.class_names
     if own is None and head.units != len(dataset.class_names):
         raise UserError(f"{dataset_name} has {len(dataset.class_names)} classes, the classifier {head.units}")
@@ -275,6 +277,8 @@ def _data_of_run(config: EvaluateConfig, run: Path) -> tuple[DataConfig, int]:
         told["data_dir"] = config.data_dir
     record_file = run / artifacts.RECORD
     if not record_file.is_file():
+        if artifacts.is_unfinished(run):
+            raise UserError(f"{run}: an unfinished run; {artifacts.how_to_go_on(run)}")
         if not config.dataset:
             raise UserError(f"{config.run}: does not say what it was trained on; give --dataset")
         return DataConfig(**told), 0

@@ -18,9 +18,10 @@ from keras_dogs.errors import UserError
 from keras_dogs.evaluation import figures
 from keras_dogs.evaluation.inference import class_names_of
 from keras_dogs.evaluation.scoring import log_softmax
-from keras_dogs.models import builders
 from keras_dogs.models import families
+from keras_dogs.system import files
 from keras_dogs.system import ownership
+from keras_dogs.system import progress
 
 
 class Explanation(NamedTuple):
@@ -49,12 +50,10 @@ def explain_picture(classifier: keras.Model, file: Path) -> Explanation:
         file: Path.
 
     Raises:
-        UserError: the picture cannot be read, or the classifier is of a family that has no such method here.
+        UnreadablePicture: the picture cannot be read.
+        UserError: the classifier is of a family that has no such method here.
     """
-    try:
-        canvas = to_canvas(open_picture(file), **classifier.get_layer("crop").canvas)
-    except UnreadablePicture as error:
-        raise UserError(f"{file}: {error}") from error
+    canvas = to_canvas(open_picture(file), **classifier.canvas)
     batch = canvas[None]
     logits = ops.convert_to_numpy(classifier(batch, training=False))
     label = int(logits[0].argmax())
@@ -68,7 +67,7 @@ def explain_picture(classifier: keras.Model, file: Path) -> Explanation:
 
 def is_convolutional(classifier: keras.Model) -> bool:
     """Returns whether it is explained by Grad-CAM, as a ResNet is."""
-    return families.of_backbone(builders.backbone_of(classifier)).explanation == "Grad-CAM"
+    return families.of_backbone(classifier.backbone).explanation == "Grad-CAM"
 
 
 def attention_rollout(classifier: keras.Model, images) -> np.ndarray:
@@ -89,11 +88,11 @@ def attention_rollout(classifier: keras.Model, images) -> np.ndarray:
     """
     attention = [
         layer
-        for layer in keras_inside.layers_of(builders.backbone_of(classifier))
+        for layer in keras_inside.layers_of(classifier.backbone)
         if isinstance(layer, keras.layers.MultiHeadAttention)
     ]
     if not attention:
-        family = families.of_backbone(builders.backbone_of(classifier)).name
+        family = classifier.family
         raise UserError(f"attention rollout: a {family} keeps its attention to itself; ViT, DeiT and DINOv2 show it")
     whole = keras.Model(classifier.input, classifier.output)  # not the class token's way through the last block alone
     with _inputs_of(attention) as seen, backends.layer_by_layer():
@@ -176,7 +175,7 @@ def grad_cam(classifier: keras.Model, images, labels) -> np.ndarray:
     """
     features = keras.Model(classifier.input, classifier.get_layer("pooling").input)
     maps = np.asarray(ops.convert_to_numpy(features(images, training=False)), np.float64)
-    kernel = np.asarray(ops.convert_to_numpy(classifier.get_layer("head").kernel), np.float64)
+    kernel = np.asarray(ops.convert_to_numpy(classifier.head.kernel), np.float64)
     num_places = maps.shape[1] * maps.shape[2]
     heat = np.einsum("bhwc,cb->bhw", maps, kernel[:, list(labels)] / num_places)
     return np.maximum(heat, 0).astype(np.float32)
@@ -191,19 +190,30 @@ def explain_files(classifier: keras.Model, pictures: list[Path], folder: Path):
         folder: Path. It is made with the first figure; `check_output` has seen it. What is in it and is not of an
             earlier explanation is not replaced.
 
+    Yields:
+        `(file, Explanation, path of the figure)` of each picture; `(file, None, why it cannot be read)` of others.
+
     Raises:
-        UserError: a picture cannot be read, or a file of another's is in the way.
+        UserError: a file of another's is in the way, or the classifier has no such explanation.
     """
     names = _names_of_figures(pictures)
     ownership.check_replaceable(folder, names)
-    for number, (file, name) in enumerate(zip(pictures, names)):
-        found = explain_picture(classifier, file)
-        if number == 0:
-            folder.mkdir(parents=True, exist_ok=True)
-            ownership.claim(folder, ownership.EXPLAIN, (*ownership.listed(folder), *names))
-        title = f"{display_name(found.class_name)}, {found.probability:.0%}"
-        figures.draw_explanation(found.canvas, found.heat, f"{title} ({found.method})", folder / name)
-        yield file, found, folder / name
+    with progress.counting("Explaining (pictures)", len(pictures)) as on_picture:
+        for file, name in zip(pictures, names):
+            try:
+                found = explain_picture(classifier, file)
+            except UnreadablePicture as error:
+                yield file, None, str(error)
+                continue
+            finally:
+                on_picture()
+            if not folder.is_dir():
+                folder.mkdir(parents=True)
+            ownership.claim(folder, ownership.EXPLAIN, (*ownership.listed(folder), name))
+            title = f"{display_name(found.class_name)}, {found.probability:.0%}"
+            with files.written_whole(folder / name) as temporary:
+                figures.draw_explanation(found.canvas, found.heat, f"{title} ({found.method})", temporary)
+            yield file, found, folder / name
 
 
 def _names_of_figures(pictures: list[Path]) -> list[str]:

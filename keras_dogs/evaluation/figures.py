@@ -84,7 +84,7 @@ def draw_explanation(canvas, heat, title: str, file: Path) -> None:
     heated.imshow(heat, cmap="inferno", alpha=0.6, interpolation="bilinear", extent=extent, vmin=0)
     for axis in (plain, heated):
         axis.set_axis_off()
-    figure.suptitle(title, fontsize=11)
+    figure.suptitle(title, fontsize=11, parse_math=False)
     _save(figure, file)
 
 

@@ -62,8 +62,9 @@ def predict_pictures(classifier: keras.Model, files, top_k: int = 5, batch_size:
         top_k: int. How many breeds a picture.
         batch_size: int.
     """
-    how, names = classifier.get_layer("crop").canvas, class_names_of(classifier)
-    batch_size = max(1, min(batch_size, len(files)))
+    how, names = classifier.canvas, class_names_of(classifier)
+    # A power of two: few sizes to compile for, whatever the number of files.
+    batch_size = min(batch_size, 1 << max(len(files) - 1, 0).bit_length())
     for start in range(0, len(files), batch_size):
         chunk = files[start : start + batch_size]
         opened = [_open(file, how) for file in chunk]
@@ -75,7 +76,7 @@ def predict_pictures(classifier: keras.Model, files, top_k: int = 5, batch_size:
 
 def class_names_of(classifier: keras.Model) -> list[str]:
     """Returns the names kept in the head, or numbers where it has none."""
-    head = classifier.get_layer("head")
+    head = classifier.head
     return head.class_names or [f"class {index}" for index in range(head.units)]
 
 

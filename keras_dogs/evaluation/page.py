@@ -7,14 +7,22 @@ from typing import NamedTuple
 
 import numpy as np
 
+from keras_dogs.data.datasets import display_name
 from keras_dogs.evaluation import figures
 from keras_dogs.evaluation import intervals
+from keras_dogs.evaluation import schema
 from keras_dogs.evaluation import scoring
 from keras_dogs.evaluation import statistics
 from keras_dogs.evaluation.predictions import Predictions
 from keras_dogs.runs import artifacts
 from keras_dogs.system import ownership
 from keras_dogs.system import pages
+from keras_dogs.system import reading
+from keras_dogs.system.pages import Markdown
+from keras_dogs.system.pages import code
+from keras_dogs.system.pages import image
+from keras_dogs.system.pages import table
+from keras_dogs.system.pages import text as plain
 
 _NUM_PAIRS, _THUMBNAIL = 8, 112
 
@@ -56,7 +64,7 @@ def _write(folder: Path, subject: Subject, against: dict, overlap_list: Path | N
     found = subject.predictions
     temperature = _temperature(found)
     cooled = found.logits / temperature.value if temperature.value else None
-    scores = _scores(found, temperature)
+    scores = reading.check(_scores(found, temperature), schema.Evaluation, schema.FILE)
     rows = _per_class(found)
     figures.draw_reliability(found.logits, cooled, found.labels, temperature.value or 1.0, folder / "reliability.png")
     figures.draw_confusion(found.logits, found.labels, folder / "confusion.png")
@@ -72,7 +80,7 @@ def _write(folder: Path, subject: Subject, against: dict, overlap_list: Path | N
     text = "\n".join(parts)
     (folder / "report.md").write_text(text)
     (folder / "report.html").write_text(pages.to_html(text, folder, f"Evaluation of {subject.name}"))
-    (folder / "scores.json").write_text(json.dumps(scores, indent=2) + "\n")
+    (folder / schema.FILE).write_text(json.dumps(scores, indent=2) + "\n")
     found.save(folder / artifacts.PREDICTIONS)
 
 
@@ -82,10 +90,15 @@ def _temperature(found: Predictions) -> scoring.Temperature:
     return scoring.fit_temperature(found.validation.logits, found.validation.labels)
 
 
-def _scores(found: Predictions, temperature: scoring.Temperature) -> dict:
+def _scores(found: Predictions, temperature: scoring.Temperature) -> schema.Evaluation:
     """Computes every score of the page; intervals are 95 % intervals over pictures."""
     scores = scoring.score_logits(found.logits, found.labels)
-    result = {**vars(scores), "intervals": {}, "temperature": temperature.value}
+    result = {
+        "schema_version": schema.SCHEMA_VERSION,
+        **vars(scores),
+        "intervals": {},
+        "temperature": temperature.value,
+    }
     for name, top_k in (("top1_accuracy", 1), ("top5_accuracy", 5)):
         correct = scoring.is_correct(found.logits, found.labels, top_k)
         result["intervals"][name] = intervals.share_interval(correct)
@@ -97,31 +110,32 @@ def _scores(found: Predictions, temperature: scoring.Temperature) -> dict:
 
 
 def _head(subject: Subject) -> str:
-    facts = "\n".join(f"| {what} | {value} |" for what, value in subject.facts)
-    return f"# Evaluation of {subject.name}\n\n| | |\n|---|---|\n{facts}\n"
+    return f"# Evaluation of {plain(subject.name)}\n\n" + table(["", ""], [list(fact) for fact in subject.facts])
 
 
 def _score_table(found: Predictions, scores: dict) -> str:
-    def percent(name):
+    def row(what: str, name: str) -> list[str]:
         low, high = scores["intervals"].get(name, (None, None))
         interval = f"{100 * low:.1f} to {100 * high:.1f} %" if low is not None else "–"
-        return f"| {100 * scores[name]:.1f} % | {interval} |"
+        return [what, f"{100 * scores[name]:.1f} %", interval]
 
+    rows = [
+        row("top-1 accuracy", "top1_accuracy"),
+        row("top-5 accuracy", "top5_accuracy"),
+        row("mean per-class accuracy", "mean_per_class_accuracy"),
+        ["cross-entropy, nats", f"{scores['loss']:.3f}", "–"],
+        row("expected calibration error", "expected_calibration_error"),
+    ]
     return (
         f"\n## Scores\n\n{scores['num_pictures']:,} pictures of {len(found.class_names)} classes, each scored once. "
         "Intervals: 95 %, Clopper and Pearson's, over pictures; they do not cover other seeds.\n\n"
-        "| score | value | interval |\n|---|---|---|\n"
-        f"| top-1 accuracy {percent('top1_accuracy')}\n"
-        f"| top-5 accuracy {percent('top5_accuracy')}\n"
-        f"| mean per-class accuracy {percent('mean_per_class_accuracy')}\n"
-        f"| cross-entropy, nats | {scores['loss']:.3f} | – |\n"
-        f"| expected calibration error {percent('expected_calibration_error')}\n"
+        + table(["score", "value", "interval"], rows)
     )
 
 
 def _seen_before(subject: Subject, against: dict, overlap_list: Path | None) -> str:
     text = "\n## What the weights had seen\n\n"
-    text += f"The weights come from `{subject.preset}`, trained on: {subject.pretraining}.\n\n"
+    text += f"The weights come from {code(subject.preset)}, trained on: {plain(subject.pretraining)}.\n\n"
     is_of_imagenet = all(re.match(r"n\d{8}-", str(name)) for name in subject.predictions.class_names)
     if is_of_imagenet and subject.pretraining != "none: random weights":
         text += (
@@ -139,31 +153,31 @@ def _seen_before(subject: Subject, against: dict, overlap_list: Path | None) -> 
 
 
 def _table_against(subject: Subject, against: dict) -> str:
-    text = "| | top-1 | 95 % interval |\n|---|---|---|\n"
-    for name, found in {subject.name: subject.predictions, **against}.items():
-        text += f"| {name} | {_accuracy_cells(scoring.is_correct(found.logits, found.labels))} |\n"
-    text += "\n"
+    rows = [
+        [name, *_accuracy_cells(scoring.is_correct(found.logits, found.labels))]
+        for name, found in {subject.name: subject.predictions, **against}.items()
+    ]
+    text = table(["", "top-1", "95 % interval"], rows) + "\n"
     for name, found in against.items():
-        text += f"- {statistics.compare(subject.predictions, found).in_words(subject.name, name)}\n"
+        text += f"- {plain(statistics.compare(subject.predictions, found).in_words(subject.name, name))}\n"
     return text + "\nThe test is McNemar's, exact; the interval of the difference Bonett and Price's.\n\n"
 
 
-def _accuracy_cells(correct) -> str:
+def _accuracy_cells(correct) -> tuple[str, str]:
     """Formats an accuracy and its interval as two cells of a table."""
     if not len(correct):
-        return "– | –"
+        return "–", "–"
     low, high = intervals.share_interval(correct)
-    return f"{100 * correct.mean():.1f} % | {100 * low:.1f} to {100 * high:.1f} %"
+    return f"{100 * correct.mean():.1f} %", f"{100 * low:.1f} to {100 * high:.1f} %"
 
 
 def _overlap(found: Predictions, overlap_list: Path) -> str:
     named = statistics.split_by_overlap(found.names, overlap_list)
-    text = f"Split by `{overlap_list.name}`, a list of files that the pretraining used:\n\n"
-    text += "| pictures | number | top-1 | 95 % interval |\n|---|---|---|---|\n"
     correct = scoring.is_correct(found.logits, found.labels)
-    for what, inside in (("named in the list", named), ("the rest", ~named)):
-        text += f"| {what} | {inside.sum():,} | {_accuracy_cells(correct[inside])} |\n"
-    return text + "\n"
+    parts = (("named in the list", named), ("the rest", ~named))
+    rows = [[what, f"{inside.sum():,}", *_accuracy_cells(correct[inside])] for what, inside in parts]
+    text = f"Split by {code(overlap_list.name)}, a list of files that the pretraining used:\n\n"
+    return text + table(["pictures", "number", "top-1", "95 % interval"], rows) + "\n"
 
 
 def _calibration(temperature: scoring.Temperature, scores: dict) -> str:
@@ -183,28 +197,27 @@ def _confusions(subject: Subject, folder: Path) -> str:
     found = subject.predictions
     counts = scoring.confusion_matrix(found.logits, found.labels)
     wrong = counts - np.diag(np.diag(counts))
-    text = "\n## Confusions\n\n![Confusion matrix](confusion.png)\n\nThe most confused pairs:\n\n"
-    text += "| pictures of | taken for | | of | example |\n|---|---|---|---|---|\n"
-    taken = np.argmax(found.logits, axis=1)
+    rows, taken = [], np.argmax(found.logits, axis=1)
     for place in np.argsort(-wrong, axis=None, kind="stable")[:_NUM_PAIRS]:
         label, other = (int(index) for index in np.unravel_index(place, wrong.shape))
         if wrong[label, other] == 0:
             break
         index = int(np.flatnonzero((found.labels == label) & (taken == other))[0])
         shown = _thumbnail(subject, str(found.names[index]), folder / "pictures" / f"{label}-{other}.jpg", folder)
-        names = [_plain(found.class_names[number]) for number in (label, other)]
-        text += f"| {names[0]} | {names[1]} | {wrong[label, other]} | {counts[label].sum()} | {shown} |\n"
-    return text
+        names = [display_name(found.class_names[number]) for number in (label, other)]
+        rows.append([*names, wrong[label, other], counts[label].sum(), shown])
+    text = "\n## Confusions\n\n![Confusion matrix](confusion.png)\n\nThe most confused pairs:\n\n"
+    return text + table(["pictures of", "taken for", "", "of", "example"], rows)
 
 
-def _thumbnail(subject: Subject, name: str, file: Path, folder: Path) -> str:
+def _thumbnail(subject: Subject, name: str, file: Path, folder: Path) -> Markdown:
     picture = subject.read(name) if subject.read else None
     if picture is None:
-        return f"`{name}`"
+        return code(name)
     picture.thumbnail((_THUMBNAIL, _THUMBNAIL))
     file.parent.mkdir(exist_ok=True)
     picture.save(file, quality=85)
-    return f"![{name}]({file.relative_to(folder).as_posix()})"
+    return image(name, file.relative_to(folder).as_posix())
 
 
 def _per_class(found: Predictions) -> list[dict]:
@@ -215,21 +228,14 @@ def _per_class(found: Predictions) -> list[dict]:
         if num:
             wrong = counts[label].copy()
             wrong[label] = 0
-            other = _plain(found.class_names[wrong.argmax()]) if wrong.any() else "–"
+            other = display_name(found.class_names[wrong.argmax()]) if wrong.any() else "–"
             rows.append(
-                {"class": _plain(name), "pictures": num, "accuracy": counts[label, label] / num, "other": other}
+                {"class": display_name(name), "pictures": num, "accuracy": counts[label, label] / num, "other": other}
             )
     return sorted(rows, key=lambda row: (row["accuracy"], row["class"]))
 
 
 def _class_table(rows: list[dict]) -> str:
     text = "\n## Classes\n\n![Accuracy of classes](per_class.png)\n\nFrom the hardest to the easiest:\n\n"
-    text += "| class | pictures | top-1 | most often taken for |\n|---|---|---|---|\n"
-    for row in rows:
-        text += f"| {row['class']} | {row['pictures']} | {100 * row['accuracy']:.0f} % | {row['other']} |\n"
-    return text
-
-
-def _plain(class_name) -> str:
-    """Turns `n02085620-Chihuahua` into `Chihuahua`, and underscores into spaces."""
-    return re.sub(r"^n\d{8}-", "", str(class_name)).replace("_", " ")
+    cells = [[row["class"], row["pictures"], f"{100 * row['accuracy']:.0f} %", row["other"]] for row in rows]
+    return text + table(["class", "pictures", "top-1", "most often taken for"], cells)

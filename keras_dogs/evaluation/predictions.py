@@ -8,6 +8,16 @@ import numpy as np
 
 from keras_dogs.errors import UserError
 from keras_dogs.runs import artifacts
+from keras_dogs.system import files
+from keras_dogs.system import reading
+from keras_dogs.system.reading import Array
+
+_OF_A_SPLIT = {"names": Array("U", 1), "labels": Array("i", 1), "logits": Array("f", 2)}
+_SCHEMA = {
+    **_OF_A_SPLIT,
+    **{f"validation_{name}": array for name, array in _OF_A_SPLIT.items()},
+    **dict.fromkeys(("class_names", "trained_on"), Array("U", 1)),
+}
 
 
 class Predictions(NamedTuple):
@@ -45,7 +55,7 @@ class Predictions(NamedTuple):
             arrays["trained_on"] = np.asarray(self.trained_on, dtype=str)
         file = io.BytesIO()
         np.savez_compressed(file, **arrays)
-        artifacts.write_bytes(path, file.getvalue())
+        files.write_bytes(path, file.getvalue())
 
     @classmethod
     def load(cls, folder: Path, needs_test: bool = True) -> "Predictions":
@@ -60,15 +70,16 @@ class Predictions(NamedTuple):
             UserError: there are none, or the file is damaged.
         """
         path = folder / artifacts.PREDICTIONS
+        if not path.exists():
+            raise UserError(f"{folder}: no {artifacts.PREDICTIONS} there; is it a run folder?")
+        artifacts.check_belongs(path)
+        arrays = reading.read_arrays(path, _SCHEMA)
         try:
-            with np.load(path, allow_pickle=False) as saved:
-                arrays = {name: saved[name] for name in saved.files}
             validation = _part(arrays, "validation_")
             test = _part(arrays, "") or cls(None, None, None, arrays["class_names"])
-        except FileNotFoundError as error:
-            raise UserError(f"{folder}: no {artifacts.PREDICTIONS} there; is it a run folder?") from error
-        except Exception as error:  # zipfile, zlib and NumPy each raise their own kinds
-            raise UserError(f"{path}: damaged ({type(error).__name__}: {error})") from error
+        except (KeyError, ValueError) as error:
+            what = f"no array {error}" if isinstance(error, KeyError) else str(error)
+            raise UserError(f"{path}: damaged: {what}") from error
         if test.names is None and needs_test:
             raise UserError(f"{path}: no test predictions; a rate of a sweep is scored on validation alone")
         return test._replace(validation=validation, trained_on=arrays.get("trained_on"))
@@ -84,11 +95,13 @@ def _part(arrays: dict, prefix: str) -> Predictions | None:
         return None
     class_names = arrays["class_names"]
     names, labels, logits = (arrays[f"{prefix}{name}"] for name in ("names", "labels", "logits"))
-    if names.ndim != 1 or labels.shape != names.shape or logits.shape != (len(names), len(class_names)):
+    if labels.shape != names.shape or logits.shape != (len(names), len(class_names)):
         raise ValueError(f"{prefix}names {names.shape}, labels {labels.shape} and logits {logits.shape} do not fit")
-    if labels.dtype.kind != "i" or names.dtype.kind != "U" or logits.dtype.kind != "f":
-        raise ValueError(f"{prefix}names, labels or logits of a wrong type")
-    if len(labels) and not 0 <= labels.min() <= labels.max() < len(class_names):
+    if not len(names):
+        raise ValueError(f"{prefix}names are none")
+    if len(set(names.tolist())) < len(names):
+        raise ValueError(f"{prefix}names has a picture twice")
+    if not 0 <= labels.min() <= labels.max() < len(class_names):
         raise ValueError(f"{prefix}labels are not all of the {len(class_names)} classes")
     if not np.isfinite(logits).all():
         raise ValueError(f"{prefix}logits are not all finite")

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 import scipy.optimize
+import scipy.special
 
 from keras_dogs.runs.records import Scores
 
@@ -35,9 +36,8 @@ def score_logits(logits, labels) -> Scores:
 
 
 def log_softmax(logits) -> np.ndarray:
-    """Logarithms of the probabilities, float64."""
-    shifted = np.asarray(logits, np.float64) - np.max(logits, axis=-1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    """Returns the logarithms of the probabilities, float64, along the last axis."""
+    return scipy.special.log_softmax(np.asarray(logits, np.float64), axis=-1)
 
 
 def _rank_of_label(logits, labels) -> np.ndarray:

@@ -1,18 +1,15 @@
 """Classifier builders: a KerasHub backbone with everything from raw pictures to logits in one `keras.Model`."""
 
 import re
+from pathlib import Path
 
 import keras
-import numpy as np
 
-from keras_dogs import backends
 from keras_dogs import layers
 from keras_dogs.errors import UserError
-from keras_dogs.errors import first_line
 from keras_dogs.models import families as table
 from keras_dogs.models import imagenet
 from keras_dogs.models.classifier import Classifier
-from keras_dogs.models.classifier import PooledModel
 from keras_dogs.models.weights import Loaded
 from keras_dogs.models.weights import load_backbone
 from keras_dogs.models.weights import own_models
@@ -164,47 +161,68 @@ def build_classifier(
     _say_what_was_loaded(preset, loaded)
     _check_family(preset, loaded.family, families, drop_path, remat)
 
-    # Inputs, augmentation, conversion
     images = keras.Input((None, None, 3), name="images")
     counter = layers.DrawKeys(seed, name="draw_keys")
     keys = counter(images)
+    canvas_size = canvas_size or default_canvas_size(loaded.image_size, policy)
+    pixels = _draw_pixels(images, keys, loaded, policy, canvas_size, fit)
+    _prepare_blocks(loaded, drop_path, remat, counter)
+    features = _pool(loaded, loaded.backbone(_as_inputs(loaded.backbone, pixels)))
+    if with_head:
+        return _finish_with_head(images, features, keys, loaded, dropout, class_names, head)
+    return _finish(images, features, keys, layers.ClassifierHead(num_classes, class_names, name="head"), dropout)
+
+
+def _draw_pixels(images, keys, loaded: Loaded, policy: layers.Augmentation, canvas_size, fit: str):
+    """Brings pictures to what the backbone sees: augmentation of the canvas, crop, conversion, erasing, mixing."""
     crop = layers.RandomResizedCrop(
         *loaded.image_size,
         **policy.crop,
         interpolation=loaded.interpolation,
-        canvas_size=canvas_size or default_canvas_size(loaded.image_size, policy),
+        canvas_size=canvas_size,
         fit=fit,
         canvas_interpolation=loaded.interpolation,
         name="crop",
     )
-    features = crop(_augment_canvas(images, keys, policy), keys)
-    features = layers.ColorJitter(loaded.scale, loaded.offset, **policy.color, name="conversion")(features, keys)
+    pixels = crop(_augment_canvas(images, keys, policy), keys)
+    pixels = layers.ColorJitter(loaded.scale, loaded.offset, **policy.color, name="conversion")(pixels, keys)
     if policy.erasing:
-        features = layers.RandomErasing(**policy.erasing, name="erasing")(features, keys)
+        pixels = layers.RandomErasing(**policy.erasing, name="erasing")(pixels, keys)
     if policy.mixing:
-        features = layers.Mixing(**policy.mixing, name="mixing")(features, keys)
+        pixels = layers.Mixing(**policy.mixing, name="mixing")(pixels, keys)
+    return pixels
 
-    # Backbone, pooling
+
+def _prepare_blocks(loaded: Loaded, drop_path: float, remat: bool, counter) -> None:
+    """Puts stochastic depth and rematerialisation into the backbone's blocks."""
     row = table.family(loaded.family)
     if drop_path:
         layers.drop_paths(loaded.backbone, row.block, row.branch_ends, drop_path, counter)
     if remat:
         layers.rematerialise(loaded.backbone, row.block)
-    named = loaded.backbone.input  # a dict in DINOv2 and DINOv3, each with a name of its own
-    inputs = dict.fromkeys(named, features) if isinstance(named, dict) else features
-    features = _pool(loaded, loaded.backbone(inputs))
 
-    # Head
-    kernel, bias, class_names = _choose_head(loaded.head, class_names, head) if with_head else (None, None, class_names)
-    if with_head and loaded.head.pre_logits:
+
+def _as_inputs(backbone: keras.Model, pixels):
+    """Names the pixels as a backbone's input is named: a dict in DINOv2 and DINOv3."""
+    named = backbone.input
+    return dict.fromkeys(named, pixels) if isinstance(named, dict) else pixels
+
+
+def _finish_with_head(images, features, keys, loaded: Loaded, dropout: float, class_names, head: str) -> Classifier:
+    """Ends a classifier with the checkpoint's own head, or with the rows of it that stand for `class_names`."""
+    kernel, bias, class_names = _choose_head(loaded.head, class_names, head)
+    if loaded.head.pre_logits:
         features = _dense_as_loaded(features, loaded.head.pre_logits, "pre_logits")
+    dense = layers.ClassifierHead(len(bias), class_names, name="head")
+    classifier = _finish(images, features, keys, dense, dropout)
+    dense.set_weights([kernel, bias])
+    return classifier
+
+
+def _finish(images, features, keys, dense: layers.ClassifierHead, dropout: float) -> Classifier:
     if dropout:
         features = layers.CountedDropout(dropout, name="dropout")(features, keys)
-    dense = layers.ClassifierHead(len(bias) if with_head else num_classes, class_names, name="head")
-    classifier = Classifier(images, dense(features), name="classifier")
-    if with_head:
-        dense.set_weights([kernel, bias])
-    return classifier
+    return Classifier(images, dense(features), name="classifier")
 
 
 def _check_head(preset: str, num_classes: int | None, load_weights: bool, head: str, class_names) -> None:
@@ -295,66 +313,6 @@ def default_canvas_size(image_size: tuple[int, int], policy: layers.Augmentation
     return rows if rows == columns else (rows, columns)
 
 
-def backbone_of(classifier: keras.Model) -> keras.Model:
-    """Returns the backbone inside a classifier of ours: its one nested model."""
-    return next(layer for layer in classifier.layers if isinstance(layer, keras.Model))
-
-
-@vits.known_shapes()
-def from_table(classifier: keras.Model, canvases: np.ndarray) -> keras.Model:
-    """Returns the classifier over indices `(batch,)` into a table of pictures on the device; layers are shared.
-
-    Args:
-        classifier: `keras.Model`.
-        canvases: uint8 array of shape `(num_pictures, rows, columns, 3)`.
-    """
-    indices = keras.Input((), dtype="int32", name="indices")
-    pictures = layers.ImageTable(canvases, name="image_table")(indices)
-    return Classifier(indices, classifier(pictures), name="classifier_from_table")
-
-
-@vits.known_shapes()
-def feature_extractor(classifier: keras.Model) -> keras.Model:
-    """Returns the part of a classifier before its head: pictures -> features `(batch, hidden)`; layers are shared."""
-    return PooledModel(classifier.input, classifier.get_layer("head").input, name="feature_extractor")
-
-
-@vits.known_shapes()
-def view_extractor(classifier: keras.Model) -> keras.Model:
-    """Returns pictures -> features of an augmented view of each, with other draws at each call; layers are shared.
-
-    The backbone is as at inference: batch norms use, and keep, their statistics.
-    """
-    pipeline = image_pipeline(classifier)
-    names = [layer.name for layer in classifier.layers]
-    features = classifier.get_layer("dropout").input[0] if "dropout" in names else classifier.get_layer("head").input
-    backends.trace(pipeline)
-    rest = PooledModel(pipeline.output, features)
-    return _ViewExtractor(pipeline, rest, classifier.get_layer("draw_keys"))
-
-
-class _ViewExtractor(keras.Model):
-    def __init__(self, pipeline, rest, counter):
-        super().__init__(name="view_extractor")
-        self.pipeline, self.rest, self.counter = pipeline, rest, counter
-        self.first_step = 0
-        self.built = True  # its parts are
-
-    def go_to(self, batch: int) -> None:
-        """Says of which batch the draws are that come next: those of a view may be spread over processes."""
-        self.counter.step.assign(self.first_step + batch)
-
-    def call(self, images):
-        return self.rest(self.pipeline(images, training=True), training=False)
-
-
-def image_pipeline(classifier: keras.Model) -> keras.Model:
-    """Returns the part of a classifier before its backbone: pictures -> what the backbone sees; layers are shared."""
-    names = [layer.name for layer in classifier.layers]
-    last = next(name for name in ("mixing", "erasing", "conversion") if name in names)
-    return keras.Model(classifier.input, classifier.get_layer(last).output, name="image_pipeline")
-
-
 def save_classifier(classifier: keras.Model, path) -> None:
     """Saves architecture, weights and class names as one `.keras` file, without the optimizer."""
     _without_optimizer(classifier).save(path)
@@ -380,10 +338,5 @@ def load_classifier(path) -> keras.Model:
     Raises:
         UserError: the file is missing or is not such a model.
     """
-    path = own_models.find(str(path)) or path
-    try:
-        classifier = keras.saving.load_model(path, compile=False)
-        classifier.get_layer("crop"), classifier.get_layer("head")
-    except Exception as error:  # zipfile, h5py, json and Keras each raise their own kinds
-        raise UserError(f"{path}: not a classifier that keras_dogs saved: {first_line(error)}") from error
-    return classifier
+    path = Path(path)
+    return own_models.read_model(own_models.find(str(path)) or path)

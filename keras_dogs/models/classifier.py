@@ -90,6 +90,11 @@ class Classifier(PooledModel):
         """Side, or rows and columns, in pixels, to which a picture of any other size is brought first."""
         return self.get_layer("crop").canvas_size
 
+    @property
+    def canvas(self) -> dict:
+        """How files become canvases, the arguments of `data.loaders.canvases.to_canvas`."""
+        return self.get_layer("crop").canvas
+
     def __call__(self, inputs, *args, **kwargs):
         """See `keras.Model`."""
         if self._takes_pictures:

@@ -257,9 +257,44 @@ def default_augmentation(preset: str, linear_probe: bool) -> str:
     return "light" if preset in NANO_FINE_TUNE_SETTINGS else "standard"
 
 
+# What begins so is looked up where it lies; everything else is a name of the table, or a path.
+_SUFFIXES = (".keras", ".npz", ".safetensors", ".pth", ".pt", ".bin", ".tar")
+_ELSEWHERE = ("kaggle://", "hf://", "gs://", "https://")
+
+
+def check(preset: str, needs_weights: bool = True) -> None:
+    """Refuses a preset that cannot be there, as far as that shows without loading it.
+
+    Args:
+        preset: str. What `--preset` takes.
+        needs_weights: bool. Whether an architecture without published weights is refused.
+
+    Raises:
+        UserError: it is unknown, or a file of it is missing.
+    """
+    if preset in PRESETS:
+        if needs_weights and PRESETS[preset].source is None:
+            raise UserError(
+                f"--preset {preset}: an architecture without published weights (--recipe scratch trains it)"
+            )
+    elif preset.startswith("applications:"):
+        file = preset.removeprefix("applications:").partition(":")[2]
+        if file and not Path(file).is_file():
+            raise UserError(f"--preset {preset}: no such weights file: {file}")
+    elif not preset.startswith(_ELSEWHERE):
+        path = Path(preset)
+        if path.is_dir() and not any((path / name).is_file() for name in ("config.json", "model.keras")):
+            raise UserError(f"--preset {preset}: no preset in this folder; looked for config.json and model.keras")
+        if path.is_file() and path.suffix not in _SUFFIXES:
+            raise UserError(f"--preset {preset}: a file of an unknown kind; known are {', '.join(_SUFFIXES)}")
+        if not (path.is_dir() or path.is_file()):
+            raise unknown_preset(preset)
+
+
 def unknown_preset(preset: str) -> UserError:
     """Returns the error for a name that is neither in the table nor a place on disk; near names are suggested."""
-    near = difflib.get_close_matches(preset, PRESETS, n=3, cutoff=0.5)
+    with_weights = [name for name, row in PRESETS.items() if row.source]  # the others want --recipe scratch
+    near = difflib.get_close_matches(preset, with_weights, n=3, cutoff=0.5)
     if any(mark in preset for mark in ("/", "\\")) or preset.startswith("."):
         return UserError(f"--preset {preset}: no such folder or file")
     suggestion = f"did you mean {' or '.join(near)}?" if near else "python -m keras_dogs.describe lists the names"

@@ -2,11 +2,15 @@
 
 import contextlib
 import csv
+import dataclasses
+import hashlib
 import io
 import json
-import os
 import shlex
 import shutil
+import uuid
+import zipfile
+import zlib
 from pathlib import Path
 
 import filelock
@@ -14,14 +18,19 @@ import filelock
 from keras_dogs.errors import NO_SPACE
 from keras_dogs.errors import Interrupted
 from keras_dogs.errors import UserError
+from keras_dogs.errors import first_line
+from keras_dogs.errors import in_words
 from keras_dogs.errors import write_error
+from keras_dogs.runs.records import RunRecord
+from keras_dogs.system import files
 from keras_dogs.system import ownership
+from keras_dogs.system import reading
 
 RECORD, MODEL, HISTORY, STEPS, PREDICTIONS = "record.json", "model.keras", "history.csv", "steps.csv", "predictions.npz"
 CHECKPOINTS, LAST, SWEEP = "checkpoints", "last.keras", "sweep"
 # The config of an unfinished run, for `--resume`; deleted when the run has finished.
 CONFIG = "config.json"
-LOCK, _TEMPORARY = ownership.LOCK, ownership.TEMPORARY
+LOCK, _TEMPORARY = ownership.LOCK, files.TEMPORARY
 # The files that a run may write in its folder; each learning rate of a sweep has its own manifest.
 _FILES = (
     *(RECORD, MODEL, HISTORY, STEPS, PREDICTIONS, CONFIG),
@@ -80,8 +89,8 @@ def choose_output(output: Path | None, default_name: str, overwrite: bool, resum
 def is_finished(folder: Path) -> bool:
     """Returns whether a finished run is there; another tool's `record.json` does not count."""
     try:
-        return {"config", "backend", "schema_version"} <= json.loads((folder / RECORD).read_text()).keys()
-    except (OSError, ValueError, AttributeError, RecursionError):
+        return {"config", "backend", "schema_version"} <= reading.read_json(folder / RECORD).keys()
+    except UserError:
         return False
 
 
@@ -91,12 +100,84 @@ def is_unfinished(folder: Path) -> bool:
 
 
 def read_config(folder: Path) -> dict | None:
-    """Reads the config of an unfinished run; `None` where there is none, or it is another tool's."""
+    """Reads the config of an unfinished run; `None` where there is none, or it is another tool's.
+
+    What it says is checked by `training.config.TrainConfig.from_plain`.
+    """
     try:
-        config = json.loads((folder / CONFIG).read_text())
-        return config if {"data", "fingerprint"} <= config.keys() else None
-    except (OSError, ValueError, AttributeError):
+        config = reading.read_json(folder / CONFIG)
+    except UserError:
         return None
+    return config if {"data", "fingerprint"} <= config.keys() else None
+
+
+def check_config(folder: Path) -> None:
+    """Refuses a config of an unfinished run that was changed since the run was begun; earlier versions kept no digest.
+
+    Raises:
+        UserError: it was.
+    """
+    config = read_config(folder) or {}
+    if config.get("digest", "") not in ("", _digest_of_config(config)):
+        raise UserError(f"{folder / CONFIG}: was changed since the run was begun; put it back, or give --overwrite")
+
+
+def _digest_of_config(config: dict) -> str:
+    content = {name: value for name, value in config.items() if name != "digest"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def run_of(folder: Path) -> str:
+    """Returns what tells an unfinished run from all others; empty where an earlier version began it."""
+    return (read_config(folder) or {}).get("run", "")
+
+
+def digest_of(file: Path) -> str:
+    """Returns a digest of a file's content, fit to tell whether it is the one that was written.
+
+    Of a zip archive, such as a `.keras` or `.npz` file, it is that of the checksums in it, which are checked first.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    try:
+        if file.suffix not in (".keras", ".npz"):
+            return hashlib.sha256(file.read_bytes()).hexdigest()
+        with zipfile.ZipFile(file) as archive:
+            if name := archive.testzip():
+                raise UserError(f"{file}: damaged: {name} in it is not what was written")
+            members = sorted((member.filename, member.file_size, member.CRC) for member in archive.infolist())
+        return hashlib.sha256(repr(members).encode()).hexdigest()
+    except OSError as error:
+        raise UserError(f"{file}: {'is missing' if not file.exists() else in_words(error)}") from error
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        raise UserError(f"{file}: damaged ({first_line(error)})") from error
+
+
+def digests_of(folder: Path) -> dict[str, str]:
+    """Returns the digests of the files that a record vouches for, those that are there."""
+    return {name: digest_of(folder / name) for name in (MODEL, PREDICTIONS, HISTORY, STEPS) if (folder / name).exists()}
+
+
+def write_record(folder: Path, record: RunRecord) -> RunRecord:
+    """Writes the record of a run, which vouches for the files beside it; with it, the run is finished."""
+    record = dataclasses.replace(record, digests=digests_of(folder))
+    files.write_bytes(folder / RECORD, record.to_json().encode())
+    return record
+
+
+def check_belongs(file: Path) -> None:
+    """Refuses a file of a finished run that is not the one which the record beside it was written with.
+
+    Raises:
+        UserError: it is another file, or is damaged; or the record is.
+    """
+    record = file.with_name(RECORD)
+    if not record.is_file():
+        return  # an evaluation's page, a model that was copied out of its run, or an unfinished run
+    expected = RunRecord.load(record).digests.get(file.name)
+    if expected and digest_of(file) != expected:
+        raise UserError(f"{file}: is not the file that {RECORD} beside it was written with; fetch the run again")
 
 
 def _is_nothing(path: Path) -> bool:
@@ -127,6 +208,7 @@ def run_folder(output: Path, config: dict, resume: bool):
         UserError: another process writes there, or a file cannot be written, also inside the block.
     """
     retired, is_new = _retired(output), not output.exists()
+    made = [parent for parent in output.absolute().parents if not parent.exists()]
     if retired.exists() and not (is_finished(retired) or is_unfinished(retired)):
         raise UserError(f"{retired}: is in the way of --output {output}, and not a run folder; move it")
     if retired.exists():
@@ -144,7 +226,9 @@ def run_folder(output: Path, config: dict, resume: bool):
             for stale in output.rglob(f"{_TEMPORARY}*"):
                 stale.unlink()
             if not (output / CONFIG).exists():
-                write_bytes(output / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
+                begun = {**config, "run": uuid.uuid4().hex}
+                begun["digest"] = _digest_of_config(begun)
+                files.write_text(output / CONFIG, json.dumps(begun, indent=2) + "\n")
             yield output
             tidy(output)
     except OSError as error:
@@ -154,6 +238,9 @@ def run_folder(output: Path, config: dict, resume: bool):
     finally:
         if retired.exists() and not output.exists():
             retired.rename(output.resolve())
+        for parent in made:
+            with contextlib.suppress(OSError):  # there is something in it
+                parent.rmdir()
 
 
 def _is_in(file: Path, folder: Path) -> bool:
@@ -228,28 +315,10 @@ def locked(folder: Path, who: str = "process writes"):
 
 def wait_until_free(folder: Path, seconds: float) -> None:
     """Waits until no other process writes in a folder, such as one that is saving before it stops."""
-    if folder.is_dir():
-        with contextlib.suppress(filelock.Timeout):
-            filelock.FileLock(folder / LOCK).acquire(timeout=seconds).lock.release()
-
-
-@contextlib.contextmanager
-def written_whole(path: Path):
-    """Yields a temporary path to write to, and moves that file to `path` in one step when the block ends."""
-    temporary = path.with_name(f"{_TEMPORARY}{path.name}")
-    try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Writes a file atomically: it holds either all of the new content or what it held before."""
-    with written_whole(path) as temporary:
-        temporary.write_bytes(content)
+    if (folder / LOCK).exists():
+        with contextlib.suppress(filelock.Timeout, OSError):
+            with filelock.FileLock(folder / LOCK, timeout=seconds):
+                (folder / LOCK).unlink(missing_ok=True)
 
 
 def write_table(path: Path, rows: list[dict]) -> None:
@@ -258,7 +327,7 @@ def write_table(path: Path, rows: list[dict]) -> None:
     writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else [])
     writer.writeheader()
     writer.writerows(rows)
-    write_bytes(path, text.getvalue().encode())
+    files.write_bytes(path, text.getvalue().encode())
 
 
 def find_model(run: Path) -> Path:
@@ -268,6 +337,8 @@ def find_model(run: Path) -> Path:
         UserError: there is neither.
     """
     model = run / MODEL if run.is_dir() else run
+    if not model.is_file() and is_unfinished(run):
+        raise UserError(f"{run}: an unfinished run; {how_to_go_on(run)}")
     if not model.is_file():
         what = (
             f"no {MODEL} in this folder; is it a run folder?" if run.is_dir() else "no such run folder or .keras file"

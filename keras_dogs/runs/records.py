@@ -3,21 +3,57 @@
 import dataclasses
 import json
 from pathlib import Path
+from typing import Annotated
+from typing import Any
+from typing import Literal
+from typing import NotRequired
+from typing import TypedDict
+
+from msgspec import Meta
 
 from keras_dogs.errors import UserError
+from keras_dogs.system import reading
 
 SCHEMA_VERSION = 1
+
+# What a field may be; a file is checked for it when it is read.
+Share = Annotated[float, Meta(ge=0, le=1)]
+NotNegative = Annotated[float, Meta(ge=0)]
+Count = Annotated[int, Meta(ge=0, lt=2**53)]
+Positive = Annotated[int, Meta(ge=1, lt=2**53)]
 
 BACKENDS = ("jax", "tensorflow", "torch")
 PROSE = {"jax": "JAX", "tensorflow": "TensorFlow", "torch": "PyTorch"}
 _OPTIMIZERS = {"adamw": "AdamW", "sgd": "SGD"}
 
 
+class DataInRecord(TypedDict):
+    """What is read of the dataset's settings in a record."""
+
+    dataset: str
+    data_dir: NotRequired[str | None]
+    validation_fraction: NotRequired[Annotated[float, Meta(ge=0, lt=1)]]
+
+
+class ConfigInRecord(TypedDict):
+    """What is read of the resolved flags in a record; the others are kept for people, and to run it again."""
+
+    recipe: str
+    epochs: Positive
+    batch_size: Positive
+    optimizer: str
+    learning_rate: NotNegative
+    augmentation: str
+    image_size: NotRequired[Positive | list[Positive] | None]
+    data: DataInRecord
+
+
 def recipe_in_words(config: dict) -> str:
     """Names the main settings of a resolved recipe, as the `config` of a record holds it."""
+    optimizer = _OPTIMIZERS.get(config["optimizer"], config["optimizer"])
     return (
         f"{config['recipe']}: {config['epochs']} epochs of batch {config['batch_size']}, "
-        f"{_OPTIMIZERS[config['optimizer']]} {config['learning_rate']:g}, augmentation {config['augmentation']}"
+        f"{optimizer} {config['learning_rate']:g}, augmentation {config['augmentation']}"
     )
 
 
@@ -30,11 +66,11 @@ class DatasetRecord:
 
     name: str
     fingerprint: str
-    num_train: int
-    num_validation: int
-    num_test: int
-    num_classes: int
-    num_unreadable: int = 0
+    num_train: Count
+    num_validation: Count
+    num_test: Count
+    num_classes: Positive
+    num_unreadable: Count = 0
     unreadable: list[str] = dataclasses.field(default_factory=list)
     pool: str = ""
 
@@ -52,12 +88,12 @@ class Scores:
         loss: float. Mean cross-entropy, nats.
     """
 
-    num_pictures: int
-    top1_accuracy: float
-    top5_accuracy: float
-    mean_per_class_accuracy: float
-    expected_calibration_error: float
-    loss: float
+    num_pictures: Positive
+    top1_accuracy: Share
+    top5_accuracy: Share
+    mean_per_class_accuracy: Share
+    expected_calibration_error: Share
+    loss: NotNegative
 
     @property
     def rank(self) -> tuple[float, float]:
@@ -73,22 +109,22 @@ class Timings:
     before `train_s`, which is all of `fit`, validation included.
     """
 
-    import_s: float
-    decode_s: float
-    build_s: float
-    first_step_s: float
-    train_s: float
-    total_s: float
-    features_s: float = 0.0
+    import_s: NotNegative
+    decode_s: NotNegative
+    build_s: NotNegative
+    first_step_s: NotNegative
+    train_s: NotNegative
+    total_s: NotNegative
+    features_s: NotNegative = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Throughput:
     """Steady state, compilation left out. A linear probe on cached features has steps of features, not of pictures."""
 
-    train_images_per_second: float
-    step_time_ms: float
-    predict_images_per_second: float
+    train_images_per_second: NotNegative
+    step_time_ms: NotNegative
+    predict_images_per_second: NotNegative
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,69 +144,57 @@ class RunRecord:
         test: `Scores` of the weights that were kept; `None` for a rate of a sweep, which validation alone scores.
         sweep: list of dict. Of `--learning-rate sweep`: each rate with its validation top-1 accuracy and loss, or why
             it failed.
+        digests: dict of str to str. `runs.artifacts.digest_of` each file that belongs to the record; empty in runs of
+            versions that kept none.
         swaps: list of str. What computed in place of stock Keras (`backends.register`); empty where Keras was bare,
             `None` in runs of versions that did not say.
     """
 
     command: str
-    config: dict
+    config: dict[str, Any]
     preset: str
     family: str
-    num_parameters: int
-    seed: int
+    num_parameters: Positive
+    seed: Count
     dataset: DatasetRecord
-    backend: str
-    versions: dict
+    backend: Literal[BACKENDS]
+    versions: dict[str, str]
     device: str
     dtype_policy: str
     jit_compile: bool
     execution: str
-    best_epoch: int
+    best_epoch: Count
     timings: Timings
     throughput: Throughput
-    peak_memory_gib: float
+    peak_memory_gib: NotNegative
     validation: Scores | None
     test: Scores | None
     pretraining: str = "unknown"
     cache: str = "disk"
-    num_devices: int = 1
-    num_processes: int = 1
+    num_devices: Positive = 1
+    num_processes: Positive = 1
     distribution: str = "one device"
-    epoch_end_s: list[float] = dataclasses.field(default_factory=list)
-    sweep: list[dict] = dataclasses.field(default_factory=list)
+    epoch_end_s: list[NotNegative] = dataclasses.field(default_factory=list)
+    sweep: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     swaps: list[str] | None = None
-    schema_version: int = SCHEMA_VERSION
+    digests: dict[str, str] = dataclasses.field(default_factory=dict)
+    schema_version: Positive = SCHEMA_VERSION
 
     def to_json(self) -> str:
         """Returns the text of `record.json`."""
         return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
 
     @classmethod
-    def from_json(cls, text: str) -> "RunRecord":
-        """Reads what `to_json` wrote; fields that a later version added are passed over."""
-        values = _known(cls, json.loads(text))
-        values["dataset"] = DatasetRecord(**_known(DatasetRecord, values["dataset"]))
-        values["timings"] = Timings(**_known(Timings, values["timings"]))
-        values["throughput"] = Throughput(**_known(Throughput, values["throughput"]))
-        for split in ("validation", "test"):
-            values[split] = Scores(**_known(Scores, values[split])) if values[split] else None
-        return cls(**values)
-
-    @classmethod
     def load(cls, path: Path) -> "RunRecord":
-        """Reads a `record.json`.
+        """Reads a `record.json`; fields that a later version added are passed over.
 
         Raises:
-            UserError: the file is missing or is not a run record.
+            UserError: the file is missing, is not a run record, or a field is missing, of a wrong type or out of range.
         """
-        try:
-            return cls.from_json(path.read_text())
-        except OSError as error:
-            raise UserError(f"{path}: cannot be read ({error.strerror}); is this a run folder?") from error
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path}: not a run record of keras_dogs ({type(error).__name__}: {error})") from error
-
-
-def _known(schema, values: dict) -> dict:
-    names = {field.name for field in dataclasses.fields(schema)}
-    return {name: value for name, value in values.items() if name in names}
+        if not path.is_file():
+            raise UserError(f"{path}: there is no such file; is this a run folder?")
+        record = reading.read_json(path, cls)
+        reading.check(record.config, ConfigInRecord, f"{path}: config")
+        if record.schema_version > SCHEMA_VERSION:
+            raise UserError(f"{path}: written by a later version of keras_dogs; update keras_dogs to read it")
+        return record

@@ -5,7 +5,6 @@ their names, downloads by a manifest.
 """
 
 import contextlib
-import json
 import os
 import re
 import shutil
@@ -18,6 +17,8 @@ import platformdirs
 
 from keras_dogs.errors import UserError
 from keras_dogs.system import ownership
+from keras_dogs.system import reading
+from keras_dogs.system import terminal
 
 _VARIABLE = "KERAS_DOGS_CACHE"
 _DOWNLOADS = "npz"
@@ -137,11 +138,9 @@ def _canvases() -> list[tuple[Path, ...]]:
 
 def _name(description: Path) -> str:
     """Returns the name in a description of canvases; there is none while they are made."""
-    try:
+    with contextlib.suppress(UserError, KeyError):
         if description.suffix == ".json":
-            return str(json.loads(description.read_text())["name"])
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
+            return terminal.one_line(reading.read_json(description)["name"])
     return f"unfinished, {description.name}"
 
 

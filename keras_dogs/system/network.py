@@ -2,6 +2,9 @@
 
 import contextlib
 import os
+import re
+
+from keras_dogs.errors import first_line
 
 _OFFLINE = "KERAS_DOGS_OFFLINE"
 _NAMES = (_OFFLINE, "HF_HUB_OFFLINE")
@@ -11,6 +14,24 @@ def is_offline() -> bool:
     """Returns whether nothing may be fetched: `--offline`, or `HF_HUB_OFFLINE` as Hugging Face has it."""
     yes = ("1", "on", "true", "yes")
     return any(os.environ.get(name, "").lower() in yes for name in _NAMES)
+
+
+_SIGNS = ("ConnectionError", "HTTPSConnectionPool", "HTTPConnectionPool", "URLError", "gaierror", "MaxRetryError")
+_HOST = re.compile(r"(?:host=['\"]?|://)(?P<host>[\w.-]+)")
+
+
+def in_words(error: BaseException) -> str:
+    """Says in one line why something could not be fetched: no connection to whom, or what the other side answered."""
+    said, chain = [], error
+    while chain is not None:
+        said.append(f"{type(chain).__name__}: {chain}")
+        chain = chain.__cause__ or chain.__context__
+    text = " ".join(said)
+    if any(sign in text for sign in _SIGNS):
+        host = _HOST.search(text)
+        where = f" to {host['host']}" if host else ""
+        return f"no connection{where}; try again with a network, or give what is on this disk"
+    return first_line(error)
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ manifest of its own, as a run in a comparison has.
 """
 
 import contextlib
+import glob
 import json
 import os
 import shutil
@@ -12,15 +13,27 @@ import tempfile
 from collections.abc import Callable
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TypedDict
+
+import filelock
 
 from keras_dogs.errors import UserError
+from keras_dogs.system import reading
+from keras_dogs.system.files import TEMPORARY
+from keras_dogs.system.files import write_text
 
 MANIFEST = ".keras_dogs.json"
-LOCK, TEMPORARY = ".lock", ".tmp-"
+LOCK = ".lock"
 # The kinds of folders, by the command that makes them.
 TRAIN, COMPARE, EVALUATE, EXPLAIN, DRAW, CACHE = "train", "compare", "evaluate", "explain", "draw", "cache"
 _SCHEMA_VERSION = 1
 _PASSING = (MANIFEST, LOCK)  # ours in any folder
+
+
+class _Manifest(TypedDict):
+    schema_version: int
+    made_by: str
+    files: list[str]
 
 
 def check_output(output: Path, made_by: str, recognise: Callable[[Path], bool] = lambda folder: False) -> None:
@@ -63,9 +76,7 @@ def claim(folder: Path, made_by: str, files: Iterable[str]) -> None:
         files: iterable of str. Paths or patterns below `folder`.
     """
     content = {"schema_version": _SCHEMA_VERSION, "made_by": made_by, "files": sorted(set(files))}
-    temporary = folder / f"{TEMPORARY}{os.getpid()}{MANIFEST}"  # processes may share a cache
-    temporary.write_text(json.dumps(content, indent=1) + "\n")
-    temporary.replace(folder / MANIFEST)
+    write_text(folder / MANIFEST, json.dumps(content, indent=1) + "\n")
 
 
 def listed(folder: Path) -> list[str]:
@@ -146,16 +157,33 @@ def new_folder(output: Path, made_by: str):
     """
     output = output.resolve()  # `.` has no name, and a link stays
     output.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
-    partial.chmod(0o777 & ~_umask())
+    _remove_stale(output, made_by)
+    partial = Path(tempfile.mkdtemp(prefix=f".{output.name[:200]}-", dir=output.parent))
+    lock = filelock.FileLock(partial / LOCK)
     try:
+        lock.acquire()
+        partial.chmod(0o777 & ~_umask())
+        claim(partial, made_by, ["**/*"])  # until it is known what was written
         yield partial
-        claim(partial, made_by, (path.relative_to(partial).as_posix() for path in partial.rglob("*") if path.is_file()))
+        written = [path.relative_to(partial).as_posix() for path in partial.rglob("*") if path.is_file()]
+        claim(partial, made_by, (name for name in written if name not in (MANIFEST, LOCK)))
         if output.is_dir():
             output.rmdir()
         partial.rename(output)
     finally:
+        lock.release()
+        (output / LOCK).unlink(missing_ok=True)
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _remove_stale(output: Path, made_by: str) -> None:
+    """Removes what was left of an earlier try that was killed: ours by its manifest, and locked by nobody."""
+    for folder in output.parent.glob(f".{glob.escape(output.name[:200])}-????????"):
+        if kind_of(folder) != made_by:
+            continue
+        with contextlib.suppress(filelock.Timeout, OSError):
+            with filelock.FileLock(folder / LOCK, timeout=0):
+                remove(folder)
 
 
 def _umask() -> int:
@@ -171,13 +199,9 @@ def _is_passing(path: Path) -> bool:
 def _read(folder: Path) -> dict:
     """Returns the manifest, where it is whole and of a version that is known."""
     try:
-        found = json.loads((folder / MANIFEST).read_text())
-        is_sound = found["schema_version"] == _SCHEMA_VERSION and isinstance(found["made_by"], str)
-        # A pattern that leads out of the folder is not one of ours.
-        is_sound = is_sound and all(
-            isinstance(name, str) and name and not name.startswith("/") and ".." not in Path(name).parts
-            for name in found["files"]
-        )
-        return found if is_sound else {}
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        found = reading.read_json(folder / MANIFEST, _Manifest)
+    except UserError:
         return {}
+    # A pattern that leads out of the folder is not one of ours.
+    is_sound = all(name and not name.startswith("/") and ".." not in Path(name).parts for name in found["files"])
+    return found if is_sound and found["schema_version"] == _SCHEMA_VERSION else {}

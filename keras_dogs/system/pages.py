@@ -5,6 +5,8 @@ import html
 import re
 from pathlib import Path
 
+from keras_dogs.system import terminal
+
 _KINDS = {".jpg": "jpeg", ".png": "png", ".svg": "svg+xml"}
 _STYLE = """
 :root { color-scheme: light dark; --paper: #ffffff; --ink: #222222; --line: #8886; }
@@ -23,12 +25,12 @@ pre { overflow-x: auto; padding: .5rem; border: 1px solid var(--line); }
 """
 
 
-def to_html(text: str, folder: Path, title: str) -> str:
+def to_html(content: str, folder: Path, title: str) -> str:
     """Returns the page.
 
     Args:
-        text: str. Markdown; its pictures are files below `folder`. Where there is `x-dark.svg` beside `x.svg`, a dark
-            page shows that.
+        content: str. Markdown; its pictures are files below `folder`. Where there is `x-dark.svg` beside `x.svg`, a
+            dark page shows that.
         folder: Path.
         title: str.
     """
@@ -42,13 +44,14 @@ def to_html(text: str, folder: Path, title: str) -> str:
             return shown
         return f'<picture><source media="(prefers-color-scheme: dark)" srcset="{_inline(dark)}" />{shown}</picture>'
 
-    body = markdown.markdown(text, extensions=["tables", "fenced_code"])
+    body = markdown.markdown(content, extensions=["tables", "fenced_code"])
     body = re.sub(r'<img alt="(?P<alt>[^"]*)" src="(?P<file>[^":]+)" />', embed, body)
     body = body.replace("<table>", '<div class="table"><table>').replace("</table>", "</table></div>")
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<link rel="icon" href="data:,"><title>{title}</title><style>{_STYLE}</style></head>\n'
+        f'<link rel="icon" href="data:,"><title>{html.escape(terminal.one_line(title))}</title>'
+        f"<style>{_STYLE}</style></head>\n"
         f"<body>\n{body}\n</body></html>\n"
     )
 
@@ -57,11 +60,41 @@ def _inline(file: Path) -> str:
     return f"data:image/{_KINDS[file.suffix]};base64,{base64.b64encode(file.read_bytes()).decode()}"
 
 
-def table(header: list[str], rows: list[list]) -> str:
-    """Returns a Markdown table; a bar in a cell would end it, and names of classes and files are no HTML."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(map(_cell, line))} |" for line in lines) + "\n"
+class Markdown(str):
+    """Text that is Markdown already; any other text is escaped where it enters a page."""
 
 
-def _cell(content) -> str:
-    return html.escape(str(content), quote=False).replace("|", "¦").replace("\n", " ")
+def text(content) -> Markdown:
+    """Returns anything as Markdown that shows it as it is: names of classes, runs and files are no markup."""
+    if isinstance(content, Markdown):
+        return content
+    escaped = html.escape(terminal.one_line(content), quote=False)
+    # Underscores within words are no markup; a page of `resnet_nano` stays readable as a file, too.
+    escaped = re.sub(r"[|`*\[\]\\~$]|(?<!\w)_|_(?!\w)", lambda found: f"&#{ord(found[0])};", escaped)
+    return Markdown(re.sub(r"^([#>+=-]|\d+(?=[.)]))", lambda found: "".join(f"&#{ord(c)};" for c in found[0]), escaped))
+
+
+def code(content) -> Markdown:
+    """Returns anything as a code span: a path, a command."""
+    line = terminal.one_line(content).replace("|", "¦")  # a bar would end a cell
+    fence = "`" * (1 + max((len(run) for run in re.findall("`+", line)), default=0))
+    pad = " " if line.startswith("`") or line.endswith("`") or not line else ""
+    return Markdown(f"{fence}{pad}{line}{pad}{fence}")
+
+
+def block(content: str) -> Markdown:
+    """Returns lines as a block of code, to be copied."""
+    lines = terminal.lines(content)
+    fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", lines)), default=0))
+    return Markdown(f"{fence}\n{lines}\n{fence}\n")
+
+
+def image(alt, file: str) -> Markdown:
+    """Returns a picture of the page, whose file lies below the page's folder."""
+    return Markdown(f"![{text(alt)}]({file})")
+
+
+def table(header: list, rows: list[list]) -> Markdown:
+    """Returns a table; cells that are not `Markdown` are escaped."""
+    lines = [header, [Markdown("---")] * len(header), *rows]
+    return Markdown("\n".join(f"| {' | '.join(map(text, line))} |" for line in lines) + "\n")

@@ -18,8 +18,8 @@ from keras_dogs.errors import Interrupted
 from keras_dogs.errors import UserError
 from keras_dogs.evaluation.scoring import score_logits
 from keras_dogs.models.builders import save_classifier
-from keras_dogs.runs import artifacts
 from keras_dogs.runs.records import Scores
+from keras_dogs.system import files
 from keras_dogs.system import progress
 from keras_dogs.training.checkpoints import Checkpoints
 from keras_dogs.training.checkpoints import restore
@@ -150,7 +150,7 @@ class Validation(keras.callbacks.Callback):
             if is_best:
                 self.best_epoch, self.best_scores = epoch + 1, scores
                 if devices.current().group.is_first:
-                    with artifacts.written_whole(self.best_file(epoch + 1)) as path:
+                    with files.written_whole(self.best_file(epoch + 1)) as path:
                         save_classifier(self.classifier, path)
         losses = [row["loss"] for row in self.step_log.rows if row["epoch"] == epoch + 1]
         row = {"epoch": epoch + 1, "train_loss": float(np.mean(losses)), "train_accuracy": float(logs["accuracy"])}
@@ -305,12 +305,14 @@ class TrainingProgress(keras.callbacks.Callback):
         batch_size: int.
         validation: `Validation`, which runs before this one, as its `StepLog` does.
         examples: str. What a batch is of, in words.
+        epochs: int. Epochs in the whole training.
     """
 
     _NUM_LOSSES = 20  # of which the mean is shown
 
-    def __init__(self, steps: int, batch_size: int, validation: Validation, examples: str):
+    def __init__(self, steps: int, batch_size: int, validation: Validation, examples: str, epochs: int):
         super().__init__()
+        self.epochs = epochs
         self.steps, self.batch_size, self.validation, self.examples = steps, batch_size, validation, examples
         self.step_log = validation.step_log
         self.console = progress.open_console()
@@ -330,20 +332,27 @@ class TrainingProgress(keras.callbacks.Callback):
         done, now = len(self.step_log.rows), time.perf_counter()
         if done == self._shown:
             return  # nothing new was read
+        status = self._show(done)
+        if not self.console.is_terminal and now - self._last_line > progress.SECONDS_BETWEEN_LINES:
+            self._last_line = now
+            left = (self.steps - done) * self.batch_size / self._rate()
+            epoch = f"epoch {self._epoch}/{self.epochs}"
+            self.console.print(f"{epoch}  step {done}/{self.steps}  {status}  {left:.0f} s left")
+
+    def _show(self, done: int) -> str:
+        """Moves the bar to the steps that are done, and returns what it says beside them."""
         self._shown = done
-        epoch = f"{self._epoch}/{self.params['epochs']}"
         losses = [row["loss"] for row in self.step_log.rows[-self._NUM_LOSSES :]]
         status = f"loss {np.mean(losses):.3f}  {self._rate():.0f} {self.examples}/s"
         if self.console.is_terminal:
-            self.bar.update(self._task, completed=done, description=f"epoch {epoch}", status=status)
-        elif now - self._last_line > progress.SECONDS_BETWEEN_LINES:
-            self._last_line = now
-            left = (self.steps - done) * self.batch_size / self._rate()
-            self.console.print(f"epoch {epoch}  step {done}/{self.steps}  {status}  {left:.0f} s left")
+            description = f"epoch {self._epoch}/{self.epochs}"
+            self.bar.update(self._task, completed=done, description=description, status=status)
+        return status
 
     def on_epoch_end(self, epoch, logs=None):
+        self._show(len(self.step_log.rows))  # an epoch may be too short for any other reading
         row = self.validation.rows[-1]
-        line = f"epoch {epoch + 1:>3}/{self.params['epochs']}  train loss {row['train_loss']:.3f}"
+        line = f"epoch {epoch + 1:>3}/{self.epochs}  train loss {row['train_loss']:.3f}"
         if "validation_loss" in row:
             line += f"  validation loss {row['validation_loss']:.3f} top-1 {row['validation_top1_accuracy']:.1%}"
         best = "  best so far" if self.validation.best_epoch == epoch + 1 and "validation_loss" in row else ""

@@ -3,17 +3,42 @@
 import json
 import re
 from pathlib import Path
+from typing import NotRequired
+from typing import TypedDict
 
 import keras
 import numpy as np
 
 from keras_dogs.backends import devices
 from keras_dogs.backends import keras_inside
-from keras_dogs.errors import first_line
+from keras_dogs.errors import UserError
 from keras_dogs.layers import ImageTable
 from keras_dogs.runs import artifacts
+from keras_dogs.runs.records import Count
+from keras_dogs.runs.records import NotNegative
+from keras_dogs.runs.records import Scores
+from keras_dogs.system import files
 from keras_dogs.system import progress
+from keras_dogs.system import reading
 from keras_dogs.training import optimizers
+
+
+class State(TypedDict):
+    """What Python knows of a training, as JSON; what earlier versions did not keep need not be there."""
+
+    step: Count
+    best_epoch: Count
+    best_scores: dict[str, NotNegative] | None
+    steps: list[dict[str, float]]
+    history: list[dict[str, float]]
+    train_s: NotNegative
+    run: NotRequired[str]
+    digest: NotRequired[str]
+    best_digest: NotRequired[str | None]
+    command_s: NotRequired[NotNegative]
+    epoch_end_s: NotRequired[list[NotNegative]]
+    step_seconds: NotRequired[list[NotNegative]]
+    first_steps: NotRequired[list[Count]]
 
 
 class Checkpoints:
@@ -25,16 +50,21 @@ class Checkpoints:
     Args:
         folder: Path.
         keep: int. How many of the newest are kept.
+        run: str. What tells the run from all others; empty where that is not known.
     """
 
-    def __init__(self, folder: Path, keep: int = 2):
-        self.folder, self.keep = folder, keep
+    def __init__(self, folder: Path, keep: int = 2, run: str = ""):
+        self.folder, self.keep, self.run = folder, keep, run
         self._group = devices.current().group
 
     @property
     def writes(self) -> bool:
         """Whether this process writes: the first of a training. The others need not even see the folder."""
         return self._group.is_first
+
+    def of_head(self) -> "Checkpoints":
+        """Returns those of the head alone, of a training that begins with it."""
+        return Checkpoints(self.folder / "head", run=self.run)
 
     def there_is_one(self) -> bool:
         """Returns whether there is anything to go on from."""
@@ -48,12 +78,12 @@ class Checkpoints:
         """Returns where the model of an epoch goes when it is the best."""
         return self.folder / f"best-{epoch:04d}.keras"
 
-    def save(self, model: keras.Model, state: dict) -> Path:
+    def save(self, model: keras.Model, state: State) -> Path:
         """Writes a checkpoint, and takes away what no checkpoint that is kept needs.
 
         Args:
             model: `keras.Model`, compiled and trained for a step at least.
-            state: dict of what JSON can hold, with `step` and `best_epoch`.
+            state: `State`; the run's identity and the digest of the best weights are added.
 
         Raises:
             FloatingPointError: a weight is not finite; nothing was written.
@@ -63,10 +93,12 @@ class Checkpoints:
             arrays[name] = devices.current().read(variable)
             if name.startswith("model/") and not np.isfinite(arrays[name]).all():
                 raise FloatingPointError(f"the weight {variable.path} is not finite")
-        path = self.folder / f"step-{state['step']:08d}-best-{state['best_epoch']:04d}.npz"
+        path = self.folder / _name(state)
         if not self.writes:
             return path
-        with artifacts.written_whole(path) as temporary:
+        best = self.best_file(state["best_epoch"])
+        state = {**state, "run": self.run, "best_digest": artifacts.digest_of(best) if state["best_epoch"] else None}
+        with files.written_whole(path) as temporary:
             np.savez(temporary, **arrays, state=np.frombuffer(json.dumps(state).encode(), np.uint8))
         for old in self.files()[: -self.keep]:
             old.unlink()
@@ -86,28 +118,42 @@ class Checkpoints:
         state, arrays = self._group.from_first(state, arrays)
         return (arrays, state) if state is not None else None
 
-    def _read(self) -> tuple[dict, dict] | None:
+    def _read(self) -> tuple[dict, State] | None:
         for path in reversed(self.files()):
             try:
-                with np.load(path, allow_pickle=False) as saved:
-                    arrays = {name: saved[name] for name in saved.files}
-                state = json.loads(arrays.pop("state").tobytes())
-                # Of what an earlier version did not keep, nothing is known.
-                state = {
-                    "command_s": state["train_s"],
-                    "epoch_end_s": [],
-                    "step_seconds": [],
-                    "first_steps": [],
-                } | state
-                if state["best_epoch"] and not self.best_file(state["best_epoch"]).is_file():
-                    raise ValueError(f"{self.best_file(state['best_epoch']).name} is missing")
-                return arrays, state
-            except (MemoryError, OSError):
-                raise  # says nothing of the file
-            except Exception as error:  # zipfile, zlib, json and NumPy each raise their own kinds
-                progress.open_console().print(f"{path.name} is damaged ({first_line(error)}); going back one")
+                arrays = reading.read_arrays(path)
+                if "state" not in arrays:
+                    raise UserError(f"{path}: damaged: it has no state")
+                state = reading.parse_json(arrays.pop("state").tobytes(), State, str(path))
+                self._check(path, state)
+            except UserError as error:
+                progress.open_console().print(f"{error}; {self._what_is_left(path)}")
                 path.rename(path.with_suffix(".damaged"))
+                continue
+            if state.get("run", self.run) != self.run:
+                raise UserError(
+                    f"{path}: is a checkpoint of another run; take it away, and this one goes on without it"
+                )
+            # Of what an earlier version did not keep, nothing is known.
+            unknown = {"command_s": state["train_s"], "epoch_end_s": [], "step_seconds": [], "first_steps": []}
+            return arrays, unknown | state
         return None
+
+    def _check(self, path: Path, state: State) -> None:
+        """Refuses a state that does not go with its file's name, or whose best weights are gone or are others."""
+        name = _name(state)
+        if path.name != name:
+            raise UserError(f"{path}: damaged: its state is that of {name}")
+        reading.check(state["best_scores"], Scores | None, f"{path}: best_scores")
+        if state["best_epoch"]:
+            best = self.best_file(state["best_epoch"])
+            digest = artifacts.digest_of(best)
+            if state.get("best_digest", digest) != digest:  # earlier versions kept none
+                raise UserError(f"{best}: is not the file that {path.name} was written with")
+
+    def _what_is_left(self, path: Path) -> str:
+        left = [file for file in self.files() if file != path]
+        return f"going back to {left[-1].name}" if left else "no checkpoint is left: the training begins again"
 
 
 def restore(model: keras.Model, arrays: dict) -> None:
@@ -118,12 +164,15 @@ def restore(model: keras.Model, arrays: dict) -> None:
         arrays: dict of str to array, of `Checkpoints.load`.
 
     Raises:
-        ValueError: it is not the same.
+        UserError: it is not the same, or an array holds no numbers.
     """
     model.optimizer.build(model.trainable_variables)
     variables = dict(_variables(model))
-    if variables.keys() != arrays.keys():
-        raise ValueError(f"the checkpoint is of another model: {sorted(variables.keys() ^ arrays.keys())[:3]}")
+    strangers = sorted(variables.keys() ^ arrays.keys())
+    shapes = (name for name in variables if name in arrays and tuple(variables[name].shape) != arrays[name].shape)
+    kinds = (name for name in variables if name in arrays and arrays[name].dtype.kind not in "biufV")
+    for name in (*strangers, *shapes, *kinds):
+        raise UserError(f"the newest checkpoint is of another model ({name} differs); give --overwrite to begin again")
     for name, variable in variables.items():
         variable.assign(arrays[name])
 
@@ -139,6 +188,10 @@ def _variables(model: keras.Model):
     for part, variables in parts.items():
         for number, variable in enumerate(variables):
             yield f"{part}/{number}", variable
+
+
+def _name(state: State) -> str:
+    return f"step-{state['step']:08d}-best-{state['best_epoch']:04d}.npz"
 
 
 def _best_epoch(path: Path) -> int:

@@ -7,9 +7,13 @@ from typing import Literal
 
 import tyro
 
+from keras_dogs.data.config import LARGEST_SIDE
+from keras_dogs.data.config import SEEDS
 from keras_dogs.data.config import DataConfig
 from keras_dogs.errors import UserError
-from keras_dogs.errors import require
+from keras_dogs.system import reading
+from keras_dogs.system.flags import Range
+from keras_dogs.system.flags import check_ranges
 from keras_dogs.training import recipes
 
 Augmentation = Literal["none", "light", "standard", "strong", "keras"]
@@ -19,24 +23,30 @@ RecipeName = Literal[tuple(recipes.RECIPES)]
 HeadStart = Literal["zero", "imagenet"]
 PositionResampling = Literal["bicubic", "bicubic_plain", "linear"]
 
-_POSITIVE = (lambda value: value > 0, "positive")
-_NOT_NEGATIVE = (lambda value: value >= 0, "at least 0")
-_SHARE = (lambda value: 0 <= value <= 1, "between 0 and 1")
-_BELOW_1 = (lambda value: 0 <= value < 1, "at least 0 and below 1")
-# What the flags of `train` may be.
+# Above the most, a flag is a slip of the finger: nobody waits for a million epochs.
 _RANGES = {
-    **dict.fromkeys(("epochs", "batch_size", "accumulate", "learning_rate", "image_size", "views"), _POSITIVE),
-    **dict.fromkeys(("checkpoint_every", "keep_checkpoints"), _POSITIVE),
-    **dict.fromkeys(("weight_decay", "global_clipnorm", "mixup", "cutmix"), _NOT_NEGATIVE),
-    **dict.fromkeys(("unfreeze_every", "patience"), _NOT_NEGATIVE),
-    **dict.fromkeys(("warmup_fraction", "erasing"), _SHARE),
-    **dict.fromkeys(("dropout", "drop_path", "label_smoothing", "ema"), _BELOW_1),
-    **dict.fromkeys(("model_shards", "num_processes", "peer_timeout"), _POSITIVE),
-    "process_id": _NOT_NEGATIVE,
-    "devices": (lambda value: value == "all" or value > 0, "positive, or all"),
-    "layer_decay": (lambda value: 0 < value <= 1, "above 0 and at most 1"),
-    "seed": (lambda value: 0 <= value < 2**31, "between 0 and 2147483647"),
+    "epochs": Range(1, 10**6),
+    "batch_size": Range(1, 10**6),
+    "accumulate": Range(1, 10**4),
+    "learning_rate": Range(0, 1000, above=True),
+    "image_size": Range(1, LARGEST_SIDE),
+    "views": Range(1, 1000),
+    "checkpoint_every": Range(1, 10**9),
+    "keep_checkpoints": Range(1, 10**4),
+    "weight_decay": Range(0, 1000),
+    "global_clipnorm": Range(0, 10**9),
+    **dict.fromkeys(("mixup", "cutmix"), Range(0, 100)),
+    **dict.fromkeys(("unfreeze_every", "patience"), Range(0, 10**6)),
+    **dict.fromkeys(("warmup_fraction", "erasing"), Range(0, 1)),
+    **dict.fromkeys(("dropout", "drop_path", "label_smoothing", "ema"), Range(0, 1, below=True)),
+    "layer_decay": Range(0, 1, above=True),
+    **dict.fromkeys(("devices", "model_shards", "num_processes"), Range(1, 10**5)),
+    "process_id": Range(0, 10**5),
+    "peer_timeout": Range(0, 10**6, above=True),
+    "seed": SEEDS,
 }
+# Of `config.json`. 2: every flag of its version is in it.
+SCHEMA_VERSION = 2
 # Flags that may differ from process to process.
 _OWN = ("process_id", "data_dir", "cache_dir", "output")
 # On what a run runs, which may change when it goes on.
@@ -154,9 +164,7 @@ class TrainConfig:
     """Decides the validation split, the order of the batches, the crops, and random weights."""
 
     def __post_init__(self):
-        for flag, (holds, what) in _RANGES.items():
-            value = getattr(self, flag)
-            require(value in (None, "sweep") or holds(value), f"--{flag.replace('_', '-')}", value, what)
+        check_ranges(self, _RANGES, words=("sweep", "all"))
         if self.drop_path and recipes.choose(self).linear_probe:
             raise UserError(
                 f"--drop-path {self.drop_path}: has no effect with a linear probe, which leaves the blocks alone"
@@ -172,14 +180,25 @@ class TrainConfig:
         return _plain(dataclasses.asdict(self))
 
     @classmethod
-    def from_plain(cls, values: dict) -> "TrainConfig":
-        """Returns the config of what `to_plain` gave; fields that a later version added are passed over."""
-        known = {name: value for name, value in values.items() if name in cls.__dataclass_fields__}
-        data = dict(known["data"])
-        for name in ("data_dir", "cache_dir"):
-            data[name] = Path(data[name]) if data.get(name) else None
-        output = Path(known["output"]) if known["output"] else None
-        return cls(**{**known, "data": DataConfig(**data), "output": output})
+    def from_plain(cls, values: dict, name: str = "the config") -> "TrainConfig":
+        """Returns the config of what `to_plain` gave; fields that a later version added are passed over.
+
+        Args:
+            values: dict.
+            name: str. What it is called in an error: a file.
+
+        Raises:
+            UserError: a field is missing, of a wrong type or out of range; the text names it.
+        """
+        if values.get("schema_version", 1) >= SCHEMA_VERSION:  # earlier versions had fewer flags
+            missing = {*cls.__dataclass_fields__} - values.keys()
+            missing |= {*DataConfig.__dataclass_fields__} - {*(values.get("data") or ())}
+            if missing:
+                raise UserError(f"{name}: damaged: {sorted(missing)[0]} is missing")
+        try:
+            return reading.check(values, cls, name, hook=_from_plain)
+        except UserError as error:
+            raise error if str(error).startswith(name) else UserError(f"{name}: damaged: {error}") from error
 
     def resumed_from(self, values: dict) -> "TrainConfig":
         """Returns the config of an unfinished run, which flags that are given now must not contradict.
@@ -187,15 +206,8 @@ class TrainConfig:
         Raises:
             UserError: one does.
         """
-        before = TrainConfig.from_plain(values)
-        about_where = ("output", "resume", "overwrite", "offline", "data", "cache", "cache_dir", *_WHERE)
-        pairs = [(name, self, before, TrainConfig()) for name in TrainConfig.__dataclass_fields__]
-        pairs += [(name, self.data, before.data, DataConfig()) for name in DataConfig.__dataclass_fields__]
-        for name, now, then, default in pairs:
-            told, kept = getattr(now, name), getattr(then, name)
-            if name not in about_where and told not in (getattr(default, name), kept):
-                flag = f"--{name.replace('_', '-')}"
-                raise UserError(f"--resume: the run was begun with {flag} {kept}, not {told}; leave {flag} out")
+        before = TrainConfig.from_plain(values, f"{self.output or 'the run'}/config.json")
+        self.check_same_flags(before.to_plain(), "was begun")
         told = {name: getattr(self.data, name) for name in ("cache", "cache_dir")}
         told = {name: value for name, value in told.items() if value != getattr(DataConfig(), name)}
         data = dataclasses.replace(before.data, **told)
@@ -208,6 +220,31 @@ class TrainConfig:
             offline=self.offline,
             **self.where(),
         )
+
+    def check_same_flags(self, before: dict, what: str) -> None:
+        """Refuses flags that contradict those of a run, given as its `config.json` or its record has them.
+
+        Args:
+            before: dict.
+            what: str. What the run did with its flags, for the error.
+
+        Raises:
+            UserError: a flag that was given now differs.
+        """
+        about_where = ("output", "resume", "overwrite", "offline", "data", "cache", "cache_dir", *_WHERE)
+        flags = [(name, getattr(self, name), TrainConfig(), before) for name in TrainConfig.__dataclass_fields__]
+        flags += [
+            (name, getattr(self.data, name), DataConfig(), before.get("data", {}))
+            for name in DataConfig.__dataclass_fields__
+        ]
+        for name, now, default, values in flags:
+            kept = values.get(name)
+            if name not in about_where and now not in (getattr(default, name), _from_text(kept, now)):
+                flag = f"--{name.replace('_', '-')}"
+                raise UserError(
+                    f"--resume: the run {what} with {flag} {kept}, not {now}; leave {flag} out, or train further on it "
+                    f"with --preset {self.output or 'RUN'} and another --output"
+                )
 
     @property
     def spread(self):
@@ -231,6 +268,17 @@ class TrainConfig:
         """Returns this config for a process on another host, with the folders and devices of `own`."""
         data = dataclasses.replace(self.data, data_dir=own.data.data_dir, cache_dir=own.data.cache_dir)
         return dataclasses.replace(self, data=data, **own.where())
+
+
+def _from_text(kept, now):
+    """Returns what a file kept of a flag, as the type of its value now."""
+    return Path(kept) if isinstance(now, Path) and kept is not None else kept
+
+
+def _from_plain(kind: type, value):
+    if kind is not Path:
+        raise NotImplementedError(f"no way from {value!r} to {kind}")
+    return Path(value)
 
 
 def _check_processes(config: TrainConfig) -> None:

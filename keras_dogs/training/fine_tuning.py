@@ -26,15 +26,17 @@ from keras_dogs.system import progress
 from keras_dogs.training import job as jobs
 from keras_dogs.training import loggers
 from keras_dogs.training import loop
+from keras_dogs.training import probe
 from keras_dogs.training import recipes
 from keras_dogs.training import sweep
 from keras_dogs.training.checkpoints import Checkpoints
+from keras_dogs.training.config import SCHEMA_VERSION
 from keras_dogs.training.config import TrainConfig
 from keras_dogs.training.job import Job
 from keras_dogs.training.job import Run
-from keras_dogs.training.loop import Fitted
-from keras_dogs.training.loop import Pictures
-from keras_dogs.training.loop import Plan
+from keras_dogs.training.plan import Fitted
+from keras_dogs.training.plan import Pictures
+from keras_dogs.training.plan import Plan
 from keras_dogs.training.stopping import StopRequest
 
 
@@ -78,7 +80,8 @@ def _train_job(config: TrainConfig, began: float, started: float, scores_test: b
     """Trains with a config that is settled; of several processes, the first one alone writes."""
     engine, output = devices.current(), config.output
     dataset = load_dataset(config.data.dataset, config.seed, config.data.validation_fraction, config.data.data_dir)
-    told = {**config.to_plain(), "fingerprint": dataset.fingerprint, "backend": backends.name()}
+    told = {**config.to_plain(), "schema_version": SCHEMA_VERSION}
+    told |= {"fingerprint": dataset.fingerprint, "backend": backends.name()}
     jobs.check_same_pictures(dataset)
     with jobs.run_folder(output, told, config.resume) as folder:
         if engine.group.is_first:
@@ -108,7 +111,7 @@ def _train_job(config: TrainConfig, began: float, started: float, scores_test: b
         )
         record = _record(job, pictures, place.in_words, fitted, test, timings)
         if engine.group.is_first:
-            _write(folder, record, fitted, pictures, job.classifier, test and test.logits, of_validation)
+            record = _write(folder, record, fitted, pictures, job.classifier, test and test.logits, of_validation)
         engine.forget()
     return Run(output, record if engine.group.is_first else None)
 
@@ -172,10 +175,14 @@ def _settle(config: TrainConfig) -> dict:
     output = artifacts.choose_output(config.output, jobs.default_name(config), config.overwrite, config.resume)
     finished = config.resume and artifacts.is_finished(output)
     if finished:
+        config.check_same_flags(RunRecord.load(output / artifacts.RECORD).config, "is finished, and was trained")
         artifacts.tidy(output)
-        progress.open_console().print(f"{output}: finished before; nothing to do")
+        progress.open_console().print(
+            f"{output}: finished before; nothing to do (to train further on what it has learned: --preset {output})"
+        )
     elif config.resume and artifacts.is_unfinished(output):
-        config = config.resumed_from(artifacts.read_config(output))
+        config = dataclasses.replace(config, output=output).resumed_from(artifacts.read_config(output))
+        artifacts.check_config(output)
     elif config.resume:
         progress.open_console().print(f"{output}: nothing to resume; a new run")
     return {**dataclasses.replace(config, output=output).to_plain(), "finished": finished}
@@ -183,19 +190,19 @@ def _settle(config: TrainConfig) -> dict:
 
 def _fit(job: Job, folder: Path, pictures: Pictures, on_device: bool, started: float) -> Fitted:
     """Trains the whole classifier from canvases, or its head on features where those need be computed only once."""
-    checkpoints = Checkpoints(folder / artifacts.CHECKPOINTS, job.config.keep_checkpoints)
+    checkpoints = Checkpoints(folder / artifacts.CHECKPOINTS, job.config.keep_checkpoints, artifacts.run_of(folder))
     with StopRequest() as stop:
         plan = Plan(job.config, job.recipe, folder, stop, checkpoints, on_device, started, pictures.digest)
         if job.reads_features:
-            return loop.train_head_on_features(plan, job.classifier, pictures, job.views)
+            return probe.train_head_on_features(plan, job.classifier, pictures, job.views)
         return loop.train_classifier(plan, job.classifier, pictures)
 
 
-def _write(folder, record: RunRecord, fitted: Fitted, pictures, classifier, test_logits, validation_logits) -> None:
+def _write(folder, record: RunRecord, fitted: Fitted, pictures, classifier, test_logits, validation_logits):
     """Writes what the run leaves; the record last: with it, the run is finished."""
     artifacts.write_table(folder / artifacts.HISTORY, fitted.validation.rows)
     artifacts.write_table(folder / artifacts.STEPS, fitted.step_log.rows)
-    class_names, trained_on = classifier.get_layer("head").class_names, pictures.train.names
+    class_names, trained_on = classifier.head.class_names, pictures.train.names
     predictions, of_validation = (
         None if logits is None else Predictions(part.names, part.labels, logits, class_names)
         for part, logits in ((pictures.test, test_logits), (pictures.validation, validation_logits))
@@ -203,4 +210,4 @@ def _write(folder, record: RunRecord, fitted: Fitted, pictures, classifier, test
     predictions = predictions or Predictions(None, None, None, class_names)
     predictions = predictions._replace(validation=of_validation, trained_on=trained_on)
     predictions.save(folder / artifacts.PREDICTIONS)
-    artifacts.write_bytes(folder / artifacts.RECORD, record.to_json().encode())
+    return artifacts.write_record(folder, record)

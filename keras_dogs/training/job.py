@@ -22,7 +22,6 @@ from keras_dogs.errors import UserError
 from keras_dogs.evaluation.evaluating import Evaluation
 from keras_dogs.evaluation.evaluating import evaluate_classifier
 from keras_dogs.models import builders
-from keras_dogs.models import families
 from keras_dogs.models import presets
 from keras_dogs.runs import artifacts
 from keras_dogs.runs.records import DatasetRecord
@@ -31,7 +30,7 @@ from keras_dogs.runs.records import recipe_in_words
 from keras_dogs.system import progress
 from keras_dogs.training import recipes
 from keras_dogs.training.config import TrainConfig
-from keras_dogs.training.loop import Pictures
+from keras_dogs.training.plan import Pictures
 from keras_dogs.training.recipes import Recipe
 
 
@@ -62,7 +61,7 @@ class Job(NamedTuple):
     @property
     def family(self) -> str:
         """The family of the backbone: `"vit"`, `"resnet"`, ..."""
-        return families.of_backbone(builders.backbone_of(self.classifier)).name
+        return self.classifier.family
 
     @property
     def views(self) -> int:
@@ -182,7 +181,7 @@ def _build_classifier(config: TrainConfig, recipe: Recipe, policy, dataset: Data
     )
     for layer in classifier.layers if recipe.linear_probe else ():
         layer.trainable = layer.name == "head"
-    for layer in keras_inside.layers_of(builders.backbone_of(classifier)) if recipe.freeze_batch_norm else ():
+    for layer in keras_inside.layers_of(classifier.backbone) if recipe.freeze_batch_norm else ():
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.trainable = False
     return classifier
@@ -195,7 +194,7 @@ def decode_pictures(job: Job) -> Pictures:
         UserError: more pictures are unreadable than the config allows.
     """
     config, dataset = job.config, job.dataset
-    canvas = job.classifier.get_layer("crop").canvas
+    canvas = job.classifier.canvas
     if config.data.cache == "none":
         splits = (dataset.train, dataset.validation, dataset.test)
         pictures = Pictures(*(split and stream(split, **canvas) for split in splits))

@@ -5,6 +5,7 @@ from pathlib import Path
 import keras
 
 from keras_dogs.errors import UserError
+from keras_dogs.errors import install_line
 from keras_dogs.training.config import TrainConfig
 
 _EVERY = 10  # steps a point
@@ -60,7 +61,7 @@ def check_loggers(config: TrainConfig) -> None:
 
     for flag, package in (("tensorboard", "tensorboardX"), ("wandb", "wandb")):
         if getattr(config, flag) and not importlib.util.find_spec(package):
-            raise UserError(f"--{flag}: needs {package}: pip install 'keras-dogs[{flag}]'")
+            raise UserError(f"--{flag}: needs {package}: {install_line(flag)}")
 
 
 def _tensorboard(folder: Path):

@@ -16,9 +16,11 @@ from keras_dogs.errors import first_line
 from keras_dogs.evaluation.predictions import Predictions
 from keras_dogs.runs import artifacts
 from keras_dogs.runs.records import RunRecord
+from keras_dogs.system import files
 from keras_dogs.system import progress
+from keras_dogs.system import reading
+from keras_dogs.training import fitting
 from keras_dogs.training import job as jobs
-from keras_dogs.training import loop
 from keras_dogs.training import recipes
 from keras_dogs.training.config import TrainConfig
 from keras_dogs.training.job import Run
@@ -64,7 +66,7 @@ def _try_rate(config: TrainConfig, folder: Path, rate: float, train: Callable) -
         Diverged: it does, or has done before; that is remembered, so that a sweep that goes on does not repeat it.
     """
     engine, file = devices.current(), folder / artifacts.SWEEP / _FAILURES
-    failures = json.loads(file.read_text()) if engine.group.is_first and file.exists() else {}
+    failures = reading.read_json(file, dict[str, str]) if engine.group.is_first and file.exists() else {}
     known, _ = engine.group.from_first(failures.get(f"{rate:g}"))
     if known:
         raise Diverged(known)
@@ -81,7 +83,7 @@ def _try_rate(config: TrainConfig, folder: Path, rate: float, train: Callable) -
         progress.open_console().print(f"learning rate {rate:g}: {first_line(error)}")
         if engine.group.is_first:
             failures[f"{rate:g}"] = first_line(error)
-            artifacts.write_bytes(file, (json.dumps(failures, indent=2) + "\n").encode())
+            files.write_bytes(file, (json.dumps(failures, indent=2) + "\n").encode())
         if engine.group.num_processes > 1:  # they notice it at different steps, so that none can go on with another
             raise UserError(f"{first_line(error)}; {artifacts.how_to_go_on(config.output)}") from error
         raise
@@ -116,7 +118,7 @@ def _copy_run(source: Path, target: Path) -> None:
         if file.is_file() and file.name != artifacts.RECORD:
             copy = target / file.relative_to(source)
             copy.parent.mkdir(parents=True, exist_ok=True)
-            with artifacts.written_whole(copy) as temporary:
+            with files.written_whole(copy) as temporary:
                 shutil.copyfile(file, temporary)
 
 
@@ -125,7 +127,7 @@ def _test_best(config: TrainConfig, folder: Path, record: RunRecord | None, tabl
     dataset = load_dataset(config.data.dataset, config.seed, config.data.validation_fraction, config.data.data_dir)
     job = jobs.settle(config, dataset)
     pictures = jobs.decode_pictures(job)
-    loop.load_weights_everywhere(job.classifier, folder / artifacts.MODEL)
+    fitting.load_weights_everywhere(job.classifier, folder / artifacts.MODEL)
     test = jobs.score_test(job, pictures)
     if not devices.current().group.is_first:
         return None
@@ -135,8 +137,7 @@ def _test_best(config: TrainConfig, folder: Path, record: RunRecord | None, tabl
     saved = Predictions.load(folder, needs_test=False)
     of_test = dict(names=pictures.test.names, labels=pictures.test.labels, logits=test.logits)
     saved._replace(**of_test).save(folder / artifacts.PREDICTIONS)
-    artifacts.write_bytes(folder / artifacts.RECORD, record.to_json().encode())
-    return record
+    return artifacts.write_record(folder, record)
 
 
 def _rates_to_try(config: TrainConfig) -> list[float]:

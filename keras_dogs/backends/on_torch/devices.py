@@ -51,7 +51,7 @@ class Devices(SpreadEngine):
         if group is None:
             return
         self.num_devices = self.num_shares = group.num_processes
-        on_gpu = backends.has_accelerator()  # a user may have Keras compute elsewhere
+        on_gpu = backends.has_accelerator() and torch.cuda.is_available()  # a user may have Keras compute elsewhere
         if on_gpu:
             place = int(os.environ.get("LOCAL_RANK", 0))
             if place >= torch.cuda.device_count():

@@ -31,8 +31,10 @@ def _device() -> str:
 
 def accelerators() -> list[str]:
     """Names the accelerators that this process computes on."""
-    is_used = torch.device(_device()).type == "cuda"
-    return [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count() if is_used else 0)]
+    kind = torch.device(_device()).type
+    if kind == "mps":
+        return [f"Apple GPU of {backends.describe_cpu()}"]
+    return [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count() if kind == "cuda" else 0)]
 
 
 @functools.cache
@@ -48,12 +50,14 @@ def mkl_is_slow() -> bool:
 
 def peak_bytes() -> int:
     """Returns the most memory of the first accelerator that was in use, bytes."""
-    return torch.cuda.max_memory_allocated()
+    return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else torch.mps.driver_allocated_memory()
 
 
 def free_bytes() -> int | None:
     """Returns the free memory of the first accelerator, bytes."""
-    return torch.cuda.mem_get_info()[0]
+    if torch.cuda.is_available():
+        return torch.cuda.mem_get_info()[0]
+    return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
 
 
 def on_device(array):
@@ -66,7 +70,7 @@ def on_device(array):
 
 def sender():
     """Returns a function that copies from pinned memory; Keras' own copy waits for all steps before it."""
-    if not backends.has_accelerator():
+    if torch.device(_device()).type != "cuda":
         return lambda array: array
     device = torch.cuda.current_device()  # of the thread: another would make itself at home on the first
 

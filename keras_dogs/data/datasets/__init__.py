@@ -47,10 +47,13 @@ def drawn_class_names() -> tuple[str, ...]:
 
 
 def display_name(class_name: str) -> str:
-    """Returns a class name as a person would write it: `n02085782-japanese_spaniel` -> `Japanese spaniel`."""
-    wnid, dash, breed = class_name.partition("-")
-    plain = breed if dash and wnid[:1] == "n" and wnid[1:].isdigit() else class_name
-    return plain.replace("_", " ").strip().capitalize() or class_name
+    """Returns a breed of Stanford Dogs in words: `n02085782-japanese_spaniel` -> `Japanese spaniel`.
+
+    Any other name stays as it is: a user's folder names are the user's.
+    """
+    wnid, dash, breed = str(class_name).partition("-")
+    is_of_imagenet = bool(dash and breed and len(wnid) == 9 and wnid[0] == "n" and wnid[1:].isdigit())
+    return breed.replace("_", " ").strip().capitalize() if is_of_imagenet else str(class_name)
 
 
 __all__ = ["DATASETS", "Dataset", "Split", "display_name", "drawn_class_names", "load_dataset"]

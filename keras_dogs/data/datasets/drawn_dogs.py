@@ -21,6 +21,7 @@ from keras_dogs.data.datasets.splits import Split
 from keras_dogs.errors import UserError
 from keras_dogs.errors import write_error
 from keras_dogs.system import ownership
+from keras_dogs.system import progress
 
 PICTURE_SIZE = 96
 PICTURES_A_BREED = {"train": 60, "test": 25}
@@ -67,16 +68,21 @@ def write_drawn_dogs(output: Path, train_pictures: int, test_pictures: int, seed
     if ownership.kind_of(output):
         raise UserError(f"--output {output}: exists and holds drawn dogs; choose another folder")
     dataset = load_drawn_dogs(seed, pictures_a_breed={"train": train_pictures, "test": test_pictures})
+    count = len(dataset.train) + len(dataset.test)
     try:
-        with ownership.new_folder(output, ownership.DRAW) as partial:
+        with (
+            ownership.new_folder(output, ownership.DRAW) as partial,
+            progress.counting("Drawing (pictures)", count) as on_picture,
+        ):
             for part, split in (("train", dataset.train), ("test", dataset.test)):
                 for index, name in enumerate(split.names):
                     file = partial / part / name
                     file.parent.mkdir(parents=True, exist_ok=True)
                     split.read(index).save(file)
+                    on_picture()
     except OSError as error:
         raise write_error(output, error) from error
-    return len(dataset.train) + len(dataset.test)
+    return count
 
 
 def _describe_split(split: str, count: int, seed: int, breeds: tuple[Breed, ...]) -> Split:

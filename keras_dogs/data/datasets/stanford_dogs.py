@@ -16,10 +16,11 @@ from keras_dogs.data.datasets.pictures import open_picture
 from keras_dogs.data.datasets.splits import Dataset
 from keras_dogs.data.datasets.splits import Split
 from keras_dogs.errors import UserError
+from keras_dogs.errors import install_line
 from keras_dogs.system.network import is_offline
 
 ARCHIVES = ("images.tar", "annotation.tar", "lists.tar")
-_PIP_LINE = "pip install 'keras-dogs[stanford-dogs]'"
+_PIP_LINE = install_line("stanford-dogs")
 
 
 def load_stanford_dogs(data_dir: Path | None = None) -> Dataset:

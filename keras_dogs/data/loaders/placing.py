@@ -57,5 +57,5 @@ def table_of(canvases: Canvases) -> tuple[np.ndarray, np.ndarray]:
     """Returns the table that canvases are rows of, and which rows, int32 `(num_pictures,)`."""
     images = canvases.images
     if isinstance(images, Rows):
-        return images.table, images.rows.astype(np.int32)
+        return images.whole_table(), images.rows.astype(np.int32)
     return images, np.arange(len(images), dtype=np.int32)

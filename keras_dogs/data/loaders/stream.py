@@ -15,6 +15,7 @@ from keras_dogs.data.datasets.pictures import to_canvas
 from keras_dogs.data.datasets.splits import Split
 from keras_dogs.data.loaders.canvases import Canvases
 from keras_dogs.errors import UserError
+from keras_dogs.errors import install_line
 from keras_dogs.system import progress
 
 
@@ -60,7 +61,7 @@ def check_grain() -> None:
         UserError: grain is not installed.
     """
     if importlib.util.find_spec("grain") is None:
-        raise UserError("--cache none: needs grain: pip install 'keras-dogs[stream]'")
+        raise UserError(f"--cache none: needs grain: {install_line('stream')}")
 
 
 def check_readable(what: str, *parts: Canvases | None) -> None:

@@ -10,10 +10,13 @@
 | a name of the table, `kaggle://...`, a folder that KerasHub saved | `keras_hub_presets.py` |
 """
 
-import json
 from pathlib import Path
 
+import keras
+import numpy as np
+
 from keras_dogs import backends
+from keras_dogs.errors import UserError
 from keras_dogs.errors import first_line
 from keras_dogs.models.presets import PRESETS
 from keras_dogs.models.presets import unknown_preset
@@ -30,6 +33,7 @@ from keras_dogs.models.weights.initialization import seeded_initializers
 from keras_dogs.models.weights.loaded import Head
 from keras_dogs.models.weights.loaded import Loaded
 from keras_dogs.models.weights.loaded import Wanted
+from keras_dogs.system import reading
 
 backends.keep_tensorflow_off_accelerators()  # KerasHub has imported it by now, if it could
 
@@ -62,9 +66,19 @@ def load_backbone(
     wanted = Wanted(str(preset), tuple(size) if size else None, load_weights, dtype, with_head, positions)
     with no_initializers() if load_weights else seeded_initializers(seed):
         try:
-            return _load(wanted)
+            loaded = _load(wanted)
+            if load_weights:
+                _check_finite(wanted, loaded)
+            return loaded
         except (KeyError, ValueError, TypeError) as error:  # what no source has foreseen is still the file's fault
             raise wanted.error(f"cannot be loaded: {type(error).__name__}: {first_line(error)}") from error
+
+
+def _check_finite(wanted: Wanted, loaded: Loaded) -> None:
+    """Refuses weights that hold NaN or infinity: training would be blamed for them."""
+    for weight in loaded.backbone.weights:
+        if not np.isfinite(np.asarray(keras.ops.convert_to_numpy(weight), np.float32)).all():
+            raise wanted.error(f"the weight {weight.path} holds NaN or infinity; the file is damaged, or diverged")
 
 
 def _load(wanted: Wanted) -> Loaded:
@@ -106,9 +120,9 @@ def _load_folder(wanted: Wanted, folder: Path) -> Loaded:
             "(Hugging Face, timm), and for model.keras (a run of ours)"
         )
     try:
-        config = json.loads(file.read_text())
-    except ValueError as error:
-        raise wanted.error(f"config.json is not valid JSON ({error})") from error
+        config = reading.read_json(file)
+    except UserError as error:
+        raise wanted.error(str(error)) from error
     if "model_type" in config:
         return hugging_face.load(wanted, folder, config)
     if "architecture" in config:

@@ -3,18 +3,32 @@
 import json
 import zipfile
 from pathlib import Path
+from typing import TypedDict
 
+import ml_dtypes
 import numpy as np
 import safetensors
 
 from keras_dogs.errors import UserError
 from keras_dogs.errors import first_line
 from keras_dogs.models.weights.torch_file import TorchFile
-from keras_dogs.models.weights.torch_file import from_bfloat16
+from keras_dogs.system import reading
 
 SUFFIXES = (".safetensors", ".npz", ".pth", ".pt", ".bin", ".tar")  # timm writes `.pth.tar`
 _INDEX = "model.safetensors.index.json"
-_SAFETENSORS_DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4", "U8": "u1"}
+_SAFETENSORS_DTYPES = {
+    "F64": "<f8",
+    "F32": "<f4",
+    "F16": "<f2",
+    "BF16": ml_dtypes.bfloat16,
+    "I64": "<i8",
+    "I32": "<i4",
+    "U8": "u1",
+}
+
+
+class _Index(TypedDict):
+    weight_map: dict[str, str]
 
 
 class Checkpoint:
@@ -98,9 +112,12 @@ def _shards(preset: str, folder: Path) -> list[Path]:
             f"--preset {preset}: looked for one .safetensors file or {_INDEX} in this folder; found {found}"
         )
     try:
-        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-    except (ValueError, KeyError) as error:
-        raise UserError(f"--preset {preset}: {_INDEX} is not an index of shards ({error})") from error
+        names = sorted(set(reading.read_json(index, _Index)["weight_map"].values()))
+    except UserError as error:
+        raise UserError(f"--preset {preset}: {error}") from error
+    for name in names:
+        if Path(name).name != name:
+            raise UserError(f"--preset {preset}: {_INDEX} names {name}, which lies elsewhere")
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         raise UserError(f"--preset {preset}: of {len(names)} shards {', '.join(missing)} is missing; fetch it again")
@@ -138,8 +155,7 @@ class _SafetensorsFile:
         begin, end = tensor["data_offsets"]
         dtype = np.dtype(_SAFETENSORS_DTYPES[tensor["dtype"]])
         self._file.seek(self._begin + begin)
-        numbers = np.fromfile(self._file, dtype, (end - begin) // dtype.itemsize).reshape(tensor["shape"])
-        return from_bfloat16(numbers) if tensor["dtype"] == "BF16" else numbers
+        return np.fromfile(self._file, dtype, (end - begin) // dtype.itemsize).reshape(tensor["shape"])
 
 
 class _NpzFile:

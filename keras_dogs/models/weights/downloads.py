@@ -8,10 +8,11 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from keras_dogs.errors import first_line
+from keras_dogs.errors import install_line
 from keras_dogs.models.weights.loaded import Wanted
 from keras_dogs.system import caches
 from keras_dogs.system import progress
+from keras_dogs.system.network import in_words
 from keras_dogs.system.network import is_offline
 
 _BUCKET = "https://storage.googleapis.com/"
@@ -68,7 +69,7 @@ def fetch_npz(wanted: Wanted, address: str) -> Path:
         caches.keep_download(part.name)
         return Path(pooch.retrieve(address, md5 and f"md5:{md5}", name, cache, downloader=_Downloader(part)))
     except Exception as error:  # urllib, http.client and pooch each raise their own kinds
-        raise wanted.error(f"{address} could not be fetched: {first_line(error)}") from error
+        raise wanted.error(f"{address} could not be fetched: {in_words(error)}") from error
 
 
 class _Downloader:
@@ -125,7 +126,7 @@ def fetch_hugging_face(wanted: Wanted, repository: str) -> Path:
     try:
         import huggingface_hub
     except ImportError as error:
-        raise wanted.error("needs huggingface_hub: pip install 'keras-dogs[hugging-face]'") from error
+        raise wanted.error(f"needs huggingface_hub: {install_line('hugging-face')}") from error
     name, _, revision = repository.partition("@")
     try:
         return Path(
@@ -137,4 +138,4 @@ def fetch_hugging_face(wanted: Wanted, repository: str) -> Path:
             )
         )
     except Exception as error:
-        raise wanted.error(f"could not be fetched from Hugging Face: {first_line(error)}") from error
+        raise wanted.error(f"could not be fetched from Hugging Face: {in_words(error)}") from error

@@ -5,12 +5,15 @@ too, but ignores `layer_norm_eps`, the classifier's second head, and tensors tha
 """
 
 import functools
-import json
 from pathlib import Path
+from typing import Annotated
+from typing import NotRequired
+from typing import TypedDict
 
 import numpy as np
+from msgspec import Meta
 
-from keras_dogs.errors import first_line
+from keras_dogs.errors import UserError
 from keras_dogs.models import families
 from keras_dogs.models.presets import CONVERSIONS
 from keras_dogs.models.weights import config_keys
@@ -29,6 +32,8 @@ from keras_dogs.models.weights.transfer import linear
 from keras_dogs.models.weights.transfer import norm
 from keras_dogs.models.weights.transfer import transfer
 from keras_dogs.models.weights.transfer import zeros
+from keras_dogs.system import memory
+from keras_dogs.system import reading
 
 FAMILIES = {"vit": "vit", "deit": "deit", "dinov2": "dinov2", "dinov2_with_registers": "dinov2", "resnet": "resnet"}
 _GELUS = {"gelu": False, "gelu_new": True, "gelu_pytorch_tanh": True, "gelu_fast": True}
@@ -37,14 +42,49 @@ _HEADS = ("classifier.*", "cls_classifier.*", "distillation_classifier.*")
 _IGNORED = (*_HEADS, "*pooler.*", "*mask_token", "*.num_batches_tracked", "decoder.*")
 
 
+_Width = Annotated[int, Meta(ge=1, le=100_000)]
+
+
+class _OfAll(TypedDict):
+    hidden_act: NotRequired[str]
+    id2label: NotRequired[dict[str, str] | None]
+
+
+class _OfVit(_OfAll):
+    hidden_size: Annotated[int, Meta(ge=1, le=20_000)]
+    num_hidden_layers: Annotated[int, Meta(ge=1, le=500)]
+    num_attention_heads: Annotated[int, Meta(ge=1, le=1000)]
+    intermediate_size: NotRequired[_Width]
+    layer_norm_eps: NotRequired[Annotated[float, Meta(ge=0, le=0.1)]]
+    qkv_bias: NotRequired[bool]
+    mlp_ratio: NotRequired[Annotated[float, Meta(gt=0, le=100)]]
+    layerscale_value: NotRequired[Annotated[float, Meta(ge=-1000, le=1000)]]
+    num_register_tokens: NotRequired[Annotated[int, Meta(ge=0, le=1000)]]
+    use_mask_token: NotRequired[bool]
+    use_swiglu_ffn: NotRequired[bool]
+
+
+class _OfResNet(_OfAll):
+    embedding_size: _Width
+    hidden_sizes: Annotated[list[_Width], Meta(min_length=1, max_length=10)]
+    depths: Annotated[list[Annotated[int, Meta(ge=1, le=500)]], Meta(min_length=1, max_length=10)]
+    layer_type: NotRequired[str]
+    downsample_in_first_stage: NotRequired[bool]
+    downsample_in_bottleneck: NotRequired[bool]
+
+
 def load(wanted: Wanted, folder: Path, config: dict) -> Loaded:
     """Loads a folder whose `config.json` is `config`."""
     model_type = config["model_type"]
-    if model_type not in FAMILIES:
+    if not isinstance(model_type, str) or model_type not in FAMILIES:
         raise wanted.error(
             f"model type {model_type} of Hugging Face is not supported; supported are {', '.join(FAMILIES)}"
         )
     config_keys.check(wanted.error, "config.json", config, config_keys.HUGGING_FACE[model_type])
+    try:
+        reading.check(config, _OfResNet if model_type == "resnet" else _OfVit, "config.json")
+    except UserError as error:
+        raise wanted.error(str(error)) from error
     try:
         return (_load_resnet if model_type == "resnet" else _load_vit)(wanted, folder, config)
     except KeyError as error:
@@ -57,7 +97,9 @@ def _load_vit(wanted: Wanted, folder: Path, config: dict) -> Loaded:
     # DINOv2 was trained at 518 and is used at any size, as a rule at 224.
     usual = families.family(family).usual_size
     size = wanted.image_size or ((usual, usual) if usual else own)
-    backbone = vits.build(family, size, wanted.dtype, **_architecture(wanted, family, own, config))
+    architecture = _architecture(wanted, family, own, config)
+    _check_size(wanted, folder, config, architecture.get("mlp_dim") or architecture["intermediate_dim"])
+    backbone = vits.build(family, size, wanted.dtype, **architecture)
     num_prefix = families.family(family).num_prefix + config.get("num_register_tokens", 0)
     scale, offset, interpolation, notes = _conversion(wanted, folder, family)
     loaded = Loaded(backbone, family, size, scale, offset, "token", None, interpolation, num_prefix, notes=notes)
@@ -96,17 +138,15 @@ def _architecture(wanted: Wanted, family: str, own: tuple[int, int], config: dic
         raise wanted.error(f"config.json: patch_size is {list(patch)}; only square patches are supported")
     common = dict(
         patch_size=patch[0],
-        num_layers=read("num_hidden_layers", most=500),
-        num_heads=read("num_attention_heads", most=1000),
-        hidden_dim=read("hidden_size", most=20_000),
+        num_layers=config["num_hidden_layers"],
+        num_heads=config["num_attention_heads"],
+        hidden_dim=config["hidden_size"],
     )
     if common["hidden_dim"] % common["num_heads"]:
         raise wanted.error(
             f"config.json: num_attention_heads is {common['num_heads']}, which does not divide hidden_size "
             f"{common['hidden_dim']}"
         )
-    if "intermediate_size" in config:
-        read("intermediate_size")
     epsilon, approximate = read("layer_norm_eps", 1e-12, 0, 0.1, float), _GELUS[activation]
     if family == "vit":
         return common | dict(
@@ -125,6 +165,20 @@ def _architecture(wanted: Wanted, family: str, own: tuple[int, int], config: dic
         position_embedding_shape=own,
         antialias_in_interpolation=config["model_type"] != "dinov2",
     )
+
+
+def _check_size(wanted: Wanted, folder: Path, config: dict, mlp_dim: int) -> None:
+    """Refuses an architecture that is larger than the weights beside it, or than the memory, before it is built."""
+    width = config["hidden_size"]
+    least = config["num_hidden_layers"] * (4 * width**2 + 2 * width * mlp_dim)
+    what = f"config.json: hidden_size {width:,} and num_hidden_layers {config['num_hidden_layers']:,} mean {least:,}"
+    files = list(folder.glob("*.safetensors")) if wanted.load_weights else []
+    held = sum(file.stat().st_size for file in files)
+    if files and least > held:
+        raise wanted.error(f"{what} parameters or more, and the weights beside it take {held:,} bytes")
+    available = memory.available_bytes()
+    if available is not None and 4 * least > available:
+        raise wanted.error(f"{what} parameters or more, and {available / 2**30:.1f} GiB of memory are free")
 
 
 def _vit_sources(base: str, family: str, config: dict) -> dict[str, From]:
@@ -223,12 +277,18 @@ def _base(checkpoint: Checkpoint, name: str) -> str:
 def _with_head(loaded: Loaded, checkpoint: Checkpoint, config: dict) -> Loaded:
     """Returns the checkpoint's classifier; with a teacher's (DeiT), both heads' mean, as one head on both tokens."""
     labels = config.get("id2label") or {}
+    if labels and labels.keys() != {str(index) for index in range(len(labels))}:
+        raise checkpoint.error("config.json: id2label does not name the classes 0, 1, 2 and so on")
     names = [labels[str(index)] for index in range(len(labels))] if labels else None
     pairs = [("cls_classifier", "distillation_classifier"), ("classifier.1",), ("classifier",)]
     found = next((pair for pair in pairs if all(f"{name}.weight" in checkpoint for name in pair)), None)
     if found is None:
         raise checkpoint.error("has no classifier of its own; give num_classes")
     heads = [(checkpoint.read(f"{name}.weight").T, checkpoint.read(f"{name}.bias")) for name in found]
+    if names and len(names) != len(heads[0][1]):
+        raise checkpoint.error(
+            f"config.json: id2label has {len(names)} names, the classifier {len(heads[0][1])} classes"
+        )
     used = {f"{name}.{part}" for name in found for part in ("weight", "bias")}
     ignored = tuple(name for name in loaded.ignored if name not in used)
     pooling = {"dinov2": "token_and_average"}.get(loaded.family, loaded.pooling)
@@ -254,9 +314,9 @@ def _conversion(wanted: Wanted, folder: Path, family: str):
     if not file.is_file():
         return scale, offset, "bilinear", ()
     try:
-        values = json.loads(file.read_text())
-    except (OSError, ValueError, RecursionError) as error:
-        raise wanted.error(f"{file.name} cannot be read ({first_line(error)})") from error
+        values = reading.read_json(file)
+    except UserError as error:
+        raise wanted.error(str(error)) from error
     config_keys.check(wanted.error, file.name, values, config_keys.PREPROCESSOR)
     # Without rescaling, mean and deviation are of pixels in [0, 255].
     rescale = config_keys.number(wanted.error, file.name, values, "rescale_factor", 1 / 255, 1e-6, 1e3, float)

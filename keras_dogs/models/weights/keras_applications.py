@@ -10,10 +10,10 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_dogs.errors import first_line
 from keras_dogs.models.weights.loaded import Head
 from keras_dogs.models.weights.loaded import Loaded
 from keras_dogs.models.weights.loaded import Wanted
+from keras_dogs.system.network import in_words
 from keras_dogs.system.network import is_offline
 
 _PREFIX = "applications:"
@@ -68,7 +68,7 @@ def _load_classifier(wanted: Wanted, build, file: str) -> keras.Model:
         return build(weights=file or "imagenet")
     except Exception as error:  # h5py, Keras and urllib each raise their own kinds
         what = f"{file} does not hold its weights" if file else "its weights could not be downloaded"
-        raise wanted.error(f"{what}: {first_line(error)}") from error
+        raise wanted.error(f"{what}: {in_words(error)}") from error
 
 
 def _take_rgb(convolution) -> None:

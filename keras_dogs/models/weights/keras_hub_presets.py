@@ -7,7 +7,6 @@ import keras_hub
 import numpy as np
 
 from keras_dogs.backends import keras_inside
-from keras_dogs.errors import first_line
 from keras_dogs.models import families
 from keras_dogs.models.presets import CONVERSIONS
 from keras_dogs.models.presets import EMBEDDED_FOLDER
@@ -18,6 +17,7 @@ from keras_dogs.models.weights.loaded import Head
 from keras_dogs.models.weights.loaded import Loaded
 from keras_dogs.models.weights.loaded import Wanted
 from keras_dogs.models.weights.positions import resample_positions
+from keras_dogs.system.network import in_words
 from keras_dogs.system.network import is_offline
 
 
@@ -39,7 +39,7 @@ def load(wanted: Wanted, handle: str) -> Loaded:
     try:
         return _load_preset(wanted, handle)
     except (ValueError, TypeError, KeyError, OSError, ImportError, AttributeError) as error:
-        raise wanted.error(f"KerasHub cannot load it: {first_line(error)}") from error
+        raise wanted.error(f"KerasHub cannot load it: {in_words(error)}") from error
 
 
 def _build_from_table(wanted: Wanted, row: Preset) -> Loaded:

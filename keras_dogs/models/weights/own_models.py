@@ -1,17 +1,22 @@
 """Our own models, to train further: a run folder or a `.keras` file that `save_classifier` wrote."""
 
+import zipfile
 from pathlib import Path
 
 import keras
 
+from keras_dogs.errors import UserError
 from keras_dogs.errors import first_line
 from keras_dogs.models import families
 from keras_dogs.models.weights import vits
 from keras_dogs.models.weights.loaded import Head
 from keras_dogs.models.weights.loaded import Loaded
 from keras_dogs.models.weights.loaded import Wanted
+from keras_dogs.runs import artifacts
+from keras_dogs.system import reading
 
-MODEL = "model.keras"
+MODEL = artifacts.MODEL
+_ALWAYS_FINE = 10**6  # for the largest number of any small model
 
 
 def find(preset: str) -> Path | None:
@@ -22,15 +27,54 @@ def find(preset: str) -> Path | None:
     return path / MODEL if (path / MODEL).is_file() else None
 
 
+def read_model(file: Path) -> keras.Model:
+    """Reads a classifier from a `.keras` file, after the archive and its architecture were checked.
+
+    Raises:
+        UserError: the file is missing, damaged, not of the run beside it, or no classifier that keras_dogs saved.
+    """
+    artifacts.check_belongs(file)
+    try:
+        with zipfile.ZipFile(file) as archive:
+            sizes = {member.filename: member.file_size for member in archive.infolist()}
+            reading.refuse_bomb(file, file.stat().st_size, sum(sizes.values()))
+            config = reading.parse_json(archive.read("config.json"), dict, f"{file}: config.json")
+        _check_numbers(file, config, most=max(_ALWAYS_FINE, sizes.get("model.weights.h5", 0)))
+        classifier = keras.saving.load_model(file, compile=False)
+        for name in ("crop", "conversion", "pooling", "head"):
+            classifier.get_layer(name)
+    except (UserError, MemoryError):
+        raise
+    except FileNotFoundError as error:
+        raise UserError(f"{file}: there is no such file") from error
+    except Exception as error:  # zipfile, h5py, json and Keras each raise their own kinds
+        raise UserError(f"{file}: not a classifier that keras_dogs saved: {first_line(error)}") from error
+    return classifier
+
+
+def _check_numbers(file: Path, config, most: int, key: str = "") -> None:
+    """Refuses an architecture with a number that the weights in the file could not be of.
+
+    Args:
+        file: Path.
+        config: what JSON can hold.
+        most: int. Bytes of the weights: a layer of so many units would have as many numbers at the least.
+        key: str. Under which the config was found.
+    """
+    if isinstance(config, dict):
+        for name, value in config.items():
+            _check_numbers(file, value, most, name)
+    elif isinstance(config, list):
+        for value in config:
+            _check_numbers(file, value, most, key)
+    elif isinstance(config, (int, float)) and abs(config) > most and "seed" not in key:
+        raise UserError(f"{file}: damaged: {key} is {config:g} in a file whose weights take {most:,} bytes")
+
+
 def load(wanted: Wanted, file: Path) -> Loaded:
     """Takes the backbone out of a classifier, with the conversion and pooling around it."""
-    try:
-        classifier = keras.saving.load_model(file, compile=False)
-        crop, conversion, pooling, head = (
-            classifier.get_layer(name) for name in ("crop", "conversion", "pooling", "head")
-        )
-    except Exception as error:  # zipfile, h5py, json and Keras each raise their own kinds
-        raise wanted.error(f"not a classifier that keras_dogs saved: {first_line(error)}") from error
+    classifier = read_model(file)
+    crop, conversion, pooling, head = (classifier.get_layer(name) for name in ("crop", "conversion", "pooling", "head"))
     backbone = next(layer for layer in classifier.layers if isinstance(layer, keras.Model))
     backbone.trainable = True  # a linear probe saved it frozen
     family, size = families.of_backbone(backbone).name, (crop.height, crop.width)

@@ -10,6 +10,7 @@ import pickle
 import zipfile
 from typing import NamedTuple
 
+import ml_dtypes
 import numpy as np
 
 _DTYPES = {
@@ -71,19 +72,13 @@ class TorchFile:
         """Reads one tensor."""
         stored = self._stored[name]
         content = self._archive.read(f"{self._folder}data/{stored.key}")
-        dtype = np.dtype("<u2" if stored.dtype == "bfloat16" else stored.dtype)
+        dtype = np.dtype(ml_dtypes.bfloat16 if stored.dtype == "bfloat16" else stored.dtype)
         flat = np.frombuffer(content, dtype)[stored.offset :]
         last = sum((size - 1) * step for size, step in zip(stored.shape, stored.strides))
         if min((0, *stored.shape, *stored.strides)) < 0 or (0 not in stored.shape and last >= len(flat)):
             raise ValueError(f"a view of {stored.shape} that does not lie in its {len(flat)} numbers")
         strides = [step * dtype.itemsize for step in stored.strides]
-        values = np.lib.stride_tricks.as_strided(flat, stored.shape, strides, writeable=False)
-        return from_bfloat16(values) if stored.dtype == "bfloat16" else values
-
-
-def from_bfloat16(bits: np.ndarray) -> np.ndarray:
-    """Returns the upper halves of float32 numbers, as uint16, to float32."""
-    return (bits.astype(np.uint32) << 16).view(np.float32)
+        return np.lib.stride_tricks.as_strided(flat, stored.shape, strides, writeable=False)
 
 
 # Where the checkpoints of a training keep their weights; averaged ones go first, as in timm's `load_state_dict`.

@@ -1,0 +1,183 @@
+"""The file in the cache that holds the canvases of one or more splits, in the order of their names.
+
+Its name is a hash of all that decides its content: names, what the files were when they were read, the canvas, and the
+decoder. Rows have checksums: what changed on the disk is noticed when it is read.
+"""
+
+import contextlib
+import functools
+import hashlib
+import json
+import os
+import threading
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypedDict
+
+import filelock
+import numpy as np
+import PIL
+
+from keras_dogs.data.datasets.pictures import sides_of
+from keras_dogs.data.datasets.splits import Split
+from keras_dogs.data.loaders.decoding import Decoded
+from keras_dogs.data.loaders.decoding import How
+from keras_dogs.data.loaders.decoding import decode
+from keras_dogs.data.loaders.decoding import decode_all
+from keras_dogs.errors import UserError
+from keras_dogs.errors import first_line
+from keras_dogs.system import caches
+from keras_dogs.system import files
+from keras_dogs.system import progress
+from keras_dogs.system import reading
+
+_FORMAT = 3  # of the file; another number, another hash
+
+
+class Checksums:
+    """Tells whether rows of a mapped table are what was written there; each row is looked at once.
+
+    Args:
+        description: Path. The file in the cache that names the table; it is removed where the table is damaged.
+        expected: uint32 array `(num_rows,)`. CRC-32 of each row.
+    """
+
+    def __init__(self, description: Path, expected: np.ndarray):
+        self._description, self._expected = description, expected
+        self._is_checked = np.zeros(len(expected), bool)
+
+    def check(self, table: np.ndarray, rows: np.ndarray) -> None:
+        """Checks rows of the table.
+
+        Raises:
+            UserError: one of them is damaged.
+        """
+        for row in np.unique(rows[~self._is_checked[rows]]):
+            if zlib.crc32(table[row]) != self._expected[row]:
+                self._description.unlink(missing_ok=True)
+                raise UserError(
+                    f"{self._description.with_suffix('.canvases')}: row {row} is damaged on the disk; the file does "
+                    "not count any more, and the same command decodes the pictures anew"
+                )
+            self._is_checked[row] = True
+
+
+class _Description(TypedDict):
+    name: str
+    shape: list[int]
+    unreadable: dict[int, str]
+    checksums: list[int]
+
+
+def open_or_decode(split: Split, how: How, what: str) -> Decoded:
+    """Maps the canvases that an earlier run kept, or decodes the pictures and keeps them.
+
+    Where the cache cannot be written, that is said, and the pictures are decoded into memory.
+    """
+    folder = caches.folder("canvases")
+    description = folder / f"{_fingerprint(split, how)}.json"
+    shape = (len(split), *sides_of(how.size), 3)
+    if found := _open(description, shape):
+        return found
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _alone(description.with_suffix(".lock"), what):
+            found = _open(description, shape)  # another process may have made it meanwhile
+            found = found or _make(split, how, description, shape, what)
+            if description.exists():  # whoever waits for the lock finds that, and needs the lock no more
+                description.with_suffix(".lock").unlink(missing_ok=True)
+            return found
+    except OSError as error:
+        progress.open_console().print(
+            f"cache {folder}: {error.strerror or first_line(error)}; nothing is kept there for the next run (another "
+            "folder: --cache-dir)"
+        )
+        return decode_all(split, how, what)
+
+
+def _fingerprint(split: Split, how: How) -> str:
+    settings = [_FORMAT, *how, PIL.__version__]
+    digest = hashlib.sha256(json.dumps(settings).encode())
+    for index, name in enumerate(split.names):
+        digest.update(f"\0{name}\0{split.stamp(index)}".encode())
+    return digest.hexdigest()[:24]
+
+
+def _alone(lock_file: Path, what: str):
+    lock = filelock.FileLock(lock_file)
+    try:
+        return lock.acquire(timeout=0)
+    except filelock.Timeout:
+        progress.open_console().print(f"another process decodes the {what}; waiting for it")
+        return lock.acquire()
+
+
+def _open(description: Path, shape: tuple) -> Decoded | None:
+    """Returns the canvases that are kept, if they are whole."""
+    file = description.with_suffix(".canvases")
+    try:
+        said = reading.read_json(description, _Description)
+        if tuple(said["shape"]) != shape or len(said["checksums"]) != shape[0]:
+            return None
+        if file.stat().st_size != int(np.prod(shape)):
+            return None
+        with contextlib.suppress(OSError):  # it may be another user's
+            os.utime(description)  # when it was last of use
+        checksums = Checksums(description, np.array(said["checksums"], np.uint32))
+        return Decoded(np.memmap(file, np.uint8, "r", shape=shape), said["unreadable"], checksums)
+    except (OSError, UserError, ValueError, OverflowError):
+        return None
+
+
+def _make(split: Split, how: How, description: Path, shape: tuple, what: str) -> Decoded:
+    """Decodes into the file, under another name until it is whole; the description, which makes it count, last."""
+    file, partial = description.with_suffix(".canvases"), description.with_suffix(".partial")
+    passing: list[int] = []
+    nothing = zlib.crc32(bytes(int(np.prod(shape[1:]))))  # of a picture that could not be read
+    checksums = [nothing] * len(split)
+    try:
+        with partial.open("wb", buffering=0) as output:
+            write_at = _writer(output)
+
+            def put(index, canvas):
+                canvas = np.ascontiguousarray(canvas)
+                checksums[index] = zlib.crc32(canvas)
+                write_at(memoryview(canvas).cast("B"), index * canvas.nbytes)
+
+            # A full disk is noticed here, not half-way through, where the file system can tell.
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(output.fileno(), 0, int(np.prod(shape)))
+            else:
+                output.truncate(int(np.prod(shape)))
+            with progress.counting(f"Decoding {what}", len(split)) as on_picture:
+                unreadable = decode(split, how, put, on_picture, passing)
+        if passing:  # the next run tries again
+            return Decoded(np.fromfile(partial, np.uint8).reshape(shape), unreadable)
+        files.put_in_place(partial, file)
+        said = {"name": f"{what}, {how.in_words}", "shape": shape, "unreadable": unreadable, "checksums": checksums}
+        files.write_text(description, json.dumps(said))
+    finally:
+        partial.unlink(missing_ok=True)
+    kept = Checksums(description, np.array(checksums, np.uint32))
+    return Decoded(np.memmap(file, np.uint8, "r", shape=shape), unreadable, kept)
+
+
+def _writer(output) -> Callable[[memoryview, int], None]:
+    """Returns a function that writes all of some data at an offset, from any thread."""
+    if hasattr(os, "pwrite"):
+        write = functools.partial(os.pwrite, output.fileno())
+    else:
+        at_once = threading.Lock()
+
+        def write(data, offset):
+            with at_once:
+                output.seek(offset)
+                return output.write(data)
+
+    def write_all(data, offset):
+        while data:  # a write may be a short one
+            written = write(data, offset)
+            data, offset = data[written:], offset + written
+
+    return write_all

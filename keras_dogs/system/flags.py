@@ -1,0 +1,157 @@
+"""Reads the flags of a command, and holds their numbers to ranges; what is wrong is one line."""
+
+import contextlib
+import dataclasses
+import io
+import os
+import re
+import sys
+import typing
+from pathlib import Path
+from typing import NamedTuple
+
+import tyro
+
+from keras_dogs.errors import UserError
+
+_MAY_BE_EMPTY = "--train-flags="
+_WIDE = "10000"  # columns: a message that is not broken into lines
+
+
+class Range(NamedTuple):
+    """What a number may be.
+
+    Attributes:
+        least: number.
+        most: number.
+        above: bool. Whether `least` itself is too little.
+        below: bool. Whether `most` itself is too much.
+    """
+
+    least: float
+    most: float
+    above: bool = False
+    below: bool = False
+
+    def __contains__(self, value) -> bool:
+        """Returns whether a number is in it; no NaN is."""
+        is_over = value > self.least if self.above else value >= self.least
+        return is_over and (value < self.most if self.below else value <= self.most)
+
+    def __str__(self) -> str:
+        """Says what it is, to follow "must be"."""
+        if not (self.above or self.below):
+            return f"between {self.least:,} and {self.most:,}"
+        least, most = "above" if self.above else "at least", "below" if self.below else "at most"
+        return f"{least} {self.least:,} and {most} {self.most:,}"
+
+
+def check_ranges(config, ranges: dict[str, Range], words: tuple = ()) -> None:
+    """Refuses the first number of a config that is not in its range.
+
+    Args:
+        config: dataclass. A field may be `None`, a number, or a tuple of numbers.
+        ranges: dict of a field's name to `Range`.
+        words: tuple. What a field may hold in place of a number, such as `"all"`.
+
+    Raises:
+        UserError: it names the flag, the value and the range.
+    """
+    for name, allowed in ranges.items():
+        values = getattr(config, name)
+        for value in values if isinstance(values, tuple) else (values,):
+            if value is not None and value not in words and value not in allowed:
+                raise UserError(f"--{name.replace('_', '-')} {value}: must be {allowed}")
+
+
+def parse(program: str, config_type, arguments: list[str] | None = None):
+    """Returns the flags of a command line.
+
+    Args:
+        program: str. For the usage: `"python -m keras_dogs.train"`.
+        config_type: the dataclass of the flags.
+        arguments: list of str; `None` for those of the process.
+
+    Raises:
+        UserError: there is an unknown flag, one is missing, or a value is of no use.
+    """
+    said = io.StringIO()
+    arguments = _with_values(sys.argv[1:] if arguments is None else arguments, config_type)
+    told = dict(prog=program, description=config_type.__doc__, args=arguments)
+    try:
+        with contextlib.redirect_stderr(said):
+            config = tyro.cli(config_type, **told)
+            _check_texts(config)
+            return config
+    except SystemExit as stop:
+        if not stop.code:  # of `--help`
+            raise
+    columns = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = _WIDE
+    said.truncate(0)
+    try:
+        with contextlib.redirect_stderr(said), contextlib.suppress(SystemExit):
+            tyro.cli(config_type, **told)
+    finally:
+        os.environ.pop("COLUMNS") if columns is None else os.environ.update(COLUMNS=columns)
+    raise UserError(f"{_of_box(said.getvalue(), config_type)}; {program} --help lists the flags")
+
+
+def _with_values(arguments: list[str], config_type) -> list[str]:
+    """Writes out the value of each switch that a recipe may decide, too: `--probe-first` is `--probe-first True`."""
+    switches = {f"--{name.replace('_', '-')}" for name, kind in _kinds(config_type) if kind == bool | None}
+    written = []
+    for argument, following in zip(arguments, [*arguments[1:], "-"]):
+        if argument.startswith("--") and (argument.endswith("=") or not following) and argument != _MAY_BE_EMPTY:
+            raise UserError(f"{argument.rstrip('=')}: is empty; give a value, or leave it out")
+        plain = argument.replace("--no-", "--", 1)
+        if plain in switches and following not in ("True", "False", "None"):
+            written += [plain, str(plain == argument)]
+        else:
+            written.append(argument)
+    return written
+
+
+def _check_texts(config) -> None:
+    """Refuses names that are not UTF-8: no record could hold them. Pictures may be called as they like."""
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            _check_texts(value)
+        elif isinstance(value, (str, Path)) and not str(value).isascii():
+            try:
+                str(value).encode()
+            except UnicodeEncodeError as error:
+                raise UserError(f"--{field.name.replace('_', '-')} {value}: is not UTF-8; rename it") from error
+
+
+def _kinds(config_type):
+    """Yields the name and the type of each flag."""
+    for field in dataclasses.fields(config_type):
+        kind = typing.get_type_hints(config_type)[field.name]
+        if dataclasses.is_dataclass(kind):
+            yield from _kinds(kind)
+        else:
+            yield field.name, kind
+
+
+def _of_box(text: str, config_type) -> str:
+    """Returns what the flag parser says, without its frame and its help."""
+    lines = [line.strip("│ ╭╮╰╯").strip() for line in text.splitlines()[1:]]
+    rules = [number for number, line in enumerate(lines) if line.startswith("──")] or [len(lines)]
+    said, rest = " ".join(filter(None, lines[: rules[0]])), lines[rules[0] :]
+    if found := re.match(r"Unrecognized options: (\S+)", said):
+        flag = found[1].rstrip(",")
+        if not flag.startswith("-"):
+            takes_data = "dataset" in dict(_kinds(config_type)) and os.path.exists(flag)
+            return f"{flag}: belongs to no flag" + (f"; did you mean --dataset {flag}?" if takes_data else "")
+        near = next((line.split()[0] for line in rest if line.startswith("--")), "")
+        return f"unknown flag {flag}" + (f"; did you mean {near}?" if near else "")
+    if found := re.match(r"Error parsing (--\S+): .*? from \['?(.*?)'?\]\.", said):
+        return f"{found[1]} {found[2]}: not a value that it takes"
+    if found := re.match(r"invalid choice '(.*?)' for argument '(.*?)'\. Expected one of \((.*)\)\.", said):
+        choices = sorted(set(re.findall(r"'(.*?)'", found[3])) - {"None"})
+        return f"{found[2]} {found[1]}: choose one of {', '.join(choices)}"
+    if found := re.match(r"Missing from .*?: (\S+)", said):
+        return f"{found[1]} is missing"
+    return said or "the flags cannot be read"

@@ -1,0 +1,202 @@
+"""Reads files only as far as their schema allows: size, syntax, keys, types and ranges are checked before any use."""
+
+import csv
+import zipfile
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+
+from keras_dogs.errors import UserError
+from keras_dogs.errors import first_line
+from keras_dogs.system import memory
+
+_LARGEST_TEXT = 256 * 2**20  # the longest history of a year of training is a tenth of that
+# Names pack to a hundredth, nothing but zeros to a thousandth: an archive of those is made to fill the memory.
+_LARGEST_RATIO, _ALWAYS_FINE = 500, 2**26
+
+
+class Array(NamedTuple):
+    """What an array of an `.npz` file may be.
+
+    Attributes:
+        kinds: str. The kinds of its dtype, as `numpy.dtype.kind` names them: `"f"`, `"iu"`, `"U"`.
+        num_axes: int or `None` for any number.
+    """
+
+    kinds: str
+    num_axes: int | None = None
+
+
+def read_text(file: Path) -> str:
+    """Reads a text file.
+
+    Raises:
+        UserError: it is missing, cannot be read, is too large or is not UTF-8; the text names the file.
+    """
+    try:
+        size = file.stat().st_size
+        if size > _LARGEST_TEXT:
+            raise UserError(f"{file}: {size / 2**20:,.0f} MiB, far more than such a file can hold; it is another's")
+        return file.read_text("utf-8")
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror or error})") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file}: damaged: not UTF-8 text at byte {error.start:,}") from error
+
+
+def read_json(file: Path, schema: type = dict):
+    """Reads a JSON file by a schema.
+
+    Args:
+        file: Path.
+        schema: type. A dataclass, a `TypedDict` or a type such as `dict[str, float]`; `msgspec.Meta` in `Annotated`
+            gives ranges. Keys that it does not name are passed over.
+
+    Returns:
+        What the file holds, as the schema's type.
+
+    Raises:
+        UserError: the file cannot be read, is no JSON, or holds something else; the text names file and key.
+    """
+    return parse_json(read_text(file), schema, str(file))
+
+
+def parse_json(text: str | bytes, schema: type, name: str):
+    """Reads JSON text by a schema, as `read_json` does.
+
+    Args:
+        text: str or bytes.
+        schema: type.
+        name: str. What the text is called in an error.
+    """
+    try:
+        return msgspec.json.decode(text, type=schema)
+    except RecursionError as error:
+        raise UserError(f"{name}: damaged: nested too deeply") from error
+    except msgspec.ValidationError as error:
+        raise UserError(f"{name}: damaged: {in_words(error)}") from error
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise UserError(f"{name}: damaged: not valid JSON ({first_line(error)})") from error
+
+
+def check(values, schema: type, name: str, hook=None):
+    """Returns plain values as the type of a schema.
+
+    Args:
+        values: what JSON can hold.
+        schema: type, as in `read_json`.
+        name: str. What the values are called in an error.
+        hook: function of a type that JSON does not have and a value, to a value of that type; or `None`.
+
+    Raises:
+        UserError: they are not what the schema says; the text names the key.
+    """
+    try:
+        return msgspec.convert(values, schema, dec_hook=hook)
+    except msgspec.ValidationError as error:
+        raise UserError(f"{name}: damaged: {in_words(error)}") from error
+
+
+def in_words(error: msgspec.ValidationError) -> str:
+    """Says which key of a file is wrong, and how: "timings.train_s: expected float, got str"."""
+    text, _, key = str(error).partition(" - at `$")
+    key = key.rstrip("`").lstrip(".")
+    text = text.replace("`", "")
+    return f"{key}: {text[0].lower()}{text[1:]}" if key else f"{text[0].lower()}{text[1:]}"
+
+
+def read_table(file: Path, columns: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """Reads columns of numbers from a CSV file with a header.
+
+    Args:
+        file: Path.
+        columns: tuple of str. Those that are wanted; others are passed over.
+
+    Returns:
+        dict of str to float array `(num_rows,)`.
+
+    Raises:
+        UserError: the file cannot be read, lacks a column, or has a row that is cut short or holds no number.
+    """
+    try:
+        rows = list(csv.reader(read_text(file).splitlines()))
+    except csv.Error as error:
+        raise UserError(f"{file}: damaged: {error}") from error
+    header = rows[0] if rows else []
+    missing = [name for name in columns if name not in header]
+    if missing:
+        raise UserError(f"{file}: damaged: no column {missing[0]}")
+    for number, row in enumerate(rows[1:], 2):
+        if len(row) != len(header):
+            raise UserError(f"{file}: damaged: line {number} has {len(row)} of {len(header)} fields")
+    return {name: _numbers(file, name, [row[header.index(name)] for row in rows[1:]]) for name in columns}
+
+
+def _numbers(file: Path, column: str, texts: list[str]) -> np.ndarray:
+    numbers = np.empty(len(texts))
+    for place, text in enumerate(texts):
+        try:
+            numbers[place] = float(text)
+        except ValueError as error:
+            raise UserError(f"{file}: damaged: {column} in line {place + 2} is {text[:40]!r}, no number") from error
+    return numbers
+
+
+def read_arrays(file: Path, schema: dict[str, Array] | None = None) -> dict[str, np.ndarray]:
+    """Reads an `.npz` file, nothing pickled, and no more than its size can honestly hold.
+
+    Args:
+        file: Path.
+        schema: dict of str to `Array`, or `None`. What arrays must be that are there; names that it lacks may be
+            anything.
+
+    Raises:
+        UserError: the file is missing or damaged, or an array is not what the schema says.
+    """
+    try:
+        size = file.stat().st_size
+        with zipfile.ZipFile(file) as archive:
+            unpacked = sum(member.file_size for member in archive.infolist())
+        refuse_bomb(file, size, unpacked)
+        with np.load(file, allow_pickle=False) as saved:
+            arrays = {name: saved[name] for name in saved.files}
+    except FileNotFoundError as error:
+        raise UserError(f"{file}: there is no such file") from error
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:  # zipfile, zlib and NumPy each raise their own kinds
+        raise UserError(f"{file}: damaged ({type(error).__name__}: {first_line(error)})") from error
+    for name, wanted in (schema or {}).items():
+        _check_array(file, name, arrays.get(name), wanted)
+    return arrays
+
+
+def refuse_bomb(file: Path, size: int, unpacked: int) -> None:
+    """Refuses an archive that would unpack to more than its kind can honestly hold, or than there is memory for.
+
+    Args:
+        file: Path.
+        size: int. Bytes of the file.
+        unpacked: int. Bytes that its directory says it holds.
+
+    Raises:
+        UserError: it would.
+    """
+    if unpacked > max(size * _LARGEST_RATIO, _ALWAYS_FINE):
+        raise UserError(f"{file}: damaged: it claims to hold {unpacked / 2**30:,.1f} GiB in {size:,} bytes")
+    available = memory.available_bytes()
+    if available is not None and unpacked > available:
+        raise UserError(
+            f"{file}: holds {unpacked / 2**30:,.1f} GiB, and {available / 2**30:,.1f} GiB of memory are free"
+        )
+
+
+def _check_array(file: Path, name: str, array: np.ndarray | None, wanted: Array) -> None:
+    if array is None:
+        return
+    if array.dtype.kind not in wanted.kinds:
+        raise UserError(f"{file}: damaged: {name} is an array of {array.dtype}")
+    if wanted.num_axes is not None and array.ndim != wanted.num_axes:
+        raise UserError(f"{file}: damaged: {name} has the shape {array.shape}, not {wanted.num_axes} axes")

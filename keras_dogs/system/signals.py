@@ -1,0 +1,59 @@
+"""Ctrl-C, SIGTERM and a closed terminal: noted always, and never lost.
+
+A handler that raises may be called anywhere, also where Python has to swallow what is raised: in a callback of the
+garbage collector, in `__del__`. So what was swallowed is sent again, and what came is noted for who asks later.
+"""
+
+import os
+import signal
+import sys
+import threading
+
+STOPS = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+)  # Windows has no SIGHUP
+_SECONDS_UNTIL_AGAIN = 0.05
+_noted: list[int] = []
+
+
+class Stopped(SystemExit):
+    """A signal told the process to end; `code` is 128 and the signal's number."""
+
+
+def noted() -> int:
+    """Returns the exit status of the first signal that came since `raise_on_signals`; 0 while none did."""
+    return 128 + _noted[0] if _noted else 0
+
+
+def raise_on_signals() -> None:
+    """Lets each signal that asks for an end raise `KeyboardInterrupt` or `Stopped`; for commands, not for a library.
+
+    A signal that is ignored stays so, as `nohup` wants it.
+    """
+    _noted.clear()
+    for number in STOPS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _raise)
+    sys.unraisablehook = _send_again(sys.unraisablehook)
+
+
+def _raise(number, frame):
+    _noted.append(number)
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    raise Stopped(128 + number)
+
+
+def _send_again(before):
+    """Returns a hook for swallowed exceptions that sends a signal again whose exception was swallowed."""
+
+    def hook(unraisable):
+        if _noted and isinstance(unraisable.exc_value, (KeyboardInterrupt, Stopped)):
+            number = _noted[-1]
+            timer = threading.Timer(_SECONDS_UNTIL_AGAIN, lambda: os.kill(os.getpid(), number))
+            timer.daemon = True
+            timer.start()
+        else:
+            before(unraisable)
+
+    return hook
