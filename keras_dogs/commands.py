@@ -12,7 +12,7 @@ from keras_dogs.errors import Interrupted
 from keras_dogs.errors import Quiet
 from keras_dogs.errors import UserError
 from keras_dogs.errors import in_words
-from keras_dogs.errors import speak_of_flags
+from keras_dogs.errors import naming_flags
 from keras_dogs.system import flags
 from keras_dogs.system import signals
 from keras_dogs.system import terminal
@@ -20,6 +20,7 @@ from keras_dogs.system import terminal
 STARTED = time.perf_counter()
 
 
+@naming_flags()
 def run(name: str, config_type, procedure) -> int:
     """Parses the flags of `config_type`, runs `procedure` on it, and turns a user's mistake into one line.
 
@@ -32,7 +33,6 @@ def run(name: str, config_type, procedure) -> int:
         The exit status: 0; 1 for a failure of the machine, or of a part of the work; 2 for a user's mistake; 130, 143
         and 129 for Ctrl-C, SIGTERM and SIGHUP; 141 where the reader of the output has gone.
     """
-    speak_of_flags()
     terminal.accept_any_text()
     signals.raise_on_signals()
     program = f"keras_dogs.{name}"

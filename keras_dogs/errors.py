@@ -1,5 +1,6 @@
 """The one exception that a user's mistake raises; commands turn it into one line and exit status 2."""
 
+import contextlib
 import errno
 import re
 
@@ -9,9 +10,14 @@ NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _speaks_of_flags = [False]
 
 
-def speak_of_flags() -> None:
-    """Lets errors name flags, `--batch-size`, as a command does; in code they name arguments, `batch_size`."""
-    _speaks_of_flags[0] = True
+@contextlib.contextmanager
+def naming_flags():
+    """Provides a context in which errors name flags, `--batch-size`, as a command does; in code, arguments."""
+    before, _speaks_of_flags[0] = _speaks_of_flags[0], True
+    try:
+        yield
+    finally:
+        _speaks_of_flags[0] = before
 
 
 def install_line(extra: str) -> str:

@@ -11,6 +11,7 @@ from keras_dogs.runs.records import DatasetRecord
 from keras_dogs.runs.records import RunRecord
 from keras_dogs.runs.records import Throughput
 from keras_dogs.runs.records import Timings
+from keras_dogs.system import files
 
 CLASSES = ("amberwick", "birchling", "cloverjack", "dunespitz")
 
@@ -67,5 +68,5 @@ def make_run(folder, preset="resnet_nano", backend="jax", seed=0, skill=1.0, num
         epoch_end_s=[30.5 + seed, 58.5 + seed],
     )
     record = dataclasses.replace(record, **changes)
-    artifacts.write_bytes(folder / artifacts.RECORD, record.to_json().encode())
+    files.write_bytes(folder / artifacts.RECORD, record.to_json().encode())
     return folder

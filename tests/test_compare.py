@@ -322,7 +322,7 @@ def test_steps_of_features_have_no_rate_of_pictures(tmp_path):
 
 def test_names_are_no_html(tmp_path):
     text = pages.to_html(pages.table(["a|b"], [["<img src=x onerror=alert(1)>"]]), tmp_path, "")
-    assert "<img" not in text and "&lt;img" in text and "a¦b" in text
+    assert "<img" not in text and "&lt;img" in text and "a&#124;b" in text
 
 
 def test_a_folder_of_something_else_is_left_alone(command, tmp_path):
@@ -443,10 +443,18 @@ def test_children_end_when_it_is_killed(tmp_path, child):
     assert (tmp_path / "run").read_text() == "saved"
 
 
-def test_without_a_finished_run_there_is_a_report_and_a_status(command, tmp_path):
+def test_without_a_run_that_can_be_read_there_is_no_report(command, tmp_path):
     status, _, err = command("compare", "--from", tmp_path / "none", "--output", tmp_path / "out")
-    assert status == 1 and "failed: none: " in err
-    assert "0 of 1 runs are finished" in (tmp_path / "out" / "report.md").read_text()
+    assert (
+        status == 2 and f"error: --from {tmp_path / 'none'}: " in err and not (tmp_path / "out" / "report.md").exists()
+    )
+
+
+def test_a_run_that_cannot_be_read_is_named_and_the_status_says_so(command, tmp_path):
+    made = make_run(tmp_path / "made")
+    status, out, err = command("compare", "--from", made, tmp_path / "none", "--output", tmp_path / "out")
+    assert status == 1 and "keras_dogs.compare: error: none: " in err and "report: " in out
+    assert "1 of 2 runs are finished" in (tmp_path / "out" / "report.md").read_text()
 
 
 def test_it_loads_no_keras(child):
@@ -479,7 +487,7 @@ def test_a_full_disk_is_one_line(command, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(page, "_replace", full)
-    status, _, err = command("compare", "--from", tmp_path / "none", "--output", tmp_path / "out")
+    status, _, err = command("compare", "--from", make_run(tmp_path / "made"), "--output", tmp_path / "out")
     assert status == 2 and "free some space or choose another --output" in err and err.count("\n") == 1
 
 

@@ -65,5 +65,5 @@ def test_overlap_is_by_the_files_name(tmp_path):
     assert found.tolist() == [True, False]
     (tmp_path / "empty.txt").write_text("\n")
     for name in ("empty.txt", "missing.txt"):
-        with pytest.raises(UserError, match="--overlap-list"):
+        with pytest.raises(UserError, match="overlap_list"):
             statistics.split_by_overlap(["a"], tmp_path / name)

@@ -219,7 +219,7 @@ def test_a_folder_that_is_one_level_too_high_is_refused(tmp_path):
         (tmp_path / "b", "dogs"),
     ):
         pictures(folder / hint / ("train" if hint == "dogs" else ""), {"beagle": 4, "pug": 4})
-        with pytest.raises(UserError, match=rf"all pictures are below {hint}/ .*give --dataset .*/{hint}"):
+        with pytest.raises(UserError, match=rf"all pictures are below {hint}/ .*give dataset .*/{hint}"):
             load_dataset(str(folder))
     pictures(tmp_path / "c", {"beagle": 5})
     with pytest.raises(UserError, match="one class, 'beagle'; a classifier needs two or more"):

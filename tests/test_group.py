@@ -119,7 +119,7 @@ def test_fewer_batches_than_processes(monkeypatch):
 
 
 def test_processes_that_were_told_different_things():
-    with pytest.raises(UserError, match="process 1 has --batch-size 16, process 0 has 32; start all processes alike"):
+    with pytest.raises(UserError, match="process 1 has batch_size 16, process 0 has 32; start all processes alike"):
         in_processes(2, lambda group: None, told=lambda process: {**TOLD, "--batch-size": 16 if process else 32})
 
 
@@ -156,9 +156,7 @@ def test_the_other_hears_of_it_too():
 
 
 def test_a_process_that_does_not_come():
-    with pytest.raises(
-        UserError, match="process 1, 2 of 3 did not come within 0.3 s: start it, or give --peer-timeout"
-    ):
+    with pytest.raises(UserError, match="process 1, 2 of 3 did not come within 0.3 s: start it, or give peer_timeout"):
         Processes(meeting_of(3, 0, a_port()), TOLD, 0.3)
 
 
@@ -213,7 +211,7 @@ def test_the_first_error_reaches_all(monkeypatch):
         if group.process == 2:
             group.close("--dataset dogs: no such folder")
             return "failed"
-        with pytest.raises(UserError, match="^process 2: --dataset dogs: no such folder$"):
+        with pytest.raises(UserError, match="^process 2: dataset dogs: no such folder$"):
             group.exchange(b"")
         return group.why()
 

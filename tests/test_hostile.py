@@ -8,6 +8,7 @@ import contextlib
 import copy
 import dataclasses
 import hashlib
+import html.parser
 import json
 import os
 import shutil
@@ -18,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import BACKEND
+from made_runs import make_run
 
 from keras_dogs.cache import CacheConfig
 from keras_dogs.comparison.config import CompareConfig
@@ -25,6 +27,7 @@ from keras_dogs.draw import DrawConfig
 from keras_dogs.errors import Interrupted
 from keras_dogs.evaluation.config import EvaluateConfig
 from keras_dogs.evaluation.config import PredictConfig
+from keras_dogs.evaluation.predictions import Predictions
 from keras_dogs.runs import artifacts
 from keras_dogs.training.config import TrainConfig
 
@@ -451,3 +454,43 @@ def test_an_archive_that_unpacks_to_gigabytes(command, run_folder, tmp_path):
     (run / "record.json").unlink()
     assert "predictions.npz" in well_answered(evaluated(command, run), time.monotonic())
     assert "model.keras" in well_answered(command("predict", run, "a.png"), time.monotonic())
+
+
+# Pages
+
+NAMES = ("husky | mix <i>", "`pug` *spitz* _dog_", "<script>alert(1)</script>", "# 1. [x](y) $a$ & \\ ~~s~~")
+
+
+class Text(html.parser.HTMLParser):
+    """Collects the tags and the text of a page."""
+
+    def __init__(self, page: str):
+        super().__init__()
+        self.tags, self.text = set(), []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def test_names_from_outside_are_text_on_every_page(command, tmp_path):
+    """Classes, presets, files and folders may be called anything; a page shows it as it is."""
+    runs = []
+    for number, preset in enumerate(("a<b>|*c*", "resnet_nano")):
+        run = make_run(
+            tmp_path / f"run <i> {number}", preset, names=[f"a|<b>{n}`.jpg" for n in range(200)], skill=0.5 + number
+        )
+        found = Predictions.load(run)
+        found._replace(class_names=np.array(NAMES), validation=None).save(run / "predictions.npz")
+        runs.append(run)
+    assert command("compare", "--from", *runs, "--output", tmp_path / "comparison")[0] == 0
+    assert command("evaluate", runs[0], "--saved", "--output", tmp_path / "page")[0] == 0
+    for page in (tmp_path / "comparison" / "report.html", tmp_path / "page" / "report.html"):
+        shown = Text(page.read_text())
+        assert not {"script", "i", "del", "b"} & shown.tags, shown.tags
+        text = "".join(shown.text)
+        assert all(name in text for name in NAMES[: 2 if "comparison" in str(page) else 4]), page
+        assert "a<b>|*c*" in text

@@ -10,6 +10,8 @@ import pytest
 from made_runs import make_run
 
 from keras_dogs.system import ownership
+from keras_dogs.system.flags import Range
+from keras_dogs.training import config
 
 pytestmark = pytest.mark.once
 
@@ -185,7 +187,8 @@ def test_emptying_a_cache_leaves_what_is_not_of_it(command, work, dogs):
     }
 
 
-def test_a_run_that_comes_to_nothing_leaves_an_empty_folder_empty(command, work, dogs):
+def test_a_run_that_comes_to_nothing_leaves_an_empty_folder_empty(command, work, dogs, monkeypatch):
+    monkeypatch.setitem(config._RANGES, "learning_rate", Range(0, 1e40))
     before = digest_of(work)
     status, _, err = command("train", "--dataset", dogs, "--output", "empty", "--learning-rate", "1e30", *QUICK)
     assert status == 2 and "not finite" in err

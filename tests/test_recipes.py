@@ -16,6 +16,8 @@ from keras_dogs.evaluation.predictions import Predictions
 from keras_dogs.evaluation.scoring import score_logits
 from keras_dogs.models import families
 from keras_dogs.runs.records import RunRecord
+from keras_dogs.system.flags import Range
+from keras_dogs.training import config
 from keras_dogs.training import fine_tuning
 from keras_dogs.training import job as jobs
 from keras_dogs.training import recipes
@@ -100,6 +102,7 @@ def test_a_sweep_keeps_all_runs_and_takes_the_best_on_validation(dogs, tmp_path,
 
 def test_a_rate_that_diverges_ranks_last(dogs, tmp_path, monkeypatch):
     """It is named, not tried again by --resume, and the best of the others is taken."""
+    monkeypatch.setitem(config._RANGES, "learning_rate", Range(0, 1e40))
     monkeypatch.setattr(sweep, "_rates_to_try", lambda config: [1e30, 1e-3])
     told = dict(learning_rate="sweep", epochs=1, preset="vit_nano")
     run = fine_tune(config_for(dogs, tmp_path / "run", **told))
@@ -108,13 +111,14 @@ def test_a_rate_that_diverges_ranks_last(dogs, tmp_path, monkeypatch):
     assert bad["learning_rate"] == 1e30 and "not finite" in bad["error"]
     assert [path.name for path in (tmp_path / "run" / "sweep").glob("*/")] == ["0.001"]
     (tmp_path / "run" / "record.json").unlink()
-    config = {**config_for(dogs, tmp_path / "run", **told).to_plain(), "fingerprint": None, "backend": BACKEND}
-    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    begun = {**config_for(dogs, tmp_path / "run", **told).to_plain(), "fingerprint": None, "backend": BACKEND}
+    (tmp_path / "run" / "config.json").write_text(json.dumps(begun))
     tried = []
     monkeypatch.setattr(fine_tuning, "_fit", lambda job, *rest: tried.append(job.config.learning_rate))
     again = fine_tune(config_for(dogs, tmp_path / "run", resume=True, **told)).record
     assert (again.test, again.sweep) == (run.record.test, run.record.sweep) and not tried
     monkeypatch.undo()
+    monkeypatch.setitem(config._RANGES, "learning_rate", Range(0, 1e40))
     monkeypatch.setattr(sweep, "_rates_to_try", lambda config: [1e30, 1e35])
     with pytest.raises(UserError, match="every rate diverged"):
         fine_tune(config_for(dogs, tmp_path / "none", **told))
@@ -122,7 +126,7 @@ def test_a_rate_that_diverges_ranks_last(dogs, tmp_path, monkeypatch):
 
 
 def test_patience_needs_a_validation_split(dogs, tmp_path):
-    with pytest.raises(UserError, match="--patience 2: dogs.* has no validation split"):
+    with pytest.raises(UserError, match="patience 2: dogs.* has no validation split"):
         data = DataConfig(dataset=str(dogs), validation_fraction=0)
         fine_tune(config_for(dogs, tmp_path / "run", patience=2, data=data))
     assert not (tmp_path / "run").exists()
@@ -190,7 +194,7 @@ def test_balanced_training(dogs, tmp_path):
 
 
 def test_a_batch_that_cannot_be_split(dogs, tmp_path):
-    with pytest.raises(UserError, match="--accumulate 4: does not divide --batch-size 6"):
+    with pytest.raises(UserError, match="accumulate 4: does not divide batch_size 6"):
         fine_tune(config_for(dogs, tmp_path / "run", accumulate=4))
     assert files_below(tmp_path) == []
 
@@ -206,7 +210,7 @@ def test_a_logger_that_is_missing_is_named_before_anything(dogs, tmp_path, monke
 
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     for flag, value in (("tensorboard", True), ("wandb", "dogs")):
-        with pytest.raises(UserError, match=f"--{flag}: needs .*pip install"):
+        with pytest.raises(UserError, match=f"{flag}: needs .*pip install"):
             fine_tune(config_for(dogs, tmp_path / "run", **{flag: value}))
     assert files_below(tmp_path) == []
 

@@ -122,5 +122,5 @@ def test_archives_that_are_not_the_official_ones(tmp_path):
 
 
 def test_missing_data_dir():
-    with pytest.raises(UserError, match="--data-dir nowhere: no such folder"):
+    with pytest.raises(UserError, match="data_dir nowhere: no such folder"):
         load_dataset("stanford_dogs", data_dir="nowhere")

@@ -16,7 +16,9 @@ from keras_dogs.evaluation.evaluating import evaluate_classifier
 from keras_dogs.evaluation.scoring import score_logits
 from keras_dogs.models import builders
 from keras_dogs.runs.records import RunRecord
+from keras_dogs.system.flags import Range
 from keras_dogs.training import callbacks
+from keras_dogs.training import config
 from keras_dogs.training import fitting
 from keras_dogs.training import job as jobs
 from keras_dogs.training.config import TrainConfig
@@ -177,8 +179,9 @@ def test_a_batch_larger_than_the_split(dogs, tmp_path):
     assert len(losses(run.folder)) == 2
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(dogs, tmp_path):
-    with pytest.raises(UserError, match=r"not finite at step \d+ \(learning rate .*lower --learning-rate"):
+def test_a_loss_that_is_not_finite_stops_the_run(dogs, tmp_path, monkeypatch):
+    monkeypatch.setitem(config._RANGES, "learning_rate", Range(0, 1e40))
+    with pytest.raises(UserError, match=r"not finite at step \d+ \(learning rate .*lower learning_rate"):
         fine_tune(config_for(dogs, tmp_path / "run", learning_rate=1e30, global_clipnorm=0.0, epochs=20))
     assert files_below(tmp_path) == []
 
@@ -224,7 +227,7 @@ def test_out_of_memory_is_one_line(dogs, tmp_path, monkeypatch):
         raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 99999999999 bytes.\nMore of it")
 
     monkeypatch.setattr(fitting, "_run", fail)
-    with pytest.raises(UserError, match="not enough memory for steps of 4 pictures .*lower --batch-size, or") as raised:
+    with pytest.raises(UserError, match="not enough memory for steps of 4 pictures .*lower batch_size, or") as raised:
         fine_tune(TrainConfig(data=DataConfig(dataset=str(dogs)), output=tmp_path / "run", batch_size=4))
     assert "\n" not in str(raised.value) and not list(tmp_path.iterdir())
 

@@ -149,7 +149,7 @@ def test_npz_at_another_size(tmp_path):
         backbone = load_backbone(str(file), image_size=96, positions=positions).backbone
         found = keras.ops.convert_to_numpy(vits.weights("vit", backbone)["position"])
         np.testing.assert_allclose(found, resample_positions(table, (6, 6), 1, positions), atol=1e-6)
-    refused(file, "--image-size 100: not a multiple of the patch size 16; the nearest are 96 or 112", image_size=100)
+    refused(file, "image_size 100: not a multiple of the patch size 16; the nearest are 96 or 112", image_size=100)
 
 
 def test_linear_positions_are_scipys():

@@ -13,10 +13,14 @@ from keras_dogs.errors import UserError
 from keras_dogs.runs.records import BACKENDS
 from keras_dogs.system.flags import Range
 from keras_dogs.system.flags import check_ranges
+from keras_dogs.system.flags import refuse_idle
 
 BackendName = Literal[BACKENDS]
 Budget = Literal["epochs", "time", "flops"]
 PairName = Literal[tuple(pairs.PAIRS)]
+
+
+_OF_TRAINING = ("backends", "seeds", "dataset", "data_dir", "epochs", "budget", "train_flags", "jobs", "gpus")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +67,8 @@ class CompareConfig:
             raise UserError("--pair and --presets: give one of them")
         if not (self.pair or self.presets or self.from_):
             raise UserError("give --pair, --presets or --from: what is to be compared?")
+        if not (self.pair or self.presets):
+            refuse_idle(self, _OF_TRAINING, "on runs that were made elsewhere (--from)")
         for flag, values in (("presets", self.presets), ("backends", self.backends), ("seeds", self.seeds)):
             if len(set(values)) < len(values):
                 raise UserError(f"--{flag} {' '.join(map(str, values))}: names one twice")

@@ -13,6 +13,7 @@ from keras_dogs.errors import UserError
 from keras_dogs.system import ownership
 from keras_dogs.system.flags import Range
 from keras_dogs.system.flags import check_ranges
+from keras_dogs.system.flags import refuse_idle
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +54,13 @@ class EvaluateConfig:
 
     def __post_init__(self):
         check_ranges(self, {"batch_size": BATCHES, "image_size": Range(1, LARGEST_SIDE), "max_unreadable": Range(0, 1)})
+        if self.saved:
+            names = ("batch_size", "image_size", "max_unreadable", "skip_unreadable", "cache_dir")
+            refuse_idle(self, names, "on predictions that were saved (--saved)")
+        if self.skip_unreadable:
+            refuse_idle(self, ("max_unreadable",), "beside --skip-unreadable, which has no limit")
+        if self.dataset not in (None, "stanford_dogs"):
+            refuse_idle(self, ("data_dir",), "but on --dataset stanford_dogs")
         for flag in ("against", "overlap_list"):
             if getattr(self, flag) and not self.output:
                 raise UserError(f"--{flag.replace('_', '-')}: is for the page; give --output, too")

@@ -64,6 +64,24 @@ def check_ranges(config, ranges: dict[str, Range], words: tuple = ()) -> None:
                 raise UserError(f"--{name.replace('_', '-')} {value}: must be {allowed}")
 
 
+def refuse_idle(config, names: tuple[str, ...], why: str) -> None:
+    """Refuses flags that were given and have no effect.
+
+    Args:
+        config: dataclass.
+        names: tuple of str. The fields without effect.
+        why: str. Follows "has no effect".
+
+    Raises:
+        UserError: it names the first.
+    """
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if field.name in names and value != field.default:
+            shown = " ".join(map(str, value)) if isinstance(value, tuple) else value
+            raise UserError(f"--{field.name.replace('_', '-')} {shown}: has no effect {why}; leave it out")
+
+
 def parse(program: str, config_type, arguments: list[str] | None = None):
     """Returns the flags of a command line.
 

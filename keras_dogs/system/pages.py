@@ -71,15 +71,16 @@ def text(content) -> Markdown:
     escaped = html.escape(terminal.one_line(content), quote=False)
     # Underscores within words are no markup; a page of `resnet_nano` stays readable as a file, too.
     escaped = re.sub(r"[|`*\[\]\\~$]|(?<!\w)_|_(?!\w)", lambda found: f"&#{ord(found[0])};", escaped)
-    return Markdown(re.sub(r"^([#>+=-]|\d+(?=[.)]))", lambda found: "".join(f"&#{ord(c)};" for c in found[0]), escaped))
+    # What begins a line of its own kind: a heading, an item of a list.
+    return Markdown(re.sub(r"^([#=+-]|\d+[.)])(?=\s)", lambda found: f"&#{ord(found[0][0])};{found[0][1:]}", escaped))
 
 
 def code(content) -> Markdown:
     """Returns anything as a code span: a path, a command."""
-    line = terminal.one_line(content).replace("|", "¦")  # a bar would end a cell
-    fence = "`" * (1 + max((len(run) for run in re.findall("`+", line)), default=0))
-    pad = " " if line.startswith("`") or line.endswith("`") or not line else ""
-    return Markdown(f"{fence}{pad}{line}{pad}{fence}")
+    line = terminal.one_line(content)
+    if not line or set(line) & set("|`\\"):  # which would end the span, or the cell that it is in
+        return Markdown(f"<code>{text(line)}</code>")
+    return Markdown(f"`{line}`")
 
 
 def block(content: str) -> Markdown:

@@ -1,6 +1,7 @@
 """Progress on the standard error stream: a live bar on a terminal, now and then a line elsewhere."""
 
 import contextlib
+import sys
 import time
 
 from rich.console import Console
@@ -10,6 +11,8 @@ from rich.progress import Progress
 from rich.progress import TextColumn
 from rich.progress import TimeElapsedColumn
 from rich.progress import TimeRemainingColumn
+
+from keras_dogs.system import terminal
 
 # Where output is not a terminal, a long wait says something this often.
 SECONDS_BETWEEN_LINES = 20.0
@@ -23,9 +26,36 @@ def be_quiet() -> None:
     _is_quiet[0] = True
 
 
+class _Unbreakable:
+    """A stream that goes on in silence when whoever read it has gone: no training ends for want of a reader."""
+
+    def __init__(self, stream):
+        self._stream = stream
+
+    def __getattr__(self, name):
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            return self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.flush()
+
+
 def open_console() -> Console:
     """Returns the console that progress goes to; standard output is kept for results."""
-    return Console(stderr=True, highlight=False, soft_wrap=True, markup=False, quiet=_is_quiet[0])
+    stream = _Unbreakable(sys.stderr)
+    return _Plain(file=stream, highlight=False, soft_wrap=True, markup=False, emoji=False, quiet=_is_quiet[0])
+
+
+class _Plain(Console):
+    """A console that prints text as it is, but for control characters, which become escapes."""
+
+    def print(self, *objects, **options):
+        super().print(*(terminal.lines(each) if isinstance(each, str) else each for each in objects), **options)
 
 
 def open_bar(console: Console, *columns) -> Progress:

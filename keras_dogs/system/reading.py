@@ -46,11 +46,12 @@ def read_text(file: Path) -> str:
         raise UserError(f"{file}: damaged: not UTF-8 text at byte {error.start:,}") from error
 
 
-def read_json(file: Path, schema: type = dict):
+def read_json(file: Path, schema: type = dict, name: str = ""):
     """Reads a JSON file by a schema.
 
     Args:
         file: Path.
+        name: str. What the file is called in an error; its path where it is not given.
         schema: type. A dataclass, a `TypedDict` or a type such as `dict[str, float]`; `msgspec.Meta` in `Annotated`
             gives ranges. Keys that it does not name are passed over.
 
@@ -60,7 +61,7 @@ def read_json(file: Path, schema: type = dict):
     Raises:
         UserError: the file cannot be read, is no JSON, or holds something else; the text names file and key.
     """
-    return parse_json(read_text(file), schema, str(file))
+    return parse_json(read_text(file), schema, name or str(file))
 
 
 def parse_json(text: str | bytes, schema: type, name: str):

@@ -34,7 +34,8 @@ def raise_on_signals() -> None:
     for number in STOPS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _raise)
-    sys.unraisablehook = _send_again(sys.unraisablehook)
+    if not hasattr(sys.unraisablehook, "sends_signals_again"):
+        sys.unraisablehook = _send_again(sys.unraisablehook)
 
 
 def _raise(number, frame):
@@ -56,4 +57,5 @@ def _send_again(before):
         else:
             before(unraisable)
 
+    hook.sends_signals_again = True
     return hook

@@ -28,9 +28,9 @@ class State(TypedDict):
 
     step: Count
     best_epoch: Count
-    best_scores: dict[str, NotNegative] | None
-    steps: list[dict[str, float]]
-    history: list[dict[str, float]]
+    best_scores: dict[str, int | float] | None
+    steps: list[dict[str, int | float]]
+    history: list[dict[str, int | float]]
     train_s: NotNegative
     run: NotRequired[str]
     digest: NotRequired[str]

@@ -28,7 +28,7 @@ _RANGES = {
     "epochs": Range(1, 10**6),
     "batch_size": Range(1, 10**6),
     "accumulate": Range(1, 10**4),
-    "learning_rate": Range(0, 1000, above=True),
+    "learning_rate": Range(0, 10**6, above=True),
     "image_size": Range(1, LARGEST_SIDE),
     "views": Range(1, 1000),
     "checkpoint_every": Range(1, 10**9),
@@ -190,9 +190,13 @@ class TrainConfig:
         Raises:
             UserError: a field is missing, of a wrong type or out of range; the text names it.
         """
-        if values.get("schema_version", 1) >= SCHEMA_VERSION:  # earlier versions had fewer flags
+        version = values.get("schema_version", 1)
+        if type(version) is not int or not 1 <= version <= SCHEMA_VERSION:
+            raise UserError(f"{name}: damaged, or of a later version of keras_dogs: schema_version")
+        if version == SCHEMA_VERSION:  # earlier versions had fewer flags
             missing = {*cls.__dataclass_fields__} - values.keys()
-            missing |= {*DataConfig.__dataclass_fields__} - {*(values.get("data") or ())}
+            if isinstance(values.get("data"), dict):
+                missing |= DataConfig.__dataclass_fields__.keys() - values["data"].keys()
             if missing:
                 raise UserError(f"{name}: damaged: {sorted(missing)[0]} is missing")
         try:

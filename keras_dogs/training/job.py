@@ -29,6 +29,7 @@ from keras_dogs.runs.records import RunRecord
 from keras_dogs.runs.records import recipe_in_words
 from keras_dogs.system import progress
 from keras_dogs.training import recipes
+from keras_dogs.training import without_effect
 from keras_dogs.training.config import TrainConfig
 from keras_dogs.training.plan import Pictures
 from keras_dogs.training.recipes import Recipe
@@ -88,6 +89,18 @@ def settle(config: TrainConfig, dataset: Dataset) -> Job:
     job = Job(config, recipe, policy, dataset, classifier)
     job = job._replace(recipe=recipes.complete(recipe, config.preset, job.family))
     _check_recipe(job.recipe, dataset)
+    without_effect.check(
+        without_effect.Situation(
+            config,
+            job.recipe,
+            job.family,
+            backends.name(),
+            devices.current().num_devices,
+            job.reads_features,
+            policy.draws,
+            dataset.keeps_validation,
+        )
+    )
     devices.check_batch(job.recipe.batch_size, job.recipe.accumulate)
     return job
 

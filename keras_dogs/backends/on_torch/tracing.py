@@ -43,10 +43,12 @@ def trace(model: keras.Model) -> None:
 
     What comes out is the same: to the last bit on a CPU, to rounding on a GPU, where it is compiled.
     """
-    if not register.is_bare("torch_traced_call") and _can_trace(model):
-        call, step = Traced(model, _Call(model, model.call)), Traced(model, _Step(model, model.train_step))
-        register.replace(model, "call", call, "torch_traced_call", register.SPEED)
-        register.replace(model, "train_step", step, "torch_traced_step", register.SPEED)
+    ways = (("call", "torch_traced_call", _Call), ("train_step", "torch_traced_step", _Step))
+    ways = [way for way in ways if not register.is_bare(way[1])]
+    if ways and _can_trace(model):
+        traced = [Traced(model, work(model, getattr(model, method))) for method, _, work in ways]
+        for (method, name, _), way in zip(ways, traced):
+            register.replace(model, method, way, name, register.SPEED)
 
 
 def _can_trace(model: keras.Model) -> bool:

@@ -51,6 +51,7 @@ class Dataset:
         train: `Split`.
         test: `Split`, scored once, whole.
         validation: `Split` or `None`. `None` until one is carved from train; some folders bring their own.
+        keeps_validation: bool. Whether the validation split was there already when one was to be carved.
         notes: tuple of str. What the user should know of it: files that were left out, a split that lacks a class.
     """
 
@@ -60,6 +61,7 @@ class Dataset:
     test: Split
     validation: Split | None = None
     notes: tuple[str, ...] = ()
+    keeps_validation: bool = False
 
     @property
     def pool(self) -> str:
@@ -86,7 +88,9 @@ class Dataset:
             fraction: float in [0, 1). The share of each class that moves; at least one picture and never all.
             seed: int. Which pictures move depends on it alone.
         """
-        if self.validation is not None or fraction == 0:
+        if self.validation is not None:
+            return dataclasses.replace(self, keeps_validation=True)
+        if fraction == 0:
             return self
         kept, moved = stratified_split(self.train.labels, fraction, seed, self.class_names)
         return dataclasses.replace(self, train=self.train.select(kept), validation=self.train.select(moved))

@@ -120,9 +120,9 @@ def _load_folder(wanted: Wanted, folder: Path) -> Loaded:
             "(Hugging Face, timm), and for model.keras (a run of ours)"
         )
     try:
-        config = reading.read_json(file)
+        config = reading.read_json(file, name=file.name)
     except UserError as error:
-        raise wanted.error(str(error)) from error
+        raise wanted.error(error.args[0]) from error
     if "model_type" in config:
         return hugging_face.load(wanted, folder, config)
     if "architecture" in config:

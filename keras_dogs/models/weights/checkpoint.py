@@ -112,9 +112,9 @@ def _shards(preset: str, folder: Path) -> list[Path]:
             f"--preset {preset}: looked for one .safetensors file or {_INDEX} in this folder; found {found}"
         )
     try:
-        names = sorted(set(reading.read_json(index, _Index)["weight_map"].values()))
+        names = sorted(set(reading.read_json(index, _Index, _INDEX)["weight_map"].values()))
     except UserError as error:
-        raise UserError(f"--preset {preset}: {error}") from error
+        raise UserError(f"--preset {preset}: {error.args[0]}") from error
     for name in names:
         if Path(name).name != name:
             raise UserError(f"--preset {preset}: {_INDEX} names {name}, which lies elsewhere")

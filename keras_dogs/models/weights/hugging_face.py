@@ -84,7 +84,7 @@ def load(wanted: Wanted, folder: Path, config: dict) -> Loaded:
     try:
         reading.check(config, _OfResNet if model_type == "resnet" else _OfVit, "config.json")
     except UserError as error:
-        raise wanted.error(str(error)) from error
+        raise wanted.error(error.args[0]) from error
     try:
         return (_load_resnet if model_type == "resnet" else _load_vit)(wanted, folder, config)
     except KeyError as error:
@@ -314,9 +314,9 @@ def _conversion(wanted: Wanted, folder: Path, family: str):
     if not file.is_file():
         return scale, offset, "bilinear", ()
     try:
-        values = reading.read_json(file)
+        values = reading.read_json(file, name=file.name)
     except UserError as error:
-        raise wanted.error(str(error)) from error
+        raise wanted.error(error.args[0]) from error
     config_keys.check(wanted.error, file.name, values, config_keys.PREPROCESSOR)
     # Without rescaling, mean and deviation are of pixels in [0, 255].
     rescale = config_keys.number(wanted.error, file.name, values, "rescale_factor", 1 / 255, 1e-6, 1e3, float)

@@ -16,6 +16,7 @@ from keras_dogs.runs import artifacts
 from keras_dogs.system import reading
 
 MODEL = artifacts.MODEL
+_NO_SIZES = ("seed", "shared_object_id")  # numbers of an architecture that may be any
 _ALWAYS_FINE = 10**6  # for the largest number of any small model
 
 
@@ -67,8 +68,8 @@ def _check_numbers(file: Path, config, most: int, key: str = "") -> None:
     elif isinstance(config, list):
         for value in config:
             _check_numbers(file, value, most, key)
-    elif isinstance(config, (int, float)) and abs(config) > most and "seed" not in key:
-        raise UserError(f"{file}: damaged: {key} is {config:g} in a file whose weights take {most:,} bytes")
+    elif isinstance(config, int) and abs(config) > most and key not in _NO_SIZES:
+        raise UserError(f"{file}: damaged: {key} is {config:,} in a file whose weights take {most:,} bytes")
 
 
 def load(wanted: Wanted, file: Path) -> Loaded:
