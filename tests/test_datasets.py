@@ -205,8 +205,8 @@ def test_misspelt_dataset_name():
 def test_display_names():
     assert display_name("n02085782-japanese_spaniel") == "Japanese spaniel"
     assert display_name("n02088364-beagle") == "Beagle"
-    assert display_name("amberwick") == "Amberwick"
-    assert display_name("new-type") == "New-type"
+    assert display_name("amberwick") == "amberwick"
+    assert display_name("new-type") == "new-type"
 
 
 # What careful strangers found in folders

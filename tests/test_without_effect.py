@@ -26,7 +26,6 @@ IDLE = {
     "data_dir": ({"data_dir": "there"}, {}),
     "validation_fraction": ({"validation_fraction": 0.3}, {"keeps_validation": True}),
     "max_unreadable": ({"max_unreadable": 0.3, "skip_unreadable": True}, {}),
-    "cache_dir": ({"cache_dir": "there", "cache": "none"}, {}),
 }
 FACTS = dict(family="vit", backend="jax", num_devices=1, reads_features=False, draws=True, keeps_validation=False)
 

@@ -1,6 +1,7 @@
 """Reads files only as far as their schema allows: size, syntax, keys, types and ranges are checked before any use."""
 
 import csv
+import re
 import zipfile
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +12,7 @@ import numpy as np
 from keras_dogs.errors import UserError
 from keras_dogs.errors import first_line
 from keras_dogs.system import memory
+from keras_dogs.system import terminal
 
 _LARGEST_TEXT = 256 * 2**20  # the longest history of a year of training is a tenth of that
 # Names pack to a hundredth, nothing but zeros to a thousandth: an archive of those is made to fill the memory.
@@ -73,13 +75,12 @@ def parse_json(text: str | bytes, schema: type, name: str):
         name: str. What the text is called in an error.
     """
     try:
-        return msgspec.json.decode(text, type=schema)
+        values = msgspec.json.decode(text)
     except RecursionError as error:
         raise UserError(f"{name}: damaged: nested too deeply") from error
-    except msgspec.ValidationError as error:
-        raise UserError(f"{name}: damaged: {in_words(error)}") from error
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise UserError(f"{name}: damaged: not valid JSON ({first_line(error)})") from error
+    return check(values, schema, name)
 
 
 def check(values, schema: type, name: str, hook=None):
@@ -95,17 +96,29 @@ def check(values, schema: type, name: str, hook=None):
         UserError: they are not what the schema says; the text names the key.
     """
     try:
-        return msgspec.convert(values, schema, dec_hook=hook)
+        return msgspec.convert(values, schema, dec_hook=hook, str_keys=True)
     except msgspec.ValidationError as error:
-        raise UserError(f"{name}: damaged: {in_words(error)}") from error
+        raise UserError(f"{name}: damaged: {_in_words(error, values)}") from error
+    except RecursionError as error:
+        raise UserError(f"{name}: damaged: nested too deeply") from error
 
 
-def in_words(error: msgspec.ValidationError) -> str:
-    """Says which key of a file is wrong, and how: "timings.train_s: expected float, got str"."""
+def _in_words(error: msgspec.ValidationError, values) -> str:
+    """Says which key of a file is wrong, and how: "timings.train_s is -1: expected float >= 0"."""
     text, _, key = str(error).partition(" - at `$")
-    key = key.rstrip("`").lstrip(".")
-    text = text.replace("`", "")
-    return f"{key}: {text[0].lower()}{text[1:]}" if key else f"{text[0].lower()}{text[1:]}"
+    text, key = text.replace("`", ""), key.rstrip("`")
+    text = f"{text[0].lower()}{text[1:]}"
+    if not key:
+        return text
+    if "missing required field" in text:
+        return f"{key.lstrip('.')}: {text}"
+    try:
+        for part in re.findall(r"\.([^.\[]+)|\[(\d+)\]", key):
+            values = values[part[0]] if part[0] else values[int(part[1])]
+        shown = terminal.one_line(repr(values), 60)
+    except (KeyError, IndexError, TypeError, RecursionError):  # a key with a dot in it
+        return f"{key.lstrip('.')}: {text}"
+    return f"{key.lstrip('.')} is {shown}: {text}"
 
 
 def read_table(file: Path, columns: tuple[str, ...]) -> dict[str, np.ndarray]:

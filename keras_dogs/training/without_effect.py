@@ -90,7 +90,6 @@ TABLE = (
     Row("data_dir", lambda it: it.config.data.dataset != "stanford_dogs", "but on --dataset stanford_dogs"),
     Row("validation_fraction", lambda it: it.keeps_validation, "on a dataset that keeps a validation split of its own"),
     Row("max_unreadable", lambda it: it.config.data.skip_unreadable, "beside --skip-unreadable, which has no limit"),
-    Row("cache_dir", lambda it: it.config.data.cache in ("none", "memory"), "with a --cache that keeps nothing"),
 )
 
 
