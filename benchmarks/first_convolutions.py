@@ -27,10 +27,10 @@ def main():
     if flags.child:
         print("\n" + json.dumps(measure(flags.batch_size)))
         return
-    told = ["--batch-size", flags.batch_size] if flags.batch_size else []
+    given = ["--batch-size", flags.batch_size] if flags.batch_size else []
     rows = []
     for backend in flags.backends:
-        found = runs.measure(backend, __file__, "--child", *told)
+        found = runs.measure(backend, __file__, "--child", *given)
         rows += [{"backend": backend, **row} for row in found.get("rows", [found])]
     device = next((row["device"] for row in rows if "NVIDIA" in row.get("device", "")), "")
     runs.write("first_convolutions", rows, line=in_words, device=device.partition(" x ")[2])

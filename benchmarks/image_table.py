@@ -29,8 +29,8 @@ def main():
     if flags.child:
         print("\n" + json.dumps(measure(flags.pictures)))
         return
-    told = ("--child", "--pictures", flags.pictures)
-    rows = [{"backend": backend, **runs.measure(backend, __file__, *told)} for backend in flags.backends]
+    given = ("--child", "--pictures", flags.pictures)
+    rows = [{"backend": backend, **runs.measure(backend, __file__, *given)} for backend in flags.backends]
     runs.write("image_table", rows, line=in_words)
 
 

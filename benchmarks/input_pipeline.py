@@ -79,8 +79,8 @@ def main():
     files = [
         (flags.sample / "Images" / name).read_bytes() for split in SPLITS for name in getattr(dataset, split).names
     ]
-    told = ("--child", "--sample", flags.sample, "--pictures", flags.pictures)
-    child = runs.Child("torch", __file__, *told)
+    given = ("--child", "--sample", flags.sample, "--pictures", flags.pictures)
+    child = runs.Child("torch", __file__, *given)
     rates: dict = {}
     errors: dict = {}
     for turn in range(flags.rounds):

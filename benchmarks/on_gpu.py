@@ -66,9 +66,9 @@ def main():
 
         def measured(of):
             engine, backend, model = of
-            told = ["--dtype", flags.dtype, "--blocks", flags.blocks, *(["--profile"] if flags.profile else [])]
+            given = ["--dtype", flags.dtype, "--blocks", flags.blocks, *(["--profile"] if flags.profile else [])]
             size = str(flags.batch_size or BATCH_SIZES[model])
-            return of, runs.measure(backend, __file__, *told, "--child", engine, model, size, lock.name)
+            return of, runs.measure(backend, __file__, *given, "--child", engine, model, size, lock.name)
 
         began = time.perf_counter()
         for done in concurrent.futures.as_completed([workers.submit(measured, of) for of in plan]):

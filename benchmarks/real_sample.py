@@ -32,15 +32,15 @@ def main():
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for task in flags.tasks:
-            file, told = TASKS[task]
+            file, given = TASKS[task]
             preset = f"applications:resnet50:{flags.weights / file}" if file == RESNET else str(flags.weights / file)
             for backend in flags.backends:
                 output = Path(folder) / f"{backend}-{task}"
                 row = {"task": task}
-                if told is None:
+                if given is None:
                     row |= evaluate(backend, preset, flags.sample)
                 else:
-                    row |= runs.train(backend, output, "--preset", preset, "--dataset", flags.sample, *told)
+                    row |= runs.train(backend, output, "--preset", preset, "--dataset", flags.sample, *given)
                     # Where the folders lie on this machine is nobody's business.
                     row["flags"] = [Path(flag).name if "/" in flag else flag for flag in row["flags"]]
                 rows.append(row)

@@ -35,14 +35,14 @@ def main():
 
 def run(backend: str, recipe: str, preset: str, flags, folder: Path) -> dict:
     """One recipe and preset, all seeds."""
-    told = ["--recipe", recipe, "--preset", preset]
+    given = ["--recipe", recipe, "--preset", preset]
     if not RECIPES[recipe].linear_probe:
-        told += ["--epochs", flags.epochs]
+        given += ["--epochs", flags.epochs]
     if recipe in BATCH_SIZE:
-        told += ["--batch-size", BATCH_SIZE[recipe]]
+        given += ["--batch-size", BATCH_SIZE[recipe]]
     scores, seconds = [], []
     for seed in flags.seeds:
-        row = runs.train(backend, folder / f"{backend}-{recipe}-{preset}-{seed}", *told, "--seed", seed)
+        row = runs.train(backend, folder / f"{backend}-{recipe}-{preset}-{seed}", *given, "--seed", seed)
         if "error" in row:
             return {"backend": backend, "recipe": recipe, "preset": preset, "error": row["error"]}
         scores.append(row["test_top1_accuracy"])

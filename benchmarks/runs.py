@@ -127,9 +127,9 @@ def is_asked() -> bool:
     return bool(sys.stdin.readline())
 
 
-def answer(told: dict) -> None:
+def answer(given: dict) -> None:
     """In a `Child`: what is said of a turn, or at the end."""
-    print(f"\n{_ANSWER}{json.dumps(told)}", flush=True)
+    print(f"\n{_ANSWER}{json.dumps(given)}", flush=True)
 
 
 def in_words(row: dict) -> str:

@@ -69,12 +69,12 @@ def train(task: str, backend: str, count: int, output: Path, dogs: Path, weights
     threads = max((os.cpu_count() or 1) // count, 1)
     row = {"task": task, "backend": backend, "num_processes": count, "threads_a_process": threads}
     preset = f"applications:resnet50:{weights / WEIGHTS}"
-    told = ["--preset", preset, "--dataset", dogs, "--output", output, *FLAGS[task]]
+    given = ["--preset", preset, "--dataset", dogs, "--output", output, *FLAGS[task]]
     print(f"\n{task}: {backend}, {count} processes", flush=True)
     start = [LAUNCHER, str(count)] if count > 1 else ["-m", "keras_dogs.train"]
     # One thread each; PyTorch's number is the launcher's.
     one_thread = {"XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false", "TF_NUM_INTRAOP_THREADS": "1"}
-    command = [sys.executable, *map(str, [*start, *told])]
+    command = [sys.executable, *map(str, [*start, *given])]
     done = subprocess.run(command, env={**os.environ, **(one_thread if count > 1 else {}), "KERAS_BACKEND": backend})
     if done.returncode:
         return {**row, "error": f"exit status {done.returncode}"}

@@ -62,12 +62,12 @@ def _build(model: str, *left_out: str):
     import keras_dogs
     from keras_dogs.backends import register
 
-    told = dict(augmentation="none", load_weights=False)
+    given = dict(augmentation="none", load_weights=False)
     if left_out:
         with register.bare(*left_out):
-            classifier = keras_dogs.build_classifier(model, 120, **told)
+            classifier = keras_dogs.build_classifier(model, 120, **given)
     else:
-        classifier = keras_dogs.build_classifier(model, 120, **told)
+        classifier = keras_dogs.build_classifier(model, 120, **given)
     if keras.backend.backend() == "torch":
         from keras_dogs.backends.on_torch import tracing
 

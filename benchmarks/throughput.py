@@ -56,8 +56,8 @@ def main():
             rows += compare(model, mode, flags)
     for row in rows:
         if "error" not in row:
-            told = [row[key] for key in ("model", "engine", "mode")]
-            row["utilisation"] = utilisation.share(*told, row["images_per_second"]["median"], products)
+            given = [row[key] for key in ("model", "engine", "mode")]
+            row["utilisation"] = utilisation.share(*given, row["images_per_second"]["median"], products)
             row["product_gflops"] = products
     runs.write("throughput", rows, line=in_words, key=("model", "engine", "backend", "mode", "dtype"))
 
@@ -65,13 +65,13 @@ def main():
 def compare(model: str, mode: str, flags) -> list[dict]:
     """A row an engine and backend."""
     plan = [pair for pair in ENGINES if pair[0] in flags.engines and pair[1] in flags.backends]
-    told = ["--batch-size", flags.batch_size, "--dtype", flags.dtype]
+    given = ["--batch-size", flags.batch_size, "--dtype", flags.dtype]
     children, found = {}, {pair: [] for pair in plan}
     for turn in range(_WARM_UP + flags.turns):
         for pair in plan:
             if turn == 0:  # not all at once, so that each has the machine for its start
                 engine, backend = pair
-                children[pair] = runs.Child(backend, __file__, "--child", engine, model, mode, *told)
+                children[pair] = runs.Child(backend, __file__, "--child", engine, model, mode, *given)
             found[pair].append(children[pair].ask())
             print(model, mode, *pair, turn, found[pair][-1], file=sys.stderr, flush=True)
     ends = {pair: child.end() for pair, child in children.items()}

@@ -26,8 +26,8 @@ def main() -> int:
     count, *flags = sys.argv[1:]
     port, running = launching.free_port(), []
     for process in range(int(count)):
-        environment, told = where_of(os.environ.get("KERAS_BACKEND", "tensorflow"), port, int(count), process)
-        more = [part for name, value in told.items() for part in (f"--{name.replace('_', '-')}", str(value))]
+        environment, given = where_of(os.environ.get("KERAS_BACKEND", "tensorflow"), port, int(count), process)
+        more = [part for name, value in given.items() for part in (f"--{name.replace('_', '-')}", str(value))]
         environment = {**launching.threads_of(int(count)), **os.environ, **environment}
         running.append(subprocess.Popen([sys.executable, "-m", "keras_dogs.train", *flags, *more], env=environment))
     statuses = [child.wait() for child in running]

@@ -65,12 +65,12 @@ if os.environ.get("KERAS_DOGS_SWAP_ALL"):
 
 def _passed(report: Path, swap: bool) -> set[str]:
     """Runs the suites and returns the names of the tests that passed."""
-    told = ["-q", "-p", "keras_own_tests", "-c", os.devnull, "--junitxml", str(report), "--tb", "line", "-n", "auto"]
+    given = ["-q", "-p", "keras_own_tests", "-c", os.devnull, "--junitxml", str(report), "--tb", "line", "-n", "auto"]
     suites = [f"keras.src.{suite}" for suite in SUITES]
     where = f"{Path(__file__).parent}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
     environment = {**os.environ, "PYTHONPATH": where, "KERAS_DOGS_SWAP_ALL": "1" if swap else ""}
     with tempfile.TemporaryDirectory() as folder:  # some of them write where they are
-        subprocess.run([sys.executable, "-m", "pytest", *told, "--pyargs", *suites], env=environment, cwd=folder)
+        subprocess.run([sys.executable, "-m", "pytest", *given, "--pyargs", *suites], env=environment, cwd=folder)
     cases = ElementTree.parse(report).iter("testcase")
     return {f"{case.get('classname')}::{case.get('name')}" for case in cases if not list(case)}
 

@@ -224,17 +224,17 @@ def test_command(cache, own_dogs, command):
 
 def test_a_run_says_where(cache, own_dogs, tmp_path, command):
     """`--cache-dir` decides, and `--cache memory` keeps nothing; the record has both."""
-    told = ["--dataset", own_dogs, "--epochs", "1", "--batch-size", "4", "--output", tmp_path / "run"]
-    status, _, err = command("train", *told, "--cache-dir", tmp_path / "there", "--cache", "memory")
+    given = ["--dataset", own_dogs, "--epochs", "1", "--batch-size", "4", "--output", tmp_path / "run"]
+    status, _, err = command("train", *given, "--cache-dir", tmp_path / "there", "--cache", "memory")
     assert status == 0, err
     assert not (tmp_path / "there" / "canvases").exists()
-    status, _, err = command("train", *told, "--cache-dir", tmp_path / "there", "--overwrite")
+    status, _, err = command("train", *given, "--cache-dir", tmp_path / "there", "--overwrite")
     assert status == 0, err
     assert len(list((tmp_path / "there" / "canvases").glob("*.json"))) == 2
     record = json.loads((tmp_path / "run" / "record.json").read_text())
     assert record["config"]["data"]["cache"] == "auto" and record["cache"].startswith("disk")
     (tmp_path / "file").write_text("")
-    assert "not a folder" in command("train", *told, "--cache-dir", tmp_path / "file", "--overwrite")[2]
+    assert "not a folder" in command("train", *given, "--cache-dir", tmp_path / "file", "--overwrite")[2]
 
 
 def test_what_may_pass_is_not_kept(cache, own_dogs, monkeypatch):

@@ -133,10 +133,10 @@ def test_a_preset_of_drawn_dogs_on_photographs_is_said_before_training(command, 
     photos = tmp_path / "photos"
     for number, breed in enumerate(sorted((dogs / "train").iterdir())):
         shutil.copytree(breed, photos / f"pet{number}")
-    told = ("--epochs", "1", "--batch-size", "4", "--output", tmp_path / "run")
-    status, _, err = command("train", "--dataset", photos, *told)
+    given = ("--epochs", "1", "--batch-size", "4", "--output", tmp_path / "run")
+    status, _, err = command("train", "--dataset", photos, *given)
     said = " ".join(err.split())
     assert status == 0 and "warning: resnet_nano was trained on drawn dogs and on no photograph" in said
     assert said.index("warning") < said.index("epoch 1/1") and "--preset resnet_50_imagenet --linear-probe" in said
-    status, _, err = command("train", "--dataset", dogs, *told, "--overwrite")
+    status, _, err = command("train", "--dataset", dogs, *given, "--overwrite")
     assert status == 0 and "warning" not in err

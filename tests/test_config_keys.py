@@ -155,8 +155,8 @@ def hugging_face_folder(folder, config=None, preprocessor=None):
 
 def test_a_preprocessor_is_followed_or_refused(tmp_path):
     """Mean and deviation of pixels that are not rescaled are of [0, 255]."""
-    told = {"image_mean": [127.5] * 3, "image_std": [127.5] * 3, "do_rescale": False, "resample": 3}
-    folder = hugging_face_folder(tmp_path / "a", preprocessor=told)
+    given = {"image_mean": [127.5] * 3, "image_std": [127.5] * 3, "do_rescale": False, "resample": 3}
+    folder = hugging_face_folder(tmp_path / "a", preprocessor=given)
     classifier = keras_dogs.build_classifier(folder, 3, load_weights=False)
     conversion = classifier.get_layer("conversion")
     np.testing.assert_allclose([conversion.scale, conversion.offset], [[1 / 127.5] * 3, [-1.0] * 3])

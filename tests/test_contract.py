@@ -265,7 +265,9 @@ def test_a_partners_label_has_the_partners_weight():
     mixing(PICTURES[:, :8, :8].astype("float32"), keys, training=True)
     labels, weights = LABELS.astype("int32"), np.array([1.0, 5.0, 0.0], "float32")[LABELS]
     seen = []
-    mixing.mix_losses(lambda *told: seen.append([ops.convert_to_numpy(each) for each in told]) or 0.0, labels, weights)
+    mixing.mix_losses(
+        lambda *given: seen.append([ops.convert_to_numpy(each) for each in given]) or 0.0, labels, weights
+    )
     (own, of_own), (partners, of_partners) = seen
     assert np.array_equal(own, labels) and not np.array_equal(partners, labels)
     assert np.array_equal(of_own, weights)

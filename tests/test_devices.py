@@ -118,8 +118,8 @@ def test_shards_are_refused_elsewhere(command, tmp_path):
 
 @pytest.mark.skipif(BACKEND != "torch", reason="the others have all devices in one process")
 def test_devices_starts_a_process_a_device(child, tmp_path, dogs):
-    told = ["--dataset", dogs, "--epochs", "1", "--batch-size", "4", "--output", tmp_path / "run", "--devices", "2"]
-    finished = child(["-m", "keras_dogs.train", *told])
+    given = ["--dataset", dogs, "--epochs", "1", "--batch-size", "4", "--output", tmp_path / "run", "--devices", "2"]
+    finished = child(["-m", "keras_dogs.train", *given])
     assert finished.returncode == 0, finished.stderr
     assert finished.stdout.count("run folder:") == 1 and finished.stderr.count("PyTorch on") == 1
     assert RunRecord.load(tmp_path / "run" / "record.json").num_processes == 2
@@ -131,9 +131,9 @@ def test_devices_starts_a_process_a_device(child, tmp_path, dogs):
 def test_the_page_of_scaling_starts_torchrun(child, tmp_path, dogs):
     page = (Path(__file__).parents[1] / "docs" / "scaling.md").read_text()
     (line,) = re.findall(r"^KERAS_BACKEND=torch torchrun (--nproc-per-node=2 .*)$", page, re.MULTILINE)
-    told = [*shlex.split(line), "--batch-size=4", "--epochs=1", f"--dataset={dogs}", f"--output={tmp_path / 'run'}"]
-    told.remove("32"), told.remove("--batch-size")
-    finished = child(["-m", "torch.distributed.run", "--standalone", *told], KERAS_DOGS_CACHE=str(tmp_path / "cache"))
+    given = [*shlex.split(line), "--batch-size=4", "--epochs=1", f"--dataset={dogs}", f"--output={tmp_path / 'run'}"]
+    given.remove("32"), given.remove("--batch-size")
+    finished = child(["-m", "torch.distributed.run", "--standalone", *given], KERAS_DOGS_CACHE=str(tmp_path / "cache"))
     assert finished.returncode == 0, finished.stderr
     record = RunRecord.load(tmp_path / "run" / "record.json")
     assert record.num_processes == 2 and finished.stdout.count("run folder:") == 1
@@ -281,11 +281,11 @@ BROKEN = {"torch": dict(WORLD_SIZE="2", MASTER_ADDR="host0"), "tensorflow": dict
 
 def test_what_launchers_say(monkeypatch):
     module = importlib.import_module(f"keras_dogs.backends.on_{BACKEND}.devices")
-    for told in (ALONE, LAUNCHED):
-        for name, value in told[BACKEND].items():
+    for given in (ALONE, LAUNCHED):
+        for name, value in given[BACKEND].items():
             monkeypatch.setenv(name, value)
         found = module.find_rendezvous(TrainConfig())
-        assert (found is None) == (told is ALONE)
+        assert (found is None) == (given is ALONE)
     assert found[:4] == ("host0", 1234, 2, 1) and found.control_port == 2234
 
 

@@ -30,12 +30,12 @@ def a_port() -> int:
     return random.SystemRandom().randrange(20_000, 30_000)  # a training seeds the usual one
 
 
-def in_processes(count: int, do, timeout: float = 30.0, told=lambda process: TOLD) -> list:
+def in_processes(count: int, do, timeout: float = 30.0, given=lambda process: TOLD) -> list:
     """What `do(group)` gives in each of `count` processes."""
     port = a_port()
 
     def run(process):
-        group = Processes(meeting_of(count, process, port), told(process), timeout)
+        group = Processes(meeting_of(count, process, port), given(process), timeout)
         try:
             return do(group)
         finally:
@@ -120,7 +120,7 @@ def test_fewer_batches_than_processes(monkeypatch):
 
 def test_processes_that_were_told_different_things():
     with pytest.raises(UserError, match="process 1 has batch_size 16, process 0 has 32; start all processes alike"):
-        in_processes(2, lambda group: None, told=lambda process: {**TOLD, "--batch-size": 16 if process else 32})
+        in_processes(2, lambda group: None, given=lambda process: {**TOLD, "--batch-size": 16 if process else 32})
 
 
 def test_two_processes_of_one_number():

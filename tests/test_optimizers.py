@@ -132,10 +132,10 @@ def test_the_optimizer_takes_the_rates_of_its_schedule(accumulate, dtype_policy)
 @pytest.mark.long
 @pytest.mark.skipif(BACKEND != "jax", reason="nothing that was compiled is kept")
 def test_a_training_of_another_length_and_rate_is_compiled_already(child, tmp_path, dogs):
-    compiled, told = tmp_path / "cache" / "compiled", ["--dataset", dogs, "--batch-size", 4]
+    compiled, given = tmp_path / "cache" / "compiled", ["--dataset", dogs, "--batch-size", 4]
     steps = []
     for number, more in enumerate((["--epochs", 1], ["--epochs", 2, "--learning-rate", 1e-4])):
-        arguments = ["-m", "keras_dogs.train", *told, *more, "--output", tmp_path / f"run{number}"]
+        arguments = ["-m", "keras_dogs.train", *given, *more, "--output", tmp_path / f"run{number}"]
         finished = child(arguments, KERAS_DOGS_CACHE=str(tmp_path / "cache"))
         assert finished.returncode == 0, finished.stderr
         steps.append({file.name for file in compiled.glob("jit_train_step*-cache")})

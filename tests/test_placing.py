@@ -27,8 +27,8 @@ from keras_dogs.training.fine_tuning import fine_tune
 
 
 def train(dogs, output, cache, **changes):
-    told = dict(epochs=2, batch_size=4, mixup=0.2, **changes)
-    return fine_tune(TrainConfig(data=DataConfig(dataset=str(dogs), cache=cache), output=output, **told))
+    given = dict(epochs=2, batch_size=4, mixup=0.2, **changes)
+    return fine_tune(TrainConfig(data=DataConfig(dataset=str(dogs), cache=cache), output=output, **given))
 
 
 @pytest.fixture(scope="module")

@@ -74,7 +74,7 @@ def test_settings_are_the_familys(preset, family):
 def test_a_sweep_keeps_all_runs_and_takes_the_best_on_validation(dogs, tmp_path, monkeypatch, capsys):
     scored = []
     evaluate = jobs.evaluate_classifier
-    monkeypatch.setattr(jobs, "evaluate_classifier", lambda *told: scored.append(told[-1]) or evaluate(*told))
+    monkeypatch.setattr(jobs, "evaluate_classifier", lambda *given: scored.append(given[-1]) or evaluate(*given))
     run = fine_tune(config_for(dogs, tmp_path / "run", learning_rate="sweep", epochs=2))
     assert scored == ["Scoring test"], "the test split is scored once, whatever the number of rates"
     kept = tmp_path / "run" / "sweep"
@@ -104,24 +104,24 @@ def test_a_rate_that_diverges_ranks_last(dogs, tmp_path, monkeypatch):
     """It is named, not tried again by --resume, and the best of the others is taken."""
     monkeypatch.setitem(config._RANGES, "learning_rate", Range(0, 1e40))
     monkeypatch.setattr(sweep, "_rates_to_try", lambda config: [1e30, 1e-3])
-    told = dict(learning_rate="sweep", epochs=1, preset="vit_nano")
-    run = fine_tune(config_for(dogs, tmp_path / "run", **told))
+    given = dict(learning_rate="sweep", epochs=1, preset="vit_nano")
+    run = fine_tune(config_for(dogs, tmp_path / "run", **given))
     assert run.record.config["learning_rate"] == 1e-3 and run.record.test.num_pictures == 9
     (bad,) = (row for row in run.record.sweep if "error" in row)
     assert bad["learning_rate"] == 1e30 and "not finite" in bad["error"]
     assert [path.name for path in (tmp_path / "run" / "sweep").glob("*/")] == ["0.001"]
     (tmp_path / "run" / "record.json").unlink()
-    begun = {**config_for(dogs, tmp_path / "run", **told).to_plain(), "fingerprint": None, "backend": BACKEND}
+    begun = {**config_for(dogs, tmp_path / "run", **given).to_plain(), "fingerprint": None, "backend": BACKEND}
     (tmp_path / "run" / "config.json").write_text(json.dumps(begun))
     tried = []
     monkeypatch.setattr(fine_tuning, "_fit", lambda job, *rest: tried.append(job.config.learning_rate))
-    again = fine_tune(config_for(dogs, tmp_path / "run", resume=True, **told)).record
+    again = fine_tune(config_for(dogs, tmp_path / "run", resume=True, **given)).record
     assert (again.test, again.sweep) == (run.record.test, run.record.sweep) and not tried
     monkeypatch.undo()
     monkeypatch.setitem(config._RANGES, "learning_rate", Range(0, 1e40))
     monkeypatch.setattr(sweep, "_rates_to_try", lambda config: [1e30, 1e35])
     with pytest.raises(UserError, match="every rate diverged"):
-        fine_tune(config_for(dogs, tmp_path / "none", **told))
+        fine_tune(config_for(dogs, tmp_path / "none", **given))
     assert not (tmp_path / "none").exists()
 
 
@@ -139,8 +139,8 @@ def test_pictures_that_an_epoch_leaves_out_are_counted(dogs, tmp_path, capsys):
 
 def test_early_stopping(dogs, tmp_path):
     """A rate too small to change anything never gets better than the first epoch."""
-    told = dict(preset="vit_nano", learning_rate=1e-30, epochs=9, patience=2)
-    run = fine_tune(config_for(dogs, tmp_path / "run", **told))
+    given = dict(preset="vit_nano", learning_rate=1e-30, epochs=9, patience=2)
+    run = fine_tune(config_for(dogs, tmp_path / "run", **given))
     with (tmp_path / "run" / "history.csv").open() as file:
         epochs = len(list(csv.DictReader(file)))
     assert epochs == run.record.best_epoch + 2 < 9
@@ -148,8 +148,8 @@ def test_early_stopping(dogs, tmp_path):
 
 def test_head_first_begins_where_the_probe_ends(dogs, tmp_path):
     """The first loss of the whole is below that of a head of zeros, ln 3."""
-    told = dict(preset="vit_nano", probe_first=True, epochs=1, augmentation="none")
-    fine_tune(config_for(dogs, tmp_path / "run", **told))
+    given = dict(preset="vit_nano", probe_first=True, epochs=1, augmentation="none")
+    fine_tune(config_for(dogs, tmp_path / "run", **given))
     with (tmp_path / "run" / "steps.csv").open() as file:
         assert float(next(csv.DictReader(file))["loss"]) < np.log(3) - 0.02
     assert files_below(tmp_path / "run" / "checkpoints") == ["last.keras"]

@@ -130,9 +130,9 @@ def test_the_last_checkpoints_are_kept_and_no_more(broken):
 
 
 def test_a_linear_probe_goes_on_too(monkeypatch, tmp_path, dogs):
-    told = dict(linear_probe=True, mixup=0.0, epochs=2)
-    whole = fine_tune(config_for(dogs, tmp_path / "whole", **told)).folder
-    killed_at(monkeypatch, dogs, tmp_path / "broken", 2, "after", **told)
+    given = dict(linear_probe=True, mixup=0.0, epochs=2)
+    whole = fine_tune(config_for(dogs, tmp_path / "whole", **given)).folder
+    killed_at(monkeypatch, dogs, tmp_path / "broken", 2, "after", **given)
     same(fine_tune(TrainConfig(output=tmp_path / "broken", resume=True)).folder, whole)
 
 
@@ -257,11 +257,11 @@ def test_a_signal_while_features_are_computed(monkeypatch, tmp_path, dogs):
         return predict(*arguments)
 
     monkeypatch.setattr(probe, "predict_in_batches", interrupted)
-    told = TrainConfig(
+    given = TrainConfig(
         data=DataConfig(dataset=str(dogs)), output=tmp_path / "run", linear_probe=True, epochs=2, batch_size=4
     )
     with pytest.raises(Interrupted, match="before the first step; there was nothing to save") as stopped:
-        fine_tune(told)
+        fine_tune(given)
     assert stopped.value.status == 143 and not list(tmp_path.iterdir())
 
     asked.append("once")

@@ -76,10 +76,10 @@ def source(request):
     """A classifier with a weight of its own everywhere, and its logits."""
     with pytest.MonkeyPatch.context() as patch:
         if SOURCES[request.param]:
-            patch.setattr(builders, "load_backbone", lambda *told: SOURCES[request.param]())
+            patch.setattr(builders, "load_backbone", lambda *given: SOURCES[request.param]())
         loads = "nano" in request.param
-        told = dict(num_classes=5, augmentation="light", class_names=list("abcde"), image_size=None if loads else 64)
-        classifier = keras_dogs.build_classifier(request.param, load_weights=loads, **told)
+        given = dict(num_classes=5, augmentation="light", class_names=list("abcde"), image_size=None if loads else 64)
+        classifier = keras_dogs.build_classifier(request.param, load_weights=loads, **given)
     for weight in classifier.get_layer("head").weights:
         weight.assign(RNG.normal(0, 0.5, weight.shape))
     return classifier, logits_of(classifier)

@@ -10,6 +10,7 @@ from conftest import files_below
 from conftest import losses
 
 import keras_dogs
+from keras_dogs import backends
 from keras_dogs.data.config import DataConfig
 from keras_dogs.errors import UserError
 from keras_dogs.evaluation.evaluating import evaluate_classifier
@@ -183,6 +184,14 @@ def test_a_loss_that_is_not_finite_stops_the_run(dogs, tmp_path, monkeypatch):
     monkeypatch.setitem(config._RANGES, "learning_rate", Range(0, 1e40))
     with pytest.raises(UserError, match=r"not finite at step \d+ \(learning rate .*lower learning_rate"):
         fine_tune(config_for(dogs, tmp_path / "run", learning_rate=1e30, global_clipnorm=0.0, epochs=20))
+    assert files_below(tmp_path) == []
+
+
+def test_what_cannot_fit_in_memory_is_refused_before_it_begins(dogs, tmp_path, monkeypatch):
+    """The system would end the process without a word."""
+    monkeypatch.setattr(backends, "free_device_bytes", lambda: 2**20)
+    with pytest.raises(UserError, match=r"a step of 4 pictures takes 0\.0 GiB at the least, and 0\.0 GiB are free"):
+        fine_tune(config_for(dogs, tmp_path / "run"))
     assert files_below(tmp_path) == []
 
 

@@ -82,8 +82,8 @@ def plan_runs(config: CompareConfig, epochs: dict | None = None) -> list[Planned
     for seed in config.seeds:
         for preset in presets_of(config):
             for backend in backends_of(config):
-                told = ("--epochs", str(epochs[preset, backend])) if epochs else ()
-                runs.append(_plan(config, preset, backend, seed, told))
+                given = ("--epochs", str(epochs[preset, backend])) if epochs else ()
+                runs.append(_plan(config, preset, backend, seed, given))
     return runs
 
 
@@ -121,8 +121,8 @@ def epochs_of_equal_flops(config: CompareConfig) -> dict[tuple[str, str], int]:
 
 def _resolved(config: CompareConfig, preset: str) -> tuple[TrainConfig, recipes.Recipe]:
     """Returns the config and the recipe that `train` will use for a preset."""
-    told = flags.parse("python -m keras_dogs.train", TrainConfig, list(_flags(config, preset, ())))
-    return told, recipes.complete(recipes.choose(told), preset, recipes.likely_family(preset))
+    given = flags.parse("python -m keras_dogs.train", TrainConfig, list(_flags(config, preset, ())))
+    return given, recipes.complete(recipes.choose(given), preset, recipes.likely_family(preset))
 
 
 def check(config: CompareConfig) -> None:
@@ -208,8 +208,8 @@ def is_installed(backend: str) -> bool:
     return importlib.util.find_spec(backend) is not None
 
 
-def _plan(config: CompareConfig, preset: str, backend: str, seed: int, told: tuple[str, ...]) -> PlannedRun:
-    flags = (*_flags(config, preset, told), "--seed", str(seed))
+def _plan(config: CompareConfig, preset: str, backend: str, seed: int, given: tuple[str, ...]) -> PlannedRun:
+    flags = (*_flags(config, preset, given), "--seed", str(seed))
     from keras_dogs import __version__
 
     digest = hashlib.sha256(json.dumps([__version__, backend, _meant(flags)]).encode()).hexdigest()[:10]
@@ -232,13 +232,13 @@ def _is_name(value: str) -> bool:
     return value in presets.PRESETS or value in DATASETS
 
 
-def _flags(config: CompareConfig, preset: str, told: tuple[str, ...]) -> tuple[str, ...]:
+def _flags(config: CompareConfig, preset: str, given: tuple[str, ...]) -> tuple[str, ...]:
     """Returns the flags of `train` for a preset; where a flag is repeated, the last one counts."""
     pair = PAIRS.get(config.pair)
     dataset = config.dataset or (pair.dataset if pair else "drawn_dogs")
     flags = ["--preset", preset, "--dataset", dataset]
     flags += ["--data-dir", str(config.data_dir)] if config.data_dir else []
-    chosen = told or (("--epochs", str(config.epochs)) if config.epochs else ())
+    chosen = given or (("--epochs", str(config.epochs)) if config.epochs else ())
     flags += [] if chosen or not pair else pair.flags
     return (*flags, *_train_flags(config), *chosen)
 

@@ -270,18 +270,18 @@ def check_classes(classifier: keras.Model, dataset: Dataset, dataset_name: str) 
 
 def _data_of_run(config: EvaluateConfig, run: Path) -> tuple[DataConfig, int]:
     """Returns the run's own dataset settings, less what the flags of `evaluate` say."""
-    told = {"max_unreadable": config.max_unreadable, "skip_unreadable": config.skip_unreadable}
+    given = {"max_unreadable": config.max_unreadable, "skip_unreadable": config.skip_unreadable}
     if config.dataset:
-        told["dataset"] = config.dataset
+        given["dataset"] = config.dataset
     if config.data_dir:
-        told["data_dir"] = config.data_dir
+        given["data_dir"] = config.data_dir
     record_file = run / artifacts.RECORD
     if not record_file.is_file():
         if artifacts.is_unfinished(run):
             raise UserError(f"{run}: an unfinished run; {artifacts.how_to_go_on(run)}")
         if not config.dataset:
             raise UserError(f"{config.run}: does not say what it was trained on; give --dataset")
-        return DataConfig(**told), 0
+        return DataConfig(**given), 0
     record = RunRecord.load(record_file)
     own = {
         key: value
@@ -289,4 +289,4 @@ def _data_of_run(config: EvaluateConfig, run: Path) -> tuple[DataConfig, int]:
         if key in ("dataset", "data_dir", "validation_fraction")
     }
     own["data_dir"] = Path(own["data_dir"]) if own.get("data_dir") else None
-    return DataConfig(**{**own, **told}), record.seed
+    return DataConfig(**{**own, **given}), record.seed

@@ -53,6 +53,8 @@ def explain_picture(classifier: keras.Model, file: Path) -> Explanation:
         UnreadablePicture: the picture cannot be read.
         UserError: the classifier is of a family that has no such method here.
     """
+    if families.family(classifier.family).explanation == "none":
+        raise UserError(f"explain: a {classifier.family} pools by attention of its own, which is not followed here")
     canvas = to_canvas(open_picture(file), **classifier.canvas)
     batch = canvas[None]
     logits = ops.convert_to_numpy(classifier(batch, training=False))

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-KINDS = ("token", "two_tokens", "average_of_patches", "average_of_tokens", "token_and_average")
+KINDS = ("token", "two_tokens", "average_of_patches", "average_of_tokens", "token_and_average", "own")
 
 
 @keras.saving.register_keras_serializable(package="keras_dogs")
@@ -13,7 +13,8 @@ class TokenPooling(keras.layers.Layer):
     Args:
         kind: str. `"token"`: the class token (arXiv 2010.11929, eq. 4); `"two_tokens"`: class and distillation token,
             one after the other (DeiT); `"average_of_patches"`; `"average_of_tokens"`: of all, the class token too
-            (KerasHub's "gap"); `"token_and_average"`: class token and average of patches, one after the other (DINOv2).
+            (KerasHub's "gap"); `"token_and_average"`: class token and average of patches, one after the other (DINOv2);
+            `"own"`: the backbone has pooled them already, its input is `(batch, hidden)`.
         num_prefix: int. Tokens before those of the patches.
 
     Raises:
@@ -27,6 +28,8 @@ class TokenPooling(keras.layers.Layer):
         self.kind, self.num_prefix = kind, num_prefix
 
     def call(self, tokens):
+        if self.kind == "own":
+            return tokens
         if self.kind == "token":
             return tokens[:, 0]
         if self.kind == "two_tokens":
@@ -37,7 +40,9 @@ class TokenPooling(keras.layers.Layer):
         return average if self.kind == "average_of_patches" else ops.concatenate([tokens[:, 0], average], axis=1)
 
     def compute_output_shape(self, input_shape):
-        is_double = self.kind in ("two_tokens", "token_and_average")
+        if self.kind == "own":
+            return input_shape
+        is_double = self.kind in ("two_tokens", "token_and_average", "own")
         return (input_shape[0], input_shape[2] * (2 if is_double else 1))
 
     def get_config(self):

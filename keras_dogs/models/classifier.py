@@ -111,9 +111,9 @@ class Classifier(PooledModel):
 
     def compile(self, optimizer="rmsprop", loss=None, *args, metrics=None, weighted_metrics=None, **kwargs):
         """See `keras.Model.compile`."""
-        told = {"metrics": metrics, "weighted_metrics": weighted_metrics}
-        told = {name: contract.of_logits(each, is_metric=True) for name, each in told.items()}
-        super().compile(optimizer, contract.of_logits(loss), *args, **told, **kwargs)
+        given = {"metrics": metrics, "weighted_metrics": weighted_metrics}
+        given = {name: contract.of_logits(each, is_metric=True) for name, each in given.items()}
+        super().compile(optimizer, contract.of_logits(loss), *args, **given, **kwargs)
 
     def compile_from_config(self, config):
         """See `keras.Model.compile_from_config`, which leaves models out that have a `compile` of their own."""

@@ -45,7 +45,7 @@ class Family(NamedTuple):
         last_block_alone: bool. Whether the last block can be computed for the class token alone.
         path_patterns: tuple of (regular expression, int). How paths of weights name blocks, and what makes the first
             one 1.
-        explanation: str. `"attention rollout"` or `"Grad-CAM"`.
+        explanation: str. `"attention rollout"`, `"Grad-CAM"`, or `"none"`.
         settings: `Settings`. Starting points for AdamW, in the range that published fine-tunings use.
     """
 
@@ -118,6 +118,20 @@ _ROWS = (
         branch_ends=(),
         last_block_alone=False,
         path_patterns=((r"layers?[._](\d+)/", 1),),
+        settings=Settings(epochs=10, batch_size=32, learning_rate=2e-5, weight_decay=0.05),
+    ),
+    # The vision tower of SigLIP (arXiv 2303.15343), whose head pools by attention.
+    _VIT._replace(
+        name="siglip",
+        classes=("SigLIPVisionEncoder", "SigLIPBackbone"),
+        pooling="own",
+        num_prefix=0,
+        num_positions_before=0,
+        block="SigLIPEncoderLayer",
+        branch_ends=("self_attn", "mlp"),
+        last_block_alone=False,
+        path_patterns=((r"encoder_block_(\d+)/", 1),),
+        explanation="none",
         settings=Settings(epochs=10, batch_size=32, learning_rate=2e-5, weight_decay=0.05),
     ),
     Family(

@@ -47,8 +47,8 @@ class Entry(NamedTuple):
 
 def root() -> Path:
     """Returns the folder that all lies in."""
-    told = os.environ.get(_VARIABLE)
-    return Path(told).expanduser() if told else Path(platformdirs.user_cache_dir("keras_dogs"))
+    given = os.environ.get(_VARIABLE)
+    return Path(given).expanduser() if given else Path(platformdirs.user_cache_dir("keras_dogs"))
 
 
 def folder(kind: str) -> Path:
@@ -57,21 +57,21 @@ def folder(kind: str) -> Path:
 
 
 @contextlib.contextmanager
-def use(told: Path | None):
+def use(given: Path | None):
     """Takes another folder within it, for child processes too; `None` leaves it as it is.
 
     Raises:
         UserError: it is a file.
     """
-    if told is not None and told.exists() and not told.is_dir():
-        raise UserError(f"--cache-dir {told}: not a folder")
+    if given is not None and given.exists() and not given.is_dir():
+        raise UserError(f"--cache-dir {given}: not a folder")
     before = os.environ.get(_VARIABLE)
-    if told is not None:
-        os.environ[_VARIABLE] = str(told.absolute())
+    if given is not None:
+        os.environ[_VARIABLE] = str(given.absolute())
     try:
         yield
     finally:
-        if told is not None:
+        if given is not None:
             os.environ.pop(_VARIABLE) if before is None else os.environ.update({_VARIABLE: before})
 
 

@@ -35,8 +35,8 @@ class Range(NamedTuple):
 
     def __contains__(self, value) -> bool:
         """Returns whether a number is in it; no NaN is."""
-        is_over = value > self.least if self.above else value >= self.least
-        return is_over and (value < self.most if self.below else value <= self.most)
+        is_enough = value > self.least if self.above else value >= self.least
+        return is_enough and (value < self.most if self.below else value <= self.most)
 
     def __str__(self) -> str:
         """Says what it is, to follow "must be"."""
@@ -95,10 +95,10 @@ def parse(program: str, config_type, arguments: list[str] | None = None):
     """
     said = io.StringIO()
     arguments = _with_values(sys.argv[1:] if arguments is None else arguments, config_type)
-    told = dict(prog=program, description=config_type.__doc__, args=arguments)
+    given = dict(prog=program, description=config_type.__doc__, args=arguments)
     try:
         with contextlib.redirect_stderr(said):
-            config = tyro.cli(config_type, **told)
+            config = tyro.cli(config_type, **given)
             _check_texts(config)
             return config
     except SystemExit as stop:
@@ -109,7 +109,7 @@ def parse(program: str, config_type, arguments: list[str] | None = None):
     said.truncate(0)
     try:
         with contextlib.redirect_stderr(said), contextlib.suppress(SystemExit):
-            tyro.cli(config_type, **told)
+            tyro.cli(config_type, **given)
     finally:
         os.environ.pop("COLUMNS") if columns is None else os.environ.update(COLUMNS=columns)
     raise UserError(f"{_of_box(said.getvalue(), config_type)}; {program} --help lists the flags")

@@ -212,9 +212,9 @@ class TrainConfig:
         """
         before = TrainConfig.from_plain(values, f"{self.output or 'the run'}/config.json")
         self.check_same_flags(before.to_plain(), "was begun")
-        told = {name: getattr(self.data, name) for name in ("cache", "cache_dir")}
-        told = {name: value for name, value in told.items() if value != getattr(DataConfig(), name)}
-        data = dataclasses.replace(before.data, **told)
+        given = {name: getattr(self.data, name) for name in ("cache", "cache_dir")}
+        given = {name: value for name, value in given.items() if value != getattr(DataConfig(), name)}
+        data = dataclasses.replace(before.data, **given)
         return dataclasses.replace(
             before,
             data=data,

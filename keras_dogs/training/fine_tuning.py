@@ -80,10 +80,10 @@ def _train_job(config: TrainConfig, began: float, started: float, scores_test: b
     """Trains with a config that is settled; of several processes, the first one alone writes."""
     engine, output = devices.current(), config.output
     dataset = load_dataset(config.data.dataset, config.seed, config.data.validation_fraction, config.data.data_dir)
-    told = {**config.to_plain(), "schema_version": SCHEMA_VERSION}
-    told |= {"fingerprint": dataset.fingerprint, "backend": backends.name()}
+    given = {**config.to_plain(), "schema_version": SCHEMA_VERSION}
+    given |= {"fingerprint": dataset.fingerprint, "backend": backends.name()}
     jobs.check_same_pictures(dataset)
-    with jobs.run_folder(output, told, config.resume) as folder:
+    with jobs.run_folder(output, given, config.resume) as folder:
         if engine.group.is_first:
             jobs.check_same(folder, dataset)
         keras.utils.set_random_seed(config.seed)

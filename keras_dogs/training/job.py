@@ -1,6 +1,7 @@
 """What a config comes to: the classifier, the pictures, and what must hold before it trains."""
 
 import contextlib
+import math
 import re
 import shlex
 from pathlib import Path
@@ -22,6 +23,7 @@ from keras_dogs.errors import UserError
 from keras_dogs.evaluation.evaluating import Evaluation
 from keras_dogs.evaluation.evaluating import evaluate_classifier
 from keras_dogs.models import builders
+from keras_dogs.models import families
 from keras_dogs.models import presets
 from keras_dogs.runs import artifacts
 from keras_dogs.runs.records import DatasetRecord
@@ -102,7 +104,34 @@ def settle(config: TrainConfig, dataset: Dataset) -> Job:
         )
     )
     devices.check_batch(job.recipe.batch_size, job.recipe.accumulate)
+    _check_memory(job)
     return job
+
+
+def _check_memory(job: Job) -> None:
+    """Refuses steps that cannot fit in memory, before the system ends the process without a word.
+
+    What is counted is less than any backend keeps: weights, gradients and two moments, and a third of the outputs of
+    the backbone's layers, as a compiler may compute some of them again. A block of a ViT has eight of the size of its
+    own output or more.
+    """
+    available = backends.free_device_bytes()
+    if available is None or job.reads_features or job.config.remat:
+        return
+    backbone = job.classifier.backbone
+    outputs = [tensor for layer in backbone.layers for tensor in keras.tree.flatten(layer.output)]
+    block = families.family(job.family).block
+    blocks = sum(type(layer).__name__ == block for layer in keras_inside.layers_of(backbone))
+    outputs += 8 * blocks * keras.tree.flatten(backbone.output)[:1]
+    numbers = sum(math.prod(tensor.shape[1:]) for tensor in outputs if None not in tensor.shape[1:])
+    pictures = job.recipe.batch_size // (job.recipe.accumulate * devices.current().num_copies)
+    width = 4 if backbone.compute_dtype == "float32" else 2
+    least = 16 * backbone.count_params() + pictures * numbers * width // 3
+    if least > available:
+        raise UserError(
+            f"a step of {pictures} pictures takes {least / 2**30:,.1f} GiB at the least, and {available / 2**30:,.1f} "
+            "GiB are free: lower --batch-size or --image-size, or give --accumulate 2 for the same batch in two parts"
+        )
 
 
 def score_test(job: Job, pictures: Pictures) -> Evaluation:
@@ -119,10 +148,10 @@ def _check_recipe(recipe: Recipe, dataset: Dataset) -> None:
         )
 
 
-def run_folder(output: Path, told: dict, resume: bool):
+def run_folder(output: Path, given: dict, resume: bool):
     """Opens the folder of the run in the first process; the others write nothing."""
     if devices.current().group.is_first:
-        return artifacts.run_folder(output, told, resume)
+        return artifacts.run_folder(output, given, resume)
     return contextlib.nullcontext(output)
 
 
@@ -168,8 +197,8 @@ def _short_name(preset: str) -> str:
 def _policy(config: TrainConfig, recipe: Recipe) -> layers.Augmentation:
     """Returns the augmentation with what the flags say of single layers."""
     policy = layers.AUGMENTATIONS[recipe.augmentation]
-    told = {name: getattr(config, name) for name in ("mixup", "cutmix") if getattr(config, name) is not None}
-    mixing = {name: value for name, value in {**policy.mixing, **told}.items() if value}
+    given = {name: getattr(config, name) for name in ("mixup", "cutmix") if getattr(config, name) is not None}
+    mixing = {name: value for name, value in {**policy.mixing, **given}.items() if value}
     erasing = policy.erasing if config.erasing is None else {"probability": config.erasing} if config.erasing else {}
     return policy._replace(mixing=mixing, erasing=erasing)
 

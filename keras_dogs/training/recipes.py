@@ -140,10 +140,10 @@ FIELDS = tuple(name for name in Recipe._fields if name not in ("source", "expect
 def choose(config) -> Recipe:
     """Returns the recipe that a `TrainConfig` names, with its flags; the preset's own fields stay `None`."""
     recipe = RECIPES[name_of(config)]
-    told = {name: getattr(config, name) for name in FIELDS if getattr(config, name, None) is not None}
+    given = {name: getattr(config, name) for name in FIELDS if getattr(config, name, None) is not None}
     if not config.linear_probe:  # a flag that is not given says nothing
-        del told["linear_probe"]
-    recipe = recipe._replace(**told)
+        del given["linear_probe"]
+    recipe = recipe._replace(**given)
     if config.drop_path is None and not families.family(likely_family(config.preset)).branch_ends:
         recipe = recipe._replace(drop_path=0.0)  # they have none; the flag is refused
     if recipe.augmentation is None:

@@ -36,9 +36,9 @@ def sweep_rates(config: TrainConfig, train: Callable) -> Run:
     if not config.data.validation_fraction:
         raise UserError("--learning-rate sweep: chooses on the validation split; give --validation-fraction")
     # An unfinished run is a folder with a config; this one has it until the best is chosen.
-    told = {**config.to_plain(), "fingerprint": None, "backend": backends.name()}
+    given = {**config.to_plain(), "fingerprint": None, "backend": backends.name()}
     is_first = devices.current().group.is_first
-    with jobs.run_folder(config.output, told, config.resume) as folder:
+    with jobs.run_folder(config.output, given, config.resume) as folder:
         if is_first:
             (folder / artifacts.SWEEP).mkdir(exist_ok=True)
         runs, failures = {}, {}

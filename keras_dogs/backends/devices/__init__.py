@@ -28,14 +28,14 @@ def current() -> Engine:
 
 
 @contextlib.contextmanager
-def join(spread: Spread, told: dict, backend_name: str, versions: dict):
+def join(spread: Spread, given: dict, backend_name: str, versions: dict):
     """Connects to the other processes, if any, and takes the devices; yields the `Engine`.
 
     A failure inside the block stops the other processes too, and a failure of theirs is raised here.
 
     Args:
         spread: `Spread`.
-        told: dict of str to anything. The flags that must be the same in every process, with their values.
+        given: dict of str to anything. The flags that must be the same in every process, with their values.
         backend_name: str.
         versions: dict of str to str. The versions that must be the same in every process.
 
@@ -47,7 +47,7 @@ def join(spread: Spread, told: dict, backend_name: str, versions: dict):
     if meeting is None and spread.devices is None and spread.model_shards == 1:
         yield current()
         return
-    group = meeting and Processes(meeting, {**told, **_meeting(meeting), **versions}, spread.peer_timeout)
+    group = meeting and Processes(meeting, {**given, **_meeting(meeting), **versions}, spread.peer_timeout)
     engine = None
     try:
         if meeting:

@@ -120,7 +120,7 @@ class Processes(Group):
 
     Args:
         meeting: `Rendezvous`.
-        told: dict of str to what JSON can hold. What must be the same in all; the first process compares.
+        given: dict of str to what JSON can hold. What must be the same in all; the first process compares.
         timeout: float. Seconds: for a process to come, and without a sign of one before it counts as gone.
 
     Raises:
@@ -129,7 +129,7 @@ class Processes(Group):
 
     was_joined = False  # by this Python process, ever
 
-    def __init__(self, meeting: Rendezvous, told: dict, timeout: float):
+    def __init__(self, meeting: Rendezvous, given: dict, timeout: float):
         Processes.was_joined = True
         self.num_processes, self.process = meeting.num_processes, meeting.process
         self.meeting, self.timeout = meeting, timeout
@@ -138,7 +138,7 @@ class Processes(Group):
         self._failed = threading.Event()
         self._links: dict[int, links.Link] = {}
         try:
-            (self._accept_others if self.is_first else self._connect_to_first)(told)
+            (self._accept_others if self.is_first else self._connect_to_first)(given)
         except BaseException:
             self._hang_up()
             raise
@@ -177,7 +177,7 @@ class Processes(Group):
 
     # Meeting
 
-    def _accept_others(self, told: dict) -> None:
+    def _accept_others(self, given: dict) -> None:
         meeting, deadline = self.meeting, time.monotonic() + self.timeout
         address = meeting.host if meeting.is_on_one_host else ""
         try:
@@ -198,12 +198,12 @@ class Processes(Group):
                         f"process {', '.join(map(str, missing))} of {meeting.num_processes} did not come within "
                         f"{self.timeout:g} s: start it, or give --peer-timeout more"
                     ) from None
-                self._greet(connection, told)
+                self._greet(connection, given)
         for link in self._links.values():
             link.send(links.HELLO, b"")
             link.start()
 
-    def _greet(self, connection: socket.socket, told: dict) -> None:
+    def _greet(self, connection: socket.socket, given: dict) -> None:
         link = links.Link(connection, self.timeout)
         try:
             connection.settimeout(_SECONDS_FOR_HELLO)
@@ -219,10 +219,10 @@ class Processes(Group):
             link.close()
             raise self._refuse(f"two processes call themselves {process}, or there are fewer: each has its own number")
         self._links[process] = link
-        for name in told.keys() | theirs.keys():
-            if told.get(name) != theirs.get(name):
+        for name in given.keys() | theirs.keys():
+            if given.get(name) != theirs.get(name):
                 raise self._refuse(
-                    f"process {process} has {name} {theirs.get(name)}, process 0 has {told.get(name)}; start all "
+                    f"process {process} has {name} {theirs.get(name)}, process 0 has {given.get(name)}; start all "
                     "processes alike"
                 )
 
@@ -232,7 +232,7 @@ class Processes(Group):
                 link.send(links.ERROR, why.encode())
         return UserError(why)
 
-    def _connect_to_first(self, told: dict) -> None:
+    def _connect_to_first(self, given: dict) -> None:
         meeting, deadline = self.meeting, time.monotonic() + self.timeout
         where = f"{meeting.host}:{meeting.control_port}"
         while True:
@@ -249,7 +249,7 @@ class Processes(Group):
         connection.settimeout(self.timeout)
         link = self._links[0] = links.Link(connection, self.timeout)
         try:
-            link.send(links.HELLO, json.dumps({"process": self.process, "told": told}).encode())
+            link.send(links.HELLO, json.dumps({"process": self.process, "told": given}).encode())
             kind, content = link.read()
         except (OSError, EOFError) as error:
             raise UserError(f"process 0 at {where} ended while the others came") from error

@@ -26,8 +26,8 @@ def find_rendezvous(spread: Spread) -> Rendezvous | None:
     if not os.environ.get("TF_CONFIG"):
         return None
     try:
-        told = json.loads(os.environ["TF_CONFIG"])
-        cluster, task = told.get("cluster", {}), told.get("task", {})
+        given = json.loads(os.environ["TF_CONFIG"])
+        cluster, task = given.get("cluster", {}), given.get("task", {})
         workers = [*cluster.get("chief", []), *cluster.get("worker", [])]
         if len(workers) < 2:
             return None

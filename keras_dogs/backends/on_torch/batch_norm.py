@@ -66,8 +66,8 @@ def _differentiate(ctx, gradient, *_):
 
     inputs, gamma, mean, variance = ctx.saved_tensors
     # Of the batch itself: PyTorch's own gradient, and the gradient of that, has in it that they depend on the inputs.
-    told = (mean, torch.rsqrt(variance + ctx.epsilon), True, ctx.epsilon, list(ctx.needs_input_grad[:3]))
-    return *torch.ops.aten.native_batch_norm_backward(gradient, inputs, gamma, None, None, *told), None
+    given = (mean, torch.rsqrt(variance + ctx.epsilon), True, ctx.epsilon, list(ctx.needs_input_grad[:3]))
+    return *torch.ops.aten.native_batch_norm_backward(gradient, inputs, gamma, None, None, *given), None
 
 
 _NORMALISE = Operator(

@@ -31,8 +31,8 @@ def launch(spread: Spread) -> int:
 
 def environment_of(port: int, count: int, process: int) -> dict[str, str]:
     """Returns the environment that `torchrun` gives a process, for several on one host."""
-    told = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": count}
-    return {name: str(value) for name, value in {**told, "RANK": process, "LOCAL_RANK": process}.items()}
+    given = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": count}
+    return {name: str(value) for name, value in {**given, "RANK": process, "LOCAL_RANK": process}.items()}
 
 
 def threads_of(count: int) -> dict[str, str]:

@@ -195,9 +195,9 @@ def _reduce_depth(picture: Image.Image) -> Image.Image:
         raise UnreadablePicture("holds values that are not finite")
     most = values.max(initial=0)
     scales = (1.0,) * (picture.mode == "F") + (255.0, 1023.0, 4095.0, 16383.0, 65535.0)
-    told = getattr(picture, "tag_v2", {}).get(_MAX_SAMPLE_VALUE)
-    told = float(told[0] if isinstance(told, tuple) else told or 0)
-    full_scale = told if told >= most > 0 else next((scale for scale in scales if scale >= most), most)
+    given = getattr(picture, "tag_v2", {}).get(_MAX_SAMPLE_VALUE)
+    given = float(given[0] if isinstance(given, tuple) else given or 0)
+    full_scale = given if given >= most > 0 else next((scale for scale in scales if scale >= most), most)
     return Image.fromarray((values.clip(0, full_scale) * (255.0 / full_scale)).round().astype(np.uint8))
 
 

@@ -67,16 +67,21 @@ def _load_preset(wanted: Wanted, handle: str) -> Loaded:
     if row is None:
         raise wanted.error(f"neither a ViT nor a ResNet but a {class_name}")
     family = row.name
+    config = config["vision_encoder"]["config"] if "vision_encoder" in config else config  # text beside pictures
     own = tuple(config["image_shape"][:2])
     size = _image_size(wanted, row, own, config)
     is_resampled = row.resizing == "positions" and size != own and wanted.load_weights
     num_prefix = int(config.get("use_class_token", True)) if family == "vit" else row.num_prefix
-    backbone = keras_hub.models.Backbone.from_preset(
-        handle,
-        load_weights=wanted.load_weights,
-        dtype=wanted.dtype,
-        image_shape=(*(own if is_resampled else size), 3),
-    )
+    if class_name == "SigLIPBackbone":
+        whole = keras_hub.models.Backbone.from_preset(handle, load_weights=wanted.load_weights, dtype=wanted.dtype)
+        backbone, is_resampled = whole.vision_encoder, size != own
+    else:
+        backbone = keras_hub.models.Backbone.from_preset(
+            handle,
+            load_weights=wanted.load_weights,
+            dtype=wanted.dtype,
+            image_shape=(*(own if is_resampled else size), 3),
+        )
     if is_resampled:
         backbone = vits.resized(backbone, family, size, num_prefix, wanted.positions or "bicubic")
     if row.resizing == "backbone":

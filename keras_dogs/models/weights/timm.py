@@ -105,8 +105,8 @@ def _load_vit(wanted: Wanted, checkpoint: Checkpoint, config: dict) -> Loaded:
     is_distilled, has_token = "dist_token" in checkpoint, "cls_token" in checkpoint
     family, num_prefix = ("deit", 2) if is_distilled else ("vit", int(has_token))
     mlp_dim = checkpoint.shapes["blocks.0.mlp.fc1.weight"][0]
-    told = dict(embed_dim=width, depth=depth, patch_size=patch, mlp_ratio=mlp_dim / width, class_token=has_token)
-    for name, found in told.items():
+    given = dict(embed_dim=width, depth=depth, patch_size=patch, mlp_ratio=mlp_dim / width, class_token=has_token)
+    for name, found in given.items():
         if not is_distilled and name in arguments and arguments[name] != found and arguments[name] != [found, found]:
             raise checkpoint.error(f"model_args: {name} is {arguments[name]}, the tensors say {found}")
     grid = _grid(wanted, checkpoint, arguments, config, patch, num_prefix)
@@ -147,8 +147,8 @@ def _grid(wanted, checkpoint, arguments: dict, config: dict, patch: int, num_pre
     size = None
     if arguments.get("img_size") is not None:
         size = config_keys.size(wanted.error, "model_args", arguments, "img_size")
-    elif len(told := _pretrained(config).get("input_size") or ()) == 3:
-        size = config_keys.size(wanted.error, "pretrained_cfg", {"input_size": told[1:]}, "input_size")
+    elif len(given := _pretrained(config).get("input_size") or ()) == 3:
+        size = config_keys.size(wanted.error, "pretrained_cfg", {"input_size": given[1:]}, "input_size")
     side = math.isqrt(count)  # with tokens too: 198 -> 14
     for grid in ((size[0] // patch, size[1] // patch) if size else None, (side, side)):
         if grid and count - grid[0] * grid[1] in (0, num_prefix):

@@ -1,8 +1,9 @@
-"""KerasHub's ViT, DeiT and DINOv2 backbones: built from plain values, and all their weights under names of ours.
+"""KerasHub's ViT, DeiT, DINOv2 and SigLIP backbones: built from plain values, all their weights under names of ours.
 
 The names: `patch.kernel`, `patch.bias`, `class_token`, `distillation_token`, `position`, then for each block `0.norm1`,
 `0.query`, `0.key`, `0.value`, `0.out`, `0.norm2`, `0.fc1`, `0.fc2` with `.kernel` and `.bias` or `.gamma` and `.beta`
-(DINOv2: `0.scale1`, `0.scale2`), and `norm`. Every source of weights gives a source for each of them.
+(DINOv2: `0.scale1`, `0.scale2`), and `norm` (SigLIP: those of its pooling head as `head.query` and so on). Every source
+of weights gives a source for each of them.
 """
 
 import contextlib
@@ -123,7 +124,9 @@ def known_shapes():
 
 def weights(family: str, backbone: keras.Model) -> dict:
     """Returns all weights of a backbone, under the names above."""
-    return {"vit": _vit_weights, "deit": _deit_weights, "dinov2": _dinov2_weights}[family](backbone)
+    return {"vit": _vit_weights, "deit": _deit_weights, "dinov2": _dinov2_weights, "siglip": _siglip_weights}[family](
+        backbone
+    )
 
 
 def _vit_weights(backbone):
@@ -167,6 +170,23 @@ def _dinov2_weights(backbone):
         found[f"{number}.scale1"] = block.layer_scale1.lambda1
         found[f"{number}.scale2"] = block.layer_scale2.lambda1
     return found | _norm("norm", backbone.layernorm)
+
+
+def _siglip_weights(backbone):
+    embedding, head = backbone.embedding, backbone.head
+    found = _dense("patch", embedding.patch_embedding)
+    found["position"] = embedding.position_embedding.embeddings
+    for number, block in enumerate(backbone.encoder_layers):
+        found |= _block(number, block.layer_norm1, block.self_attn, block.layer_norm2, block.mlp.fc1, block.mlp.fc2)
+    found |= _norm("norm", backbone.post_layer_norm) | {"head.probe": head.probe}
+    found |= _dense("head.query", head.attention.query_dense) | _dense("head.key", head.attention.key_dense)
+    found |= _dense("head.value", head.attention.value_dense) | _dense("head.out", head.attention.output_dense)
+    return (
+        found
+        | _norm("head.norm", head.layer_norm)
+        | _dense("head.fc1", head.mlp.fc1)
+        | _dense("head.fc2", head.mlp.fc2)
+    )
 
 
 def _block(number, norm1, attention, norm2, fc1, fc2):
