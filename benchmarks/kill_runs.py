@@ -1,8 +1,9 @@
-"""Runs that are killed at random instants and resumed: `python benchmarks/kill_runs.py`.
+"""Runs that are killed and resumed: `python benchmarks/kill_runs.py`.
 
 On each backend: one unbroken run with `--strict`, then as many as asked that get SIGKILL somewhere after their first
-checkpoint, each resumed until it ends. A checkpoint is written after every step, so that many are hit amid a save. What
-must hold: the same curves, predictions and weights as the unbroken run's, to the last bit.
+checkpoint, each resumed until it ends; then as many that are killed right before one of their file operations, and once
+more before one of the resumed run's. A checkpoint is written after every step, so that many are hit amid a save. What
+must hold: the same curves, predictions and weights as the unbroken run's, to the last bit, and nothing else left.
 """
 
 import argparse
@@ -20,6 +21,25 @@ import h5py
 import numpy as np
 import runs
 
+# Runs `train`, and kills the process before its n-th operation that changes the disk; prints how many there were.
+KILLER = """
+import os, runpy, signal, sys
+wanted, seen = int(sys.argv[1]), [0]
+def counting(function):
+    def call(*arguments, **named):
+        seen[0] += 1
+        if seen[0] == wanted:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*arguments, **named)
+    return call
+for name in ("mkdir", "rename", "replace", "unlink", "rmdir", "fsync"):
+    setattr(os, name, counting(getattr(os, name)))
+sys.argv = ["train", *sys.argv[2:]]
+try:
+    runpy.run_module("keras_dogs.train", run_name="__main__", alter_sys=True)
+finally:
+    print("operations:", seen[0], flush=True)
+"""
 TOLD = ["--epochs", "4", "--batch-size", "8", "--strict", "--checkpoint-every", "1", "--ema", "0.9", "--mixup", "0.2"]
 
 
@@ -28,15 +48,16 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--backends", nargs="+", default=["jax", "tensorflow", "torch"])
     parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--operations", type=int, default=20, help="kills at file operations")
     parser.add_argument("--seed", type=int, default=0)
     flags = parser.parse_args()
-    rows = [kill_runs(backend, flags.kills, random.Random(flags.seed)) for backend in flags.backends]
+    rows = [kill_runs(backend, flags.kills, flags.operations, random.Random(flags.seed)) for backend in flags.backends]
     runs.write("kill_runs", rows, line=in_words, key=("backend",))
-    return 0 if all(row["equal"] == row["kills"] for row in rows) else 1
+    return 0 if all(not row["differences"] for row in rows) else 1
 
 
-def kill_runs(backend: str, kills: int, instants: random.Random) -> dict:
-    """One backend's row."""
+def kill_runs(backend: str, kills: int, operations: int, instants: random.Random) -> dict:
+    """Makes one backend's row."""
     row = {"backend": backend, "model": "resnet_nano", "flags": TOLD, "kills": kills, "equal": 0, "differences": []}
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
@@ -66,7 +87,37 @@ def kill_runs(backend: str, kills: int, instants: random.Random) -> dict:
             if difference:
                 row["differences"].append(f"run {number}: {difference}")
             print(f"{backend} {number + 1}/{kills}: killed after {after:.1f} s; {difference or 'equal'}", flush=True)
+        kill_at_operations(backend, folder, operations, instants, row)
     return row
+
+
+def kill_at_operations(backend: str, folder: Path, operations: int, instants: random.Random, row: dict) -> None:
+    """Adds to a row what came of runs that were killed before a file operation, and again when they were resumed."""
+    row |= {"operations": operations, "equal_at_operations": 0}
+    count = killed_before(backend, folder / "counted", folder / "dogs", 0)
+    row["file_operations"] = count
+    for number, place in enumerate(sorted(instants.sample(range(1, count + 1), min(operations, count)))):
+        output = folder / f"at{number}"
+        killed_before(backend, output, folder / "dogs", place)
+        if (output / "config.json").exists():
+            killed_before(backend, output, folder / "dogs", instants.randint(1, max(count - place, 1)), "--resume")
+        more = ["--resume"] if output.exists() and any(output.iterdir()) else []
+        status = start(backend, output, folder / "dogs", *more).wait()
+        difference = f"exit status {status}" if status else find_difference(output, folder / "unbroken")
+        left = [path.name for path in folder.iterdir() if path.name.startswith(".")]
+        difference = difference or (f"left behind: {left}" if left else None)
+        row["equal_at_operations"] += difference is None
+        if difference:
+            row["differences"].append(f"file operation {place} of {count}: {difference}")
+        print(f"{backend}: killed before file operation {place} of {count}; {difference or 'equal'}", flush=True)
+
+
+def killed_before(backend: str, output: Path, dogs: Path, place: int, *more) -> int:
+    """Runs a training that is killed before a file operation; gives how many it had, where it was not."""
+    command = [sys.executable, "-c", KILLER, place, "--dataset", dogs, "--output", output, *TOLD, *more]
+    environment = {**os.environ, "KERAS_BACKEND": backend}
+    done = subprocess.run([*map(str, command)], env=environment, capture_output=True, text=True)
+    return int(done.stdout.rpartition("operations: ")[2] or 0)
 
 
 def wait_for_checkpoint(output: Path, process: subprocess.Popen) -> None:
@@ -111,7 +162,10 @@ def weights(file: Path) -> dict:
 
 def in_words(row: dict) -> str:
     """What is printed of a row."""
-    return f"{row['equal']} of {row['kills']} ended as the unbroken run ({row['amid_save']} hit amid a save)"
+    return (
+        f"{row['equal']} of {row['kills']} ended as the unbroken run ({row['amid_save']} hit amid a save), and "
+        f"{row['equal_at_operations']} of {row['operations']} that were killed at a file operation"
+    )
 
 
 if __name__ == "__main__":

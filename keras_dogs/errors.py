@@ -47,6 +47,10 @@ def _as_argument(found: re.Match) -> str:
     return found[1].replace("-", "_")
 
 
+class Damaged(UserError):
+    """The content of a file is not what its kind of file holds; another copy of it may be sound."""
+
+
 class Diverged(UserError):
     """A loss or a weight that is not finite ended the training."""
 

@@ -207,7 +207,7 @@ def test_what_cannot_be_compared_is_said(comparison, tmp_path, capsys):
     text = (tmp_path / "out" / "report.md").read_text()
     assert "was scored on other test pictures and is left out" in text and str(other) in text
     errors = {run["name"]: run["error"] for run in found["runs"] if "error" in run}
-    assert "missing required field" in errors["damaged"] and "is this a run folder?" in errors["none"]
+    assert "the field command is missing" in errors["damaged"] and "is this a run folder?" in errors["none"]
     assert all(error in text for error in errors.values())
 
 
@@ -241,7 +241,7 @@ def test_one_seed_speaks_of_its_runs_alone(tmp_path):
     [
         ([], "give --pair, --presets or --from"),
         (["--pair", "embedded", "--presets", "vit_nano"], "--pair and --presets: give one of them"),
-        (["--presets", "vit_nano", "vit_nano"], "--presets vit_nano vit_nano: names one twice"),
+        (["--presets", "vit_nano", "vit_nano"], "--presets vit_nano vit_nano: lists a value twice"),
         (["--pair", "embedded", "--seeds", "-1"], "--seeds -1: must be between"),
         (["--pair", "embedded", "--jobs", "0"], "--jobs 0: must be between"),
         (["--pair", "embedded", "--gpus", "0", "--jobs", "2"], "--jobs 2: more than the 1 of --gpus"),
@@ -400,7 +400,7 @@ def test_a_run_that_fails_does_not_stop_the_others(tmp_path, monkeypatch):
         [*runs, scripted(Scripted, finished)]
     )
     assert errors[tmp_path / "one"] == "what is wrong"
-    assert "ended by signal 9 (SIGKILL)" in errors[tmp_path / "two"]
+    assert "killed by signal 9 (SIGKILL)" in errors[tmp_path / "two"]
     assert errors[tmp_path / "three"].startswith("nothing is not installed: pip install")
     assert finished not in errors  # and was not run again
 

@@ -147,7 +147,7 @@ def test_each_key_of_a_record(command, run_folder, tmp_path):
     assert refused > 250
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "null", "[" * 10_000, "\0" * 100, "{}", '"x"'])
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", "[" * 10_000, "\0" * 100, '"x"'])
 def test_a_record_that_is_none(command, run_folder, tmp_path, content):
     run = Path(shutil.copytree(run_folder, tmp_path / "run"))
     (run / "record.json").write_text(content)

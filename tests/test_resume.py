@@ -120,7 +120,10 @@ def test_nothing_is_left_where_all_checkpoints_are_damaged(capsys, broken):
         file.write_bytes(b"")
     assert checkpoints.Checkpoints(broken / "checkpoints").load() is None
     said = capsys.readouterr().err
-    assert said.count(": damaged") == 2 and said.count("no checkpoint is left: the training begins again") == 1
+    assert (
+        said.count(": damaged") == 2
+        and said.count("no checkpoint is left: the training starts from the beginning") == 1
+    )
 
 
 def test_the_last_checkpoints_are_kept_and_no_more(broken):
@@ -201,7 +204,7 @@ def test_a_checkpoint_of_another_run_is_refused(broken, tmp_path, dogs, monkeypa
         file.unlink()
     for file in (tmp_path / "other" / "checkpoints").iterdir():
         shutil.copy(file, broken / "checkpoints" / file.name)
-    with pytest.raises(UserError, match="is a checkpoint of another run"):
+    with pytest.raises(UserError, match="belongs to another run; move it out"):
         fine_tune(TrainConfig(output=broken, resume=True))
 
 

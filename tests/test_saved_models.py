@@ -158,6 +158,7 @@ def quantize(model):
         model.quantize("int8")
 
 
+@pytest.mark.long
 def test_quantised_and_adapted_amid_predictions(source, tmp_path, traced_at_once):
     """A step that was traced or compiled before must not go on with the weights that were there then."""
     classifier, expected = source

@@ -74,3 +74,83 @@ def test_a_closed_pipe_does_not_end_a_training(dogs, tmp_path):
     while not (tmp_path / "run" / "record.json").exists() and time.monotonic() < deadline:
         time.sleep(0.2)  # the shell ends with `head`
     assert (tmp_path / "run" / "record.json").exists()
+
+
+# Signals at every stage of a training and of a comparison
+
+SENT = {
+    "TERM": [signal.SIGTERM],
+    "INT": [signal.SIGINT],
+    "HUP": [signal.SIGHUP],
+    "INT twice": [signal.SIGINT, signal.SIGINT],
+    "STOP and CONT": [signal.SIGSTOP, signal.SIGCONT],
+}
+# When a stage has begun, by what lies in the run folder and by what was said.
+STAGES = {
+    "start-up": lambda run, said: True,
+    "training": lambda run, said: any(run.glob("**/checkpoints/step-*")),
+    "validation": lambda run, said: "epoch   1/" in said,
+    "scoring": lambda run, said: (run / "steps.csv").exists() or "Scoring test" in said,
+}
+
+
+def processes_about(folder) -> list[str]:
+    """Command lines of the processes that name a folder."""
+    found = subprocess.run(["pgrep", "-fa", str(folder)], capture_output=True, text=True).stdout
+    return [line for line in found.splitlines() if "pgrep" not in line]
+
+
+def interrupted(command: list, log, begun, sent: list[int]) -> int:
+    """Starts a command, sends signals when a stage has begun, and gives its exit status."""
+    with log.open("w") as said:
+        process = subprocess.Popen(
+            [sys.executable, *map(str, command)],
+            env={**os.environ, "KERAS_BACKEND": BACKEND, "PYTHONUNBUFFERED": "1"},
+            stderr=said,
+            stdout=said,
+        )
+    time.sleep(0.3)
+    while not begun(log.read_text()) and process.poll() is None:
+        time.sleep(0.02)
+    for number in sent:
+        if process.poll() is None:
+            process.send_signal(number)
+        time.sleep(1.0 if number in (signal.SIGSTOP, signal.SIGINT) else 0)
+    return process.wait(120)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("name", SENT)
+def test_a_training_that_is_signalled_ends_or_goes_on(dogs, tmp_path, name, stage):
+    run = tmp_path / "run"
+    train = ["-m", "keras_dogs.train", "--dataset", dogs, "--output", run, "--epochs", "6", "--batch-size", "2"]
+    train += ["--checkpoint-every", "1"]
+    status = interrupted(train, tmp_path / "log", lambda said: STAGES[stage](run, said), SENT[name])
+    said = (tmp_path / "log").read_text()
+    assert "Traceback" not in said, said
+    assert status in (0, 128 + SENT[name][0]) or (stage == "start-up" and status in (-SENT[name][0], 0)), said
+    assert not processes_about(run)
+    if not (run / "record.json").exists():
+        done = subprocess.run(
+            [sys.executable, *map(str, train), "--resume"], env={**os.environ, "KERAS_BACKEND": BACKEND}
+        )
+        assert done.returncode == 0
+    assert (run / "record.json").exists() and not (run / "config.json").exists() and not (run / ".lock").exists()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", SENT)
+def test_a_comparison_that_is_signalled_leaves_no_child(dogs, tmp_path, name):
+    out = tmp_path / "out"
+    compare = ["-m", "keras_dogs.compare", "--presets", "resnet_nano", "--backends", BACKEND, "--dataset", dogs]
+    compare += ["--epochs", "4", "--train-flags=--batch-size 2 --checkpoint-every 1", "--output", out]
+    status = interrupted(compare, tmp_path / "log", lambda said: STAGES["training"](out, said), SENT[name])
+    said = (tmp_path / "log").read_text()
+    assert "Traceback" not in said and status in (0, 128 + SENT[name][0]), said
+    deadline = time.monotonic() + 5
+    while processes_about(out) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not processes_about(out)
+    done = subprocess.run([sys.executable, *map(str, compare)], env={**os.environ, "KERAS_BACKEND": BACKEND})
+    assert done.returncode == 0 and (out / "report.html").exists()

@@ -190,7 +190,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(dogs, tmp_path, monkeypatch):
 def test_what_cannot_fit_in_memory_is_refused_before_it_begins(dogs, tmp_path, monkeypatch):
     """The system would end the process without a word."""
     monkeypatch.setattr(backends, "free_device_bytes", lambda: 2**20)
-    with pytest.raises(UserError, match=r"a step of 4 pictures takes 0\.0 GiB at the least, and 0\.0 GiB are free"):
+    with pytest.raises(UserError, match=r"a step of 4 pictures needs at least 0\.0 GiB, but only 0\.0 GiB are free"):
         fine_tune(config_for(dogs, tmp_path / "run"))
     assert files_below(tmp_path) == []
 

@@ -71,4 +71,4 @@ class CompareConfig:
             refuse_idle(self, _OF_TRAINING, "on runs that were made elsewhere (--from)")
         for flag, values in (("presets", self.presets), ("backends", self.backends), ("seeds", self.seeds)):
             if len(set(values)) < len(values):
-                raise UserError(f"--{flag} {' '.join(map(str, values))}: names one twice")
+                raise UserError(f"--{flag} {' '.join(map(str, values))}: lists a value twice")

@@ -130,7 +130,7 @@ def _parted(runs: list[Loaded], are_kept: list[bool]) -> tuple[list[Loaded], lis
 def _digest(run: Loaded) -> str:
     classes = [run.predictions.class_names[label] for label in run.predictions.labels]
     return hashlib.sha256(
-        "\n".join([*run.predictions.names, *classes, *run.predictions.class_names]).encode()
+        "\n".join([*run.predictions.names, *classes, *run.predictions.class_names]).encode(errors="surrogateescape")
     ).hexdigest()
 
 
@@ -144,8 +144,8 @@ def _validation_curve(folder: Path, record: RunRecord) -> list[float]:
         return []
     file = folder / artifacts.HISTORY
     curve = reading.read_table(file, ("validation_top1_accuracy",))["validation_top1_accuracy"]
-    num_epochs = len(record.epoch_end_s) or len(curve)  # earlier versions did not keep when epochs ended
-    if len(curve) != num_epochs or not np.all((curve >= 0) & (curve <= 1)):
+    num_epochs = len(record.epoch_end_s)  # earlier versions did not keep when epochs ended, or not of all
+    if len(curve) < num_epochs or not np.all((curve >= 0) & (curve <= 1)):
         raise UserError(f"{file}: does not belong to the record beside it, which is of {num_epochs} epochs")
     return curve.tolist()
 

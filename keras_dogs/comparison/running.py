@@ -213,8 +213,8 @@ class Children:
 def _why(log: Path, status: int) -> str:
     line = _last_line(log).removeprefix("keras_dogs.train: ").removeprefix("error: ")
     if status < 0:
-        killed = f"ended by signal {-status} ({signal.Signals(-status).name})"
-        return f"{killed}, as for want of memory; see {log}" if -status == signal.SIGKILL else f"{killed}; see {log}"
+        killed = f"killed by signal {-status} ({signal.Signals(-status).name})"
+        return f"{killed}, possibly out of memory; see {log}" if -status == signal.SIGKILL else f"{killed}; see {log}"
     return line or f"exit status {status}; see {log}"
 
 

@@ -58,9 +58,9 @@ class EvaluateConfig:
             names = ("batch_size", "image_size", "max_unreadable", "skip_unreadable", "cache_dir")
             refuse_idle(self, names, "on predictions that were saved (--saved)")
         if self.skip_unreadable:
-            refuse_idle(self, ("max_unreadable",), "beside --skip-unreadable, which has no limit")
+            refuse_idle(self, ("max_unreadable",), "together with --skip-unreadable, which lifts the limit")
         if self.dataset not in (None, "stanford_dogs"):
-            refuse_idle(self, ("data_dir",), "but on --dataset stanford_dogs")
+            refuse_idle(self, ("data_dir",), "except with --dataset stanford_dogs")
         for flag in ("against", "overlap_list"):
             if getattr(self, flag) and not self.output:
                 raise UserError(f"--{flag.replace('_', '-')}: is for the page; give --output, too")

@@ -200,6 +200,7 @@ def explain_files(classifier: keras.Model, pictures: list[Path], folder: Path):
     """
     names = _names_of_figures(pictures)
     ownership.check_replaceable(folder, names)
+    is_claimed = False
     with progress.counting("Explaining (pictures)", len(pictures)) as on_picture:
         for file, name in zip(pictures, names):
             try:
@@ -209,9 +210,10 @@ def explain_files(classifier: keras.Model, pictures: list[Path], folder: Path):
                 continue
             finally:
                 on_picture()
-            if not folder.is_dir():
-                folder.mkdir(parents=True)
-            ownership.claim(folder, ownership.EXPLAIN, (*ownership.listed(folder), name))
+            if not is_claimed:
+                folder.mkdir(parents=True, exist_ok=True)
+                ownership.claim(folder, ownership.EXPLAIN, (*ownership.listed(folder), *names))
+                is_claimed = True
             title = f"{display_name(found.class_name)}, {found.probability:.0%}"
             with files.written_whole(folder / name) as temporary:
                 figures.draw_explanation(found.canvas, found.heat, f"{title} ({found.method})", temporary)

@@ -16,10 +16,10 @@ from pathlib import Path
 import filelock
 
 from keras_dogs.errors import NO_SPACE
+from keras_dogs.errors import Damaged
 from keras_dogs.errors import Interrupted
 from keras_dogs.errors import UserError
 from keras_dogs.errors import first_line
-from keras_dogs.errors import in_words
 from keras_dogs.errors import write_error
 from keras_dogs.runs.records import RunRecord
 from keras_dogs.system import files
@@ -28,6 +28,7 @@ from keras_dogs.system import reading
 
 RECORD, MODEL, HISTORY, STEPS, PREDICTIONS = "record.json", "model.keras", "history.csv", "steps.csv", "predictions.npz"
 CHECKPOINTS, LAST, SWEEP = "checkpoints", "last.keras", "sweep"
+_OF_RECORDS = {"config", "backend", "schema_version"}  # which another tool's `record.json` has not
 # The config of an unfinished run, for `--resume`; deleted when the run has finished.
 CONFIG = "config.json"
 LOCK, _TEMPORARY = ownership.LOCK, files.TEMPORARY
@@ -89,7 +90,7 @@ def choose_output(output: Path | None, default_name: str, overwrite: bool, resum
 def is_finished(folder: Path) -> bool:
     """Returns whether a finished run is there; another tool's `record.json` does not count."""
     try:
-        return {"config", "backend", "schema_version"} <= reading.read_json(folder / RECORD).keys()
+        return _OF_RECORDS <= reading.read_json(folder / RECORD).keys()
     except UserError:
         return False
 
@@ -138,20 +139,21 @@ def digest_of(file: Path) -> str:
     Of a zip archive, such as a `.keras` or `.npz` file, it is that of the checksums in it, which are checked first.
 
     Raises:
-        UserError: the file is missing or damaged.
+        Damaged: the file is missing, or its content is not what was written.
+        OSError: it cannot be read, which says nothing of its content.
     """
+    if not file.is_file():
+        raise Damaged(f"{file}: is missing")
+    if file.suffix not in (".keras", ".npz"):
+        return hashlib.sha256(file.read_bytes()).hexdigest()
     try:
-        if file.suffix not in (".keras", ".npz"):
-            return hashlib.sha256(file.read_bytes()).hexdigest()
         with zipfile.ZipFile(file) as archive:
             if name := archive.testzip():
-                raise UserError(f"{file}: damaged: {name} in it is not what was written")
+                raise Damaged(f"{file}: damaged: {name} in it is not what was written")
             members = sorted((member.filename, member.file_size, member.CRC) for member in archive.infolist())
         return hashlib.sha256(repr(members).encode()).hexdigest()
-    except OSError as error:
-        raise UserError(f"{file}: {'is missing' if not file.exists() else in_words(error)}") from error
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        raise UserError(f"{file}: damaged ({first_line(error)})") from error
+        raise Damaged(f"{file}: damaged ({first_line(error)})") from error
 
 
 def digests_of(folder: Path) -> dict[str, str]:
@@ -173,11 +175,14 @@ def check_belongs(file: Path) -> None:
         UserError: it is another file, or is damaged; or the record is.
     """
     record = file.with_name(RECORD)
-    if not record.is_file():
-        return  # an evaluation's page, a model that was copied out of its run, or an unfinished run
+    if not record.is_file() or not _OF_RECORDS & reading.read_json(record).keys():
+        return  # an evaluation's page, a model that was copied out of its run, or a record of another tool
     expected = RunRecord.load(record).digests.get(file.name)
     if expected and digest_of(file) != expected:
-        raise UserError(f"{file}: is not the file that {RECORD} beside it was written with; fetch the run again")
+        raise UserError(
+            f"{file}: is not the file that {RECORD} beside it was written with; put the original file back, or copy "
+            "the run folder again"
+        )
 
 
 def _is_nothing(path: Path) -> bool:

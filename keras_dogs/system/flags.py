@@ -14,7 +14,7 @@ import tyro
 
 from keras_dogs.errors import UserError
 
-_MAY_BE_EMPTY = "--train-flags="
+_MAY_BE_EMPTY = "--train-flags"
 _WIDE = "10000"  # columns: a message that is not broken into lines
 
 
@@ -91,7 +91,7 @@ def parse(program: str, config_type, arguments: list[str] | None = None):
         arguments: list of str; `None` for those of the process.
 
     Raises:
-        UserError: there is an unknown flag, one is missing, or a value is of no use.
+        UserError: there is an unknown flag, one is missing, or a value is invalid.
     """
     said = io.StringIO()
     arguments = _with_values(sys.argv[1:] if arguments is None else arguments, config_type)
@@ -120,7 +120,8 @@ def _with_values(arguments: list[str], config_type) -> list[str]:
     switches = {f"--{name.replace('_', '-')}" for name, kind in _kinds(config_type) if kind == bool | None}
     written = []
     for argument, following in zip(arguments, [*arguments[1:], "-"]):
-        if argument.startswith("--") and (argument.endswith("=") or not following) and argument != _MAY_BE_EMPTY:
+        is_empty = re.fullmatch(r"--[\w-]+=", argument) or (argument.startswith("--") and not following)
+        if is_empty and argument.rstrip("=") != _MAY_BE_EMPTY:
             raise UserError(f"{argument.rstrip('=')}: is empty; give a value, or leave it out")
         plain = argument.replace("--no-", "--", 1)
         if plain in switches and following not in ("True", "False", "None"):
@@ -162,11 +163,11 @@ def _of_box(text: str, config_type) -> str:
         flag = found[1].rstrip(",")
         if not flag.startswith("-"):
             takes_data = "dataset" in dict(_kinds(config_type)) and os.path.exists(flag)
-            return f"{flag}: belongs to no flag" + (f"; did you mean --dataset {flag}?" if takes_data else "")
+            return f"unexpected argument {flag}" + (f"; did you mean --dataset {flag}?" if takes_data else "")
         near = next((line.split()[0] for line in rest if line.startswith("--")), "")
         return f"unknown flag {flag}" + (f"; did you mean {near}?" if near else "")
     if found := re.match(r"Error parsing (--\S+): .*? from \['?(.*?)'?\]\.", said):
-        return f"{found[1]} {found[2]}: not a value that it takes"
+        return f"{found[1]} {found[2]}: invalid value"
     if found := re.match(r"invalid choice '(.*?)' for argument '(.*?)'\. Expected one of \((.*)\)\.", said):
         choices = sorted(set(re.findall(r"'(.*?)'", found[3])) - {"None"})
         return f"{found[2]} {found[1]}: choose one of {', '.join(choices)}"

@@ -72,7 +72,8 @@ def text(content) -> Markdown:
     # Underscores within words are no markup; a page of `resnet_nano` stays readable as a file, too.
     escaped = re.sub(r"[|`*\[\]\\~$]|(?<!\w)_|_(?!\w)", lambda found: f"&#{ord(found[0])};", escaped)
     # What begins a line of its own kind: a heading, an item of a list.
-    return Markdown(re.sub(r"^([#=+-]|\d+[.)])(?=\s)", lambda found: f"&#{ord(found[0][0])};{found[0][1:]}", escaped))
+    begins = r"^(#|[=+-]+(?=\s|$)|\d+[.)](?=\s))"
+    return Markdown(re.sub(begins, lambda found: f"&#{ord(found[0][0])};{found[0][1:]}", escaped))
 
 
 def code(content) -> Markdown:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
+from keras_dogs.errors import Damaged
 from keras_dogs.errors import UserError
 from keras_dogs.errors import first_line
 from keras_dogs.system import memory
@@ -40,12 +41,14 @@ def read_text(file: Path) -> str:
     try:
         size = file.stat().st_size
         if size > _LARGEST_TEXT:
-            raise UserError(f"{file}: {size / 2**20:,.0f} MiB, far more than such a file can hold; it is another's")
+            raise Damaged(
+                f"{file}: {size / 2**20:,.0f} MiB, far larger than such a file can be; it was not written by keras_dogs"
+            )
         return file.read_text("utf-8")
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror or error})") from error
     except UnicodeDecodeError as error:
-        raise UserError(f"{file}: damaged: not UTF-8 text at byte {error.start:,}") from error
+        raise Damaged(f"{file}: damaged: not UTF-8 text at byte {error.start:,}") from error
 
 
 def read_json(file: Path, schema: type = dict, name: str = ""):
@@ -77,9 +80,9 @@ def parse_json(text: str | bytes, schema: type, name: str):
     try:
         values = msgspec.json.decode(text)
     except RecursionError as error:
-        raise UserError(f"{name}: damaged: nested too deeply") from error
+        raise Damaged(f"{name}: damaged: nested too deeply") from error
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise UserError(f"{name}: damaged: not valid JSON ({first_line(error)})") from error
+        raise Damaged(f"{name}: damaged: not valid JSON ({first_line(error)})") from error
     return check(values, schema, name)
 
 
@@ -98,9 +101,9 @@ def check(values, schema: type, name: str, hook=None):
     try:
         return msgspec.convert(values, schema, dec_hook=hook, str_keys=True)
     except msgspec.ValidationError as error:
-        raise UserError(f"{name}: damaged: {_in_words(error, values)}") from error
+        raise Damaged(f"{name}: damaged: {_in_words(error, values)}") from error
     except RecursionError as error:
-        raise UserError(f"{name}: damaged: nested too deeply") from error
+        raise Damaged(f"{name}: damaged: nested too deeply") from error
 
 
 def _in_words(error: msgspec.ValidationError, values) -> str:
@@ -109,9 +112,9 @@ def _in_words(error: msgspec.ValidationError, values) -> str:
     text, key = text.replace("`", ""), key.rstrip("`")
     text = f"{text[0].lower()}{text[1:]}"
     if not key:
-        return text
-    if "missing required field" in text:
-        return f"{key.lstrip('.')}: {text}"
+        return re.sub("object missing required field (.+)", r"the field \1 is missing", text)
+    if missing := re.match("object missing required field (.+)", text):
+        return f"{key.lstrip('.')}: the field {missing[1]} is missing"
     try:
         for part in re.findall(r"\.([^.\[]+)|\[(\d+)\]", key):
             values = values[part[0]] if part[0] else values[int(part[1])]
@@ -137,14 +140,15 @@ def read_table(file: Path, columns: tuple[str, ...]) -> dict[str, np.ndarray]:
     try:
         rows = list(csv.reader(read_text(file).splitlines()))
     except csv.Error as error:
-        raise UserError(f"{file}: damaged: {error}") from error
+        raise Damaged(f"{file}: damaged: {error}") from error
     header = rows[0] if rows else []
     missing = [name for name in columns if name not in header]
     if missing:
-        raise UserError(f"{file}: damaged: no column {missing[0]}")
+        raise Damaged(f"{file}: damaged: no column {missing[0]}")
+    rows = [row for row in rows if row]  # a blank line is no row
     for number, row in enumerate(rows[1:], 2):
         if len(row) != len(header):
-            raise UserError(f"{file}: damaged: line {number} has {len(row)} of {len(header)} fields")
+            raise Damaged(f"{file}: damaged: row {number} has {len(row)} of {len(header)} fields")
     return {name: _numbers(file, name, [row[header.index(name)] for row in rows[1:]]) for name in columns}
 
 
@@ -154,12 +158,12 @@ def _numbers(file: Path, column: str, texts: list[str]) -> np.ndarray:
         try:
             numbers[place] = float(text)
         except ValueError as error:
-            raise UserError(f"{file}: damaged: {column} in line {place + 2} is {text[:40]!r}, no number") from error
+            raise Damaged(f"{file}: damaged: {column} in row {place + 2} is {text[:40]!r}, no number") from error
     return numbers
 
 
 def read_arrays(file: Path, schema: dict[str, Array] | None = None) -> dict[str, np.ndarray]:
-    """Reads an `.npz` file, nothing pickled, and no more than its size can honestly hold.
+    """Reads an `.npz` file without pickles; an archive that would unpack to an implausible size is refused.
 
     Args:
         file: Path.
@@ -178,17 +182,19 @@ def read_arrays(file: Path, schema: dict[str, Array] | None = None) -> dict[str,
             arrays = {name: saved[name] for name in saved.files}
     except FileNotFoundError as error:
         raise UserError(f"{file}: there is no such file") from error
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror or error})") from error
     except (UserError, MemoryError):
         raise
     except Exception as error:  # zipfile, zlib and NumPy each raise their own kinds
-        raise UserError(f"{file}: damaged ({type(error).__name__}: {first_line(error)})") from error
+        raise Damaged(f"{file}: damaged ({type(error).__name__}: {first_line(error)})") from error
     for name, wanted in (schema or {}).items():
         _check_array(file, name, arrays.get(name), wanted)
     return arrays
 
 
 def refuse_bomb(file: Path, size: int, unpacked: int) -> None:
-    """Refuses an archive that would unpack to more than its kind can honestly hold, or than there is memory for.
+    """Refuses an archive that would unpack to an implausible size, or to more than there is memory for.
 
     Args:
         file: Path.
@@ -199,7 +205,7 @@ def refuse_bomb(file: Path, size: int, unpacked: int) -> None:
         UserError: it would.
     """
     if unpacked > max(size * _LARGEST_RATIO, _ALWAYS_FINE):
-        raise UserError(f"{file}: damaged: it claims to hold {unpacked / 2**30:,.1f} GiB in {size:,} bytes")
+        raise Damaged(f"{file}: damaged: it claims to hold {unpacked / 2**30:,.1f} GiB in {size:,} bytes")
     available = memory.available_bytes()
     if available is not None and unpacked > available:
         raise UserError(
@@ -211,6 +217,6 @@ def _check_array(file: Path, name: str, array: np.ndarray | None, wanted: Array)
     if array is None:
         return
     if array.dtype.kind not in wanted.kinds:
-        raise UserError(f"{file}: damaged: {name} is an array of {array.dtype}")
+        raise Damaged(f"{file}: damaged: {name} is an array of {array.dtype}")
     if wanted.num_axes is not None and array.ndim != wanted.num_axes:
-        raise UserError(f"{file}: damaged: {name} has the shape {array.shape}, not {wanted.num_axes} axes")
+        raise Damaged(f"{file}: damaged: {name} has the shape {array.shape}, not {wanted.num_axes} axes")

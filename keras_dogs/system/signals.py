@@ -1,7 +1,7 @@
-"""Ctrl-C, SIGTERM and a closed terminal: noted always, and never lost.
+"""Ctrl-C, SIGTERM and SIGHUP are always recorded, and never lost.
 
-A handler that raises may be called anywhere, also where Python has to swallow what is raised: in a callback of the
-garbage collector, in `__del__`. So what was swallowed is sent again, and what came is noted for who asks later.
+A handler may raise where Python discards exceptions: in a callback of the garbage collector, in `__del__`. A discarded
+signal is therefore sent again, and every signal is recorded for later queries.
 """
 
 import os

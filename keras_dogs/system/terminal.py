@@ -1,13 +1,16 @@
-"""Makes text of outside fit to print: file names, arguments and messages of libraries, which may hold anything."""
+"""Makes text from outside safe to print: file names, arguments and messages of libraries, which may hold anything."""
 
 import os
 import sys
+import unicodedata
 
 _LONGEST = 2000
+_CONTROLS = ("Cc", "Cs", "Co", "Cn", "Zl", "Zp")
+_DIRECTIONS = "\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # which can disguise a name
 
 
 def one_line(text, longest: int = _LONGEST) -> str:
-    """Returns text as one printable line, no longer than a reader bears.
+    """Returns text as one printable line of limited length.
 
     Args:
         text: str, or anything that `str` takes.
@@ -22,12 +25,17 @@ def one_line(text, longest: int = _LONGEST) -> str:
 
 def printable(line) -> str:
     """Returns a line whose control characters are escapes: none of them reaches the terminal."""
-    return "".join(letter if letter.isprintable() else _escaped(letter) for letter in str(line))
+    return "".join(_escaped(letter) if _is_control(letter) else letter for letter in str(line))
 
 
 def lines(text) -> str:
     """Returns text with its line breaks, every other control character escaped."""
     return "\n".join(map(printable, str(text).split("\n")))
+
+
+def _is_control(letter: str) -> bool:
+    """Returns whether a character moves the cursor, changes the direction of text, or stands for nothing."""
+    return unicodedata.category(letter) in _CONTROLS or letter in _DIRECTIONS
 
 
 def _escaped(letter: str) -> str:

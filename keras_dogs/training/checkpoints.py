@@ -11,6 +11,7 @@ import numpy as np
 
 from keras_dogs.backends import devices
 from keras_dogs.backends import keras_inside
+from keras_dogs.errors import Damaged
 from keras_dogs.errors import UserError
 from keras_dogs.layers import ImageTable
 from keras_dogs.runs import artifacts
@@ -56,6 +57,7 @@ class Checkpoints:
     def __init__(self, folder: Path, keep: int = 2, run: str = ""):
         self.folder, self.keep, self.run = folder, keep, run
         self._group = devices.current().group
+        self._best: tuple[int, str | None] = (0, None)  # the epoch of the best weights, and the digest of their file
 
     @property
     def writes(self) -> bool:
@@ -96,8 +98,9 @@ class Checkpoints:
         path = self.folder / _name(state)
         if not self.writes:
             return path
-        best = self.best_file(state["best_epoch"])
-        state = {**state, "run": self.run, "best_digest": artifacts.digest_of(best) if state["best_epoch"] else None}
+        if state["best_epoch"] != self._best[0]:  # the file is read once, and not at each checkpoint
+            self._best = (state["best_epoch"], artifacts.digest_of(self.best_file(state["best_epoch"])))
+        state = {**state, "run": self.run, "best_digest": self._best[1]}
         with files.written_whole(path) as temporary:
             np.savez(temporary, **arrays, state=np.frombuffer(json.dumps(state).encode(), np.uint8))
         for old in self.files()[: -self.keep]:
@@ -123,17 +126,15 @@ class Checkpoints:
             try:
                 arrays = reading.read_arrays(path)
                 if "state" not in arrays:
-                    raise UserError(f"{path}: damaged: it has no state")
+                    raise Damaged(f"{path}: damaged: it has no state")
                 state = reading.parse_json(arrays.pop("state").tobytes(), State, str(path))
                 self._check(path, state)
-            except UserError as error:
+            except Damaged as error:  # anything else says nothing of the file
                 progress.open_console().print(f"{error}; {self._what_is_left(path)}")
-                path.rename(path.with_suffix(".damaged"))
+                path.replace(path.with_suffix(".damaged"))
                 continue
             if state.get("run", self.run) != self.run:
-                raise UserError(
-                    f"{path}: is a checkpoint of another run; take it away, and this one goes on without it"
-                )
+                raise UserError(f"{path}: belongs to another run; move it out of this folder, then resume again")
             # Of what an earlier version did not keep, nothing is known.
             unknown = {"command_s": state["train_s"], "epoch_end_s": [], "step_seconds": [], "first_steps": []}
             return arrays, unknown | state
@@ -143,17 +144,21 @@ class Checkpoints:
         """Refuses a state that does not go with its file's name, or whose best weights are gone or are others."""
         name = _name(state)
         if path.name != name:
-            raise UserError(f"{path}: damaged: its state is that of {name}")
+            raise Damaged(f"{path}: damaged: its state is that of {name}")
         reading.check(state["best_scores"], Scores | None, f"{path}: best_scores")
         if state["best_epoch"]:
             best = self.best_file(state["best_epoch"])
             digest = artifacts.digest_of(best)
             if state.get("best_digest", digest) != digest:  # earlier versions kept none
-                raise UserError(f"{best}: is not the file that {path.name} was written with")
+                raise Damaged(f"{best}: is not the file that {path.name} was written with")
 
     def _what_is_left(self, path: Path) -> str:
         left = [file for file in self.files() if file != path]
-        return f"going back to {left[-1].name}" if left else "no checkpoint is left: the training begins again"
+        return (
+            f"going back to {left[-1].name}"
+            if left
+            else "no checkpoint is left: the training starts from the beginning"
+        )
 
 
 def restore(model: keras.Model, arrays: dict) -> None:

@@ -45,7 +45,7 @@ _RANGES = {
     "peer_timeout": Range(0, 10**6, above=True),
     "seed": SEEDS,
 }
-# Of `config.json`. 2: every flag of its version is in it.
+# Of `config.json`. 2: with a digest, which tells what was changed or taken out.
 SCHEMA_VERSION = 2
 # Flags that may differ from process to process.
 _OWN = ("process_id", "data_dir", "cache_dir", "output")
@@ -188,17 +188,11 @@ class TrainConfig:
             name: str. What it is called in an error: a file.
 
         Raises:
-            UserError: a field is missing, of a wrong type or out of range; the text names it.
+            UserError: a field is of a wrong type or out of range; the text names it.
         """
         version = values.get("schema_version", 1)
         if type(version) is not int or not 1 <= version <= SCHEMA_VERSION:
             raise UserError(f"{name}: damaged, or of a later version of keras_dogs: schema_version")
-        if version == SCHEMA_VERSION:  # earlier versions had fewer flags
-            missing = {*cls.__dataclass_fields__} - values.keys()
-            if isinstance(values.get("data"), dict):
-                missing |= DataConfig.__dataclass_fields__.keys() - values["data"].keys()
-            if missing:
-                raise UserError(f"{name}: damaged: {sorted(missing)[0]} is missing")
         try:
             return reading.check(values, cls, name, hook=_from_plain)
         except UserError as error:
@@ -246,8 +240,8 @@ class TrainConfig:
             if name not in about_where and now not in (getattr(default, name), _from_text(kept, now)):
                 flag = f"--{name.replace('_', '-')}"
                 raise UserError(
-                    f"--resume: the run {what} with {flag} {kept}, not {now}; leave {flag} out, or train further on it "
-                    f"with --preset {self.output or 'RUN'} and another --output"
+                    f"--resume: the run {what} with {flag} {kept}, not {now}; leave {flag} out, or continue training "
+                    f"from it with --preset {self.output or 'RUN'} and another --output"
                 )
 
     @property

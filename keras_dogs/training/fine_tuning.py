@@ -175,7 +175,9 @@ def _settle(config: TrainConfig) -> dict:
     output = artifacts.choose_output(config.output, jobs.default_name(config), config.overwrite, config.resume)
     finished = config.resume and artifacts.is_finished(output)
     if finished:
-        config.check_same_flags(RunRecord.load(output / artifacts.RECORD).config, "is finished, and was trained")
+        record = RunRecord.load(output / artifacts.RECORD)
+        asked = {**record.config, "learning_rate": "sweep"} if record.sweep else record.config
+        config.check_same_flags(asked, "is finished, and was trained")
         artifacts.tidy(output)
         progress.open_console().print(
             f"{output}: finished before; nothing to do (to train further on what it has learned: --preset {output})"

@@ -89,7 +89,7 @@ def _checkpointing(plan: Plan, step_log: StepLog, validation: Validation, steps_
 
 @contextlib.contextmanager
 def _errors_in_words(batches: TrainingBatches, step_log: StepLog, checkpoints: Checkpoints):
-    """Turns what a training can fail of into one line, with what was saved before and what to do."""
+    """Turns the ways in which a training can fail into one line, with what was saved before and what to do."""
     try:
         yield
     except Exception as error:

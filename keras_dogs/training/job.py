@@ -111,12 +111,12 @@ def settle(config: TrainConfig, dataset: Dataset) -> Job:
 def _check_memory(job: Job) -> None:
     """Refuses steps that cannot fit in memory, before the system ends the process without a word.
 
-    What is counted is less than any backend keeps: weights, gradients and two moments, and a third of the outputs of
-    the backbone's layers, as a compiler may compute some of them again. A block of a ViT has eight of the size of its
-    own output or more.
+    What is counted is less than any backend keeps: gradients and moments, and a third of the outputs of the backbone's
+    layers, as a compiler may compute some of them again. A block of a ViT has eight of the size of its own output or
+    more. The weights are there already.
     """
     available = backends.free_device_bytes()
-    if available is None or job.reads_features or job.config.remat:
+    if available is None or job.recipe.linear_probe or job.config.remat or job.config.model_shards > 1:
         return
     backbone = job.classifier.backbone
     outputs = [tensor for layer in backbone.layers for tensor in keras.tree.flatten(layer.output)]
@@ -124,12 +124,14 @@ def _check_memory(job: Job) -> None:
     blocks = sum(type(layer).__name__ == block for layer in keras_inside.layers_of(backbone))
     outputs += 8 * blocks * keras.tree.flatten(backbone.output)[:1]
     numbers = sum(math.prod(tensor.shape[1:]) for tensor in outputs if None not in tensor.shape[1:])
-    pictures = job.recipe.batch_size // (job.recipe.accumulate * devices.current().num_copies)
+    batch_size = min(job.recipe.batch_size, len(job.dataset.train))
+    pictures = batch_size // (job.recipe.accumulate * devices.current().num_copies)
     width = 4 if backbone.compute_dtype == "float32" else 2
-    least = 16 * backbone.count_params() + pictures * numbers * width // 3
+    of_weights = (8 if job.recipe.optimizer == "sgd" else 12) * backbone.count_params()
+    least = of_weights + pictures * numbers * width // 3
     if least > available:
         raise UserError(
-            f"a step of {pictures} pictures takes {least / 2**30:,.1f} GiB at the least, and {available / 2**30:,.1f} "
+            f"a step of {pictures} pictures needs at least {least / 2**30:,.1f} GiB, but only {available / 2**30:,.1f} "
             "GiB are free: lower --batch-size or --image-size, or give --accumulate 2 for the same batch in two parts"
         )
 

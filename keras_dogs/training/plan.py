@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from keras_dogs.data.loaders.canvases import Canvases
+from keras_dogs.system import terminal
 from keras_dogs.training.callbacks import StepLog
 from keras_dogs.training.callbacks import Validation
 from keras_dogs.training.checkpoints import Checkpoints
@@ -27,13 +28,13 @@ class Pictures(NamedTuple):
     def unreadable(self) -> list[str]:
         """`"name: reason"` of every picture that was left out."""
         decoded = (canvases for canvases in self if canvases is not None)
-        return [f"{name}: {reason}" for canvases in decoded for name, reason in canvases.unreadable]
+        return [terminal.printable(f"{name}: {reason}") for canvases in decoded for name, reason in canvases.unreadable]
 
     @property
     def digest(self) -> str:
         """64 hexadecimal digits that change with the name of any picture that could be read."""
         names = (name for part in self if part is not None for name in part.names)
-        return hashlib.sha256("\0".join(names).encode()).hexdigest()
+        return hashlib.sha256("\0".join(names).encode(errors="surrogateescape")).hexdigest()
 
 
 class Plan(NamedTuple):

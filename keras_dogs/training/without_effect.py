@@ -87,9 +87,13 @@ TABLE = (
         "on a model without positions",
         is_of_family=True,
     ),
-    Row("data_dir", lambda it: it.config.data.dataset != "stanford_dogs", "but on --dataset stanford_dogs"),
+    Row("data_dir", lambda it: it.config.data.dataset != "stanford_dogs", "except with --dataset stanford_dogs"),
     Row("validation_fraction", lambda it: it.keeps_validation, "on a dataset that keeps a validation split of its own"),
-    Row("max_unreadable", lambda it: it.config.data.skip_unreadable, "beside --skip-unreadable, which has no limit"),
+    Row(
+        "max_unreadable",
+        lambda it: it.config.data.skip_unreadable,
+        "together with --skip-unreadable, which lifts the limit",
+    ),
 )
 
 
@@ -104,7 +108,7 @@ def check(situation: Situation) -> None:
         if value == default or not row.is_idle(situation):
             continue
         text = f"--{row.flag.replace('_', '-')} {value}: has no effect {row.why}"
-        if not row.is_of_family:
+        if not (row.is_of_family or situation.config.resume):  # an unfinished run cannot leave it out any more
             raise UserError(f"{text}; leave it out")
         progress.open_console().print(text)
 

@@ -56,7 +56,8 @@ def peak_bytes() -> int:
 def free_bytes() -> int | None:
     """Returns the free memory of the first accelerator, bytes."""
     if torch.cuda.is_available():
-        return torch.cuda.mem_get_info()[0]
+        kept = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()  # by PyTorch, for what comes next
+        return torch.cuda.mem_get_info()[0] + kept
     return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
 
 

@@ -68,15 +68,15 @@ class Dataset:
         """16 hexadecimal digits that change with the pictures that train or validate, and not with which does what."""
         parts = [part for part in (self.train, self.validation) if part is not None]
         rows = sorted((name, int(label)) for part in parts for name, label in zip(part.names, part.labels))
-        return hashlib.sha256(repr((self.class_names, rows)).encode()).hexdigest()[:16]
+        return hashlib.sha256(repr((self.class_names, rows)).encode(errors="surrogateescape")).hexdigest()[:16]
 
     @property
     def fingerprint(self) -> str:
         """16 hexadecimal digits that change with any class name, picture name, label or place in a split."""
-        digest = hashlib.sha256("\n".join(self.class_names).encode())
+        digest = hashlib.sha256("\n".join(self.class_names).encode(errors="surrogateescape"))
         for split in (self.train, self.validation, self.test):
             if split is not None:
-                digest.update("\n".join(split.names).encode())
+                digest.update("\n".join(split.names).encode(errors="surrogateescape"))
                 digest.update(split.labels.astype("<i4").tobytes())
             digest.update(b"\0")
         return digest.hexdigest()[:16]

@@ -55,16 +55,17 @@ class TrainingBatches(keras.utils.PyDataset):
         return len(self.labels) // self.batch_size - self._first
 
     def __getitem__(self, index):
-        if not isinstance(self.images, Undecoded):
-            return self._collect(index)
-        if self._fetched is None or index != self._next:
-            self._fetched = fetch_ahead(self._collect, len(self), index)
-        self._next = index + 1
         try:
-            return next(self._fetched)
+            return self._fetch(index) if isinstance(self.images, Undecoded) else self._collect(index)
         except UserError as error:
             self.error = error
             raise
+
+    def _fetch(self, index):
+        if self._fetched is None or index != self._next:
+            self._fetched = fetch_ahead(self._collect, len(self), index)
+        self._next = index + 1
+        return next(self._fetched)
 
     def _collect(self, index):
         index += self._first

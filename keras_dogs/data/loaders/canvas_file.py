@@ -31,6 +31,7 @@ from keras_dogs.system import caches
 from keras_dogs.system import files
 from keras_dogs.system import progress
 from keras_dogs.system import reading
+from keras_dogs.system import terminal
 
 _FORMAT = 3  # of the file; another number, another hash
 
@@ -55,10 +56,15 @@ class Checksums:
         """
         for row in np.unique(rows[~self._is_checked[rows]]):
             if zlib.crc32(table[row]) != self._expected[row]:
-                self._description.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # it may be another user's
+                    self._description.unlink(missing_ok=True)
                 raise UserError(
-                    f"{self._description.with_suffix('.canvases')}: row {row} is damaged on the disk; the file does "
-                    "not count any more, and the same command decodes the pictures anew"
+                    f"{self._description.with_suffix('.canvases')}: row {row} is damaged on the disk; "
+                    + (
+                        "choose another --cache-dir"
+                        if self._description.exists()
+                        else "the file was discarded: run the command again (a training: with --resume)"
+                    )
                 )
             self._is_checked[row] = True
 
@@ -100,7 +106,7 @@ def _fingerprint(split: Split, how: How) -> str:
     settings = [_FORMAT, *how, PIL.__version__]
     digest = hashlib.sha256(json.dumps(settings).encode())
     for index, name in enumerate(split.names):
-        digest.update(f"\0{name}\0{split.stamp(index)}".encode())
+        digest.update(f"\0{name}\0{split.stamp(index)}".encode(errors="surrogateescape"))
     return digest.hexdigest()[:24]
 
 
@@ -155,7 +161,8 @@ def _make(split: Split, how: How, description: Path, shape: tuple, what: str) ->
         if passing:  # the next run tries again
             return Decoded(np.fromfile(partial, np.uint8).reshape(shape), unreadable)
         files.put_in_place(partial, file)
-        said = {"name": f"{what}, {how.in_words}", "shape": shape, "unreadable": unreadable, "checksums": checksums}
+        reasons = {row: terminal.printable(why) for row, why in unreadable.items()}
+        said = {"name": f"{what}, {how.in_words}", "shape": shape, "unreadable": reasons, "checksums": checksums}
         files.write_text(description, json.dumps(said))
     finally:
         partial.unlink(missing_ok=True)

@@ -37,7 +37,8 @@ def choose_place(cache: str, train: Canvases, reads_features: bool = False) -> P
         return Place(False, "disk: read once, for features")
     if cache == "auto" and not backends.has_accelerator():
         return Place(False, "disk: mapped, which on a CPU is as good as a table")
-    needed, free = table_of(train)[0].nbytes, backends.free_device_bytes()
+    table = train.images.table if isinstance(train.images, Rows) else train.images
+    needed, free = table.nbytes, backends.free_device_bytes()
     sizes = f"{needed / 1e9:.2f} GB" + (f" of {free / 1e9:.1f} GB that were free" if free is not None else "")
     if cache == "device" and free is not None and needed > free:
         raise UserError(
