@@ -47,6 +47,7 @@ def check_output(output: Path, made_by: str, recognise: Callable[[Path], bool] =
     Raises:
         UserError: it is a file, a broken link, or a folder with anything in it that we did not make.
     """
+    _remove_stale_lock(output)
     if not output.exists():
         if output.is_symlink():
             raise UserError(f"--output {output}: is a link to nothing; choose another --output")
@@ -157,33 +158,47 @@ def new_folder(output: Path, made_by: str):
     """
     output = output.resolve()  # `.` has no name, and a link stays
     output.parent.mkdir(parents=True, exist_ok=True)
-    _remove_stale(output, made_by)
-    partial = Path(tempfile.mkdtemp(prefix=f".{output.name[:200]}-", dir=output.parent))
-    lock = filelock.FileLock(partial / LOCK)
+    partial, lock = None, filelock.FileLock(_lock_of(output))
     try:
-        lock.acquire()
+        lock.acquire(timeout=0)
+    except filelock.Timeout as error:
+        raise UserError(f"--output {output}: another process writes there; wait for it, or choose another") from error
+    try:
+        _remove_stale(output, made_by)
+        partial = Path(tempfile.mkdtemp(prefix=f".{output.name[:200]}-", dir=output.parent))
         partial.chmod(0o777 & ~_umask())
         claim(partial, made_by, ["**/*"])  # until it is known what was written
         yield partial
         written = [path.relative_to(partial).as_posix() for path in partial.rglob("*") if path.is_file()]
-        claim(partial, made_by, (name for name in written if name not in (MANIFEST, LOCK)))
+        claim(partial, made_by, (name for name in written if name != MANIFEST))
         if output.is_dir():
             output.rmdir()
         partial.rename(output)
     finally:
+        if partial:
+            shutil.rmtree(partial, ignore_errors=True)
+        Path(lock.lock_file).unlink(missing_ok=True)
         lock.release()
-        (output / LOCK).unlink(missing_ok=True)
-        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _lock_of(output: Path) -> Path:
+    """Returns the file whose lock a process holds that fills a folder which will be `output`."""
+    return output.with_name(f".{output.name[:200]}.lock")
+
+
+def _remove_stale_lock(output: Path) -> None:
+    """Removes the lock file of a process that was killed right before it would have done so itself."""
+    output = output.absolute()
+    if output.name and _lock_of(output).is_file():
+        with contextlib.suppress(filelock.Timeout, OSError), filelock.FileLock(_lock_of(output), timeout=0):
+            _lock_of(output).unlink(missing_ok=True)
 
 
 def _remove_stale(output: Path, made_by: str) -> None:
-    """Removes what was left of an earlier try that was killed: ours by its manifest, and locked by nobody."""
+    """Removes what earlier tries have left that were killed; whoever calls this has the lock, so that none goes on."""
     for folder in output.parent.glob(f".{glob.escape(output.name[:200])}-????????"):
-        if kind_of(folder) != made_by:
-            continue
-        with contextlib.suppress(filelock.Timeout, OSError):
-            with filelock.FileLock(folder / LOCK, timeout=0):
-                remove(folder)
+        if folder.is_dir() and (kind_of(folder) == made_by or all(map(_is_passing, folder.iterdir()))):
+            remove(folder)
 
 
 def _umask() -> int:

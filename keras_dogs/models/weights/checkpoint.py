@@ -162,6 +162,8 @@ class _NpzFile:
     def __init__(self, file: Path):
         if not zipfile.is_zipfile(file):
             raise ValueError("not an .npz archive, or a truncated one")
+        with zipfile.ZipFile(file) as archive:
+            reading.refuse_bomb(file, file.stat().st_size, sum(member.file_size for member in archive.infolist()))
         self._arrays = np.load(file, allow_pickle=False)
         self._shapes = {name: self._read_shape(name) for name in self._arrays.files}
 
