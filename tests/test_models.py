@@ -355,7 +355,7 @@ def test_drop_path_keeps_the_expected_branch():
 
 
 def test_drop_path_is_for_vits():
-    with pytest.raises(UserError, match="drop_path 0.1: only vit, deit, dinov2 have it"):
+    with pytest.raises(UserError, match="drop_path 0.1: only vit, deit, dinov2, siglip have it"):
         keras_dogs.build_resnet("resnet_nano", drop_path=0.1)
 
 
