@@ -13,7 +13,7 @@ from keras_dogs.evaluation import scoring
 from keras_dogs.evaluation.predictions import Predictions
 from keras_dogs.runs import artifacts
 from keras_dogs.runs.records import RunRecord
-from keras_dogs.system import reading
+from keras_dogs.system import tables
 
 
 class Loaded(NamedTuple):
@@ -61,7 +61,7 @@ def load(folder: Path, command: str) -> Loaded:
     sorted_ = found._replace(**in_order, validation=None)
     for name in (artifacts.STEPS, artifacts.HISTORY):
         artifacts.check_belongs(folder / name)
-    losses = reading.read_table(folder / artifacts.STEPS, ("loss",))["loss"]
+    losses = tables.read_table(folder / artifacts.STEPS, ("loss",))["loss"]
     return Loaded(
         plan.short_name(record.preset), record, sorted_, losses, _validation_curve(folder, record), folder, command
     )
@@ -143,7 +143,7 @@ def _validation_curve(folder: Path, record: RunRecord) -> list[float]:
     if record.validation is None:
         return []
     file = folder / artifacts.HISTORY
-    curve = reading.read_table(file, ("validation_top1_accuracy",))["validation_top1_accuracy"]
+    curve = tables.read_table(file, ("validation_top1_accuracy",))["validation_top1_accuracy"]
     num_epochs = len(record.epoch_end_s)  # earlier versions did not keep when epochs ended, or not of all
     if len(curve) < num_epochs or not np.all((curve >= 0) & (curve <= 1)):
         raise UserError(f"{file}: does not belong to the record beside it, which is of {num_epochs} epochs")

@@ -9,8 +9,8 @@ import numpy as np
 from keras_dogs.errors import UserError
 from keras_dogs.runs import artifacts
 from keras_dogs.system import files
-from keras_dogs.system import reading
-from keras_dogs.system.reading import Array
+from keras_dogs.system import tables
+from keras_dogs.system.tables import Array
 
 _OF_A_SPLIT = {"names": Array("U", 1), "labels": Array("i", 1), "logits": Array("f", 2)}
 _SCHEMA = {
@@ -73,7 +73,7 @@ class Predictions(NamedTuple):
         if not path.exists():
             raise UserError(f"{folder}: no {artifacts.PREDICTIONS} there; is it a run folder?")
         artifacts.check_belongs(path)
-        arrays = reading.read_arrays(path, _SCHEMA)
+        arrays = tables.read_arrays(path, _SCHEMA)
         try:
             validation = _part(arrays, "validation_")
             test = _part(arrays, "") or cls(None, None, None, arrays["class_names"])

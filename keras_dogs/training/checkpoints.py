@@ -21,6 +21,7 @@ from keras_dogs.runs.records import Scores
 from keras_dogs.system import files
 from keras_dogs.system import progress
 from keras_dogs.system import reading
+from keras_dogs.system import tables
 from keras_dogs.training import optimizers
 
 
@@ -124,7 +125,7 @@ class Checkpoints:
     def _read(self) -> tuple[dict, State] | None:
         for path in reversed(self.files()):
             try:
-                arrays = reading.read_arrays(path)
+                arrays = tables.read_arrays(path)
                 if "state" not in arrays:
                     raise Damaged(f"{path}: damaged: it has no state")
                 state = reading.parse_json(arrays.pop("state").tobytes(), State, str(path))
