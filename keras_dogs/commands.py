@@ -82,6 +82,7 @@ def leave(main) -> None:
     except BaseException:
         traceback.print_exc()
         status = 1
+    signals.ignore()
     group = sys.modules.get("keras_dogs.backends.devices.group")
     if status and group and group.Processes.was_joined:
         sys.stdout.flush()

@@ -38,6 +38,12 @@ def raise_on_signals() -> None:
         sys.unraisablehook = _send_again(sys.unraisablehook)
 
 
+def ignore() -> None:
+    """Ignores further signals: the process is about to end with the status of the first."""
+    for number in STOPS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 def _raise(number, frame):
     _noted.append(number)
     if number == signal.SIGINT:
