@@ -20,6 +20,17 @@ SWALLOWED = {
 }
 
 
+@pytest.fixture(autouse=True)
+def nothing_is_ignored():
+    """What `nohup` and a shell's background ignore, a child would ignore, too."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGHUP)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 @pytest.mark.parametrize("where", SWALLOWED)
 def test_a_signal_where_python_swallows_exceptions(child, where, number):
