@@ -21,25 +21,7 @@ import h5py
 import numpy as np
 import runs
 
-# Runs `train`, and kills the process before its n-th operation that changes the disk; prints how many there were.
-KILLER = """
-import os, runpy, signal, sys
-wanted, seen = int(sys.argv[1]), [0]
-def counting(function):
-    def call(*arguments, **named):
-        seen[0] += 1
-        if seen[0] == wanted:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return function(*arguments, **named)
-    return call
-for name in ("mkdir", "rename", "replace", "unlink", "rmdir", "fsync"):
-    setattr(os, name, counting(getattr(os, name)))
-sys.argv = ["train", *sys.argv[2:]]
-try:
-    runpy.run_module("keras_dogs.train", run_name="__main__", alter_sys=True)
-finally:
-    print("operations:", seen[0], flush=True)
-"""
+KILLER = Path(__file__).parents[1] / "scripts" / "kill_before.py"
 TOLD = ["--epochs", "4", "--batch-size", "8", "--strict", "--checkpoint-every", "1", "--ema", "0.9", "--mixup", "0.2"]
 
 
@@ -114,7 +96,7 @@ def kill_at_operations(backend: str, folder: Path, operations: int, instants: ra
 
 def killed_before(backend: str, output: Path, dogs: Path, place: int, *more) -> int:
     """Runs a training that is killed before a file operation; gives how many it had, where it was not."""
-    command = [sys.executable, "-c", KILLER, place, "--dataset", dogs, "--output", output, *TOLD, *more]
+    command = [sys.executable, KILLER, place, "train", "--dataset", dogs, "--output", output, *TOLD, *more]
     environment = {**os.environ, "KERAS_BACKEND": backend}
     done = subprocess.run([*map(str, command)], env=environment, capture_output=True, text=True)
     return int(done.stdout.rpartition("operations: ")[2] or 0)

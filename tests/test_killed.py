@@ -10,31 +10,11 @@ from conftest import files_below
 from made_runs import make_run
 
 pytestmark = [pytest.mark.once, pytest.mark.long]
-# Runs a command, and kills the process before its n-th operation that changes something on the disk; with n = 0,
-# prints how many there are.
-KILLER = """
-import os, runpy, signal, sys
-wanted, name = int(sys.argv[1]), sys.argv[2]
-seen = [0]
-def counting(function):
-    def call(*arguments, **named):
-        seen[0] += 1
-        if seen[0] == wanted:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return function(*arguments, **named)
-    return call
-for operation in ("mkdir", "rename", "replace", "unlink", "rmdir", "fsync", "truncate", "link", "symlink"):
-    setattr(os, operation, counting(getattr(os, operation)))
-sys.argv = [name, *sys.argv[3:]]
-try:
-    runpy.run_module("keras_dogs." + name, run_name="__main__", alter_sys=True)
-finally:
-    print("operations:", seen[0])
-"""
+KILLER = Path(__file__).parents[1] / "scripts" / "kill_before.py"
 
 
 def run(wanted: int, *command) -> subprocess.CompletedProcess:
-    arguments = [sys.executable, "-c", KILLER, str(wanted), *map(str, command)]
+    arguments = [sys.executable, str(KILLER), str(wanted), *map(str, command)]
     return subprocess.run(arguments, capture_output=True, text=True, timeout=300, env={**os.environ})
 
 

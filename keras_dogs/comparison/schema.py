@@ -11,7 +11,6 @@ from typing import TypedDict
 
 from msgspec import Meta
 
-from keras_dogs.errors import UserError
 from keras_dogs.runs.records import Count
 from keras_dogs.runs.records import NotNegative
 from keras_dogs.runs.records import Positive
@@ -211,7 +210,4 @@ def read(file: Path) -> Results:
     Raises:
         UserError: it is missing, damaged, of a later version, or not a comparison's; the text names file and key.
     """
-    results = reading.check({"schema_version": 1, **reading.read_json(file)}, Results, str(file))
-    if results["schema_version"] > SCHEMA_VERSION:
-        raise UserError(f"{file}: written by a later version of keras_dogs; update keras_dogs to read it")
-    return results
+    return reading.read_versioned(file, Results, SCHEMA_VERSION)

@@ -34,6 +34,7 @@ from keras_dogs.runs.records import RunRecord
 from keras_dogs.runs.records import Scores
 from keras_dogs.runs.records import recipe_in_words
 from keras_dogs.system import caches
+from keras_dogs.system import flags
 from keras_dogs.system import network
 from keras_dogs.system import progress
 from keras_dogs.system.pages import code
@@ -204,7 +205,7 @@ def _command(config: EvaluateConfig) -> str:
     words = ["python", "-m", "keras_dogs.evaluate", config.run, "--split", config.split]
     for flag in ("dataset", "data_dir", "image_size", "overlap_list", "output"):
         if getattr(config, flag):
-            words += [f"--{flag.replace('_', '-')}", str(getattr(config, flag))]
+            words += [flags.flag_of(flag), str(getattr(config, flag))]
     words += ["--saved"] if config.saved else []
     words += ["--against", *map(str, config.against)] if config.against else []
     return shlex.join(words)

@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import NotRequired
 from typing import TypedDict
+from typing import get_type_hints
 
-from keras_dogs.errors import UserError
 from keras_dogs.runs.records import NotNegative
 from keras_dogs.runs.records import Positive
+from keras_dogs.runs.records import Scores
 from keras_dogs.runs.records import Share
 from keras_dogs.system import reading
 
@@ -29,20 +30,18 @@ class WithTemperature(TypedDict):
     expected_calibration_error: Share
 
 
-class Evaluation(TypedDict):
-    """The fields of `runs.records.Scores`, with intervals and calibration."""
-
-    schema_version: Positive
-    num_pictures: Positive
-    top1_accuracy: Share
-    top5_accuracy: Share
-    mean_per_class_accuracy: Share
-    expected_calibration_error: Share
-    loss: NotNegative
-    intervals: Intervals
-    temperature: NotNegative | None
-    why_no_temperature: NotRequired[str]
-    with_temperature: NotRequired[WithTemperature]
+# The fields of `Scores` one after the other, with intervals and calibration.
+Evaluation = TypedDict(
+    "Evaluation",
+    {
+        "schema_version": Positive,
+        **get_type_hints(Scores, include_extras=True),
+        "intervals": Intervals,
+        "temperature": NotNegative | None,
+        "why_no_temperature": NotRequired[str],
+        "with_temperature": NotRequired[WithTemperature],
+    },
+)
 
 
 def read(file: Path) -> Evaluation:
@@ -51,7 +50,4 @@ def read(file: Path) -> Evaluation:
     Raises:
         UserError: it is missing, damaged or of a later version; the text names file and key.
     """
-    found = reading.check({"schema_version": 1, **reading.read_json(file)}, Evaluation, str(file))
-    if found["schema_version"] > SCHEMA_VERSION:
-        raise UserError(f"{file}: written by a later version of keras_dogs; update keras_dogs to read it")
-    return found
+    return reading.read_versioned(file, Evaluation, SCHEMA_VERSION)

@@ -193,8 +193,6 @@ class RunRecord:
         """
         if not path.is_file():
             raise UserError(f"{path}: there is no such file; is this a run folder?")
-        record = reading.read_json(path, cls)
+        record = reading.read_versioned(path, cls, SCHEMA_VERSION)
         reading.check(record.config, ConfigInRecord, f"{path}: config")
-        if record.schema_version > SCHEMA_VERSION:
-            raise UserError(f"{path}: written by a later version of keras_dogs; update keras_dogs to read it")
         return record

@@ -46,6 +46,22 @@ class Range(NamedTuple):
         return f"{least} {self.least:,} and {most} {self.most:,}"
 
 
+def flag_of(field: str) -> str:
+    """Returns the flag of a config's field: `batch_size` is `--batch-size`."""
+    return f"--{field.replace('_', '-')}"
+
+
+def no_effect(field: str, value, why: str) -> str:
+    """Says that a flag does nothing.
+
+    Args:
+        field: str.
+        value: what was given.
+        why: str. Follows "has no effect".
+    """
+    return f"{flag_of(field)} {value}: has no effect {why}"
+
+
 def check_ranges(config, ranges: dict[str, Range], words: tuple = ()) -> None:
     """Refuses the first number of a config that is not in its range.
 
@@ -61,7 +77,7 @@ def check_ranges(config, ranges: dict[str, Range], words: tuple = ()) -> None:
         values = getattr(config, name)
         for value in values if isinstance(values, tuple) else (values,):
             if value is not None and value not in words and value not in allowed:
-                raise UserError(f"--{name.replace('_', '-')} {value}: must be {allowed}")
+                raise UserError(f"{flag_of(name)} {value}: must be {allowed}")
 
 
 def refuse_idle(config, names: tuple[str, ...], why: str) -> None:
@@ -79,7 +95,7 @@ def refuse_idle(config, names: tuple[str, ...], why: str) -> None:
         value = getattr(config, field.name)
         if field.name in names and value != field.default:
             shown = " ".join(map(str, value)) if isinstance(value, tuple) else value
-            raise UserError(f"--{field.name.replace('_', '-')} {shown}: has no effect {why}; leave it out")
+            raise UserError(f"{no_effect(field.name, shown, why)}; leave it out")
 
 
 def parse(program: str, config_type, arguments: list[str] | None = None):
@@ -117,7 +133,7 @@ def parse(program: str, config_type, arguments: list[str] | None = None):
 
 def _with_values(arguments: list[str], config_type) -> list[str]:
     """Writes out the value of each switch that a recipe may decide, too: `--probe-first` is `--probe-first True`."""
-    switches = {f"--{name.replace('_', '-')}" for name, kind in _kinds(config_type) if kind == bool | None}
+    switches = {flag_of(name) for name, kind in _kinds(config_type) if kind == bool | None}
     written = []
     for argument, following in zip(arguments, [*arguments[1:], "-"]):
         is_empty = re.fullmatch(r"--[\w-]+=", argument) or (argument.startswith("--") and not following)
@@ -141,7 +157,7 @@ def _check_texts(config) -> None:
             try:
                 str(value).encode()
             except UnicodeEncodeError as error:
-                raise UserError(f"--{field.name.replace('_', '-')} {value}: is not UTF-8; rename it") from error
+                raise UserError(f"{flag_of(field.name)} {value}: is not UTF-8; rename it") from error
 
 
 def _kinds(config_type):

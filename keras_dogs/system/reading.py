@@ -1,6 +1,7 @@
 """Reads files only as far as their schema allows: size, syntax, keys, types and ranges are checked before any use."""
 
 import re
+import zipfile
 from pathlib import Path
 
 import msgspec
@@ -51,6 +52,24 @@ def read_json(file: Path, schema: type = dict, name: str = ""):
         UserError: the file cannot be read, is no JSON, or holds something else; the text names file and key.
     """
     return parse_json(read_text(file), schema, name or str(file))
+
+
+def read_versioned(file: Path, schema: type, newest: int):
+    """Reads a JSON file by a schema, unless a later version of keras_dogs wrote it; one without a version is of 1.
+
+    Args:
+        file: Path.
+        schema: type, as in `read_json`.
+        newest: int. The latest `schema_version` that is known here.
+
+    Raises:
+        UserError: as `read_json`; or the file is of a later version.
+    """
+    values = {"schema_version": 1, **read_json(file)}
+    found = check(values, schema, str(file))
+    if values["schema_version"] > newest:
+        raise UserError(f"{file}: written by a later version of keras_dogs; update keras_dogs to read it")
+    return found
 
 
 def parse_json(text: str | bytes, schema: type, name: str):
@@ -108,17 +127,14 @@ def _in_words(error: msgspec.ValidationError, values) -> str:
     return f"{key.lstrip('.')} is {shown}: {text}"
 
 
-def refuse_bomb(file: Path, size: int, unpacked: int) -> None:
-    """Refuses an archive that would unpack to an implausible size, or to more than there is memory for.
-
-    Args:
-        file: Path.
-        size: int. Bytes of the file.
-        unpacked: int. Bytes that its directory says it holds.
+def refuse_bomb(archive: zipfile.ZipFile) -> None:
+    """Refuses an archive that, by its directory, unpacks to an implausible size or to more than there is memory for.
 
     Raises:
         UserError: it would.
     """
+    file, unpacked = Path(archive.filename), sum(member.file_size for member in archive.infolist())
+    size = file.stat().st_size
     if unpacked > max(size * _LARGEST_RATIO, _ALWAYS_FINE):
         raise Damaged(f"{file}: damaged: it claims to hold {unpacked / 2**30:,.1f} GiB in {size:,} bytes")
     available = memory.available_bytes()

@@ -11,6 +11,7 @@ from keras_dogs.data.config import LARGEST_SIDE
 from keras_dogs.data.config import SEEDS
 from keras_dogs.data.config import DataConfig
 from keras_dogs.errors import UserError
+from keras_dogs.system import flags
 from keras_dogs.system import reading
 from keras_dogs.system.flags import Range
 from keras_dogs.system.flags import check_ranges
@@ -230,15 +231,15 @@ class TrainConfig:
             UserError: a flag that was given now differs.
         """
         about_where = ("output", "resume", "overwrite", "offline", "data", "cache", "cache_dir", *_WHERE)
-        flags = [(name, getattr(self, name), TrainConfig(), before) for name in TrainConfig.__dataclass_fields__]
-        flags += [
+        compared = [(name, getattr(self, name), TrainConfig(), before) for name in TrainConfig.__dataclass_fields__]
+        compared += [
             (name, getattr(self.data, name), DataConfig(), before.get("data", {}))
             for name in DataConfig.__dataclass_fields__
         ]
-        for name, now, default, values in flags:
+        for name, now, default, values in compared:
             kept = values.get(name)
             if name not in about_where and now not in (getattr(default, name), _from_text(kept, now)):
-                flag = f"--{name.replace('_', '-')}"
+                flag = flags.flag_of(name)
                 raise UserError(
                     f"--resume: the run {what} with {flag} {kept}, not {now}; leave {flag} out, or continue training "
                     f"from it with --preset {self.output or 'RUN'} and another --output"
@@ -256,7 +257,7 @@ class TrainConfig:
         """The flags that each process of a training must be given alike, with their values."""
         plain = self.to_plain()
         plain |= plain.pop("data")
-        return {f"--{name.replace('_', '-')}": value for name, value in plain.items() if name not in _OWN}
+        return {flags.flag_of(name): value for name, value in plain.items() if name not in _OWN}
 
     def where(self) -> dict:
         """Returns the flags that say on what this process runs."""

@@ -163,7 +163,7 @@ class _NpzFile:
         if not zipfile.is_zipfile(file):
             raise ValueError("not an .npz archive, or a truncated one")
         with zipfile.ZipFile(file) as archive:
-            reading.refuse_bomb(file, file.stat().st_size, sum(member.file_size for member in archive.infolist()))
+            reading.refuse_bomb(archive)
         self._arrays = np.load(file, allow_pickle=False)
         self._shapes = {name: self._read_shape(name) for name in self._arrays.files}
 

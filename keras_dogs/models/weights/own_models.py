@@ -37,8 +37,8 @@ def read_model(file: Path) -> keras.Model:
     artifacts.check_belongs(file)
     try:
         with zipfile.ZipFile(file) as archive:
+            reading.refuse_bomb(archive)
             sizes = {member.filename: member.file_size for member in archive.infolist()}
-            reading.refuse_bomb(file, file.stat().st_size, sum(sizes.values()))
             config = reading.parse_json(archive.read("config.json"), dict, f"{file}: config.json")
         _check_numbers(file, config, most=max(_ALWAYS_FINE, sizes.get("model.weights.h5", 0)))
         classifier = keras.saving.load_model(file, compile=False)

@@ -56,8 +56,7 @@ class TorchFile:
             raise ValueError(
                 "not a zip archive of PyTorch (files from before PyTorch 1.6 are plain pickles; save it again)"
             ) from error
-        unpacked = sum(member.file_size for member in self._archive.infolist())
-        reading.refuse_bomb(path, path.stat().st_size, unpacked)
+        reading.refuse_bomb(self._archive)
         member = next((name for name in self._archive.namelist() if name.endswith("data.pkl")), None)
         if member is None:
             raise ValueError("a zip archive without data.pkl; not a file of torch.save")
