@@ -90,7 +90,7 @@ def report(found: schema.Results, drawn: list[str], shown: dict[str, str]) -> st
     """Returns the text of the report, as Markdown.
 
     Args:
-        found: schema.Results of `keras_dogs.comparison.results.collect`.
+        found: `schema.Results` of `keras_dogs.comparison.results.collect`.
         drawn: list of str. Figures that there are.
         shown: dict of a test picture's name to its thumbnail, below the report's folder.
     """

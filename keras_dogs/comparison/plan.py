@@ -5,6 +5,7 @@ import importlib.util
 import json
 import re
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ from keras_dogs.errors import install_line
 from keras_dogs.models import costs
 from keras_dogs.models import presets
 from keras_dogs.runs.records import BACKENDS
-from keras_dogs.system import flags
+from keras_dogs.system.flags import parse
 from keras_dogs.training import recipes
 from keras_dogs.training.config import TrainConfig
 
@@ -71,6 +72,11 @@ def presets_of(config: CompareConfig) -> tuple[str, ...]:
     return PAIRS[config.pair].presets if config.pair else config.presets
 
 
+def dataset_of(config: CompareConfig) -> str:
+    """Returns what the presets are trained on."""
+    return config.dataset or (PAIRS[config.pair].dataset if config.pair else "drawn_dogs")
+
+
 def plan_runs(config: CompareConfig, epochs: dict | None = None) -> list[PlannedRun]:
     """Returns all runs, seed by seed, so that a comparison stopped half-way has results for every preset.
 
@@ -121,7 +127,7 @@ def epochs_of_equal_flops(config: CompareConfig) -> dict[tuple[str, str], int]:
 
 def _resolved(config: CompareConfig, preset: str) -> tuple[TrainConfig, recipes.Recipe]:
     """Returns the config and the recipe that `train` will use for a preset."""
-    given = flags.parse("python -m keras_dogs.train", TrainConfig, list(_flags(config, preset, ())))
+    given = parse("python -m keras_dogs.train", TrainConfig, list(_flags(config, preset, ())))
     return given, recipes.complete(recipes.choose(given), preset, recipes.likely_family(preset))
 
 
@@ -131,17 +137,23 @@ def check(config: CompareConfig) -> None:
     Raises:
         UserError: every fault that was found, in one line.
     """
-    faults = []
-    for part in (_check_flags, _check_presets, _check_dataset, _check_budget, _check_backends):
-        try:
-            part(config)
-        except UserError as error:
-            if str(error) not in faults:
-                faults.append(str(error))
+    faults = list(dict.fromkeys(_faults(config)))
     if len(faults) > 1:
         raise UserError("; ".join(f"({number}) {fault}" for number, fault in enumerate(faults, 1)))
     if faults:
         raise UserError(faults[0])
+
+
+def _faults(config: CompareConfig) -> Iterator[str]:
+    """Yields every fault; one that keeps a preset from being resolved may come more than once."""
+    checks = [(_check_flags,), (_check_dataset,), (_check_budget,)]
+    checks += [(_check_preset, preset) for preset in presets_of(config)]
+    checks += [(_check_backend, backend) for backend in config.backends or (None,)]
+    for check_part, *of_what in checks:
+        try:
+            check_part(config, *of_what)
+        except UserError as error:
+            yield error.args[0]
 
 
 def _check_flags(config: CompareConfig) -> None:
@@ -150,28 +162,18 @@ def _check_flags(config: CompareConfig) -> None:
         name = word.removeprefix("--").partition("=")[0]
         if word.startswith("--") and name in ours:
             raise UserError(f"--train-flags {word}: compare gives {name} to each run itself; leave it out")
-    for preset in presets_of(config):
-        _resolved(config, preset)
 
 
-def _check_presets(config: CompareConfig) -> None:
-    faults = []
-    for preset in presets_of(config):
-        try:
-            presets.check(preset, needs_weights="scratch" not in config.train_flags)
-        except UserError as error:
-            faults.append(str(error))
-    if faults:
-        raise UserError("; ".join(faults))
+def _check_preset(config: CompareConfig, preset: str) -> None:
+    presets.check(preset, needs_weights=_resolved(config, preset)[1].load_weights)
 
 
 def _check_dataset(config: CompareConfig) -> None:
-    pair = PAIRS.get(config.pair)
-    name = config.dataset or (pair.dataset if pair else "drawn_dogs")
+    name = dataset_of(config)
     if name == "stanford_dogs":
         return  # which may have to be fetched first
     tested = {load_dataset(name, seed, 0).test.names for seed in config.seeds[:2]}
-    if len(tested) > 1 and name != "drawn_dogs":
+    if len(tested) > 1:
         raise UserError(
             f"--seeds: {name} has no test split of its own, so that each seed would test other pictures; divide "
             "it into train/ and test/, or give one seed"
@@ -185,10 +187,11 @@ def _check_budget(config: CompareConfig) -> None:
         raise UserError("--budget time: a linear probe spends its time on features, once; use --budget epochs")
 
 
-def _check_backends(config: CompareConfig) -> None:
-    missing = [name for name in backends_of(config) if not is_installed(name)]
-    if missing:
-        raise UserError("; ".join(f"--backends {name}: not installed: {install_line(name)}" for name in missing))
+def _check_backend(config: CompareConfig, backend: str | None) -> None:
+    if backend is None:
+        backends_of(config)  # all that are installed
+    elif not is_installed(backend):
+        raise UserError(f"--backends {backend}: not installed: {install_line(backend)}")
 
 
 def backends_of(config: CompareConfig) -> tuple[str, ...]:
@@ -235,8 +238,7 @@ def _is_name(value: str) -> bool:
 def _flags(config: CompareConfig, preset: str, given: tuple[str, ...]) -> tuple[str, ...]:
     """Returns the flags of `train` for a preset; where a flag is repeated, the last one counts."""
     pair = PAIRS.get(config.pair)
-    dataset = config.dataset or (pair.dataset if pair else "drawn_dogs")
-    flags = ["--preset", preset, "--dataset", dataset]
+    flags = ["--preset", preset, "--dataset", dataset_of(config)]
     flags += ["--data-dir", str(config.data_dir)] if config.data_dir else []
     chosen = given or (("--epochs", str(config.epochs)) if config.epochs else ())
     flags += [] if chosen or not pair else pair.flags

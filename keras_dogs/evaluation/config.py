@@ -10,10 +10,10 @@ from keras_dogs.data.config import BATCHES
 from keras_dogs.data.config import LARGEST_SIDE
 from keras_dogs.data.config import SplitName
 from keras_dogs.errors import UserError
-from keras_dogs.system import flags
 from keras_dogs.system import ownership
 from keras_dogs.system.flags import Range
 from keras_dogs.system.flags import check_ranges
+from keras_dogs.system.flags import flag_of
 from keras_dogs.system.flags import refuse_idle
 
 
@@ -64,7 +64,7 @@ class EvaluateConfig:
             refuse_idle(self, ("data_dir",), "except with --dataset stanford_dogs")
         for flag in ("against", "overlap_list"):
             if getattr(self, flag) and not self.output:
-                raise UserError(f"{flags.flag_of(flag)}: is for the page; give --output, too")
+                raise UserError(f"{flag_of(flag)}: is for the page; give --output, too")
         if self.output:
             ownership.check_output(self.output, ownership.EVALUATE)
             if self.output.is_dir() and any(self.output.iterdir()):

@@ -27,16 +27,15 @@ from keras_dogs.evaluation.scoring import score_logits
 from keras_dogs.models import presets
 from keras_dogs.models.builders import build_classifier
 from keras_dogs.models.builders import load_classifier
-from keras_dogs.models.weights import checkpoint
 from keras_dogs.models.weights import own_models
 from keras_dogs.runs import artifacts
 from keras_dogs.runs.records import RunRecord
 from keras_dogs.runs.records import Scores
 from keras_dogs.runs.records import recipe_in_words
 from keras_dogs.system import caches
-from keras_dogs.system import flags
 from keras_dogs.system import network
 from keras_dogs.system import progress
+from keras_dogs.system.flags import flag_of
 from keras_dogs.system.pages import code
 
 
@@ -205,7 +204,7 @@ def _command(config: EvaluateConfig) -> str:
     words = ["python", "-m", "keras_dogs.evaluate", config.run, "--split", config.split]
     for flag in ("dataset", "data_dir", "image_size", "overlap_list", "output"):
         if getattr(config, flag):
-            words += [flags.flag_of(flag), str(getattr(config, flag))]
+            words += [flag_of(flag), str(getattr(config, flag))]
     words += ["--saved"] if config.saved else []
     words += ["--against", *map(str, config.against)] if config.against else []
     return shlex.join(words)
@@ -240,7 +239,7 @@ def _is_preset(run: str) -> bool:
     if own_models.find(run):
         return False
     path = Path(run)
-    is_file = path.suffix in checkpoint.SUFFIXES and path.is_file()
+    is_file = path.suffix in presets.WEIGHT_SUFFIXES and path.is_file()
     return run in presets.PRESETS or ":" in run or is_file or (path / "config.json").is_file()
 
 

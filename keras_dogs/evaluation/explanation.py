@@ -69,7 +69,7 @@ def explain_picture(classifier: keras.Model, file: Path) -> Explanation:
 
 def is_convolutional(classifier: keras.Model) -> bool:
     """Returns whether it is explained by Grad-CAM, as a ResNet is."""
-    return families.of_backbone(classifier.backbone).explanation == "Grad-CAM"
+    return families.family(classifier.family).explanation == "Grad-CAM"
 
 
 def attention_rollout(classifier: keras.Model, images) -> np.ndarray:

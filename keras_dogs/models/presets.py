@@ -258,7 +258,8 @@ def default_augmentation(preset: str, linear_probe: bool) -> str:
 
 
 # What begins so is looked up where it lies; everything else is a name of the table, or a path.
-_SUFFIXES = (".keras", ".npz", ".safetensors", ".pth", ".pt", ".bin", ".tar")
+# Files of weights; timm writes `.pth.tar`.
+WEIGHT_SUFFIXES = (".safetensors", ".npz", ".pth", ".pt", ".bin", ".tar")
 _ELSEWHERE = ("kaggle://", "hf://", "gs://", "https://")
 
 
@@ -285,10 +286,18 @@ def check(preset: str, needs_weights: bool = True) -> None:
         path = Path(preset)
         if path.is_dir() and not any((path / name).is_file() for name in ("config.json", "model.keras")):
             raise UserError(f"--preset {preset}: no preset in this folder; looked for config.json and model.keras")
-        if path.is_file() and path.suffix not in _SUFFIXES:
-            raise UserError(f"--preset {preset}: a file of an unknown kind; known are {', '.join(_SUFFIXES)}")
+        if path.is_file() and path.suffix not in (".keras", *WEIGHT_SUFFIXES):
+            raise unknown_kind(preset)
         if not (path.is_dir() or path.is_file()):
             raise unknown_preset(preset)
+
+
+def unknown_kind(preset: str) -> UserError:
+    """Returns the error for a file that is neither a model of ours nor weights."""
+    return UserError(
+        f"--preset {preset}: a file of an unknown kind; known are .keras and {', '.join(WEIGHT_SUFFIXES)}; or give its "
+        "folder"
+    )
 
 
 def unknown_preset(preset: str) -> UserError:

@@ -10,11 +10,12 @@ import tyro
 from keras_dogs.data.config import LARGEST_SIDE
 from keras_dogs.data.config import SEEDS
 from keras_dogs.data.config import DataConfig
+from keras_dogs.errors import Damaged
 from keras_dogs.errors import UserError
-from keras_dogs.system import flags
 from keras_dogs.system import reading
 from keras_dogs.system.flags import Range
 from keras_dogs.system.flags import check_ranges
+from keras_dogs.system.flags import flag_of
 from keras_dogs.training import recipes
 
 Augmentation = Literal["none", "light", "standard", "strong", "keras"]
@@ -196,8 +197,10 @@ class TrainConfig:
             raise UserError(f"{name}: damaged, or of a later version of keras_dogs: schema_version")
         try:
             return reading.check(values, cls, name, hook=_from_plain)
-        except UserError as error:
-            raise error if str(error).startswith(name) else UserError(f"{name}: damaged: {error}") from error
+        except Damaged:
+            raise
+        except UserError as error:  # of a range
+            raise Damaged(f"{name}: damaged: {error.args[0]}") from error
 
     def resumed_from(self, values: dict) -> "TrainConfig":
         """Returns the config of an unfinished run, which flags that are given now must not contradict.
@@ -239,7 +242,7 @@ class TrainConfig:
         for name, now, default, values in compared:
             kept = values.get(name)
             if name not in about_where and now not in (getattr(default, name), _from_text(kept, now)):
-                flag = flags.flag_of(name)
+                flag = flag_of(name)
                 raise UserError(
                     f"--resume: the run {what} with {flag} {kept}, not {now}; leave {flag} out, or continue training "
                     f"from it with --preset {self.output or 'RUN'} and another --output"
@@ -257,7 +260,7 @@ class TrainConfig:
         """The flags that each process of a training must be given alike, with their values."""
         plain = self.to_plain()
         plain |= plain.pop("data")
-        return {flags.flag_of(name): value for name, value in plain.items() if name not in _OWN}
+        return {flag_of(name): value for name, value in plain.items() if name not in _OWN}
 
     def where(self) -> dict:
         """Returns the flags that say on what this process runs."""

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from keras_dogs.errors import UserError
 from keras_dogs.models import families
-from keras_dogs.system import flags
 from keras_dogs.system import progress
+from keras_dogs.system.flags import no_effect
 from keras_dogs.training.config import TrainConfig
 from keras_dogs.training.recipes import Recipe
 
@@ -108,7 +108,7 @@ def check(situation: Situation) -> None:
         value, default = _given(situation.config, row.flag)
         if value == default or not row.is_idle(situation):
             continue
-        text = flags.no_effect(row.flag, value, row.why)
+        text = no_effect(row.flag, value, row.why)
         if not (row.is_of_family or situation.config.resume):  # an unfinished run cannot leave it out any more
             raise UserError(f"{text}; leave it out")
         progress.open_console().print(text)

@@ -19,8 +19,9 @@ from keras_dogs import backends
 from keras_dogs.errors import UserError
 from keras_dogs.errors import first_line
 from keras_dogs.models.presets import PRESETS
+from keras_dogs.models.presets import WEIGHT_SUFFIXES
+from keras_dogs.models.presets import unknown_kind
 from keras_dogs.models.presets import unknown_preset
-from keras_dogs.models.weights import checkpoint
 from keras_dogs.models.weights import downloads
 from keras_dogs.models.weights import google_npz
 from keras_dogs.models.weights import hugging_face
@@ -104,11 +105,9 @@ def _load(wanted: Wanted) -> Loaded:
 def _load_file(wanted: Wanted, file: Path) -> Loaded:
     if file.suffix == ".npz":
         return google_npz.load(wanted, file)
-    if file.suffix in checkpoint.SUFFIXES:
+    if file.suffix in WEIGHT_SUFFIXES:
         return timm.load(wanted, file, {})
-    raise wanted.error(
-        f"a file of an unknown kind; known are .keras and {', '.join(checkpoint.SUFFIXES)}; or give its folder"
-    )
+    raise unknown_kind(wanted.preset)
 
 
 def _load_folder(wanted: Wanted, folder: Path) -> Loaded:

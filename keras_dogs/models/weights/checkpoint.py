@@ -14,7 +14,6 @@ from keras_dogs.errors import first_line
 from keras_dogs.models.weights.torch_file import TorchFile
 from keras_dogs.system import reading
 
-SUFFIXES = (".safetensors", ".npz", ".pth", ".pt", ".bin", ".tar")  # timm writes `.pth.tar`
 _INDEX = "model.safetensors.index.json"
 _SAFETENSORS_DTYPES = {
     "F64": "<f8",
