@@ -3,9 +3,11 @@
 import dataclasses
 import json
 import sys
+from pathlib import Path
 
 from keras_dogs import commands
 from keras_dogs.evaluation.config import EvaluateConfig
+from keras_dogs.runs.exports import is_exported
 
 
 def main() -> int:
@@ -14,14 +16,21 @@ def main() -> int:
 
 
 def _evaluate(config: EvaluateConfig) -> None:
-    from keras_dogs import backends
+    exported = None
+    if is_exported(Path(config.run)):
+        from keras_dogs.exporting.exported import open_exported
 
-    backends.select()
+        exported = open_exported(Path(config.run))
+        where = exported.facts["format"]
+    else:
+        from keras_dogs import backends
+
+        where = backends.select()
     from keras_dogs.evaluation.evaluating import evaluate_run
 
-    scores = dataclasses.asdict(evaluate_run(config))
+    scores = dataclasses.asdict(evaluate_run(config, exported))
     if config.json:
-        print(json.dumps({"run": str(config.run), "split": config.split, "backend": backends.name(), **scores}))
+        print(json.dumps({"run": str(config.run), "split": config.split, "backend": where, **scores}))
         return
     for name, value in scores.items():
         plain = name.replace("_", " ").replace("top1", "top-1").replace("top5", "top-5")

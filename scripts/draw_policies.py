@@ -18,8 +18,8 @@ from PIL import ImageDraw  # noqa: E402
 
 from keras_dogs import layers  # noqa: E402
 from keras_dogs.data.datasets.drawn_dogs import load_drawn_dogs  # noqa: E402
-from keras_dogs.data.datasets.pictures import open_picture  # noqa: E402
-from keras_dogs.data.datasets.pictures import to_canvas  # noqa: E402
+from keras_dogs.data.datasets.opening import open_picture  # noqa: E402
+from keras_dogs.data.datasets.opening import to_canvas  # noqa: E402
 from keras_dogs.evaluation.inference import find_pictures  # noqa: E402
 from keras_dogs.models.builders import build_classifier  # noqa: E402
 from keras_dogs.models.submodels import image_pipeline  # noqa: E402

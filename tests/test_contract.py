@@ -8,7 +8,7 @@ from keras import ops
 from PIL import Image
 
 import keras_dogs
-from keras_dogs.data.datasets.pictures import to_canvas
+from keras_dogs.data.datasets.opening import to_canvas
 from keras_dogs.errors import UserError
 from keras_dogs.layers.canvas import to_canvases
 

@@ -9,10 +9,10 @@ import pytest
 from conftest import SHARED
 from PIL import Image
 
-from keras_dogs.data.datasets.pictures import UnreadablePicture
+from keras_dogs.data.datasets.opening import UnreadablePicture
+from keras_dogs.data.datasets.opening import open_picture
+from keras_dogs.data.datasets.opening import to_canvas
 from keras_dogs.data.datasets.pictures import is_picture
-from keras_dogs.data.datasets.pictures import open_picture
-from keras_dogs.data.datasets.pictures import to_canvas
 
 
 def huge_png(file, side=30_000):

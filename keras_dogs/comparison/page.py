@@ -11,7 +11,7 @@ from keras_dogs.comparison import results
 from keras_dogs.comparison import schema
 from keras_dogs.comparison import sections
 from keras_dogs.data.datasets import load_dataset
-from keras_dogs.data.datasets.pictures import UnreadablePicture
+from keras_dogs.data.datasets.opening import UnreadablePicture
 from keras_dogs.errors import UserError
 from keras_dogs.runs import artifacts
 from keras_dogs.runs.records import RunRecord

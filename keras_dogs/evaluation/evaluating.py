@@ -3,9 +3,9 @@
 import math
 import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING
 from typing import NamedTuple
 
-import keras
 import numpy as np
 
 from keras_dogs import backends
@@ -13,7 +13,6 @@ from keras_dogs.data.config import DataConfig
 from keras_dogs.data.datasets import Dataset
 from keras_dogs.data.datasets import load_dataset
 from keras_dogs.data.datasets.splits import Split
-from keras_dogs.data.loaders.batches import predict_in_batches
 from keras_dogs.data.loaders.canvases import Canvases
 from keras_dogs.data.loaders.canvases import load_canvases
 from keras_dogs.data.loaders.canvases import refuse_unreadable
@@ -25,10 +24,8 @@ from keras_dogs.evaluation.page import write_page
 from keras_dogs.evaluation.predictions import Predictions
 from keras_dogs.evaluation.scoring import score_logits
 from keras_dogs.models import presets
-from keras_dogs.models.builders import build_classifier
-from keras_dogs.models.builders import load_classifier
-from keras_dogs.models.weights import own_models
 from keras_dogs.runs import artifacts
+from keras_dogs.runs.exports import exports_of
 from keras_dogs.runs.records import RunRecord
 from keras_dogs.runs.records import Scores
 from keras_dogs.runs.records import recipe_in_words
@@ -37,6 +34,9 @@ from keras_dogs.system import network
 from keras_dogs.system import progress
 from keras_dogs.system.flags import flag_of
 from keras_dogs.system.pages import code
+
+if TYPE_CHECKING:  # an exported model is scored without Keras
+    import keras
 
 
 class Evaluation(NamedTuple):
@@ -54,7 +54,7 @@ class Evaluation(NamedTuple):
 
 
 def evaluate_classifier(
-    classifier: keras.Model, images, labels, batch_size: int = 32, description: str = "Scoring"
+    classifier: "keras.Model", images, labels, batch_size: int = 32, description: str = "Scoring"
 ) -> Evaluation:
     """Scores a classifier on canvases.
 
@@ -65,32 +65,44 @@ def evaluate_classifier(
         batch_size: int. Without effect on the scores, but for the rounding of the backend's kernels.
         description: str. What progress calls it.
     """
+    from keras_dogs.data.loaders.batches import predict_in_batches
+
     with progress.counting(f"{description} (batches)", math.ceil(len(labels) / batch_size)) as on_batch:
         logits, images_per_second = predict_in_batches(classifier, images, batch_size, on_batch)
     return Evaluation(score_logits(logits, labels), logits, images_per_second)
 
 
-def evaluate_run(config: EvaluateConfig) -> Scores:
+def evaluate_run(config: EvaluateConfig, exported=None) -> Scores:
     """Scores a classifier on a split of a dataset, and writes the page where one is asked for: `evaluate`'s procedure.
+
+    Args:
+        config: `EvaluateConfig`.
+        exported: `exporting.exported.Exported` where `config.run` is an exported folder; no Keras is loaded then.
 
     Raises:
         UserError: there is no such run, preset or dataset, or the dataset has other classes.
     """
     with network.offline(config.offline), caches.use(config.cache_dir):
-        backends.keep_compiled(caches.folder("compiled"))
-        return _evaluate(config)
+        if not exported:
+            backends.keep_compiled(caches.folder("compiled"))
+        return _evaluate(config, exported)
 
 
-def _evaluate(config: EvaluateConfig) -> Scores:
-    is_preset = _is_preset(config.run)
+def _evaluate(config: EvaluateConfig, exported) -> Scores:
+    is_preset = not exported and _is_preset(config.run)
+    if exported and config.saved:
+        raise UserError("--saved: an exported folder keeps no predictions; leave it out")
     if config.image_size and not is_preset:
         raise UserError(f"--image-size {config.image_size}: a trained classifier has its own; for presets only")
     against = _load_against(config)
     if config.overlap_list:
         statistics.split_by_overlap([], config.overlap_list)  # a mistake is said before anything long is begun
-    split, predictions = (_saved if config.saved else _predict)(config, is_preset)
+    if config.saved:
+        split, predictions = _saved(config, is_preset)
+    else:
+        split, predictions = _predict(config, is_preset, exported)
     if config.output:
-        _write_page(config, predictions, against, split)
+        _write_page(config, predictions, against, split, exported)
     return score_logits(predictions.logits, predictions.labels)
 
 
@@ -117,8 +129,8 @@ def _saved(config: EvaluateConfig, is_preset: bool) -> tuple[Split | None, Predi
         return None, predictions
 
 
-def _load_split(config: EvaluateConfig) -> tuple[Dataset, Split, DataConfig]:
-    data, seed = _data_of_run(config, Path(config.run))
+def _load_split(config: EvaluateConfig, exported=None) -> tuple[Dataset, Split, DataConfig]:
+    data, seed = _data_of_run(config, Path(config.run), exported)
     dataset = load_dataset(data.dataset, seed, data.validation_fraction, data.data_dir)
     split = getattr(dataset, config.split)
     if split is None:
@@ -126,27 +138,36 @@ def _load_split(config: EvaluateConfig) -> tuple[Dataset, Split, DataConfig]:
     return dataset, split, data
 
 
-def _predict(config: EvaluateConfig, is_preset: bool) -> tuple[Split, Predictions]:
-    model_file = None if is_preset else artifacts.find_model(Path(config.run))
-    dataset, split, data = _load_split(config)
-    if is_preset:
-        names = dataset.class_names
-        classifier = build_classifier(
-            config.run, len(names), config.image_size, "none", class_names=names, head="imagenet"
-        )
-    else:
-        classifier = load_classifier(model_file)
-    check_classes(classifier, dataset, data.dataset)
+def _predict(config: EvaluateConfig, is_preset: bool, exported) -> tuple[Split, Predictions]:
+    model_file = None if is_preset or exported else artifacts.find_model(Path(config.run))
+    dataset, split, data = _load_split(config, exported)
+    classifier = exported or _load(config, model_file, dataset.class_names)
+    check_classes(classifier.class_names, classifier.num_classes, dataset, data.dataset)
     canvases = decode_for(classifier, dataset, config.split, data.unreadable_limit)
     if not is_preset:
         canvases = _without_trained_on(config, dataset, canvases)
     batch_size = min(config.batch_size, len(canvases))
-    logits = evaluate_classifier(classifier, canvases.images, canvases.labels, batch_size).logits
+    if exported:
+        with progress.counting("Scoring (batches)", math.ceil(len(canvases) / batch_size)) as on_batch:
+            logits = exported.logits(canvases.images, batch_size, on_batch)
+    else:
+        logits = evaluate_classifier(classifier, canvases.images, canvases.labels, batch_size).logits
     class_names = classifier.class_names or dataset.class_names
     predictions = Predictions(
         np.array(canvases.names), np.array(canvases.labels), logits, np.array(class_names), _validation_of(config)
     )
     return split, predictions
+
+
+def _load(config: EvaluateConfig, model_file: Path | None, class_names) -> "keras.Model":
+    """Loads the model of a run, or builds a preset with the rows of its head that stand for the classes."""
+    from keras_dogs.models.builders import build_classifier
+    from keras_dogs.models.builders import load_classifier
+
+    if model_file:
+        return load_classifier(model_file)
+    size = config.image_size
+    return build_classifier(config.run, len(class_names), size, "none", class_names=class_names, head="imagenet")
 
 
 def _without_trained_on(config: EvaluateConfig, dataset: Dataset, canvases: Canvases) -> Canvases:
@@ -210,11 +231,15 @@ def _command(config: EvaluateConfig) -> str:
     return shlex.join(words)
 
 
-def _write_page(config: EvaluateConfig, predictions: Predictions, against: dict, split: Split | None) -> None:
+def _write_page(config: EvaluateConfig, predictions: Predictions, against: dict, split: Split | None, exported) -> None:
     record_file = Path(config.run) / artifacts.RECORD
     record = RunRecord.load(record_file) if record_file.is_file() else None
     name = _name_of(Path(config.run)) if record else config.run
-    facts = [("split", f"{config.split} of {record.dataset.name if record else config.dataset}")]
+    dataset = record.dataset.name if record else config.dataset or (exported and exported.facts["data"].get("dataset"))
+    facts = [("split", f"{config.split} of {dataset}")]
+    if exported:
+        what = (exported.facts[key] for key in ("format", "quantization"))
+        facts.append(("exported", ", ".join(filter(None, what))))
     if record:
         facts += [
             ("preset", code(record.preset)),
@@ -228,22 +253,26 @@ def _write_page(config: EvaluateConfig, predictions: Predictions, against: dict,
     places = {picture: index for index, picture in enumerate(split.names)} if split else {}
     # Of a picture that is gone the page has the name.
     read = (lambda picture: split.read(places[picture]) if picture in places else None) if split else None
-    preset = record.preset if record else config.run
-    pretraining = record.pretraining if record else presets.pretraining_of(preset)
-    subject = Subject(name, facts, preset, pretraining, predictions, read)
+    if exported:
+        preset, pretraining = exported.facts["preset"], exported.facts["pretraining"]
+    else:
+        preset = record.preset if record else config.run
+        pretraining = record.pretraining if record else presets.pretraining_of(preset)
+    exports = exports_of(Path(config.run)) if record else []
+    subject = Subject(name, facts, preset, pretraining, predictions, read, exports)
     write_page(config.output, subject, against, config.overlap_list)
 
 
 def _is_preset(run: str) -> bool:
     """Returns whether it names weights that were not trained here: a known name, an address, or a file."""
-    if own_models.find(run):
+    if artifacts.model_of(run):
         return False
     path = Path(run)
     is_file = path.suffix in presets.WEIGHT_SUFFIXES and path.is_file()
     return run in presets.PRESETS or ":" in run or is_file or (path / "config.json").is_file()
 
 
-def decode_for(classifier: keras.Model, dataset: Dataset, split: str, unreadable_limit: float) -> Canvases:
+def decode_for(classifier: "keras.Model", dataset: Dataset, split: str, unreadable_limit: float) -> Canvases:
     """Decodes a split, by name, to the canvases that `classifier` was made for."""
     (canvases,) = load_canvases(dataset, [split], **classifier.canvas)
     refuse_unreadable([canvases], unreadable_limit, num_classes=0)
@@ -252,12 +281,20 @@ def decode_for(classifier: keras.Model, dataset: Dataset, split: str, unreadable
     return canvases
 
 
-def check_classes(classifier: keras.Model, dataset: Dataset, dataset_name: str) -> None:
-    """Refuses a dataset whose classes are not the classifier's."""
-    head = classifier.head
-    own = head.class_names
-    if own is None and head.units != len(dataset.class_names):
-        raise UserError(f"{dataset_name} has {len(dataset.class_names)} classes, the classifier {head.units}")
+def check_classes(own, num_classes: int, dataset: Dataset, dataset_name: str) -> None:
+    """Refuses a dataset whose classes are not the classifier's.
+
+    Args:
+        own: tuple of str or `None`. The classifier's class names.
+        num_classes: int. Its number of classes.
+        dataset: `Dataset`.
+        dataset_name: str.
+
+    Raises:
+        UserError: they differ.
+    """
+    if own is None and num_classes != len(dataset.class_names):
+        raise UserError(f"{dataset_name} has {len(dataset.class_names)} classes, the classifier {num_classes}")
     if own is None or tuple(own) == dataset.class_names:
         return
     strangers = sorted(set(dataset.class_names) - set(own)) or sorted(set(own) - set(dataset.class_names))
@@ -268,13 +305,15 @@ def check_classes(classifier: keras.Model, dataset: Dataset, dataset_name: str) 
     )
 
 
-def _data_of_run(config: EvaluateConfig, run: Path) -> tuple[DataConfig, int]:
+def _data_of_run(config: EvaluateConfig, run: Path, exported=None) -> tuple[DataConfig, int]:
     """Returns the run's own dataset settings, less what the flags of `evaluate` say."""
     given = {"max_unreadable": config.max_unreadable, "skip_unreadable": config.skip_unreadable}
     if config.dataset:
         given["dataset"] = config.dataset
     if config.data_dir:
         given["data_dir"] = config.data_dir
+    if exported and exported.facts["data"]:
+        return DataConfig(**{**_own_data(exported.facts["data"]), **given}), exported.facts["seed"]
     record_file = run / artifacts.RECORD
     if not record_file.is_file():
         if artifacts.is_unfinished(run):
@@ -283,10 +322,11 @@ def _data_of_run(config: EvaluateConfig, run: Path) -> tuple[DataConfig, int]:
             raise UserError(f"{config.run}: does not say what it was trained on; give --dataset")
         return DataConfig(**given), 0
     record = RunRecord.load(record_file)
-    own = {
-        key: value
-        for key, value in record.config["data"].items()
-        if key in ("dataset", "data_dir", "validation_fraction")
-    }
+    return DataConfig(**{**_own_data(record.config["data"]), **given}), record.seed
+
+
+def _own_data(data: dict) -> dict:
+    """Returns the dataset settings of a record that `evaluate` goes by."""
+    own = {key: value for key, value in data.items() if key in ("dataset", "data_dir", "validation_fraction")}
     own["data_dir"] = Path(own["data_dir"]) if own.get("data_dir") else None
-    return DataConfig(**{**own, **given}), record.seed
+    return own

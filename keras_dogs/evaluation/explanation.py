@@ -11,9 +11,9 @@ from keras import ops
 from keras_dogs import backends
 from keras_dogs.backends import keras_inside
 from keras_dogs.data.datasets import display_name
-from keras_dogs.data.datasets.pictures import UnreadablePicture
-from keras_dogs.data.datasets.pictures import open_picture
-from keras_dogs.data.datasets.pictures import to_canvas
+from keras_dogs.data.datasets.opening import UnreadablePicture
+from keras_dogs.data.datasets.opening import open_picture
+from keras_dogs.data.datasets.opening import to_canvas
 from keras_dogs.errors import UserError
 from keras_dogs.evaluation import figures
 from keras_dogs.evaluation.inference import class_names_of

@@ -37,6 +37,7 @@ class Subject(NamedTuple):
         pretraining: str. What they had seen, in words.
         predictions: `Predictions` of the split, with those of validation where there are.
         read: function of a picture's name to a `PIL.Image` or `None`; `None` where no picture is at hand.
+        exports: list of `runs.exports.Export`: what was exported from it.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Subject(NamedTuple):
     pretraining: str
     predictions: Predictions
     read: object = None
+    exports: tuple = ()
 
 
 def write_page(folder: Path, subject: Subject, against: dict[str, Predictions], overlap_list: Path | None) -> None:
@@ -74,6 +76,7 @@ def _write(folder: Path, subject: Subject, against: dict, overlap_list: Path | N
         _score_table(found, scores),
         _seen_before(subject, against, overlap_list),
         _calibration(temperature, scores),
+        _exported(subject.exports),
         _confusions(subject, folder),
         _class_table(rows),
     ]
@@ -190,6 +193,34 @@ def _calibration(temperature: scoring.Temperature, scores: dict) -> str:
         f"{100 * scores['expected_calibration_error']:.1f} → {100 * after['expected_calibration_error']:.1f} %, "
         f"cross-entropy {scores['loss']:.3f} → {after['loss']:.3f}. Accuracy does not change.\n"
     )
+
+
+def _exported(exports) -> str:
+    """Returns what was found when the run was exported."""
+    if not exports:
+        return ""
+    header = ["format", "pictures", "same name", "largest difference", "top-1", "one picture", "batches of 32", "size"]
+    rows = []
+    for found in exports:
+        checked = found["verification"]
+        top1 = checked["top1_accuracy"]
+        largest = checked["largest_logit"]
+        rows.append(
+            [
+                ", ".join(filter(None, (found["format"], found["quantization"]))),
+                f"{checked['num_pictures']:,}",
+                f"{100 * checked['agreement']:.1f} %",
+                f"{checked['largest_difference'] / largest:.1e}" if largest else "–",
+                "–" if top1 is None else f"{100 * top1:.1f} %",
+                f"{checked['latency_p50_ms']:.1f} ms",
+                f"{checked['images_per_second']:.0f} images/s",
+                f"{checked['size_bytes'] / 2**20:.1f} MiB",
+            ]
+        )
+    text = "\n## Exported\n\nEach file answered picture files in its own runtime, beside the run's own classifier. "
+    text += "The largest difference is that of a logit, as a share of the largest logit; "
+    machines = " and ".join(sorted({plain(found["verification"]["machine"]) for found in exports}))
+    return text + f"times are the median of single pictures, on {machines}.\n\n" + table(header, rows)
 
 
 def _confusions(subject: Subject, folder: Path) -> str:

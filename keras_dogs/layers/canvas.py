@@ -1,4 +1,4 @@
-"""Raw pictures of a batch to canvases in the graph, as `datasets.pictures.to_canvas` makes them of files by Pillow."""
+"""Raw pictures of a batch to canvases in the graph, as `datasets.opening.to_canvas` makes them of files by Pillow."""
 
 import numpy as np
 from keras import ops

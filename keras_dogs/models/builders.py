@@ -14,6 +14,7 @@ from keras_dogs.models.weights import Loaded
 from keras_dogs.models.weights import load_backbone
 from keras_dogs.models.weights import own_models
 from keras_dogs.models.weights import vits
+from keras_dogs.runs import artifacts
 from keras_dogs.system import progress
 
 # The canvas on which a dataset is kept is larger than the model's input by the usual 256 to 224.
@@ -339,4 +340,4 @@ def load_classifier(path) -> keras.Model:
         UserError: the file is missing or is not such a model.
     """
     path = Path(path)
-    return own_models.read_model(own_models.find(str(path)) or path)
+    return own_models.read_model(artifacts.model_of(path) or path)

@@ -86,6 +86,11 @@ class Classifier(PooledModel):
         return self.head.class_names and tuple(self.head.class_names)
 
     @property
+    def num_classes(self) -> int:
+        """The number of logits."""
+        return self.head.units
+
+    @property
     def canvas_size(self) -> int | tuple[int, int]:
         """Side, or rows and columns, in pixels, to which a picture of any other size is brought first."""
         return self.get_layer("crop").canvas_size

@@ -335,6 +335,14 @@ def write_table(path: Path, rows: list[dict]) -> None:
     files.write_bytes(path, text.getvalue().encode())
 
 
+def model_of(run: str | Path) -> Path | None:
+    """Returns the model file that a path stands for: a `.keras` file, or that of a run folder; `None` for others."""
+    path = Path(run)
+    if path.suffix == ".keras" and path.is_file():
+        return path
+    return path / MODEL if (path / MODEL).is_file() else None
+
+
 def find_model(run: Path) -> Path:
     """Returns the `.keras` file of a run folder, or the file itself.
 

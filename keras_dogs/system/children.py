@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+StillRunning = subprocess.TimeoutExpired  # of a wait
+
 # What a child runs first: on Linux it is then told to stop when its parent is killed, which could not tell it itself.
 # (Not a `preexec_fn`: that is a fork of a process whose framework has threads.)
 _DIE_WITH_PARENT = """

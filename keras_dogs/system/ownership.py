@@ -25,7 +25,15 @@ from keras_dogs.system.files import write_text
 MANIFEST = ".keras_dogs.json"
 LOCK = ".lock"
 # The kinds of folders, by the command that makes them.
-TRAIN, COMPARE, EVALUATE, EXPLAIN, DRAW, CACHE = "train", "compare", "evaluate", "explain", "draw", "cache"
+TRAIN, COMPARE, EVALUATE, EXPLAIN, DRAW, CACHE, EXPORT = (
+    "train",
+    "compare",
+    "evaluate",
+    "explain",
+    "draw",
+    "cache",
+    "export",
+)
 _SCHEMA_VERSION = 1
 _PASSING = (MANIFEST, LOCK)  # ours in any folder
 

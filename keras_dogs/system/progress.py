@@ -88,6 +88,27 @@ def counting(description: str, total: int):
     console.print(f"{description}: {total:,} in {time.perf_counter() - started:.1f} s")
 
 
+@contextlib.contextmanager
+def waiting(description: str):
+    """Shows that something is under way of which nobody knows how long it takes; gives a function to call meanwhile."""
+    console = open_console()
+    started = last = time.perf_counter()
+    if console.is_terminal:
+        with console.status(terminal.printable(description)):
+            yield lambda: None
+    else:
+        console.print(description)
+
+        def still_there():
+            nonlocal last
+            if time.perf_counter() - last > SECONDS_BETWEEN_LINES:
+                last = time.perf_counter()
+                console.print(f"{description}: {last - started:.0f} s so far")
+
+        yield still_there
+    console.print(f"{description}: {time.perf_counter() - started:.1f} s")
+
+
 class _Lines:
     def __init__(self, console, description, total, started):
         self.console, self.description, self.total = console, description, total

@@ -105,7 +105,8 @@ def _normalise_batch(layer, inputs, training=None, mask=None):
     return outputs.movedim(1, -1)
 
 
-def _is_convolution(layer) -> bool:
+def is_convolution(layer) -> bool:
+    """Returns whether a layer is a convolution that PyTorch computes in one call, padding included."""
     return convolutions.is_usual(layer) and _pads_alike(layer)
 
 
@@ -117,7 +118,8 @@ def _is_attention(layer) -> bool:
     return attention.is_usual(layer) and layer.get_config()["value_dim"] == layer.get_config()["key_dim"]
 
 
-def _is_norm_of_batch(layer) -> bool:
+def is_norm_of_batch(layer) -> bool:
+    """Returns whether a layer is a batch norm of the usual kind over the last axis."""
     same = dict.fromkeys(("momentum", "epsilon", "center", "scale", "renorm_clipping", "renorm_momentum"), ANY)
     options = dict(axis=(-1, 3), synchronized=False, renorm=False)
     return knows(layer, keras.layers.BatchNormalization, **options, **same)
@@ -156,7 +158,7 @@ SWAPS = (
         name="torch_convolution",
         kind=SPEED,
         attribute="convolution_op",
-        fits=_is_convolution,
+        fits=is_convolution,
         make=of(_convolve),
         reason="Keras lays the channels first and then, for the kernel, last again (keras#22324)",
         gain="ResNet-18 steps 1.14 times and predicts 1.17 times as fast, resnet_nano 1.08 and 1.3 (2 cores, AVX2)",
@@ -174,7 +176,7 @@ SWAPS = (
         name="torch_batch_norm",
         kind=EXACTNESS,
         attribute="call",
-        fits=_is_norm_of_batch,
+        fits=is_norm_of_batch,
         make=of(_normalise_batch),
         reason="Keras takes a batch norm apart into five passes; PyTorch's variances are off by 3e-5 of themselves",
         gain="variances off by 2e-7; resnet_nano steps 1.16 times as fast, ResNet-18 no different (2 cores, AVX2)",

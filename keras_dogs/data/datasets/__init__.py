@@ -6,6 +6,7 @@ from pathlib import Path
 from keras_dogs.data.datasets import drawn_breeds
 from keras_dogs.data.datasets.drawn_dogs import load_drawn_dogs
 from keras_dogs.data.datasets.folder import load_folder
+from keras_dogs.data.datasets.naming import display_name
 from keras_dogs.data.datasets.splits import Dataset
 from keras_dogs.data.datasets.splits import Split
 from keras_dogs.data.datasets.stanford_dogs import load_stanford_dogs
@@ -44,16 +45,6 @@ def load_dataset(
 def drawn_class_names() -> tuple[str, ...]:
     """Returns the breeds of drawn dogs, of either half."""
     return tuple(breed.name for breed in (*drawn_breeds.BREEDS, *drawn_breeds.PRETRAINING_BREEDS))
-
-
-def display_name(class_name: str) -> str:
-    """Returns a breed of Stanford Dogs in words: `n02085782-japanese_spaniel` -> `Japanese spaniel`.
-
-    Any other name stays as it is: a user's folder names are the user's.
-    """
-    wnid, dash, breed = str(class_name).partition("-")
-    is_of_imagenet = bool(dash and breed and len(wnid) == 9 and wnid[0] == "n" and wnid[1:].isdigit())
-    return breed.replace("_", " ").strip().capitalize() if is_of_imagenet else str(class_name)
 
 
 __all__ = ["DATASETS", "Dataset", "Split", "display_name", "drawn_class_names", "load_dataset"]

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_dogs.data.datasets.opening import open_picture
 from keras_dogs.data.datasets.pictures import files_in
 from keras_dogs.data.datasets.pictures import is_left_by_tools
 from keras_dogs.data.datasets.pictures import is_picture
-from keras_dogs.data.datasets.pictures import open_picture
 from keras_dogs.data.datasets.pictures import stamp_of
 from keras_dogs.data.datasets.splits import Dataset
 from keras_dogs.data.datasets.splits import Split
@@ -220,4 +220,5 @@ def _files_split(root: Path, names, labels) -> Split:
         np.asarray(labels, dtype=np.int32),
         lambda index: open_picture(root / names[index]),
         lambda index: stamp_of(root / names[index]),
+        lambda index: root / names[index],
     )

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -19,12 +20,14 @@ class Split:
         labels: int32 array of shape `(num_pictures,)`, indices into the dataset's class names.
         read: function of an index to that picture, RGB; raises `UnreadablePicture`.
         stamp: function of an index to a text that changes when that picture does; no picture is opened for it.
+        file: function of an index to the path of that picture's file, or `None` where it is not a file of its own.
     """
 
     names: tuple[str, ...]
     labels: np.ndarray
     read: Callable[[int], Image.Image]
     stamp: Callable[[int], str]
+    file: Callable[[int], Path | None] = lambda index: None
 
     def __len__(self):
         return len(self.names)
@@ -38,6 +41,7 @@ class Split:
             self.labels[indices],
             lambda index: self.read(int(indices[index])),
             lambda index: self.stamp(int(indices[index])),
+            lambda index: self.file(int(indices[index])),
         )
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_dogs.data.datasets.pictures import open_picture
+from keras_dogs.data.datasets.opening import open_picture
 from keras_dogs.data.datasets.splits import Dataset
 from keras_dogs.data.datasets.splits import Split
 from keras_dogs.errors import UserError

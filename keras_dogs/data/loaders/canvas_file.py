@@ -19,7 +19,7 @@ import filelock
 import numpy as np
 import PIL
 
-from keras_dogs.data.datasets.pictures import sides_of
+from keras_dogs.data.datasets.opening import sides_of
 from keras_dogs.data.datasets.splits import Split
 from keras_dogs.data.loaders.decoding import Decoded
 from keras_dogs.data.loaders.decoding import How

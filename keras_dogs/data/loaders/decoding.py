@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from keras_dogs.data.datasets.pictures import UnreadablePicture
-from keras_dogs.data.datasets.pictures import sides_of
-from keras_dogs.data.datasets.pictures import to_canvas
+from keras_dogs.data.datasets.opening import UnreadablePicture
+from keras_dogs.data.datasets.opening import sides_of
+from keras_dogs.data.datasets.opening import to_canvas
 from keras_dogs.data.datasets.splits import Split
 from keras_dogs.errors import UserError
 from keras_dogs.system import memory

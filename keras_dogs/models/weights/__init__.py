@@ -34,6 +34,7 @@ from keras_dogs.models.weights.initialization import seeded_initializers
 from keras_dogs.models.weights.loaded import Head
 from keras_dogs.models.weights.loaded import Loaded
 from keras_dogs.models.weights.loaded import Wanted
+from keras_dogs.runs import artifacts
 from keras_dogs.system import reading
 
 backends.keep_tensorflow_off_accelerators()  # KerasHub has imported it by now, if it could
@@ -93,7 +94,7 @@ def _load(wanted: Wanted) -> Loaded:
     if address := downloads.address_of_npz(preset):
         loaded = google_npz.load(wanted, downloads.fetch_npz(wanted, address))
         return loaded._replace(notes=(*loaded.notes, f"weights of {address}")) if address != preset else loaded
-    if model := own_models.find(preset):
+    if model := artifacts.model_of(preset):
         return own_models.load(wanted, model)
     if path.is_dir():
         return _load_folder(wanted, path)

@@ -15,17 +15,8 @@ from keras_dogs.models.weights.loaded import Wanted
 from keras_dogs.runs import artifacts
 from keras_dogs.system import reading
 
-MODEL = artifacts.MODEL
 _NO_SIZES = ("seed", "shared_object_id")  # numbers of an architecture that may be any
 _ALWAYS_FINE = 10**6  # for the largest number of any small model
-
-
-def find(preset: str) -> Path | None:
-    """Returns the model file that `preset` stands for, or `None`."""
-    path = Path(preset)
-    if path.suffix == ".keras" and path.is_file():
-        return path
-    return path / MODEL if (path / MODEL).is_file() else None
 
 
 def read_model(file: Path) -> keras.Model:

@@ -246,6 +246,25 @@ def resized(backbone: keras.Model, family: str, size: tuple[int, int], num_prefi
     return again
 
 
+def stock(backbone: keras.Model, config: dict) -> keras.Model:
+    """Returns a backbone anew with its weights: of KerasHub's own class, where that can hold what was trained.
+
+    Args:
+        backbone: `keras.Model`.
+        config: dict. Its own, or one with other dtypes.
+    """
+    if not isinstance(backbone, DINOV2Variant):
+        again = type(backbone).from_config(config)
+        again.set_weights(backbone.get_weights())
+        return again
+    # Its positions were trained for this size, so that they are the ones to keep.
+    again = keras_hub.models.DINOV2Backbone.from_config({**config, "position_embedding_shape": config["image_shape"]})
+    before = weights("dinov2", backbone)
+    for name, weight in weights("dinov2", again).items():
+        weight.assign(before["position.resampled" if name == "position" else name])
+    return again
+
+
 def position_sources(
     name: str, family: str, backbone: keras.Model, num_prefix: int, method: str, old_grid: tuple[int, int] | None = None
 ) -> dict[str, From]:

@@ -1,0 +1,56 @@
+"""Names the breeds in picture files by an exported model. The main program of `predict.py` in an exported folder."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from keras_dogs.data.datasets.naming import display_name
+from keras_dogs.data.datasets.opening import UnreadablePicture
+from keras_dogs.data.datasets.opening import open_picture
+from keras_dogs.data.datasets.opening import to_canvas
+
+BATCH_SIZE = 32
+
+
+def read_canvases(files, canvas):
+    """Opens picture files, and yields a batch at a time.
+
+    Args:
+        files: list of paths.
+        canvas: dict. `size`, `fit` and `interpolation` of `to_canvas`.
+
+    Yields:
+        The files of a batch that could be read, their canvases, and a list of `(file, why)` of those that could not.
+    """
+    for start in range(0, len(files), BATCH_SIZE):
+        read, canvases, unread = [], [], []
+        for file in files[start : start + BATCH_SIZE]:
+            try:
+                canvases.append(to_canvas(open_picture(file), **canvas))
+                read.append(file)
+            except UnreadablePicture as error:
+                unread.append((file, str(error)))
+        yield read, np.stack(canvases) if canvases else None, unread
+
+
+def main(open_model):
+    """Prints the most probable breeds of each picture, and returns the exit status."""
+    parser = argparse.ArgumentParser(description="Names what is in pictures.")
+    parser.add_argument("pictures", nargs="+", type=Path, metavar="PICTURE")
+    parser.add_argument("--top-k", type=int, default=5, help="how many names a picture (default: 5)")
+    flags = parser.parse_args()
+    folder, status = Path(__file__).resolve().parent, 0
+    canvas = json.loads((folder / "export.json").read_text())["canvas"]
+    run, names = open_model(folder)
+    for read, canvases, unread in read_canvases(flags.pictures, canvas):
+        for file, why in unread:
+            print(f"{file}: {why}", file=sys.stderr)
+            status = 1
+        for file, probabilities in zip(read, run(canvases)[1] if read else ()):
+            print(file)
+            for place in np.argsort(-probabilities, kind="stable")[: flags.top_k]:
+                print(f"  {probabilities[place]:6.1%}  {display_name(names[place])}")
+    return status

@@ -1,0 +1,79 @@
+"""The process that opens an exported folder in its own runtime: `python -I checking.py FOLDER FILES WORK`.
+
+It runs the very `predict.py` of the folder, imports nothing of ours, and writes what that answered, and how fast.
+"""
+
+import importlib.util
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+_SECONDS = 2.0  # for each of the two rates, at least
+_LATENCIES = 200  # at most
+
+
+def main():
+    """Answers all files, then measures."""
+    sys.dont_write_bytecode = True  # nothing more goes into the folder
+    folder, files, work = map(Path, sys.argv[1:])
+    began = time.perf_counter()
+    program = _load(folder / "predict.py")
+    run, names = program.open_model(folder)
+    opened = time.perf_counter() - began
+    canvas = json.loads((folder / "export.json").read_text())["canvas"]
+    answered, logits, probabilities = [], [], []
+    for read, canvases, _ in program.read_canvases(json.loads(files.read_text()), canvas):
+        if read:
+            outputs = run(canvases)
+            answered += read
+            logits.append(outputs[0])
+            probabilities.append(outputs[1])
+            last = canvases
+    logits, probabilities = np.concatenate(logits), np.concatenate(probabilities)
+    told = [names[place] for place in np.argmax(probabilities, axis=1)]
+    latencies, images_per_second = _measure(run, last)
+    arrays = {"files": np.array(answered), "logits": logits, "probabilities": probabilities, "told": np.array(told)}
+    np.savez(work / "answers.npz", **arrays)
+    measured = {
+        "open_s": opened,
+        "latency_p50_ms": float(np.percentile(latencies, 50)) * 1e3,
+        "latency_p95_ms": float(np.percentile(latencies, 95)) * 1e3,
+        "images_per_second": images_per_second,
+        "class_names": names,
+        "cores": os.cpu_count(),
+        "imported": sorted({"keras", "keras_dogs"} & sys.modules.keys()),
+    }
+    (work / "measured.json").write_text(json.dumps(measured))
+
+
+def _load(file: Path):
+    """Imports a program from its path."""
+    specification = importlib.util.spec_from_file_location("predict", file)
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+def _measure(run, canvases):
+    """Returns the seconds of single pictures, one after the other, and the pictures a second in batches of 32."""
+    single, batch, latencies = canvases[:1], np.resize(canvases, (32, *canvases.shape[1:])), []
+    run(single)
+    began = time.perf_counter()
+    while len(latencies) < _LATENCIES and (len(latencies) < 5 or time.perf_counter() - began < _SECONDS):
+        before = time.perf_counter()
+        run(single)
+        latencies.append(time.perf_counter() - before)
+    run(batch)
+    began, count = time.perf_counter(), 0
+    while count < 2 or time.perf_counter() - began < _SECONDS:
+        run(batch)
+        count += 1
+    return latencies, 32 * count / (time.perf_counter() - began)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""An exported folder that answers, opened in its own runtime: what `predict` and `evaluate` take like a run."""
+
+import importlib
+import importlib.util
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from keras_dogs.errors import UserError
+from keras_dogs.errors import first_line
+from keras_dogs.errors import install_line
+from keras_dogs.exporting import digests
+from keras_dogs.exporting.formats import FORMATS
+from keras_dogs.runs import exports
+
+
+class Exported(NamedTuple):
+    """An exported model.
+
+    Attributes:
+        facts: dict. What its `export.json` says.
+        run: function of canvases, uint8 `(batch, rows, columns, 3)`, to logits and probabilities.
+    """
+
+    facts: exports.Export
+    run: Callable
+
+    @property
+    def canvas(self) -> dict:
+        """How files become canvases: arguments of `to_canvas`."""
+        canvas = self.facts["canvas"]
+        size = canvas["size"]
+        return {**canvas, "size": tuple(size) if isinstance(size, list) else size}
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the classes, in the order of the logits."""
+        return tuple(self.facts["class_names"])
+
+    @property
+    def num_classes(self) -> int:
+        """The number of logits."""
+        return len(self.facts["class_names"])
+
+    def probabilities(self, canvases: np.ndarray) -> np.ndarray:
+        """Returns the calibrated probabilities, `(batch, num_classes)`."""
+        return self.run(canvases)[1]
+
+    def logits(self, canvases, batch_size: int, on_batch: Callable = lambda: None) -> np.ndarray:
+        """Returns the logits of any number of canvases, `(num_pictures, num_classes)`."""
+        parts = []
+        for number in range(math.ceil(len(canvases) / batch_size)):
+            batch = canvases[number * batch_size : (number + 1) * batch_size]
+            parts.append(self.run(np.ascontiguousarray(batch))[0])
+            on_batch()
+        return np.concatenate(parts)
+
+
+def open_exported(folder: Path) -> Exported:
+    """Opens an exported folder, after its files were found to be those that were checked.
+
+    Raises:
+        UserError: `export.json` is damaged, a file is another one, or the runtime is not installed or fails.
+    """
+    facts = exports.read(folder / exports.FILE)
+    row = FORMATS[facts["format"]]
+    for module in row.reading:
+        if not importlib.util.find_spec(module):
+            raise UserError(f"{folder}: needs {module}, which is not installed: {install_line(row.extra or 'jax')}")
+    digests.check(folder, row, facts.get("digests", {}))
+    if "keras" in row.reading:
+        from keras_dogs import backends
+
+        backends.select()
+    runtime = importlib.import_module(f"keras_dogs.exporting.runtimes.{row.name}")
+    try:
+        run, class_names = runtime.open_model(folder)
+    except Exception as error:  # each runtime has kinds of its own
+        raise UserError(f"{folder / row.file}: cannot be opened ({first_line(error)}); export the run again") from error
+    if list(class_names) != facts["class_names"]:
+        raise UserError(f"{folder / exports.FILE}: other class names than {row.file}; export the run again")
+    return Exported(facts, run)

@@ -1,0 +1,228 @@
+"""Writes a trained classifier in another format, and keeps the file only if it answers as the run does."""
+
+import contextlib
+import importlib.metadata
+import importlib.util
+import json
+import os
+import tempfile
+from pathlib import Path
+
+from keras_dogs.errors import UserError
+from keras_dogs.evaluation.predictions import Predictions
+from keras_dogs.evaluation.scoring import Temperature
+from keras_dogs.evaluation.scoring import fit_temperature
+from keras_dogs.exporting import checking
+from keras_dogs.exporting import digests
+from keras_dogs.exporting import formats
+from keras_dogs.exporting import pictures as of_check
+from keras_dogs.exporting import standalone
+from keras_dogs.exporting import verification
+from keras_dogs.exporting import writing
+from keras_dogs.exporting.config import ExportConfig
+from keras_dogs.exporting.formats import Format
+from keras_dogs.runs import artifacts
+from keras_dogs.runs import exports
+from keras_dogs.runs.records import BACKENDS
+from keras_dogs.runs.records import PROSE
+from keras_dogs.runs.records import RunRecord
+from keras_dogs.system import children
+from keras_dogs.system import ownership
+from keras_dogs.system import progress
+from keras_dogs.system import reading
+
+LABELS = "labels.txt"
+
+
+def export_run(config: ExportConfig) -> tuple[Path, exports.Export]:
+    """Writes an exported folder, verified: `export`'s procedure.
+
+    Returns:
+        The folder, and what its `export.json` says.
+
+    Raises:
+        UserError: the run, the pictures or the output cannot be used, or the format cannot hold the classifier.
+        NotEqual: the file does not answer as the run does; nothing is left.
+    """
+    row = formats.find(config.format)
+    model = artifacts.find_model(config.run)
+    artifacts.check_belongs(model)
+    record = of_check.record_of(config.run)
+    output = config.output or _default_output(config)
+    ownership.check_output(output, ownership.EXPORT)
+    if output.is_dir() and any(output.iterdir()):
+        raise UserError(f"--output {output}: exists; choose another --output")
+    temperature = _temperature_of(model.with_name(artifacts.PREDICTIONS) if record else None)
+    with tempfile.TemporaryDirectory(prefix="keras_dogs_export_") as work, _new_folder(output) as folder:
+        found = _export(config, row, model, record, temperature, Path(work), folder)
+    return output, found
+
+
+def _default_output(config: ExportConfig) -> Path:
+    name = f"{config.format}-{config.quantize}" if config.quantize else config.format
+    if config.run.is_dir():
+        return config.run / "exports" / name
+    return Path("exports") / f"{config.run.stem}-{name}"
+
+
+@contextlib.contextmanager
+def _new_folder(output: Path):
+    """Provides the folder to fill; the folder around it goes with it where the export comes to nothing."""
+    is_new = not output.parent.exists()
+    try:
+        with ownership.new_folder(output, ownership.EXPORT) as folder:
+            yield folder
+    finally:
+        if is_new and not output.exists():
+            with contextlib.suppress(OSError):
+                output.parent.rmdir()
+
+
+def _temperature_of(predictions: Path | None) -> Temperature:
+    """Fits the temperature on the run's validation pictures."""
+    validation = Predictions.load(predictions.parent, needs_test=False).validation if predictions else None
+    if validation is None:
+        return Temperature(None, "there are no validation predictions to fit it on")
+    return fit_temperature(validation.logits, validation.labels)
+
+
+def _export(config, row: Format, model: Path, record, temperature: Temperature, work: Path, folder: Path):
+    pictures = of_check.collect(config, record, work)
+    if pictures.why_random:
+        progress.open_console().print(
+            f"only numbers are compared, on random pictures, as none are at hand ({pictures.why_random}); give "
+            "--pictures FOLDER to check it on real ones"
+        )
+    backend = _choose_backend(row, record)
+    job = {
+        "model": str(model),
+        "format": row.name,
+        "folder": str(folder),
+        "work": str(work),
+        "pictures": pictures.files,
+        "calibration": pictures.calibration,
+        "temperature": temperature.value or 1.0,
+        "quantize": config.quantize,
+    }
+    _run_writing(job, backend, row, record, work)
+    facts = reading.read_json(work / writing.FACTS, writing.Facts)
+    _say_unread(facts["unreadable"])
+    found = _describe(config, row, record, temperature, facts)
+    (folder / exports.FILE).write_text(json.dumps(found, indent=2) + "\n")
+    (folder / LABELS).write_text("".join(f"{name}\n" for name in facts["class_names"]))
+    (folder / standalone.PROGRAM).write_text(standalone.program_of(row))
+    reference = verification.read_reference(work / writing.REFERENCE, facts["class_names"])
+    _run_checking(folder, reference.files, backend, row, work)
+    verified = verification.verify(work, reference, temperature.value or 1.0, config, pictures)
+    sums = digests.digests_of(folder, row)
+    size = sum((folder / name).stat().st_size for name in sums)
+    found |= {"digests": sums, "verification": {**verified, "size_bytes": size}}
+    reading.check(found, exports.Export, exports.FILE)
+    (folder / exports.FILE).write_text(json.dumps(found, indent=2) + "\n")
+    return found
+
+
+def _say_unread(files: list[str]) -> None:
+    if files:
+        more = f", {files[1]} ..." if len(files) > 1 else ""
+        progress.open_console().print(f"{len(files):,} pictures cannot be read and are left out: {files[0]}{more}")
+
+
+def _choose_backend(row: Format, record: RunRecord | None) -> str:
+    """Returns the backend that writes: the format's, or, where any can, the user's, the run's, or one at hand."""
+    if row.backend:
+        return row.backend
+    asked = os.environ.get("KERAS_BACKEND")
+    wanted = [name for name in (asked, record and record.backend, *BACKENDS) if name in BACKENDS]
+    for name in wanted:
+        if importlib.util.find_spec(name):
+            return name
+    raise UserError("no backend is installed: install one of jax, tensorflow, torch")
+
+
+def _run_writing(job: dict, backend: str, row: Format, record, work: Path) -> None:
+    file = work / "job.json"
+    file.write_text(json.dumps(job))
+    trained = f"; the run was trained on {PROSE[record.backend]}" if record and record.backend != backend else ""
+    text = f"Writing {row.file} with {PROSE[backend]}{trained}"
+    status = _run(["-m", "keras_dogs.exporting.writing", str(file)], {"KERAS_BACKEND": backend}, text, work)
+    if status == 0:
+        return
+    if (work / writing.ERROR).is_file():
+        problem = reading.read_json(work / writing.ERROR)
+        raise UserError(problem["error"])
+    raise UserError(f"--format {row.name}: the process that writes ended with {_in_words(status, work)}")
+
+
+def _run_checking(folder: Path, files: list[str], backend: str, row: Format, work: Path) -> None:
+    listed = work / "files.json"
+    listed.write_text(json.dumps(files))
+    program = [str(Path(checking.__file__)), str(folder), str(listed), str(work)]
+    text = f"Checking it from {len(files):,} picture files"
+    status = _run(["-I", *program], {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}, text, work)
+    if status:
+        raise verification.NotEqual(
+            f"--format {row.name}: its runtime cannot run what was written: {_in_words(status, work)}"
+        )
+
+
+def _run(arguments: list[str], settings: dict, text: str, work: Path) -> int:
+    """Runs a child to its end, its words in a file, and shows that it is under way."""
+    with (work / "said.txt").open("wb") as said, progress.waiting(text) as still_there:
+        child = children.start(arguments, {**os.environ, **settings}, said)
+        try:
+            while True:
+                with contextlib.suppress(children.StillRunning):
+                    return child.wait(1)
+                still_there()
+        finally:
+            if child.poll() is None:
+                child.terminate()
+                child.wait()
+
+
+def _in_words(status: int, work: Path) -> str:
+    """Says how a child ended: the last line that it said, or the signal that ended it."""
+    lines = (work / "said.txt").read_text(errors="replace").split("\n")
+    last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+    return f"signal {-status}, as where memory runs out" if status < 0 else last or f"exit status {status}"
+
+
+def _describe(config, row: Format, record, temperature: Temperature, facts: writing.Facts) -> exports.Export:
+    size = facts["canvas"]["size"]
+    rows, columns = size if isinstance(size, list) else (size, size)
+    shape = ["batch", len(facts["class_names"])]
+    found = exports.Export(
+        schema_version=exports.SCHEMA_VERSION,
+        format=row.name,
+        file=row.file,
+        quantization=config.quantize,
+        run=str(config.run),
+        preset=record.preset if record else "unknown",
+        pretraining=record.pretraining if record else "unknown",
+        family=facts["family"],
+        class_names=facts["class_names"],
+        canvas=facts["canvas"],
+        input={"name": "canvases", "dtype": "uint8", "shape": ["batch", rows, columns, 3], "layout": "NHWC, RGB"},
+        outputs={name: {"dtype": "float32", "shape": shape} for name in ("logits", "probabilities")},
+        temperature=temperature.value,
+        written_by=facts["backend"],
+        versions={"keras_dogs": _own_version(), **facts["versions"], **_versions_of(row)},
+        data=record.config["data"] if record else {},
+        seed=record.seed if record else 0,
+    )
+    return found if temperature.value else {**found, "why_no_temperature": temperature.why}
+
+
+def _own_version() -> str:
+    import keras_dogs
+
+    return keras_dogs.__version__
+
+
+def _versions_of(row: Format) -> dict[str, str]:
+    found = {}
+    for package in row.packages.split():
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found

@@ -1,0 +1,150 @@
+"""The table of formats: what each is written by, what opens it, and what has to be installed for either."""
+
+import difflib
+import importlib.util
+from typing import NamedTuple
+
+from keras_dogs.errors import UserError
+from keras_dogs.errors import install_line
+from keras_dogs.runs.records import PROSE
+
+INT8, FLOAT16 = "int8", "float16"
+
+
+class Format(NamedTuple):
+    """A row of the table. A format also has a file in `runtimes`, which opens what was written.
+
+    Attributes:
+        name: str. What `--format` takes.
+        title: str. The format, for people.
+        file: str. The file, or folder, in the exported folder.
+        backend: str or `None`. The backend that can write it; `None` for any.
+        extra: str. The extra of this package that brings what is needed.
+        writing: tuple of str. Modules that are needed to write it.
+        reading: tuple of str. Modules that are needed to open it, and nothing else but NumPy and Pillow.
+        packages: str. What `pip install` calls those.
+        quantizations: tuple of str. What `--quantize` takes: `INT8`, `FLOAT16`.
+        quantizing: tuple of str. Modules that are needed for `INT8`.
+    """
+
+    name: str
+    title: str
+    file: str
+    backend: str | None
+    extra: str
+    writing: tuple[str, ...]
+    reading: tuple[str, ...]
+    packages: str
+    quantizations: tuple[str, ...] = ()
+    quantizing: tuple[str, ...] = ()
+
+
+_ROWS = (
+    Format(
+        name="onnx",
+        title="ONNX, for ONNX Runtime",
+        file="model.onnx",
+        backend="torch",
+        extra="onnx",
+        writing=("onnx", "onnxscript"),
+        reading=("onnxruntime",),
+        packages="onnxruntime",
+        quantizations=(INT8,),
+    ),
+    Format(
+        name="torch",
+        title="ExportedProgram of PyTorch",
+        file="model.pt2",
+        backend="torch",
+        extra="torch",
+        writing=(),
+        reading=("torch",),
+        packages="torch",
+    ),
+    Format(
+        name="tf_saved_model",
+        title="SavedModel of TensorFlow",
+        file="saved_model",
+        backend="tensorflow",
+        extra="tensorflow",
+        writing=(),
+        reading=("tensorflow",),
+        packages="tensorflow",
+    ),
+    Format(
+        name="litert",
+        title="LiteRT, once TensorFlow Lite",
+        file="model.tflite",
+        backend="tensorflow",
+        extra="litert",
+        writing=(),
+        reading=("ai_edge_litert",),
+        packages="ai-edge-litert",
+        quantizations=(INT8, FLOAT16),
+    ),
+    Format(
+        name="openvino",
+        title="OpenVINO",
+        file="model.xml",
+        backend="torch",
+        extra="openvino",
+        writing=("openvino",),
+        reading=("openvino",),
+        packages="openvino",
+        quantizations=(INT8, FLOAT16),
+        quantizing=("nncf",),
+    ),
+    Format(
+        name="keras",
+        title="model of plain Keras, without keras_dogs",
+        file="model.keras",
+        backend=None,
+        extra="",
+        writing=(),
+        reading=("keras", "keras_hub"),
+        packages="keras keras-hub",
+    ),
+)
+FORMATS = {row.name: row for row in _ROWS}
+
+
+def find(name: str) -> Format:
+    """Returns a row by its name.
+
+    Raises:
+        UserError: there is none; the text names the nearest.
+    """
+    if name not in FORMATS:
+        near = difflib.get_close_matches(name, FORMATS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(FORMATS)}"
+        raise UserError(f"--format {name}: unknown format; {hint}")
+    return FORMATS[name]
+
+
+def check_quantization(row: Format, quantize: str | None) -> None:
+    """Refuses a quantisation that a format does not have.
+
+    Raises:
+        UserError: it does not; the text names the formats that do.
+    """
+    if quantize and quantize not in row.quantizations:
+        those = ", ".join(each.name for each in FORMATS.values() if quantize in each.quantizations)
+        raise UserError(f"--quantize {quantize}: not of the format {row.name}; these have it: {those}")
+
+
+def check_installed(row: Format, quantize: str | None = None) -> None:
+    """Refuses a format for which something is not installed.
+
+    Raises:
+        UserError: it names the module, and how to install it.
+    """
+    if row.backend and not importlib.util.find_spec(row.backend):
+        raise UserError(
+            f"--format {row.name}: is written by {PROSE[row.backend]}, which is not installed: "
+            f"{install_line(row.backend)}"
+        )
+    for module in (*row.writing, *row.reading, *(row.quantizing if quantize == INT8 else ())):
+        if not importlib.util.find_spec(module):
+            raise UserError(
+                f"--format {row.name}: needs {module}, which is not installed: {install_line(row.extra or 'jax')}"
+            )

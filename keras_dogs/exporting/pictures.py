@@ -1,0 +1,123 @@
+"""The pictures that an exported file is checked with, as files, and those that an `int8` file is calibrated with."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from keras_dogs.data.datasets import load_dataset
+from keras_dogs.data.datasets.opening import UnreadablePicture
+from keras_dogs.data.datasets.pictures import files_in
+from keras_dogs.data.datasets.pictures import is_picture
+from keras_dogs.data.datasets.splits import Split
+from keras_dogs.errors import UserError
+from keras_dogs.exporting.config import ExportConfig
+from keras_dogs.runs import artifacts
+from keras_dogs.runs.records import RunRecord
+
+_NUM_CALIBRATION = 128
+_NUM_RANDOM, _RANDOM_SIDE = 32, 300
+
+
+class Pictures(NamedTuple):
+    """Files of pictures.
+
+    Attributes:
+        source: str. Where they come from, in words.
+        files: list of str.
+        labels: dict of file to class name; empty where no labels are known.
+        calibration: list of str. Training pictures.
+        why_random: str. Why no real picture is at hand; empty where there are some.
+    """
+
+    source: str
+    files: list[str]
+    labels: dict[str, str]
+    calibration: list[str]
+    why_random: str = ""
+
+
+def collect(config: ExportConfig, record: RunRecord | None, work: Path) -> Pictures:
+    """Finds pictures: the user's own, the run's test pictures, or random ones.
+
+    Args:
+        config: `ExportConfig`.
+        record: `RunRecord` or `None`.
+        work: Path. For pictures that are no files yet.
+
+    Raises:
+        UserError: `--pictures` holds none, or the format is to be quantised and no real pictures are at hand.
+    """
+    if config.pictures:
+        if not config.pictures.is_dir():
+            raise UserError(f"--pictures {config.pictures}: no such folder")
+        found = sorted(str(file) for file in files_in(config.pictures) if is_picture(file))
+        if not found:
+            raise UserError(f"--pictures {config.pictures}: no pictures found")
+        chosen = [found[place] for place in _evenly(len(found), config.verify_pictures)]
+        try:
+            calibration = _of_run(config, record, work).calibration if config.quantize else []
+        except UserError:
+            calibration = chosen
+        return Pictures(f"pictures of {config.pictures}", chosen, {}, calibration)
+    try:
+        return _of_run(config, record, work)
+    except UserError as error:
+        if config.quantize:
+            raise UserError(f"--quantize {config.quantize}: needs real pictures; give --pictures ({error})") from error
+        return Pictures("random pictures", _draw_random(work), {}, [], str(error))
+
+
+def _of_run(config: ExportConfig, record: RunRecord | None, work: Path) -> Pictures:
+    if record is None:
+        raise UserError(f"{config.run}: does not say what it was trained on")
+    data = record.config["data"]
+    folder = config.data_dir or data.get("data_dir")
+    dataset = load_dataset(data["dataset"], record.seed, data.get("validation_fraction", 0.1), folder)
+    test = dataset.test.select(_evenly(len(dataset.test), config.verify_pictures))
+    files, labels = _as_files(test, work / "test"), {}
+    for file, label in zip(files, test.labels):
+        labels[file] = dataset.class_names[label]
+    calibration = []
+    if config.quantize:
+        train = dataset.train.select(_evenly(len(dataset.train), _NUM_CALIBRATION))
+        calibration = _as_files(train, work / "train")
+    return Pictures(f"test pictures of {data['dataset']}", files, labels, calibration)
+
+
+def _evenly(count: int, wanted: int) -> np.ndarray:
+    """Returns so many places of a sequence, or all, spread over it."""
+    return np.unique(np.linspace(0, count - 1, min(count, wanted)).round().astype(int))
+
+
+def _as_files(split: Split, folder: Path) -> list[str]:
+    """Returns the files of pictures; what is in an archive, or drawn, is written as PNG first, which loses nothing."""
+    folder.mkdir()
+    found = []
+    for index in range(len(split)):
+        file = split.file(index)
+        if file is None:
+            file = folder / f"{index:06d}.png"
+            try:
+                split.read(index).save(file)
+            except UnreadablePicture:
+                continue
+        found.append(str(file))
+    return found
+
+
+def _draw_random(work: Path) -> list[str]:
+    generator, found = np.random.default_rng(0), []
+    for number in range(_NUM_RANDOM):
+        coarse = generator.integers(0, 256, (8, 8, 3)).astype("uint8")
+        file = work / f"random-{number:02d}.png"
+        Image.fromarray(coarse).resize((_RANDOM_SIDE, _RANDOM_SIDE)).save(file)
+        found.append(str(file))
+    return found
+
+
+def record_of(run: Path) -> RunRecord | None:
+    """Returns the record of a run folder, or of the folder that a model lies in, as far as it is the model's."""
+    file = (run if run.is_dir() else run.parent) / artifacts.RECORD
+    return RunRecord.load(file) if file.is_file() and (run.is_dir() or run.name == artifacts.MODEL) else None

@@ -1,0 +1,136 @@
+"""Whether an exported file answers as the run does, from picture file to name."""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from keras_dogs import backends
+from keras_dogs.errors import UserError
+from keras_dogs.evaluation import intervals
+from keras_dogs.evaluation import scoring
+from keras_dogs.exporting.config import ExportConfig
+from keras_dogs.exporting.pictures import Pictures
+from keras_dogs.system import tables
+from keras_dogs.system.tables import Array
+
+BOUND = 1e-4  # of the largest logit, in float32
+
+
+class NotEqual(Exception):
+    """An exported file does not answer as the run does. Its text is one line that names the picture."""
+
+
+class Answers(NamedTuple):
+    """What somebody answers to pictures.
+
+    Attributes:
+        files: list of str.
+        logits: float32 array `(num_pictures, num_classes)`.
+        told: list of str. The most probable class of each.
+    """
+
+    files: list[str]
+    logits: np.ndarray
+    told: list[str]
+
+
+def read_reference(file: Path, class_names: list[str]) -> Answers:
+    """Reads what the run's own classifier answered."""
+    found = tables.read_arrays(file, {"files": Array("U", 1), "logits": Array("f", 2)})
+    logits = found["logits"]
+    if not np.isfinite(logits).all():
+        raise UserError("the classifier gives logits that are not finite; export another run")
+    return Answers(list(found["files"]), logits, [class_names[place] for place in np.argmax(logits, axis=1)])
+
+
+def verify(work: Path, reference: Answers, temperature: float, config: ExportConfig, pictures: Pictures) -> dict:
+    """Compares the answers of an exported file, which `checking` has left in `work`, with the run's own.
+
+    Returns:
+        `Verification`, less the size of the files.
+
+    Raises:
+        NotEqual: a picture was not answered, a class has another name, a probability or a logit is off by more than the
+            bound, or the loss of accuracy by quantisation is too large.
+    """
+    schema = {
+        "files": Array("U", 1),
+        "logits": Array("f", 2),
+        "probabilities": Array("f", 2),
+        "told": Array("U", 1),
+    }
+    answers = tables.read_arrays(work / "answers.npz", schema)
+    measured = json.loads((work / "measured.json").read_text())
+    if list(answers["files"]) != reference.files:
+        missing = sorted(set(reference.files) ^ set(answers["files"])) or reference.files
+        raise NotEqual(f"{missing[0]}: only one of the two, run and exported file, could read it")
+    largest = float(np.abs(reference.logits).max())
+    off = np.abs(answers["logits"].astype(np.float64) - reference.logits).max(axis=1)
+    if not np.isfinite(off).all():
+        raise NotEqual(f"{reference.files[int(np.argmin(np.isfinite(off)))]}: the exported file gives no finite logits")
+    worst = int(np.argmax(off))
+    if not config.quantize:
+        _check_numbers(reference, answers, off, largest, temperature)
+    result = {
+        "pictures": pictures.source,
+        "num_pictures": len(reference.files),
+        "agreement": float(np.mean([one == other for one, other in zip(reference.told, answers["told"])])),
+        "largest_logit": largest,
+        "largest_difference": float(off[worst]),
+        "top1_accuracy": None,
+        "top1_accuracy_of_run": None,
+        "accuracy_loss_interval": None,
+        **{name: measured[name] for name in ("open_s", "latency_p50_ms", "latency_p95_ms", "images_per_second")},
+        "machine": f"{backends.describe_cpu()}, {measured['cores']} cores",
+    }
+    if measured["imported"]:
+        result["imported"] = measured["imported"]
+    if pictures.labels:
+        result |= _score(reference, answers["told"], pictures.labels)
+    if config.quantize:
+        _check_loss(result, config)
+    return result
+
+
+def _check_numbers(reference: Answers, answers: dict, off: np.ndarray, largest: float, temperature: float) -> None:
+    worst = int(np.argmax(off))
+    if off[worst] > BOUND * largest:
+        raise NotEqual(
+            f"{reference.files[worst]}: a logit of the exported file is off by {off[worst]:.2g}, more than "
+            f"{BOUND:g} of the largest logit, {largest:.3g}"
+        )
+    expected = np.exp(scoring.log_softmax(reference.logits / temperature))
+    apart = np.abs(answers["probabilities"] - expected).max(axis=1)
+    if apart.max() > 1e-3:
+        raise NotEqual(f"{reference.files[int(np.argmax(apart))]}: a probability is off by {apart.max():.2g}")
+    margin = np.sort(reference.logits, axis=1)
+    clear = margin[:, -1] - margin[:, -2] > 2 * BOUND * largest
+    for file, one, other, is_clear in zip(reference.files, reference.told, answers["told"], clear):
+        if one != other and is_clear:
+            raise NotEqual(f"{file}: is {one!r} to the run and {other!r} to the exported file")
+
+
+def _score(reference: Answers, told, labels: dict[str, str]) -> dict:
+    expected = [labels[file] for file in reference.files]
+    own = np.array([one == label for one, label in zip(reference.told, expected)], float)
+    exported = np.array([one == label for one, label in zip(told, expected)], float)
+    return {
+        "top1_accuracy": float(exported.mean()),
+        "top1_accuracy_of_run": float(own.mean()),
+        "accuracy_loss_interval": tuple(map(float, intervals.difference_interval(own - exported))),
+    }
+
+
+def _check_loss(result: dict, config: ExportConfig) -> None:
+    """Refuses a quantised file that loses too much; without labels, one that disagrees as often."""
+    if result["top1_accuracy"] is None:
+        loss, what = 1 - result["agreement"], "answers otherwise than the run"
+    else:
+        loss, what = result["top1_accuracy_of_run"] - result["top1_accuracy"], "loses top-1 accuracy"
+    if 100 * loss > config.max_accuracy_loss:
+        raise NotEqual(
+            f"--quantize {config.quantize}: {what} by {100 * loss:.1f} points of {result['num_pictures']:,} pictures, "
+            f"more than --max-accuracy-loss {config.max_accuracy_loss:g} allows"
+        )

@@ -1,0 +1,117 @@
+"""The schema of `export.json`: what an exported folder holds, and what the check of it found."""
+
+import contextlib
+from pathlib import Path
+from typing import Annotated
+from typing import Any
+from typing import Literal
+from typing import NotRequired
+from typing import TypedDict
+
+from msgspec import Meta
+
+from keras_dogs.errors import UserError
+from keras_dogs.runs.records import Count
+from keras_dogs.runs.records import NotNegative
+from keras_dogs.runs.records import Positive
+from keras_dogs.runs.records import Share
+from keras_dogs.system import reading
+
+FILE = "export.json"
+SCHEMA_VERSION = 1
+Side = Annotated[int, Meta(ge=1, le=2**15)]
+
+
+class Canvas(TypedDict):
+    """How a picture file becomes the input: the arguments of `to_canvas`."""
+
+    size: Side | list[Side]
+    fit: Literal["squash", "crop", "pad"]
+    interpolation: Literal["bilinear", "bicubic"]
+
+
+class Verification(TypedDict):
+    """What the check found. Rates are of this machine, on its processor.
+
+    Attributes:
+        pictures: str. Where they come from.
+        num_pictures: int. That both answered.
+        agreement: float. The share with the same name.
+        largest_logit, largest_difference: float. Of all logits of the run's own classifier, and between the two.
+        top1_accuracy, top1_accuracy_of_run: float or `None` where no labels are known.
+        accuracy_loss_interval: pair of floats. 95 %, paired, of run less export, as shares.
+        size_bytes: int. Of all files that the runtime reads.
+        imported: list of str. What of Keras and of us the runtime imported.
+    """
+
+    pictures: str
+    num_pictures: Count
+    agreement: Share
+    largest_logit: NotNegative
+    largest_difference: NotNegative
+    top1_accuracy: Share | None
+    top1_accuracy_of_run: Share | None
+    accuracy_loss_interval: tuple[float, float] | None
+    open_s: NotNegative
+    latency_p50_ms: NotNegative
+    latency_p95_ms: NotNegative
+    images_per_second: NotNegative
+    size_bytes: Positive
+    imported: NotRequired[list[str]]
+    machine: str
+
+
+class Export(TypedDict):
+    """What an exported folder holds.
+
+    Attributes:
+        run: str. The run folder or model that it was written from.
+        data: dict. The dataset of the run, as its record has it; empty where it is not known.
+        input, outputs: dict. Names, types and shapes, for those who open the file themselves.
+        temperature: float or `None`. What logits are divided by before the softmax; `why_no_temperature` if not.
+        digests: dict of str to str. SHA-256 of each file that the runtime reads.
+    """
+
+    schema_version: Positive
+    format: str
+    file: str
+    quantization: Literal["int8", "float16"] | None
+    run: str
+    preset: str
+    pretraining: str
+    family: str
+    class_names: Annotated[list[str], Meta(min_length=1)]
+    canvas: Canvas
+    input: dict[str, Any]
+    outputs: dict[str, Any]
+    temperature: NotNegative | None
+    why_no_temperature: NotRequired[str]
+    written_by: str
+    versions: dict[str, str]
+    data: dict[str, Any]
+    seed: Count
+    digests: NotRequired[dict[str, str]]
+    verification: NotRequired[Verification]
+
+
+def read(file: Path) -> Export:
+    """Reads an `export.json`.
+
+    Raises:
+        UserError: it is missing, damaged or of a later version; the text names file and key.
+    """
+    return reading.read_versioned(file, Export, SCHEMA_VERSION)
+
+
+def exports_of(run: Path) -> list[Export]:
+    """Reads what was exported into a run folder, `exports/*/export.json`; those that are damaged are left out."""
+    found = []
+    for file in sorted(run.glob(f"exports/*/{FILE}")):
+        with contextlib.suppress(UserError):
+            found.append(read(file))
+    return [each for each in found if "verification" in each]
+
+
+def is_exported(folder: Path) -> bool:
+    """Returns whether `export` has written a folder."""
+    return (folder / FILE).is_file()
