@@ -76,8 +76,8 @@ def _write(job: Job, work: Path) -> None:
     from keras_dogs.data.loaders.batches import predict_in_batches
     from keras_dogs.evaluation.inference import class_names_of
     from keras_dogs.exporting.answering import BATCH_SIZE
-    from keras_dogs.exporting.plain import plain_classifier
     from keras_dogs.models.builders import load_classifier
+    from keras_dogs.models.plain import plain_classifier
 
     classifier = load_classifier(Path(job["model"]))
     names, canvas = class_names_of(classifier), classifier.canvas
@@ -159,7 +159,7 @@ def _write_litert(plain, folder: Path, names, canvases, quantize, calibration, w
 
 
 def _write_keras(plain, folder: Path, names, canvases, quantize, calibration, work: Path) -> None:
-    from keras_dogs.exporting.plain import check_stock
+    from keras_dogs.models.plain import check_stock
 
     check_stock(plain)
     file = folder / "model.keras"

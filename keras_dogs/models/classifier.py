@@ -3,6 +3,7 @@
 import contextlib
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_dogs import backends
@@ -15,6 +16,8 @@ from keras_dogs.layers import class_token
 from keras_dogs.layers.draw_keys import RandomLayer
 from keras_dogs.models import contract
 from keras_dogs.models import families
+from keras_dogs.models.plain import canvas_shape
+from keras_dogs.models.plain import plain_logits
 
 
 class PooledModel(keras.Model):
@@ -156,6 +159,18 @@ class Classifier(PooledModel):
         """See `keras.Model.predict`."""
         self.forget_stale_functions()
         return super().predict(self._checked(x), *args, **kwargs)
+
+    def export(self, filepath, format="tf_saved_model", **kwargs):
+        """See `keras.Model.export`: the same answers from stock layers, as every format has its way with those alone.
+
+        The input is canvases, float32 `(batch, rows, columns, 3)` of `canvas_size`; a SavedModel that TensorFlow writes
+        takes pictures of any size. `python -m keras_dogs.export` also checks the file, and brings its preprocessing.
+        """
+        if format == "tf_saved_model" and backends.name() == "tensorflow":
+            return super().export(filepath, format=format, **kwargs)
+        model = plain_logits(self)
+        model(np.zeros((1, *canvas_shape(self)), "float32"))  # PyTorch's exporter asks for a model that was called
+        return model.export(filepath, format=format, **kwargs)
 
     def train_on_batch(self, x, *args, **kwargs):
         """See `keras.Model.train_on_batch`."""

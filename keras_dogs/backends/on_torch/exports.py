@@ -31,7 +31,7 @@ def program_of(model: keras.Model, canvases: np.ndarray):
     """Returns the `torch.export.ExportedProgram` of a model of stock layers, for any number of pictures.
 
     Args:
-        model: `keras.Model` that `exporting.plain` built. Its layers are changed.
+        model: `keras.Model` that `models.plain` built. Its layers are changed.
         canvases: uint8 array `(2, rows, columns, 3)`.
     """
     for layer in keras_inside.layers_of(model):

@@ -3,6 +3,7 @@
 from keras_dogs.backends import keras_inside
 from keras_dogs.backends.on_torch import runtime
 from keras_dogs.backends.on_torch.operators import Operator
+from keras_dogs.backends.on_torch.operators import is_followed
 
 # Multiplications; below, PyTorch's way to an operator that is not its own costs more than is gained.
 WORTH_WHILE = 5_000_000
@@ -18,7 +19,7 @@ def gains(rows, kernel) -> bool:
         and runtime.mkl_is_slow()
         and keras_inside.find("onednn") is not None
     )
-    return is_slow and rows.numel() * kernel.shape[1] >= WORTH_WHILE and not torch.compiler.is_compiling()
+    return is_slow and rows.numel() * kernel.shape[1] >= WORTH_WHILE and not is_followed()
 
 
 def multiply(rows, kernel, bias):

@@ -40,3 +40,10 @@ class Operator:
             f"keras_dogs::{name}", self._differentiate, setup_context=self._keep, lib=library
         )
         return getattr(torch.ops.keras_dogs, name).default
+
+
+def is_followed() -> bool:
+    """Returns whether PyTorch writes down what is computed, to compile or export it; it is to find its own alone."""
+    import torch
+
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()

@@ -22,6 +22,7 @@ from keras_dogs.backends import devices
 from keras_dogs.backends import keras_inside
 from keras_dogs.backends import register
 from keras_dogs.backends.on_torch import graph_passes
+from keras_dogs.backends.on_torch.operators import is_followed
 from keras_dogs.errors import first_line
 from keras_dogs.system.thread_flag import ThreadFlag
 
@@ -116,7 +117,7 @@ class Traced:
     def _may_trace(self, tensors) -> bool:
         import torch
 
-        if _layer_by_layer.is_on or keras_inside.find("in_stateless_scope")() or torch.compiler.is_compiling():
+        if _layer_by_layer.is_on or keras_inside.find("in_stateless_scope")() or is_followed():
             return False
         if devices.current().num_shares > 1 or self._is_opaque:
             return False

@@ -64,6 +64,19 @@ class DINOV2Variant(keras_hub.models.DINOV2Backbone):
             plain = getattr(keras.layers.Layer, name)
             setattr(self.embeddings, name, functools.partial(plain, self.embeddings))
 
+    def as_stock(self, config: dict) -> keras.Model:
+        """Returns KerasHub's own class with these weights; its table of positions becomes that of this size.
+
+        Args:
+            config: dict. This backbone's, or one with other dtypes.
+        """
+        size = config["image_shape"]
+        again = keras_hub.models.DINOV2Backbone.from_config({**config, "position_embedding_shape": size})
+        before = weights("dinov2", self)
+        for name, weight in weights("dinov2", again).items():
+            weight.assign(before["position.resampled" if name == "position" else name])
+        return again
+
 
 def _gelu_tanh(x):
     return keras.activations.gelu(x, approximate=True)
@@ -243,25 +256,6 @@ def resized(backbone: keras.Model, family: str, size: tuple[int, int], num_prefi
             old = None if family == "dinov2" else grid_of(backbone)
             value = np.reshape(resample_positions(table, grid_of(again), num_prefix, method, old), weight.shape)
         weight.assign(value)
-    return again
-
-
-def stock(backbone: keras.Model, config: dict) -> keras.Model:
-    """Returns a backbone anew with its weights: of KerasHub's own class, where that can hold what was trained.
-
-    Args:
-        backbone: `keras.Model`.
-        config: dict. Its own, or one with other dtypes.
-    """
-    if not isinstance(backbone, DINOV2Variant):
-        again = type(backbone).from_config(config)
-        again.set_weights(backbone.get_weights())
-        return again
-    # Its positions were trained for this size, so that they are the ones to keep.
-    again = keras_hub.models.DINOV2Backbone.from_config({**config, "position_embedding_shape": config["image_shape"]})
-    before = weights("dinov2", backbone)
-    for name, weight in weights("dinov2", again).items():
-        weight.assign(before["position.resampled" if name == "position" else name])
     return again
 
 

@@ -1,15 +1,13 @@
-"""A classifier of stock layers alone: what every format is written from, and no class of ours is in it."""
+"""A classifier of stock layers alone: what every exported file is written from, and no class of ours is in it."""
 
 import keras
 import numpy as np
 from keras import ops
 
 from keras_dogs.backends import keras_inside
-from keras_dogs.data.datasets.opening import sides_of
 from keras_dogs.errors import UserError
 from keras_dogs.layers import boxes
 from keras_dogs.layers.resampling import resample_boxes
-from keras_dogs.models.weights import vits
 
 LOGITS, PROBABILITIES = "logits", "probabilities"
 
@@ -27,9 +25,30 @@ def plain_classifier(classifier: keras.Model, temperature: float = 1.0) -> keras
         `keras.Model` from canvases, uint8 `(batch, rows, columns, 3)`, to a dict of float32 tensors
         `(batch, num_classes)`: `"logits"` and `"probabilities"`.
     """
-    rows, columns = sides_of(classifier.canvas_size)
-    canvases = keras.Input((rows, columns, 3), dtype="uint8", name="canvases")
-    pixels = keras.layers.Rescaling(1.0, dtype="float32", name="as_floats")(canvases)
+    canvases, logits = _infer(classifier, "uint8")
+    calibrated = keras.layers.Rescaling(1 / temperature, dtype="float32", name="calibration")(logits)
+    probabilities = keras.layers.Softmax(dtype="float32", name=PROBABILITIES)(calibrated)
+    return keras.Model(canvases, {LOGITS: logits, PROBABILITIES: probabilities}, name="classifier")
+
+
+def plain_logits(classifier: keras.Model) -> keras.Model:
+    """Builds the same from canvases in float32 to logits, `(batch, num_classes)`: one input and one output."""
+    canvases, logits = _infer(classifier, "float32")
+    return keras.Model(canvases, logits, name="classifier")
+
+
+def canvas_shape(classifier: keras.Model) -> tuple[int, int, int]:
+    """Returns rows, columns and channels of a canvas."""
+    size = classifier.canvas_size
+    return (*size, 3) if isinstance(size, (tuple, list)) else (size, size, 3)
+
+
+def _infer(classifier: keras.Model, dtype: str):
+    """Returns the input and the logits of a classifier's inference."""
+    canvases = keras.Input(canvas_shape(classifier), dtype=dtype, name="canvases")
+    pixels = canvases
+    if dtype != "float32":
+        pixels = keras.layers.Rescaling(1.0, dtype="float32", name="as_floats")(canvases)
     pixels = _crop(classifier.get_layer("crop"), pixels)
     conversion = classifier.get_layer("conversion")
     scale, offset = (np.array(each, "float32").tolist() for each in (conversion.scale, conversion.offset))
@@ -45,9 +64,7 @@ def plain_classifier(classifier: keras.Model, temperature: float = 1.0) -> keras
     dense = keras.layers.Dense(head.units, dtype="float32", name=LOGITS)
     logits = dense(features)
     dense.set_weights(head.get_weights())
-    calibrated = keras.layers.Rescaling(1 / temperature, dtype="float32", name="calibration")(logits)
-    probabilities = keras.layers.Softmax(dtype="float32", name=PROBABILITIES)(calibrated)
-    return keras.Model(canvases, {LOGITS: logits, PROBABILITIES: probabilities}, name="classifier")
+    return canvases, logits
 
 
 def _crop(crop, pixels):
@@ -103,7 +120,12 @@ def _copied(layer, features):
 
 def _in_float32(backbone: keras.Model) -> keras.Model:
     """Returns the backbone anew, without drop-path, with all its layers in float32."""
-    again = vits.stock(backbone, _with_float32(backbone.get_config()))
+    config = _with_float32(backbone.get_config())
+    if hasattr(backbone, "as_stock"):
+        again = backbone.as_stock(config)
+    else:
+        again = type(backbone).from_config(config)
+        again.set_weights(backbone.get_weights())
     again.trainable = False
     return again
 
