@@ -293,8 +293,9 @@ def test_interrupt_leaves_nothing_or_what_can_go_on(command, work, dogs, monkeyp
     refused(command("train", "--resume", "--output", "run", "--epochs", "7"), "--epochs", "leave --epochs out")
     status, out, _ = command("train", "--resume", "--output", "run")
     assert status == 0 and "test: top-1" in out and (work / "run" / "record.json").exists()
+    (work / "run" / ".lock").touch()  # of a process that was killed right before it would have removed it
     status, _, err = command("train", "--resume", "--output", "run")
-    assert status == 0 and "finished before" in err
+    assert status == 0 and "finished before" in err and not (work / "run" / ".lock").exists()
 
 
 def test_resume_without_a_run(command, work):

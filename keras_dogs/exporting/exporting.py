@@ -113,7 +113,7 @@ def _export(config, row: Format, model: Path, record, temperature: Temperature, 
     (folder / standalone.PROGRAM).write_text(standalone.program_of(row))
     reference = verification.read_reference(work / writing.REFERENCE, facts["class_names"])
     _run_checking(folder, reference.files, backend, row, work)
-    verified = verification.verify(work, reference, temperature.value or 1.0, config, pictures)
+    verified = verification.verify(work, reference, facts["class_names"], temperature.value or 1.0, config, pictures)
     sums = digests.digests_of(folder, row)
     size = sum((folder / name).stat().st_size for name in sums)
     found |= {"digests": sums, "verification": {**verified, "size_bytes": size}}

@@ -10,6 +10,7 @@ from keras_dogs.data.datasets import load_dataset
 from keras_dogs.data.datasets.opening import UnreadablePicture
 from keras_dogs.data.datasets.pictures import files_in
 from keras_dogs.data.datasets.pictures import is_picture
+from keras_dogs.data.datasets.splits import Dataset
 from keras_dogs.data.datasets.splits import Split
 from keras_dogs.errors import UserError
 from keras_dogs.exporting.config import ExportConfig
@@ -50,17 +51,7 @@ def collect(config: ExportConfig, record: RunRecord | None, work: Path) -> Pictu
         UserError: `--pictures` holds none, or the format is to be quantised and no real pictures are at hand.
     """
     if config.pictures:
-        if not config.pictures.is_dir():
-            raise UserError(f"--pictures {config.pictures}: no such folder")
-        found = sorted(str(file) for file in files_in(config.pictures) if is_picture(file))
-        if not found:
-            raise UserError(f"--pictures {config.pictures}: no pictures found")
-        chosen = [found[place] for place in _evenly(len(found), config.verify_pictures)]
-        try:
-            calibration = _of_run(config, record, work).calibration if config.quantize else []
-        except UserError:
-            calibration = chosen
-        return Pictures(f"pictures of {config.pictures}", chosen, {}, calibration)
+        return _of_folder(config, work)
     try:
         return _of_run(config, record, work)
     except UserError as error:
@@ -69,21 +60,39 @@ def collect(config: ExportConfig, record: RunRecord | None, work: Path) -> Pictu
         return Pictures("random pictures", _draw_random(work), {}, [], str(error))
 
 
+def _of_folder(config: ExportConfig, work: Path) -> Pictures:
+    """Takes the test pictures of a folder in one of the layouts of a dataset, or any pictures in it."""
+    folder, source = config.pictures, f"pictures of {config.pictures}"
+    if not folder.is_dir():
+        raise UserError(f"--pictures {folder}: no such folder")
+    try:
+        return _of_dataset(load_dataset(str(folder)), source, config, work)
+    except UserError:  # no dataset
+        found = sorted(str(file) for file in files_in(folder) if is_picture(file))
+    if not found:
+        raise UserError(f"--pictures {folder}: no pictures found")
+    calibration = [found[place] for place in _evenly(len(found), _NUM_CALIBRATION)]
+    return Pictures(source, [found[place] for place in _evenly(len(found), config.verify_pictures)], {}, calibration)
+
+
 def _of_run(config: ExportConfig, record: RunRecord | None, work: Path) -> Pictures:
     if record is None:
         raise UserError(f"{config.run}: does not say what it was trained on")
     data = record.config["data"]
     folder = config.data_dir or data.get("data_dir")
     dataset = load_dataset(data["dataset"], record.seed, data.get("validation_fraction", 0.1), folder)
+    return _of_dataset(dataset, f"test pictures of {data['dataset']}", config, work)
+
+
+def _of_dataset(dataset: Dataset, source: str, config: ExportConfig, work: Path) -> Pictures:
     test = dataset.test.select(_evenly(len(dataset.test), config.verify_pictures))
-    files, labels = _as_files(test, work / "test"), {}
-    for file, label in zip(files, test.labels):
-        labels[file] = dataset.class_names[label]
-    calibration = []
+    files = _as_files(test, work / "test")
+    labels = {file: dataset.class_names[label] for file, label in files.items()}
+    calibration = {}
     if config.quantize:
         train = dataset.train.select(_evenly(len(dataset.train), _NUM_CALIBRATION))
         calibration = _as_files(train, work / "train")
-    return Pictures(f"test pictures of {data['dataset']}", files, labels, calibration)
+    return Pictures(source, list(files), labels, list(calibration))
 
 
 def _evenly(count: int, wanted: int) -> np.ndarray:
@@ -91,10 +100,10 @@ def _evenly(count: int, wanted: int) -> np.ndarray:
     return np.unique(np.linspace(0, count - 1, min(count, wanted)).round().astype(int))
 
 
-def _as_files(split: Split, folder: Path) -> list[str]:
-    """Returns the files of pictures; what is in an archive, or drawn, is written as PNG first, which loses nothing."""
+def _as_files(split: Split, folder: Path) -> dict[str, int]:
+    """Returns files with labels; what is in an archive, or drawn, is written as PNG first, which loses nothing."""
     folder.mkdir()
-    found = []
+    found = {}
     for index in range(len(split)):
         file = split.file(index)
         if file is None:
@@ -103,7 +112,7 @@ def _as_files(split: Split, folder: Path) -> list[str]:
                 split.read(index).save(file)
             except UnreadablePicture:
                 continue
-        found.append(str(file))
+        found[str(file)] = int(split.labels[index])
     return found
 
 

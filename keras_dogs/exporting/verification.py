@@ -45,7 +45,14 @@ def read_reference(file: Path, class_names: list[str]) -> Answers:
     return Answers(list(found["files"]), logits, [class_names[place] for place in np.argmax(logits, axis=1)])
 
 
-def verify(work: Path, reference: Answers, temperature: float, config: ExportConfig, pictures: Pictures) -> dict:
+def verify(
+    work: Path,
+    reference: Answers,
+    class_names: list[str],
+    temperature: float,
+    config: ExportConfig,
+    pictures: Pictures,
+) -> dict:
     """Compares the answers of an exported file, which `checking` has left in `work`, with the run's own.
 
     Returns:
@@ -87,7 +94,7 @@ def verify(work: Path, reference: Answers, temperature: float, config: ExportCon
     }
     if measured["imported"]:
         result["imported"] = measured["imported"]
-    if pictures.labels:
+    if pictures.labels and set(pictures.labels.values()) <= set(class_names):
         result |= _score(reference, answers["told"], pictures.labels)
     if config.quantize:
         _check_loss(result, config)

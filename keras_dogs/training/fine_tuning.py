@@ -179,6 +179,7 @@ def _settle(config: TrainConfig) -> dict:
         asked = {**record.config, "learning_rate": "sweep"} if record.sweep else record.config
         config.check_same_flags(asked, "is finished, and was trained")
         artifacts.tidy(output)
+        artifacts.wait_until_free(output, 0)  # a run that was killed at its very end has left its lock
         progress.open_console().print(
             f"{output}: finished before; nothing to do (to train further on what it has learned: --preset {output})"
         )

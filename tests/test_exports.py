@@ -1,0 +1,298 @@
+"""Exported files answer as the run does, and what does not is caught: `tox -e export` has every format installed."""
+
+import importlib.util
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import BACKEND
+from conftest import files_below
+
+import keras_dogs
+from keras_dogs.errors import UserError
+from keras_dogs.exporting import exporting
+from keras_dogs.exporting import formats
+from keras_dogs.exporting import standalone
+from keras_dogs.runs import exports
+
+BOUND = 1e-4  # of the largest logit
+
+
+def needs(name: str, quantize: str | None = None) -> None:
+    """Skips where a format cannot be written or opened."""
+    try:
+        formats.check_installed(formats.find(name), quantize)
+    except UserError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module")
+def vit(tmp_path_factory) -> Path:
+    """A ViT as a file alone, whose head answers something."""
+    classifier = keras_dogs.build_vit("vit_nano", 3, class_names=("amberwick", "birchhound", "cloverjack"))
+    generator = np.random.default_rng(0)
+    classifier.head.set_weights([generator.normal(size=each.shape) for each in classifier.head.get_weights()])
+    file = tmp_path_factory.mktemp("vit") / "vit.keras"
+    keras_dogs.save_classifier(classifier, file)
+    return file
+
+
+def run_of(kind: str, run_folder: Path, vit: Path) -> Path:
+    return {"resnet": run_folder, "vit": vit}[kind]
+
+
+def pictures_of(dogs: Path) -> list[Path]:
+    return sorted((dogs / "test").rglob("*.png"))
+
+
+@pytest.mark.parametrize("kind", ["vit", "resnet"])
+@pytest.mark.parametrize("name", formats.FORMATS)
+def test_the_file_answers_as_the_run(command, run_folder, vit, dogs, tmp_path, name, kind):
+    needs(name)
+    output, run = tmp_path / "exported", run_of(kind, run_folder, vit)
+    more = () if kind == "resnet" else ("--pictures", dogs)
+    status, out, err = command("export", run, "--format", name, "--output", output, *more)
+    assert status == 0, err
+    found = exports.read(output / exports.FILE)
+    checked = found["verification"]
+    assert checked["largest_difference"] <= BOUND * checked["largest_logit"] and checked["agreement"] == 1.0
+    assert checked["num_pictures"] == 9 and checked["top1_accuracy"] == checked["top1_accuracy_of_run"]
+    # TensorFlow imports Keras by itself.
+    assert checked.get("imported", []) == (["keras"] if name in ("keras", "tf_saved_model") else [])
+    assert (output / "labels.txt").read_text().split() == found["class_names"]
+    assert "same name          100.0%" in out
+    expected = command("predict", run, *pictures_of(dogs), "--json")[1]
+    answered = command("predict", output, *pictures_of(dogs), "--json")
+    assert answered[0] == 0, answered[2]
+    for one, other in zip(expected.splitlines(), answered[1].splitlines(), strict=True):
+        assert list(json.loads(one)["breeds"]) == list(json.loads(other)["breeds"])
+    scores = [
+        json.loads(command("evaluate", each, "--json", *(() if kind == "resnet" else ("--dataset", dogs)))[1])
+        for each in (run, output)
+    ]
+    assert scores[1]["loss"] == pytest.approx(scores[0]["loss"], rel=1e-4)
+    assert scores[1]["top1_accuracy"] == scores[0]["top1_accuracy"] and scores[1]["backend"] == name
+
+
+def test_the_program_in_the_folder(command, run_folder, dogs, tmp_path):
+    """Names every picture as `predict` does, in a process that has neither Keras nor us."""
+    needs("onnx")
+    output = tmp_path / "exported"
+    assert command("export", run_folder, "--output", output)[0] == 0
+    moved = shutil.move(output, tmp_path / "elsewhere")
+    broken = tmp_path / "broken.png"
+    broken.write_text("no picture")
+    files = [str(file) for file in (*pictures_of(dogs), broken)]
+    done = subprocess.run([sys.executable, "-I", moved / "predict.py", *files], capture_output=True, text=True)
+    assert done.returncode == 1 and f"{broken}: not a picture" in done.stderr, done.stderr
+    expected = command("predict", moved, *files)[1]
+    assert done.stdout == expected
+    assert not list(moved.rglob("__pycache__"))
+
+
+@pytest.mark.parametrize("name", formats.FORMATS)
+def test_the_program_stands_alone(name):
+    program = standalone.program_of(formats.find(name))
+    compile(program, "predict.py", "exec")
+    code = program.replace("Written by keras_dogs.export", "")
+    assert "keras_dogs" not in code and "def open_picture" in code and "def open_model" in code
+
+
+def test_a_dynamic_batch(run_folder, dogs, tmp_path, command):
+    needs("onnx")
+    import onnxruntime
+
+    assert command("export", run_folder, "--output", tmp_path / "exported")[0] == 0
+    session = onnxruntime.InferenceSession(tmp_path / "exported" / "model.onnx")
+    side = exports.read(tmp_path / "exported" / exports.FILE)["canvas"]["size"]
+    canvases = np.random.default_rng(0).integers(0, 256, (7, side, side, 3)).astype("uint8")
+    together = session.run(["logits"], {"canvases": canvases})[0]
+    alone = [session.run(["logits"], {"canvases": each[None]})[0][0] for each in canvases]
+    np.testing.assert_allclose(together, alone, atol=1e-5 * np.abs(together).max())
+
+
+# What is wrong is caught
+
+
+def other_mean(folder: Path) -> None:
+    edit(folder, lambda array: array + 0.05 if array.shape[-1:] == (3,) and array.size == 3 else array)
+
+
+def other_channels(folder: Path) -> None:
+    edit(folder, lambda array: array[:, ::-1].copy() if array.ndim == 4 and array.shape[1] == 3 else array)
+
+
+def edit(folder: Path, change) -> None:
+    """Changes every weight of an ONNX file by a function of its array."""
+    import onnx
+
+    model, changed = onnx.load(folder / "model.onnx"), 0
+    for tensor in model.graph.initializer:
+        before = onnx.numpy_helper.to_array(tensor)
+        after = change(before)
+        changed += after is not before
+        tensor.CopyFrom(onnx.numpy_helper.from_array(np.asarray(after), tensor.name))
+    assert changed
+    onnx.save(model, folder / "model.onnx")
+
+
+def other_labels(folder: Path) -> None:
+    import onnx
+
+    model = onnx.load(folder / "model.onnx")
+    (kept,) = model.metadata_props
+    names = json.loads(kept.value)
+    kept.value = json.dumps([names[1], names[0], *names[2:]])
+    onnx.save(model, folder / "model.onnx")
+
+
+def no_file(folder: Path) -> None:
+    (folder / "model.onnx").write_bytes(b"not a model")
+
+
+@pytest.mark.parametrize(
+    ("tamper", "said"),
+    [(other_mean, "off by"), (other_channels, "off by"), (other_labels, "to the exported file"), (no_file, "runtime")],
+)
+def test_a_planted_fault_is_caught(command, run_folder, dogs, tmp_path, monkeypatch, tamper, said):
+    needs("onnx")
+    write = exporting._run_writing
+
+    def write_and_tamper(job, *arguments):
+        write(job, *arguments)
+        tamper(Path(job["folder"]))
+
+    monkeypatch.setattr(exporting, "_run_writing", write_and_tamper)
+    before = files_below(tmp_path)
+    status, _, err = command("export", run_folder, "--output", tmp_path / "made" / "exported")
+    last = err.strip().splitlines()[-1]
+    assert status == 1 and said in last and last.endswith("nothing was written"), err
+    assert ".png" in last or tamper is no_file
+    assert files_below(tmp_path) == before
+
+
+def test_int8(command, run_folder, vit, dogs, tmp_path):
+    """Answers nearly as the run, from a smaller file; what loses too much is refused."""
+    needs("onnx", "int8")
+    output = tmp_path / "exported"
+    arguments = ("export", run_folder, "--quantize", "int8", "--output", output)
+    status, _, err = command(*arguments, "--max-accuracy-loss", "100")
+    assert status == 0, err
+    found = exports.read(output / exports.FILE)
+    low, high = found["verification"]["accuracy_loss_interval"]
+    assert found["quantization"] == "int8" and low <= high
+    whole = (run_folder / "model.keras").stat().st_size
+    assert found["verification"]["size_bytes"] < 0.6 * whole
+
+
+def test_the_page_of_an_evaluation_shows_exports(command, run_folder, dogs, tmp_path):
+    needs("keras")
+    run = shutil.copytree(run_folder, tmp_path / "run")
+    status, _, err = command("export", run, "--format", "keras")
+    assert status == 0, err
+    assert (run / "exports" / "keras" / "model.keras").is_file()
+    assert command("evaluate", run, "--saved", "--output", tmp_path / "page")[0] == 0
+    assert "## Exported" in (tmp_path / "page" / "report.md").read_text()
+    status, _, err = command("export", run, "--format", "keras")
+    assert status == 2 and "exists" in err
+
+
+# Bad input
+
+
+def refused(result, *parts) -> None:
+    status, out, err = result
+    line = err.strip().splitlines()[-1]
+    assert status == 2 and line.startswith("keras_dogs.export: error: ") and not out, err
+    assert all(part in line for part in parts), line
+
+
+def test_what_cannot_be_exported(command, run_folder, dogs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "notes.txt").write_text("mine")
+    (tmp_path / "other.keras").write_bytes(b"no model")
+    before = files_below(tmp_path)
+    refused(command("export", "nowhere"), "no such run folder")
+    refused(command("export", run_folder, "--format", "onx"), "did you mean onnx?")
+    refused(command("export", run_folder, "--format", "keras", "--quantize", "int8"), "--quantize int8", "litert")
+    refused(command("export", run_folder, "--verify-pictures", "0"), "--verify-pictures")
+    refused(command("export", run_folder, "--format", "keras", "--max-accuracy-loss", "2"), "no effect")
+    refused(command("export", run_folder, "--format", "keras", "--output", "full"), "--output full", "notes.txt")
+    refused(command("export", run_folder, "--format", "keras", "--pictures", "empty"), "no pictures found")
+    refused(command("export", run_folder, "--format", "keras", "--pictures", "nowhere"), "no such folder")
+    refused(command("export", "other.keras", "--format", "keras"), "other.keras: not a classifier")
+    assert files_below(tmp_path) == before
+
+
+def test_a_format_that_is_not_installed(command, run_folder, tmp_path, monkeypatch):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *more: None if name == "openvino" else found(name, *more)
+    )
+    wanted = ["needs openvino", "pip install '.[openvino]'"] if found("torch") else ["written by PyTorch"]
+    refused(command("export", run_folder, "--format", "openvino", "--output", tmp_path / "exported"), *wanted)
+
+
+def test_no_pictures_at_hand(command, vit, tmp_path):
+    """Numbers alone are compared, and it says so."""
+    needs("keras")
+    status, out, err = command("export", vit, "--format", "keras", "--output", tmp_path / "exported")
+    assert status == 0 and "only numbers are compared" in err and "32 random pictures" in out, err
+    assert exports.read(tmp_path / "exported" / exports.FILE)["verification"]["top1_accuracy"] is None
+
+
+def test_an_exported_folder_that_was_changed(command, vit, dogs, tmp_path):
+    needs("keras")
+    output = tmp_path / "exported"
+    assert command("export", vit, "--format", "keras", "--pictures", dogs, "--output", output)[0] == 0
+    picture = pictures_of(dogs)[0]
+    facts = json.loads((output / exports.FILE).read_text())
+    for name, change in (
+        ("model.keras", lambda: (output / "model.keras").write_bytes(b"another")),
+        ("model.keras", lambda: (output / "model.keras").unlink()),
+        ("canvas.size", lambda: (output / exports.FILE).write_text(json.dumps({**facts, "canvas": {"size": -1}}))),
+        ("later version", lambda: (output / exports.FILE).write_text(json.dumps({**facts, "schema_version": 99}))),
+    ):
+        change()
+        status, _, err = command("predict", output, picture)
+        assert status == 2 and name in err and len(err.strip().splitlines()) == 1, err
+
+
+# Keras' own export
+
+
+OF_KERAS = {"jax": (), "tensorflow": ("tf_saved_model", "litert"), "torch": ("torch",)}
+
+
+@pytest.mark.parametrize("kind", ["vit", "resnet"])
+@pytest.mark.parametrize("name", OF_KERAS[BACKEND])
+def test_export_of_keras_itself(vit, run_folder, tmp_path, kind, name):
+    classifier = keras_dogs.load_classifier(run_of(kind, run_folder, vit))
+    side = classifier.canvas_size
+    pictures = np.random.default_rng(0).integers(0, 256, (1, side, side, 3)).astype("float32")
+    expected = classifier.predict(pictures, verbose=0)
+    file = tmp_path / {"torch": "model.pt2", "tf_saved_model": "model", "litert": "model.tflite"}[name]
+    classifier.export(file, format=name, verbose=False)
+    if name == "torch":
+        import torch
+
+        found = torch.export.load(file).module()(torch.from_numpy(pictures)).detach().numpy()
+    elif name == "litert":
+        import tensorflow as tf
+
+        interpreter = tf.lite.Interpreter(str(file))
+        interpreter.allocate_tensors()
+        interpreter.set_tensor(interpreter.get_input_details()[0]["index"], pictures)
+        interpreter.invoke()
+        found = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+    else:
+        import tensorflow as tf
+
+        found = tf.saved_model.load(file).serve(pictures).numpy()
+    np.testing.assert_allclose(found, expected, atol=BOUND * np.abs(expected).max())
