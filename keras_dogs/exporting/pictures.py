@@ -57,7 +57,9 @@ def collect(config: ExportConfig, record: RunRecord | None, work: Path) -> Pictu
     except UserError as error:
         if config.quantize:
             raise UserError(f"--quantize {config.quantize}: needs real pictures; give --pictures ({error})") from error
-        return Pictures("random pictures", _draw_random(work), {}, [], str(error))
+        return Pictures(
+            "random pictures", _draw_random(min(_NUM_RANDOM, config.verify_pictures), work), {}, [], str(error)
+        )
 
 
 def _of_folder(config: ExportConfig, work: Path) -> Pictures:
@@ -116,9 +118,9 @@ def _as_files(split: Split, folder: Path) -> dict[str, int]:
     return found
 
 
-def _draw_random(work: Path) -> list[str]:
+def _draw_random(count: int, work: Path) -> list[str]:
     generator, found = np.random.default_rng(0), []
-    for number in range(_NUM_RANDOM):
+    for number in range(count):
         coarse = generator.integers(0, 256, (8, 8, 3)).astype("uint8")
         file = work / f"random-{number:02d}.png"
         Image.fromarray(coarse).resize((_RANDOM_SIDE, _RANDOM_SIDE)).save(file)

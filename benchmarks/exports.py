@@ -1,0 +1,146 @@
+"""Each format, from runs of each backend: `python benchmarks/exports.py`; at real sizes: `... --sizes`.
+
+Every cell is one `python -m keras_dogs.export`, which keeps a file only if its own runtime answers as the run does. The
+tables of docs/export.md are written from the results: `... --docs`.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import runs
+
+from keras_dogs.exporting.formats import FORMATS
+from keras_dogs.runs.records import BACKENDS
+from keras_dogs.runs.records import PROSE
+
+PAGE = Path(__file__).parents[1] / "docs" / "export.md"
+MODELS = ("vit_nano", "resnet_nano")
+# Architectures with random weights: numbers are compared, and these have as many digits as trained ones.
+SIZES = {
+    "vit_base_patch16_224": ("vit_base_patch16_224", "vit_base_patch16_384"),
+    "deit_small_distilled_patch16_224_imagenet": ("deit_small_distilled_patch16_224_imagenet",) * 2,
+    "dinov2_small": ("dinov2_small",) * 2,
+    "resnet_50": ("resnet_50",) * 2,
+}
+BUILD = """
+import sys, numpy as np
+from keras_dogs import backends
+backends.select()
+import keras_hub, keras_dogs
+from keras_dogs.models.builders import build_classifier
+preset, side, file = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+if preset == "dinov2_small":
+    folder = file + ".preset"
+    backbone = keras_hub.models.DINOV2Backbone(14, 12, 384, 6, 1536, image_shape=(518, 518, 3))
+    backbone.save_to_preset(folder)
+    preset, load = folder, True
+else:
+    load = False
+classifier = build_classifier(preset, 120, side, load_weights=load, class_names=[f"class {n}" for n in range(120)])
+generator = np.random.default_rng(0)
+classifier.head.set_weights([generator.normal(0, 0.05, each.shape) for each in classifier.head.get_weights()])
+keras_dogs.save_classifier(classifier, file)
+"""
+
+
+def main() -> int:
+    """Makes the rows that are asked for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sizes", action="store_true")
+    parser.add_argument("--docs", action="store_true")
+    parser.add_argument("--formats", nargs="+", default=list(FORMATS))
+    parser.add_argument("--models", nargs="+")
+    flags = parser.parse_args()
+    if flags.docs:
+        write_docs()
+        return 0
+    with tempfile.TemporaryDirectory() as folder:
+        rows = list((of_sizes if flags.sizes else of_backends)(flags, Path(folder)))
+    runs.write("exports", rows, line=in_words, key=("model", "side", "backend", "format"))
+    return int(any("error" in row for row in rows))
+
+
+def of_backends(flags, folder: Path):
+    """Yields a row for each backend that trains, model and format."""
+    for backend in BACKENDS:
+        for model in flags.models or MODELS:
+            run = folder / f"{model}-{backend}"
+            trained = runs.train(backend, run, "--preset", model, "--epochs", "1")
+            for name in flags.formats:
+                row = {"model": model, "side": 64, "backend": backend, "format": name}
+                yield {**row, **trained} if "error" in trained else export(row, run)
+
+
+def of_sizes(flags, folder: Path):
+    """Yields a row for each architecture, size and format."""
+    for model in flags.models or SIZES:
+        for preset, side in zip(SIZES[model], (224, 384 if model != "dinov2_small" else 392)):
+            file = folder / f"{model}-{side}.keras"
+            environment = {**os.environ, "KERAS_BACKEND": "torch"}
+            subprocess.run([sys.executable, "-c", BUILD, preset, str(side), str(file)], check=True, env=environment)
+            for name in flags.formats:
+                row = {"model": model, "side": side, "backend": "torch", "format": name}
+                yield export(row, file, "--verify-pictures", "8")
+
+
+def export(row: dict, run: Path, *more) -> dict:
+    """Runs the command, and adds what it found to a row, or the error."""
+    print(f"\n{row}", flush=True)
+    output = run.parent / f"{run.stem}-{row['format']}"
+    command = [sys.executable, "-m", "keras_dogs.export", run, "--format", row["format"], "--output", output, *more]
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True)
+    if done.returncode:
+        error = done.stderr.strip().splitlines()[-1].replace(str(run.parent), "")
+        print(error, flush=True)
+        return {**row, "error": error}
+    found = json.loads((output / "export.json").read_text())
+    checked = found["verification"]
+    subprocess.run(["rm", "-r", str(output)], check=True)
+    row |= {"relative_difference": checked["largest_difference"] / checked["largest_logit"], **checked}
+    print(in_words(row), flush=True)
+    return {**row, "written_by": found["written_by"], "versions": found["versions"]}
+
+
+def in_words(row: dict) -> str:
+    """What is printed of a row."""
+    return (
+        f"{row['format']:<15} off by {row['relative_difference']:.1e}, same name {row['agreement']:.1%}, "
+        f"{row['latency_p50_ms']:.1f} ms"
+    )
+
+
+def write_docs() -> None:
+    """Writes the tables between their marks."""
+    text = PAGE.read_text()
+    for file in sorted(runs.RESULTS.glob("exports-*.json")):
+        rows = json.loads(file.read_text())["rows"]
+        text = _between(text, "cells", _table([row for row in rows if row["model"] in MODELS], by_backend=True))
+        text = _between(text, "sizes", _table([row for row in rows if row["model"] in SIZES], by_backend=False))
+    PAGE.write_text(text)
+
+
+def _between(text: str, mark: str, table: str) -> str:
+    begin, end = f"<!-- {mark}: written by benchmarks/exports.py -->\n", f"<!-- {mark} end -->"
+    before, _, rest = text.partition(begin)
+    return f"{before}{begin}\n{table}\n{end}{rest.partition(end)[2]}"
+
+
+def _table(rows: list[dict], by_backend: bool) -> str:
+    found: dict = {}
+    for row in rows:
+        name = f"`{row['model']}`, {PROSE[row['backend']]}" if by_backend else f"`{row['model']}`, {row['side']} px"
+        cell = f"{row['relative_difference']:.0e}" if "error" not in row else f"no: {row['error'].partition(': ')[2]}"
+        found.setdefault(name, {})[row["format"]] = cell
+    head = "trained" if by_backend else "architecture"
+    lines = [f"| {head} | " + " | ".join(f"`{name}`" for name in FORMATS) + " |", "|---" * (len(FORMATS) + 1) + "|"]
+    lines += [f"| {name} | " + " | ".join(cells.get(f, "–") for f in FORMATS) + " |" for name, cells in found.items()]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
