@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -41,6 +42,19 @@ def vit(tmp_path_factory) -> Path:
     return file
 
 
+@pytest.fixture
+def answer(command, child):
+    """Runs a command on an exported folder; with TensorFlow's runtime in a process that does not keep it out."""
+
+    def run(name, verb, *arguments):
+        if name != "tf_saved_model":
+            return command(verb, *arguments)
+        done = child(["-m", f"keras_dogs.{verb}", *arguments])
+        return done.returncode, done.stdout, done.stderr
+
+    return run
+
+
 def run_of(kind: str, run_folder: Path, vit: Path) -> Path:
     return {"resnet": run_folder, "vit": vit}[kind]
 
@@ -49,9 +63,10 @@ def pictures_of(dogs: Path) -> list[Path]:
     return sorted((dogs / "test").rglob("*.png"))
 
 
+@pytest.mark.exports
 @pytest.mark.parametrize("kind", ["vit", "resnet"])
 @pytest.mark.parametrize("name", formats.FORMATS)
-def test_the_file_answers_as_the_run(command, run_folder, vit, dogs, tmp_path, name, kind):
+def test_the_file_answers_as_the_run(command, answer, run_folder, vit, dogs, tmp_path, name, kind):
     needs(name)
     output, run = tmp_path / "exported", run_of(kind, run_folder, vit)
     more = () if kind == "resnet" else ("--pictures", dogs)
@@ -66,18 +81,17 @@ def test_the_file_answers_as_the_run(command, run_folder, vit, dogs, tmp_path, n
     assert (output / "labels.txt").read_text().split() == found["class_names"]
     assert "same name          100.0%" in out
     expected = command("predict", run, *pictures_of(dogs), "--json")[1]
-    answered = command("predict", output, *pictures_of(dogs), "--json")
+    answered = answer(name, "predict", output, *pictures_of(dogs), "--json")
     assert answered[0] == 0, answered[2]
     for one, other in zip(expected.splitlines(), answered[1].splitlines(), strict=True):
         assert list(json.loads(one)["breeds"]) == list(json.loads(other)["breeds"])
-    scores = [
-        json.loads(command("evaluate", each, "--json", *(() if kind == "resnet" else ("--dataset", dogs)))[1])
-        for each in (run, output)
-    ]
+    more = ("--json", "--dataset", dogs) if kind == "vit" else ("--json",)
+    scores = [json.loads(command("evaluate", run, *more)[1]), json.loads(answer(name, "evaluate", output, *more)[1])]
     assert scores[1]["loss"] == pytest.approx(scores[0]["loss"], rel=1e-4)
     assert scores[1]["top1_accuracy"] == scores[0]["top1_accuracy"] and scores[1]["backend"] == name
 
 
+@pytest.mark.exports
 def test_the_program_in_the_folder(command, run_folder, dogs, tmp_path):
     """Names every picture as `predict` does, in a process that has neither Keras nor us."""
     needs("onnx")
@@ -102,6 +116,7 @@ def test_the_program_stands_alone(name):
     assert "keras_dogs" not in code and "def open_picture" in code and "def open_model" in code
 
 
+@pytest.mark.exports
 def test_a_dynamic_batch(run_folder, dogs, tmp_path, command):
     needs("onnx")
     import onnxruntime
@@ -113,6 +128,19 @@ def test_a_dynamic_batch(run_folder, dogs, tmp_path, command):
     together = session.run(["logits"], {"canvases": canvases})[0]
     alone = [session.run(["logits"], {"canvases": each[None]})[0][0] for each in canvases]
     np.testing.assert_allclose(together, alone, atol=1e-5 * np.abs(together).max())
+
+
+@pytest.mark.exports
+def test_the_commands_of_the_page(command, tmp_path, monkeypatch):
+    needs("onnx")
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).parents[1] / "docs" / "export.md").read_text()
+    lines = page.partition("```bash\n")[2].partition("```")[0].splitlines()
+    assert len(lines) == 5
+    for line in lines:
+        words = shlex.split(line)
+        status, out, err = command(words[2].removeprefix("keras_dogs."), *words[3:])
+        assert status == 0 and out, err
 
 
 # What is wrong is caught
@@ -154,6 +182,7 @@ def no_file(folder: Path) -> None:
     (folder / "model.onnx").write_bytes(b"not a model")
 
 
+@pytest.mark.exports
 @pytest.mark.parametrize(
     ("tamper", "said"),
     [(other_mean, "off by"), (other_channels, "off by"), (other_labels, "to the exported file"), (no_file, "runtime")],
@@ -175,6 +204,7 @@ def test_a_planted_fault_is_caught(command, run_folder, dogs, tmp_path, monkeypa
     assert files_below(tmp_path) == before
 
 
+@pytest.mark.exports
 def test_int8(command, run_folder, vit, dogs, tmp_path):
     """Answers nearly as the run, from a smaller file; what loses too much is refused."""
     needs("onnx", "int8")
@@ -189,6 +219,7 @@ def test_int8(command, run_folder, vit, dogs, tmp_path):
     assert found["verification"]["size_bytes"] < 0.6 * whole
 
 
+@pytest.mark.exports
 def test_the_page_of_an_evaluation_shows_exports(command, run_folder, dogs, tmp_path):
     needs("keras")
     run = shutil.copytree(run_folder, tmp_path / "run")
@@ -239,6 +270,7 @@ def test_a_format_that_is_not_installed(command, run_folder, tmp_path, monkeypat
     refused(command("export", run_folder, "--format", "openvino", "--output", tmp_path / "exported"), *wanted)
 
 
+@pytest.mark.exports
 def test_no_pictures_at_hand(command, vit, tmp_path):
     """Numbers alone are compared, and it says so."""
     needs("keras")
@@ -247,6 +279,7 @@ def test_no_pictures_at_hand(command, vit, tmp_path):
     assert exports.read(tmp_path / "exported" / exports.FILE)["verification"]["top1_accuracy"] is None
 
 
+@pytest.mark.exports
 def test_an_exported_folder_that_was_changed(command, vit, dogs, tmp_path):
     needs("keras")
     output = tmp_path / "exported"

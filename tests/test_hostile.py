@@ -28,6 +28,7 @@ from keras_dogs.errors import Interrupted
 from keras_dogs.evaluation.config import EvaluateConfig
 from keras_dogs.evaluation.config import PredictConfig
 from keras_dogs.evaluation.predictions import Predictions
+from keras_dogs.exporting.config import ExportConfig
 from keras_dogs.runs import artifacts
 from keras_dogs.training.config import TrainConfig
 
@@ -84,6 +85,7 @@ COMMANDS = {
     "compare": (CompareConfig, ["--presets", "nowhere"]),
     "cache": (CacheConfig, []),
     "draw": (DrawConfig, []),
+    "export": (ExportConfig, ["nowhere", "--format", "keras", "--quantize", "int8"]),
 }
 NUMBERS = ["1e30", "-1e30", "nan", "inf", "-inf", "-1", "99999999999999999999", "0x10", "1,5", "", "१२३x", "1e-400x"]
 FLAGS = [(name, flag) for name, (config, _) in COMMANDS.items() for flag in numbers_of(config)]
@@ -154,6 +156,56 @@ def test_a_record_that_is_none(command, run_folder, tmp_path, content):
     began = time.monotonic()
     assert "record.json" in well_answered(evaluated(command, run), began)
     assert "record.json" in well_answered(command("compare", "--from", run, "--output", tmp_path / "c"), began, False)
+
+
+def made_export(folder: Path) -> dict:
+    """Writes an `export.json` whose model file is not there, and returns what it holds."""
+    checked = dict.fromkeys(("agreement", "top1_accuracy", "top1_accuracy_of_run"), 0.5)
+    checked |= dict.fromkeys(("open_s", "latency_p50_ms", "latency_p95_ms", "images_per_second"), 1.5)
+    content = {
+        "schema_version": 1,
+        "format": "onnx",
+        "file": "model.onnx",
+        "quantization": None,
+        "run": "run",
+        "preset": "vit_nano",
+        "pretraining": "nothing",
+        "family": "vit",
+        "class_names": ["one", "two"],
+        "canvas": {"size": 64, "fit": "squash", "interpolation": "bilinear"},
+        "input": {"name": "canvases"},
+        "outputs": {"logits": {}},
+        "temperature": 1.5,
+        "written_by": "torch",
+        "versions": {"keras": "3"},
+        "data": {"dataset": "drawn_dogs"},
+        "seed": 0,
+        "digests": {"model.onnx": "0" * 64},
+        "verification": {
+            **checked,
+            "pictures": "test pictures",
+            "num_pictures": 2,
+            "largest_logit": 3.5,
+            "largest_difference": 1e-6,
+            "accuracy_loss_interval": [0.0, 0.5],
+            "size_bytes": 100,
+            "machine": "a test's",
+        },
+    }
+    folder.mkdir()
+    (folder / "export.json").write_text(json.dumps(content))
+    return content
+
+
+@pytest.mark.parametrize("use", ["predict", "evaluate"])
+def test_each_key_of_an_exported_folder(command, tmp_path, use):
+    folder = tmp_path / "exported"
+    content = made_export(folder)
+    for what, values in faulty(content):
+        (folder / "export.json").write_text(json.dumps(values))
+        began = time.monotonic()
+        line = well_answered(command(use, folder, *(["a.png"] if use == "predict" else [])), began)
+        assert str(folder) in line, (what, line)
 
 
 def test_each_key_of_the_config_of_an_unfinished_run(command, run_folder, dogs, tmp_path, monkeypatch):
@@ -343,6 +395,8 @@ USES = {
     "compare presets": lambda path: ("compare", f"--presets={path}"),
     "describe": lambda path: ("describe", path),
     "draw": lambda path: ("draw", "--train-pictures", 1, "--test-pictures", 1, f"--output={path}"),
+    "export run": lambda path: ("export", "--format=keras", path),
+    "export pictures": lambda path: ("export", "nowhere", "--format=keras", f"--pictures={path}"),
 }
 # Where the path is a good one for the use.
 FINE = {

@@ -58,6 +58,7 @@ COMMANDS = {
     "evaluate": lambda dogs, run: (run, "--saved"),
     "explain": lambda dogs, run: (run, sorted((dogs / "test" / "amberwick").iterdir())[0]),
     "draw": lambda dogs, run: ("--train-pictures", "1", "--test-pictures", "1"),
+    "export": lambda dogs, run: (run, "--format", "keras", "--verify-pictures", "2"),
 }
 REFUSED = ("mine", ".", "file", "link", "link_to_nothing")
 
@@ -100,7 +101,7 @@ def test_a_run_with_something_of_the_users_is_not_overwritten(command, work, dog
     status, _, err = run_command(command, "train --overwrite", dogs, run_folder, "run")
     assert status == 2 and "holds notes.txt, which keras_dogs did not make" in err
     assert digest_of(work) == before
-    for what in ("compare", "evaluate", "explain", "draw"):
+    for what in ("compare", "evaluate", "explain", "draw", "export"):
         status, _, err = run_command(command, what, dogs, run_folder, "run")
         assert status == 2 and "--output run" in err, err
     assert digest_of(work) == before

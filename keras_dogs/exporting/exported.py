@@ -75,8 +75,8 @@ def open_exported(folder: Path) -> Exported:
         from keras_dogs import backends
 
         backends.select()
-    runtime = importlib.import_module(f"keras_dogs.exporting.runtimes.{row.name}")
     try:
+        runtime = importlib.import_module(f"keras_dogs.exporting.runtimes.{row.name}")
         run, class_names = runtime.open_model(folder)
     except Exception as error:  # each runtime has kinds of its own
         raise UserError(f"{folder / row.file}: cannot be opened ({first_line(error)}); export the run again") from error
