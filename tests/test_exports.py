@@ -280,6 +280,17 @@ def test_no_pictures_at_hand(command, vit, tmp_path):
 
 
 @pytest.mark.exports
+def test_half_precision_becomes_float32(command, dogs, tmp_path):
+    needs("keras")
+    classifier = keras_dogs.build_resnet("resnet_nano", 3, dtype="mixed_bfloat16", class_names=("a", "b", "c"))
+    classifier.head.set_weights([np.random.default_rng(0).normal(size=each) for each in ((64, 3), 3)])
+    keras_dogs.save_classifier(classifier, tmp_path / "half.keras")
+    arguments = ("--format", "keras", "--pictures", dogs, "--output", tmp_path / "exported")
+    status, _, err = command("export", tmp_path / "half.keras", *arguments)
+    assert status == 0 and "it computes in mixed_bfloat16; it is exported, and compared, in float32" in err
+
+
+@pytest.mark.exports
 def test_an_exported_folder_that_was_changed(command, vit, dogs, tmp_path):
     needs("keras")
     output = tmp_path / "exported"

@@ -107,6 +107,8 @@ def _export(config, row: Format, model: Path, record, temperature: Temperature, 
     _run_writing(job, backend, row, record, work)
     facts = reading.read_json(work / writing.FACTS, writing.Facts)
     _say_unread(facts["unreadable"])
+    if facts["policy"] != "float32":
+        progress.open_console().print(f"it computes in {facts['policy']}; it is exported, and compared, in float32")
     found = _describe(config, row, record, temperature, facts)
     (folder / exports.FILE).write_text(json.dumps(found, indent=2) + "\n")
     (folder / LABELS).write_text("".join(f"{name}\n" for name in facts["class_names"]))

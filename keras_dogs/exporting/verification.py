@@ -1,6 +1,5 @@
 """Whether an exported file answers as the run does, from picture file to name."""
 
-import json
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +11,7 @@ from keras_dogs.evaluation import intervals
 from keras_dogs.evaluation import scoring
 from keras_dogs.exporting.config import ExportConfig
 from keras_dogs.exporting.pictures import Pictures
+from keras_dogs.system import reading
 from keras_dogs.system import tables
 from keras_dogs.system.tables import Array
 
@@ -69,7 +69,7 @@ def verify(
         "told": Array("U", 1),
     }
     answers = tables.read_arrays(work / "answers.npz", schema)
-    measured = json.loads((work / "measured.json").read_text())
+    measured = reading.read_json(work / "measured.json")
     if list(answers["files"]) != reference.files:
         missing = sorted(set(reference.files) ^ set(answers["files"])) or reference.files
         raise NotEqual(f"{missing[0]}: only one of the two, run and exported file, could read it")

@@ -15,6 +15,7 @@ import numpy as np
 from keras_dogs import backends
 from keras_dogs.errors import UserError
 from keras_dogs.errors import first_line
+from keras_dogs.errors import in_words
 from keras_dogs.exporting import formats
 from keras_dogs.system import reading
 
@@ -50,6 +51,7 @@ class Facts(TypedDict):
     class_names: list[str]
     canvas: dict
     family: str
+    policy: str
     backend: str
     versions: dict[str, str]
     unreadable: list[str]
@@ -64,6 +66,8 @@ def main() -> int:
         return 0
     except UserError as error:
         problem, status = str(error), 2
+    except OSError as error:
+        problem, status = in_words(error), 1
     except Exception as error:  # of whatever a converter cannot do
         problem = f"--format {job['format']}: cannot hold this classifier: {type(error).__name__}: {first_line(error)}"
         status = 1
@@ -77,9 +81,13 @@ def _write(job: Job, work: Path) -> None:
     from keras_dogs.evaluation.inference import class_names_of
     from keras_dogs.exporting.answering import BATCH_SIZE
     from keras_dogs.models.builders import load_classifier
+    from keras_dogs.models.plain import in_float32
     from keras_dogs.models.plain import plain_classifier
 
     classifier = load_classifier(Path(job["model"]))
+    policy = classifier.backbone.dtype_policy.name
+    if not backends.is_exact(classifier):
+        classifier = in_float32(classifier)
     names, canvas = class_names_of(classifier), classifier.canvas
     read, canvases, unread = _open_all(job["pictures"], canvas)
     if not read:
@@ -90,6 +98,7 @@ def _write(job: Job, work: Path) -> None:
         class_names=names,
         canvas=canvas,
         family=classifier.family,
+        policy=policy,
         backend=backends.name(),
         versions=backends.versions(),
         unreadable=unread,

@@ -12,6 +12,13 @@ from keras_dogs.layers.resampling import resample_boxes
 LOGITS, PROBABILITIES = "logits", "probabilities"
 
 
+def in_float32(classifier: keras.Model) -> keras.Model:
+    """Returns a classifier with the same weights whose layers all compute in float32."""
+    again = type(classifier).from_config(_with_float32(classifier.get_config()))
+    again.set_weights(classifier.get_weights())
+    return again
+
+
 def plain_classifier(classifier: keras.Model, temperature: float = 1.0) -> keras.Model:
     """Builds the inference of a classifier of layers that Keras and KerasHub have, without what is drawn in training.
 
