@@ -34,13 +34,12 @@ backends.select()
 import keras_hub, keras_dogs
 from keras_dogs.models.builders import build_classifier
 preset, side, file = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+load = preset.endswith("_nano")
 if preset == "dinov2_small":
     folder = file + ".preset"
     backbone = keras_hub.models.DINOV2Backbone(14, 12, 384, 6, 1536, image_shape=(518, 518, 3))
     backbone.save_to_preset(folder)
     preset, load = folder, True
-else:
-    load = False
 classifier = build_classifier(preset, 120, side, load_weights=load, class_names=[f"class {n}" for n in range(120)])
 generator = np.random.default_rng(0)
 classifier.head.set_weights([generator.normal(0, 0.05, each.shape) for each in classifier.head.get_weights()])

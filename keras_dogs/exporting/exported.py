@@ -66,6 +66,8 @@ def open_exported(folder: Path) -> Exported:
         UserError: `export.json` is damaged, a file is another one, or the runtime is not installed or fails.
     """
     facts = exports.read(folder / exports.FILE)
+    if facts["format"] not in FORMATS:
+        raise UserError(f"{folder / exports.FILE}: damaged: format is none of {', '.join(FORMATS)}")
     row = FORMATS[facts["format"]]
     for module in row.reading:
         if not importlib.util.find_spec(module):
