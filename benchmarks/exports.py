@@ -56,7 +56,7 @@ def main() -> int:
     parser.add_argument("--models", nargs="+")
     flags = parser.parse_args()
     if flags.docs:
-        write_docs()
+        PAGE.write_text(insert(PAGE.read_text()))
         return 0
     with tempfile.TemporaryDirectory() as folder:
         rows = list((of_sizes if flags.sizes else of_backends)(flags, Path(folder)))
@@ -113,14 +113,12 @@ def in_words(row: dict) -> str:
     )
 
 
-def write_docs() -> None:
-    """Writes the tables between their marks."""
-    text = PAGE.read_text()
+def insert(text: str) -> str:
+    """Returns the page with the table of the results in it."""
     for file in sorted(runs.RESULTS.glob("exports-*.json")):
         rows = json.loads(file.read_text())["rows"]
-        text = _between(text, "cells", _table([row for row in rows if row["model"] in MODELS], by_backend=True))
-        text = _between(text, "sizes", _table([row for row in rows if row["model"] in SIZES], by_backend=False))
-    PAGE.write_text(text)
+        text = _between(text, "cells", _table([row for row in rows if row["model"] in MODELS]))
+    return text
 
 
 def _between(text: str, mark: str, table: str) -> str:
@@ -129,14 +127,13 @@ def _between(text: str, mark: str, table: str) -> str:
     return f"{before}{begin}\n{table}\n{end}{rest.partition(end)[2]}"
 
 
-def _table(rows: list[dict], by_backend: bool) -> str:
+def _table(rows: list[dict]) -> str:
     found: dict = {}
     for row in rows:
-        name = f"`{row['model']}`, {PROSE[row['backend']]}" if by_backend else f"`{row['model']}`, {row['side']} px"
+        name = f"`{row['model']}`, {PROSE[row['backend']]}"
         cell = f"{row['relative_difference']:.0e}" if "error" not in row else f"no: {row['error'].partition(': ')[2]}"
         found.setdefault(name, {})[row["format"]] = cell
-    head = "trained" if by_backend else "architecture"
-    lines = [f"| {head} | " + " | ".join(f"`{name}`" for name in FORMATS) + " |", "|---" * (len(FORMATS) + 1) + "|"]
+    lines = ["| trained | " + " | ".join(f"`{name}`" for name in FORMATS) + " |", "|---" * (len(FORMATS) + 1) + "|"]
     lines += [f"| {name} | " + " | ".join(cells.get(f, "–") for f in FORMATS) + " |" for name, cells in found.items()]
     return "\n".join(lines) + "\n"
 

@@ -163,6 +163,14 @@ def test_the_page_of_statistics_is_of_its_result_file(monkeypatch):
             assert max(row["models"], row["backends"]) <= 0.05, row
 
 
+def test_the_table_of_exports_is_of_the_results(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import exports
+
+    page = (ROOT / "docs" / "export.md").read_text()
+    assert exports.insert(page) == page
+
+
 def test_the_page_of_scaling_is_up_to_date(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     import scaling_docs
