@@ -7,6 +7,7 @@ tables of docs/export.md are written from the results: `... --docs`.
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -27,7 +28,7 @@ SIZES = {
     "dinov2_small": ("dinov2_small",) * 2,
     "resnet_50": ("resnet_50",) * 2,
 }
-BUILD = """
+_BUILD = """
 import sys, numpy as np
 from keras_dogs import backends
 backends.select()
@@ -80,8 +81,7 @@ def of_sizes(flags, folder: Path):
     for model in flags.models or SIZES:
         for preset, side in zip(SIZES[model], (224, 384 if model != "dinov2_small" else 392)):
             file = folder / f"{model}-{side}.keras"
-            environment = {**os.environ, "KERAS_BACKEND": "torch"}
-            subprocess.run([sys.executable, "-c", BUILD, preset, str(side), str(file)], check=True, env=environment)
+            build(preset, side, file)
             for name in flags.formats:
                 row = {"model": model, "side": side, "backend": "torch", "format": name}
                 yield export(row, file, "--verify-pictures", "8")
@@ -91,18 +91,30 @@ def export(row: dict, run: Path, *more) -> dict:
     """Runs the command, and adds what it found to a row, or the error."""
     print(f"\n{row}", flush=True)
     output = run.parent / f"{run.stem}-{row['format']}"
-    command = [sys.executable, "-m", "keras_dogs.export", run, "--format", row["format"], "--output", output, *more]
-    done = subprocess.run([*map(str, command)], capture_output=True, text=True)
-    if done.returncode:
-        error = done.stderr.strip().splitlines()[-1].replace(str(run.parent), "")
-        print(error, flush=True)
-        return {**row, "error": error}
-    found = json.loads((output / "export.json").read_text())
+    found = run_export(run, row["format"], output, *more)
+    if "error" in found:
+        print(found["error"], flush=True)
+        return {**row, **found}
     checked = found["verification"]
-    subprocess.run(["rm", "-r", str(output)], check=True)
+    shutil.rmtree(output)
     row |= {"relative_difference": checked["largest_difference"] / checked["largest_logit"], **checked}
     print(in_words(row), flush=True)
     return {**row, "written_by": found["written_by"], "versions": found["versions"]}
+
+
+def run_export(run: Path, name: str, output: Path, *more) -> dict:
+    """Exports a run, and gives its `export.json`, or `{"error": str}`."""
+    command = [sys.executable, "-m", "keras_dogs.export", run, "--format", name, "--output", output, *more]
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True)
+    if done.returncode:
+        return {"error": done.stderr.strip().splitlines()[-1].replace(str(run.parent), "")}
+    return json.loads((output / "export.json").read_text())
+
+
+def build(model: str, side: int, file: Path) -> None:
+    """Saves a classifier of an architecture and a size, its head drawn at random."""
+    environment = {**os.environ, "KERAS_BACKEND": "torch"}
+    subprocess.run([sys.executable, "-c", _BUILD, model, str(side), str(file)], check=True, env=environment)
 
 
 def in_words(row: dict) -> str:
@@ -117,14 +129,8 @@ def insert(text: str) -> str:
     """Returns the page with the table of the results in it."""
     for file in sorted(runs.RESULTS.glob("exports-*.json")):
         rows = json.loads(file.read_text())["rows"]
-        text = _between(text, "cells", _table([row for row in rows if row["model"] in MODELS]))
+        text = runs.put_between(text, "cells", _table([row for row in rows if row["model"] in MODELS]))
     return text
-
-
-def _between(text: str, mark: str, table: str) -> str:
-    begin, end = f"<!-- {mark}: written by benchmarks/exports.py -->\n", f"<!-- {mark} end -->"
-    before, _, rest = text.partition(begin)
-    return f"{before}{begin}\n{table}\n{end}{rest.partition(end)[2]}"
 
 
 def _table(rows: list[dict]) -> str:
@@ -135,7 +141,7 @@ def _table(rows: list[dict]) -> str:
         found.setdefault(name, {})[row["format"]] = cell
     lines = ["| trained | " + " | ".join(f"`{name}`" for name in FORMATS) + " |", "|---" * (len(FORMATS) + 1) + "|"]
     lines += [f"| {name} | " + " | ".join(cells.get(f, "–") for f in FORMATS) + " |" for name, cells in found.items()]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """Write the measured figures into the README, from `results/`: `python benchmarks/readme_table.py`."""
 
 import json
-import re
 from pathlib import Path
 
 import runs
@@ -56,12 +55,7 @@ def _table(result: dict) -> str:
 
 def insert(text: str) -> str:
     """The README's text with the tables between their marks."""
-    return re.sub(
-        r"(<!-- measured[^>]*-->\n).*?(<!-- end -->)",
-        lambda found: f"{found[1]}\n{render()}\n\n{found[2]}",
-        text,
-        flags=re.DOTALL,
-    )
+    return runs.put_between(text, "measured", render())
 
 
 if __name__ == "__main__":

@@ -137,6 +137,12 @@ def in_words(row: dict) -> str:
     return f"top-1 {row['test_top1_accuracy']:.1%} in {row['total_s']:.0f} s"
 
 
+def put_between(text: str, mark: str, table: str) -> str:
+    """A page's text with a table between `<!-- mark...-->` and the next `<!-- end -->`."""
+    pattern = rf"(<!-- {mark}[^>]*-->\n).*?(<!-- end -->)"
+    return re.sub(pattern, lambda found: f"{found[1]}\n{table}\n\n{found[2]}", text, count=1, flags=re.DOTALL)
+
+
 def write(name: str, rows: list[dict], summary: dict | None = None, line=in_words, key=(), device="") -> Path:
     """Writes `results/<name>-<machine>.json` and prints a line a row.
 

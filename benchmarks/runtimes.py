@@ -5,11 +5,7 @@ same canvases, in turns, so that a machine that drifts drifts for all. Weights a
 """
 
 import argparse
-import json
-import os
 import resource
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -47,9 +43,7 @@ def compare(model: str, flags) -> list[dict]:
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         file = folder / f"{model}.keras"
-        given = [model, str(MODELS.get(model, 64)), str(file)]
-        environment = {**os.environ, "KERAS_BACKEND": "torch"}
-        subprocess.run([sys.executable, "-c", exports.BUILD, *given], check=True, env=environment)
+        exports.build(model, MODELS.get(model, 64), file)
         rows = [{"model": model, "runtime": f"Keras, {PROSE[each]}", "backend": each} for each in BACKENDS]
         rows = [{**row, "quantization": None, "file": file, "size_bytes": file.stat().st_size} for row in rows]
         for row in FORMATS.values():
@@ -63,23 +57,9 @@ def exported(model: str, file: Path, row, quantize: str | None, flags) -> dict:
     output = file.parent / f"{row.name}-{quantize}"
     more = ["--quantize", quantize, "--max-accuracy-loss", "100"] if quantize else []
     more += ["--pictures", flags.pictures] if flags.pictures else []
-    command = [
-        "-m",
-        "keras_dogs.export",
-        file,
-        "--format",
-        row.name,
-        "--output",
-        output,
-        "--verify-pictures",
-        "8",
-        *more,
-    ]
-    done = subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True)
-    found = {"model": model, "runtime": row.name, "backend": row.backend, "quantization": quantize, "file": output}
-    if done.returncode:
-        return {**found, "error": done.stderr.strip().splitlines()[-1]}
-    return {**found, "size_bytes": json.loads((output / "export.json").read_text())["verification"]["size_bytes"]}
+    row = {"model": model, "runtime": row.name, "backend": row.backend, "quantization": quantize, "file": output}
+    found = exports.run_export(file, row["runtime"], output, "--verify-pictures", "8", *more)
+    return {**row, **found} if "error" in found else {**row, "size_bytes": found["verification"]["size_bytes"]}
 
 
 def measure(rows: list[dict], flags) -> list[dict]:

@@ -1,7 +1,6 @@
 """Write the tables of docs/scaling.md, on paper and measured: `python benchmarks/scaling_docs.py`."""
 
 import json
-import re
 from pathlib import Path
 
 import runs
@@ -102,8 +101,7 @@ def _measured_row(row: dict) -> str:
 def insert(text: str) -> str:
     """The page with the tables between their marks."""
     for name, table in (("paper", on_paper()), ("measured", measured())):
-        pattern = rf"(<!-- {name}[^>]*-->\n).*?(<!-- end -->)"
-        text = re.sub(pattern, rf"\1\n{table}\n\n\2", text, flags=re.DOTALL)
+        text = runs.put_between(text, name, table)
     return text
 
 

@@ -249,7 +249,7 @@ def test_what_cannot_be_exported(command, run_folder, dogs, tmp_path, monkeypatc
     (tmp_path / "full" / "notes.txt").write_text("mine")
     (tmp_path / "other.keras").write_bytes(b"no model")
     before = files_below(tmp_path)
-    refused(command("export", "nowhere"), "no such run folder")
+    refused(command("export", "nowhere", "--format", "keras"), "no such run folder")
     refused(command("export", run_folder, "--format", "onx"), "did you mean onnx?")
     refused(command("export", run_folder, "--format", "keras", "--quantize", "int8"), "--quantize int8", "litert")
     refused(command("export", run_folder, "--verify-pictures", "0"), "--verify-pictures")

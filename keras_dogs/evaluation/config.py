@@ -66,9 +66,7 @@ class EvaluateConfig:
             if getattr(self, flag) and not self.output:
                 raise UserError(f"{flag_of(flag)}: is for the page; give --output, too")
         if self.output:
-            ownership.check_output(self.output, ownership.EVALUATE)
-            if self.output.is_dir() and any(self.output.iterdir()):
-                raise UserError(f"--output {self.output}: exists; choose another --output")
+            ownership.check_new(self.output, ownership.EVALUATE)
 
 
 @dataclasses.dataclass(frozen=True)

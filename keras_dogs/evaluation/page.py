@@ -64,7 +64,7 @@ def write_page(folder: Path, subject: Subject, against: dict[str, Predictions], 
 
 def _write(folder: Path, subject: Subject, against: dict, overlap_list: Path | None) -> None:
     found = subject.predictions
-    temperature = _temperature(found)
+    temperature = statistics.temperature_of(found)
     cooled = found.logits / temperature.value if temperature.value else None
     scores = reading.check(_scores(found, temperature), schema.Evaluation, schema.FILE)
     rows = _per_class(found)
@@ -85,12 +85,6 @@ def _write(folder: Path, subject: Subject, against: dict, overlap_list: Path | N
     (folder / "report.html").write_text(pages.to_html(text, folder, f"Evaluation of {subject.name}"))
     (folder / schema.FILE).write_text(json.dumps(scores, indent=2) + "\n")
     found.save(folder / artifacts.PREDICTIONS)
-
-
-def _temperature(found: Predictions) -> scoring.Temperature:
-    if found.validation is None:
-        return scoring.Temperature(None, "there are no validation predictions to fit it on")
-    return scoring.fit_temperature(found.validation.logits, found.validation.labels)
 
 
 def _scores(found: Predictions, temperature: scoring.Temperature) -> schema.Evaluation:

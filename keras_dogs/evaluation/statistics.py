@@ -107,6 +107,13 @@ def compare(first: Predictions, second: Predictions) -> Comparison:
     )
 
 
+def temperature_of(found: Predictions) -> scoring.Temperature:
+    """Fits the temperature on the validation pictures that predictions were kept with."""
+    if found.validation is None:
+        return scoring.Temperature(None, "there are no validation predictions to fit it on")
+    return scoring.fit_temperature(found.validation.logits, found.validation.labels)
+
+
 def split_by_overlap(names, overlap_list: Path) -> np.ndarray:
     """Returns which pictures are named in a list of pretraining files: bool `(num_pictures,)`.
 

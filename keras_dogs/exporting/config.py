@@ -47,4 +47,4 @@ class ExportConfig:
             )
         formats.check_installed(row, self.quantize)
         if self.output:
-            ownership.check_output(self.output, ownership.EXPORT)
+            ownership.check_new(self.output, ownership.EXPORT)

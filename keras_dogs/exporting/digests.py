@@ -1,10 +1,10 @@
 """Digests of the files of an exported folder, by which it is known that they are those that were checked."""
 
-import hashlib
 from pathlib import Path
 
 from keras_dogs.errors import UserError
 from keras_dogs.exporting.formats import Format
+from keras_dogs.system import files
 
 
 def digests_of(folder: Path, row: Format) -> dict[str, str]:
@@ -12,7 +12,7 @@ def digests_of(folder: Path, row: Format) -> dict[str, str]:
     path = folder / row.file
     beside = [path.with_suffix(".bin"), path.with_name(f"{path.name}.data")]  # weights of OpenVINO, and of large ONNX
     found = [file for file in (path.rglob("*") if path.is_dir() else [path, *beside]) if file.is_file()]
-    return {file.relative_to(folder).as_posix(): _digest(file) for file in sorted(found)}
+    return {file.relative_to(folder).as_posix(): files.digest_of(file) for file in sorted(found)}
 
 
 def check(folder: Path, row: Format, expected: dict[str, str]) -> None:
@@ -27,8 +27,3 @@ def check(folder: Path, row: Format, expected: dict[str, str]) -> None:
             what = "is not the file that was exported" if name in found and name in expected else "is missing"
             what = what if name in expected else "was not there when it was exported"
             raise UserError(f"{folder / name}: {what}; export the run again")
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()

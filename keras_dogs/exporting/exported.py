@@ -1,7 +1,6 @@
 """An exported folder that answers, opened in its own runtime: what `predict` and `evaluate` take like a run."""
 
 import importlib
-import importlib.util
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -11,9 +10,9 @@ import numpy as np
 
 from keras_dogs.errors import UserError
 from keras_dogs.errors import first_line
-from keras_dogs.errors import install_line
 from keras_dogs.exporting import digests
 from keras_dogs.exporting.formats import FORMATS
+from keras_dogs.exporting.formats import require
 from keras_dogs.runs import exports
 
 
@@ -69,9 +68,7 @@ def open_exported(folder: Path) -> Exported:
     if facts["format"] not in FORMATS:
         raise UserError(f"{folder / exports.FILE}: damaged: format is none of {', '.join(FORMATS)}")
     row = FORMATS[facts["format"]]
-    for module in row.reading:
-        if not importlib.util.find_spec(module):
-            raise UserError(f"{folder}: needs {module}, which is not installed: {install_line(row.extra or 'jax')}")
+    require(str(folder), row, row.reading)
     digests.check(folder, row, facts.get("digests", {}))
     if "keras" in row.reading:
         from keras_dogs import backends

@@ -9,9 +9,9 @@ import tempfile
 from pathlib import Path
 
 from keras_dogs.errors import UserError
+from keras_dogs.evaluation import statistics
 from keras_dogs.evaluation.predictions import Predictions
 from keras_dogs.evaluation.scoring import Temperature
-from keras_dogs.evaluation.scoring import fit_temperature
 from keras_dogs.exporting import checking
 from keras_dogs.exporting import digests
 from keras_dogs.exporting import formats
@@ -46,13 +46,10 @@ def export_run(config: ExportConfig) -> tuple[Path, exports.Export]:
     """
     row = formats.find(config.format)
     model = artifacts.find_model(config.run)
-    artifacts.check_belongs(model)
     record = of_check.record_of(config.run)
     output = config.output or _default_output(config)
-    ownership.check_output(output, ownership.EXPORT)
-    if output.is_dir() and any(output.iterdir()):
-        raise UserError(f"--output {output}: exists; choose another --output")
-    temperature = _temperature_of(model.with_name(artifacts.PREDICTIONS) if record else None)
+    ownership.check_new(output, ownership.EXPORT)
+    temperature = _temperature_of(model.parent if record else None)
     with tempfile.TemporaryDirectory(prefix="keras_dogs_export_") as work, _new_folder(output) as folder:
         found = _export(config, row, model, record, temperature, Path(work), folder)
     return output, found
@@ -78,12 +75,11 @@ def _new_folder(output: Path):
                 output.parent.rmdir()
 
 
-def _temperature_of(predictions: Path | None) -> Temperature:
-    """Fits the temperature on the run's validation pictures."""
-    validation = Predictions.load(predictions.parent, needs_test=False).validation if predictions else None
-    if validation is None:
+def _temperature_of(run: Path | None) -> Temperature:
+    """Fits the temperature on the validation pictures of a run; there is none for a model alone."""
+    if run is None:
         return Temperature(None, "there are no validation predictions to fit it on")
-    return fit_temperature(validation.logits, validation.labels)
+    return statistics.temperature_of(Predictions.load(run, needs_test=False))
 
 
 def _export(config, row: Format, model: Path, record, temperature: Temperature, work: Path, folder: Path):

@@ -16,7 +16,6 @@ class Format(NamedTuple):
 
     Attributes:
         name: str. What `--format` takes.
-        title: str. The format, for people.
         file: str. The file, or folder, in the exported folder.
         backend: str or `None`. The backend that can write it; `None` for any.
         extra: str. The extra of this package that brings what is needed.
@@ -28,7 +27,6 @@ class Format(NamedTuple):
     """
 
     name: str
-    title: str
     file: str
     backend: str | None
     extra: str
@@ -42,7 +40,6 @@ class Format(NamedTuple):
 _ROWS = (
     Format(
         name="onnx",
-        title="ONNX, for ONNX Runtime",
         file="model.onnx",
         backend="torch",
         extra="onnx",
@@ -53,7 +50,6 @@ _ROWS = (
     ),
     Format(
         name="torch",
-        title="ExportedProgram of PyTorch",
         file="model.pt2",
         backend="torch",
         extra="torch",
@@ -63,7 +59,6 @@ _ROWS = (
     ),
     Format(
         name="tf_saved_model",
-        title="SavedModel of TensorFlow",
         file="saved_model",
         backend="tensorflow",
         extra="tensorflow",
@@ -73,7 +68,6 @@ _ROWS = (
     ),
     Format(
         name="litert",
-        title="LiteRT, once TensorFlow Lite",
         file="model.tflite",
         backend="tensorflow",
         extra="litert",
@@ -84,7 +78,6 @@ _ROWS = (
     ),
     Format(
         name="openvino",
-        title="OpenVINO",
         file="model.xml",
         backend="torch",
         extra="openvino",
@@ -96,7 +89,6 @@ _ROWS = (
     ),
     Format(
         name="keras",
-        title="model of plain Keras, without keras_dogs",
         file="model.keras",
         backend=None,
         extra="",
@@ -143,8 +135,16 @@ def check_installed(row: Format, quantize: str | None = None) -> None:
             f"--format {row.name}: is written by {PROSE[row.backend]}, which is not installed: "
             f"{install_line(row.backend)}"
         )
-    for module in (*row.writing, *row.reading, *(row.quantizing if quantize == INT8 else ())):
+    modules = (*row.writing, *row.reading, *(row.quantizing if quantize == INT8 else ()))
+    require(f"--format {row.name}", row, modules)
+
+
+def require(what: str, row: Format, modules: tuple[str, ...]) -> None:
+    """Refuses what needs a module that is not installed.
+
+    Raises:
+        UserError: it begins with `what`, names the module, and says how to install it.
+    """
+    for module in modules:
         if not importlib.util.find_spec(module):
-            raise UserError(
-                f"--format {row.name}: needs {module}, which is not installed: {install_line(row.extra or 'jax')}"
-            )
+            raise UserError(f"{what}: needs {module}, which is not installed: {install_line(row.extra or 'jax')}")

@@ -80,6 +80,8 @@ def verify(
     worst = int(np.argmax(off))
     if not config.quantize:
         _check_numbers(reference, answers, off, largest, temperature)
+    if measured["class_names"] != class_names:
+        raise NotEqual("the class names in the exported file are not those of the run")
     result = {
         "pictures": pictures.source,
         "num_pictures": len(reference.files),

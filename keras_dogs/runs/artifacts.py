@@ -145,7 +145,7 @@ def digest_of(file: Path) -> str:
     if not file.is_file():
         raise Damaged(f"{file}: is missing")
     if file.suffix not in (".keras", ".npz"):
-        return hashlib.sha256(file.read_bytes()).hexdigest()
+        return files.digest_of(file)
     try:
         with zipfile.ZipFile(file) as archive:
             if name := archive.testzip():

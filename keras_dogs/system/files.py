@@ -1,6 +1,7 @@
 """Writes files whole or not at all: under another name first, brought to the disk, then renamed."""
 
 import contextlib
+import hashlib
 import os
 from pathlib import Path
 
@@ -30,6 +31,12 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_text(path: Path, text: str) -> None:
     """Writes a text file, as `write_bytes` does."""
     write_bytes(path, text.encode())
+
+
+def digest_of(file: Path) -> str:
+    """Returns the SHA-256 of a file's bytes, which are not held in memory together."""
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def put_in_place(temporary: Path, path: Path) -> None:

@@ -71,6 +71,17 @@ def check_output(output: Path, made_by: str, recognise: Callable[[Path], bool] =
     )
 
 
+def check_new(output: Path, made_by: str) -> None:
+    """Refuses an output folder with anything in it, also with what we made, before anything is run.
+
+    Raises:
+        UserError: as `check_output`, or there is something in it.
+    """
+    check_output(output, made_by)
+    if output.is_dir() and any(output.iterdir()):
+        raise UserError(f"--output {output}: exists; choose another --output")
+
+
 def kind_of(folder: Path) -> str | None:
     """Returns which command made a folder, by its manifest; `None` where there is none."""
     return _read(folder).get("made_by")

@@ -27,6 +27,14 @@ def _is_product(equation: str, bias_axes: str | None) -> bool:
     return is_product and count > 0 and (bias_axes is None or sorted(bias_axes) == sorted(columns))
 
 
+def num_contracted(layer) -> int:
+    """Returns how many of the last axes of the inputs a layer that `fits` contracts with its kernel."""
+    if not isinstance(layer, keras.layers.EinsumDense):
+        return 1
+    letters, of_kernel = layer.equation.partition("->")[0].split(",")
+    return sum(letter in of_kernel for letter in letters)
+
+
 def call_by_rows(layer, product, activations, inputs, training=None):
     """Computes a dense layer as a product of two matrices.
 
@@ -38,10 +46,7 @@ def call_by_rows(layer, product, activations, inputs, training=None):
         training: not used.
     """
     kernel, bias = ops.convert_to_tensor(layer.kernel), layer.bias
-    contracted = 1
-    if isinstance(layer, keras.layers.EinsumDense):
-        letters, of_kernel = layer.equation.partition("->")[0].split(",")
-        contracted = sum(letter in of_kernel for letter in letters)
+    contracted = num_contracted(layer)
     shape, outer = ops.shape(inputs), kernel.shape[contracted:]
     depth = math.prod(kernel.shape[:contracted])
     rows, kernel = ops.reshape(inputs, (-1, depth)), ops.reshape(kernel, (depth, -1))

@@ -110,10 +110,7 @@ def _tensor(weight):
 
 
 def _linear(layer):
-    kernel, contracted = _tensor(layer.kernel), 1
-    if isinstance(layer, keras.layers.EinsumDense):
-        letters, of_kernel = layer.equation.partition("->")[0].split(",")
-        contracted = sum(letter in of_kernel for letter in letters)
+    kernel, contracted = _tensor(layer.kernel), dense.num_contracted(layer)
     inner, outer = kernel.shape[:contracted], kernel.shape[contracted:]
     matrix = kernel.reshape(math.prod(inner), -1).t().contiguous()
     bias = None if layer.bias is None else _tensor(layer.bias).reshape(-1)
