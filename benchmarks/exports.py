@@ -129,14 +129,16 @@ def insert(text: str) -> str:
     """Returns the page with the table of the results in it."""
     for file in sorted(runs.RESULTS.glob("exports-*.json")):
         rows = json.loads(file.read_text())["rows"]
-        text = runs.put_between(text, "cells", _table([row for row in rows if row["model"] in MODELS]))
+        nanos, others = ([row for row in rows if (row["model"] in MODELS) == is_nano] for is_nano in (True, False))
+        text = runs.put_between(text, "cells", _table(nanos, lambda row: PROSE[row["backend"]]))
+        text = runs.put_between(text, "sizes", _table(others, lambda row: f"{row['side']} pixels"))
     return text
 
 
-def _table(rows: list[dict]) -> str:
+def _table(rows: list[dict], which) -> str:
     found: dict = {}
     for row in rows:
-        name = f"`{row['model']}`, {PROSE[row['backend']]}"
+        name = f"`{row['model']}`, {which(row)}"
         cell = f"{row['relative_difference']:.0e}" if "error" not in row else f"no: {row['error'].partition(': ')[2]}"
         found.setdefault(name, {})[row["format"]] = cell
     lines = ["| trained | " + " | ".join(f"`{name}`" for name in FORMATS) + " |", "|---" * (len(FORMATS) + 1) + "|"]

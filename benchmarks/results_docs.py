@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 import runs
+import runtimes_docs
 
 from keras_dogs.comparison import figures
 from keras_dogs.comparison import page
@@ -53,7 +54,7 @@ def render() -> str:
     parts = [
         "# Results\n\nWritten by `benchmarks/results_docs.py` from `benchmarks/results/`; a figure that is in no "
         "table is from a note in the code, where it says so. How each was made: [benchmarks](../benchmarks/README.md). "
-        "All figures are from CPUs but for those of the last section.\n"
+        "All figures are from CPUs but for those of *Images a second on a GPU*.\n"
     ]
     for name, title in COMPARISONS.items():
         for file in sorted(runs.RESULTS.glob(f"comparison_{name}-*.json")):
@@ -62,6 +63,9 @@ def render() -> str:
         parts.append(_throughput(json.loads(file.read_text())))
     for file in sorted(runs.RESULTS.glob("on_gpu-*.json")):
         parts.append(_on_gpu(json.loads(file.read_text())))
+    for file in sorted(runs.RESULTS.glob("runtimes-*.json")):
+        result = json.loads(file.read_text())
+        parts.append(runtimes_docs.section(result, _machine(result)))
     return "\n".join(parts)
 
 
@@ -225,7 +229,9 @@ def _best_of_best(own: list[dict], rows: list[dict]) -> str:
 
 
 def draw() -> None:
-    """The figures of the comparisons."""
+    """Draws the figures of the comparisons and of the runtimes."""
+    for file in sorted(runs.RESULTS.glob("runtimes-*.json")):
+        runtimes_docs.draw(json.loads(file.read_text()), ROOT / "docs" / "results" / "runtimes.svg")
     for name in COMPARISONS:
         for file in sorted(runs.RESULTS.glob(f"comparison_{name}-*.json")):
             folder = ROOT / "docs" / "results" / name

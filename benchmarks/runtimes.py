@@ -1,7 +1,8 @@
-"""What to serve a classifier with: `python benchmarks/runtimes.py --pictures FOLDER`.
+"""Measures what a classifier is best served with: `python benchmarks/runtimes.py --pictures FOLDER`.
 
-One classifier in every runtime, in float32 and int8, and in Keras on three backends: each a process of its own, on the
-same canvases, in turns, so that a machine that drifts drifts for all. Weights are random: no speed depends on them.
+The same classifier runs in every runtime and precision, and in Keras on three backends. Each has a process of its own;
+the processes take turns on the same canvases, so that a machine that drifts drifts for all. Weights are random: no
+speed depends on them. docs/results.md takes its table and figure from the results (`runtimes_docs.py`).
 """
 
 import argparse
@@ -19,7 +20,7 @@ from keras_dogs.runs.records import BACKENDS
 from keras_dogs.runs.records import PROSE
 
 MODELS = {"vit_small_patch16_224": 224, "resnet_50": 224}
-BATCHES = (1, 32)
+BATCHES = {1: 10, 32: 1}  # how many of each a turn has
 _TURNS = 7  # counted; one more comes before
 
 
@@ -53,13 +54,16 @@ def compare(model: str, flags) -> list[dict]:
 
 
 def exported(model: str, file: Path, row, quantize: str | None, flags) -> dict:
-    """Exports the model, and gives the beginning of a row."""
+    """Exports the model, and returns the beginning of a row."""
     output = file.parent / f"{row.name}-{quantize}"
     more = ["--quantize", quantize, "--max-accuracy-loss", "100"] if quantize else []
     more += ["--pictures", flags.pictures] if flags.pictures else []
-    row = {"model": model, "runtime": row.name, "backend": row.backend, "quantization": quantize, "file": output}
-    found = exports.run_export(file, row["runtime"], output, "--verify-pictures", "8", *more)
-    return {**row, **found} if "error" in found else {**row, "size_bytes": found["verification"]["size_bytes"]}
+    begun = {"model": model, "runtime": row.name, "backend": row.backend, "quantization": quantize, "file": output}
+    found = exports.run_export(file, row.name, output, "--verify-pictures", "8", *more)
+    print(model, row.name, quantize, found.get("error", "written"), flush=True)
+    if "error" in found:
+        return {**begun, "error": found["error"]}
+    return {**begun, "size_bytes": found["verification"]["size_bytes"], "versions": found["versions"]}
 
 
 def measure(rows: list[dict], flags) -> list[dict]:
@@ -74,6 +78,7 @@ def measure(rows: list[dict], flags) -> list[dict]:
             row["start_s"], seconds[place] = time.perf_counter() - began, []
             if "error" in first:
                 row["error"] = first["error"]
+            print(row["model"], row["runtime"], row["quantization"], f"{row['start_s']:.1f} s", flush=True)
     for turn in range(flags.turns + 1):
         for place, child in children.items():
             answer = child.ask()
@@ -86,23 +91,30 @@ def measure(rows: list[dict], flags) -> list[dict]:
             for batch in BATCHES:
                 speeds = [batch / answer[str(batch)] for answer in seconds[place]]
                 row[f"images_per_second_{batch}"] = runs.spread(speeds)
+            row["turns"] = len(seconds[place])
             row["peak_memory_mib"] = ended["peak_memory_mib"]
     return [{key: value for key, value in row.items() if key != "file"} for row in rows]
 
 
 def serve(kind: str, path: str) -> None:
-    """The child's part: one batch of each size whenever it is asked, and its memory at the end."""
+    """Does the child's part: one picture at first, then batches of each size in every turn, its memory at the end."""
     run, (rows, columns) = (_open_run if kind == "run" else _open_export)(Path(path))
     generator = np.random.default_rng(0)
     batches = {batch: generator.integers(0, 256, (batch, rows, columns, 3)).astype("uint8") for batch in BATCHES}
+    if runs.is_asked():
+        run(batches[1])
+        runs.answer({})
     while runs.is_asked():
-        taken = {}
-        for batch, canvases in batches.items():
-            began = time.perf_counter()
-            run(canvases)
-            taken[str(batch)] = time.perf_counter() - began
-        runs.answer(taken)
+        runs.answer({str(batch): _seconds(run, canvases, BATCHES[batch]) for batch, canvases in batches.items()})
     runs.answer({"peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024})
+
+
+def _seconds(run, canvases, times: int) -> float:
+    """Returns what one call takes, of several."""
+    began = time.perf_counter()
+    for _ in range(times):
+        run(canvases)
+    return (time.perf_counter() - began) / times
 
 
 def _open_run(file: Path):

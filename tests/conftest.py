@@ -32,7 +32,7 @@ def pytest_collection_modifyitems(items):
     """Sorts the files that take longest to the front; skips what one backend has run for all."""
     for item in items:
         if item.get_closest_marker("once") and BACKEND != "torch":
-            item.add_marker(pytest.mark.skip(reason="no backend has a part in it: tox -e torch runs it"))
+            item.add_marker(pytest.mark.skip(reason="run once for all backends: tox -e torch runs it"))
     long = (
         "devices",
         "same_on_every_backend",

@@ -75,6 +75,7 @@ SPOILT = {
 }
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("how", SPOILT)
 def test_unreadable_picture(command, work, dogs, how):
     """1 of 27 is more than the tolerated 1 %: refused, naming it; with --skip-unreadable left out and counted."""
@@ -97,6 +98,7 @@ def test_unreadable_picture(command, work, dogs, how):
     assert record.num_train + record.num_validation == 17
 
 
+@pytest.mark.once
 def test_few_unreadable_pictures_are_listed_and_left_out(command, work, dogs):
     folder = copy_of(dogs, work / "dogs")
     sorted((folder / "test" / "amberwick").iterdir())[0].write_bytes(b"")
@@ -163,6 +165,7 @@ def test_no_permission_at_the_output(command, work, dogs):
     assert files_below(work) == []
 
 
+@pytest.mark.once
 def test_no_space_at_the_output(child, work, dogs):
     """Files may not grow beyond 100 kB: what a full disk does, on any machine and without being root."""
     limited = (
@@ -176,6 +179,7 @@ def test_no_space_at_the_output(child, work, dogs):
     assert files_below(work) == []
 
 
+@pytest.mark.once
 def test_a_finished_run_is_not_overwritten(command, work, dogs, run_folder):
     shutil.copytree(run_folder, work / "run")
     before = {file: (work / file).stat().st_mtime_ns for file in files_below(work)}

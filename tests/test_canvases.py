@@ -222,6 +222,7 @@ def test_command(cache, own_dogs, command):
     assert not list(cache.glob("*.canvases")) and not caches.entries()
 
 
+@pytest.mark.once
 def test_a_run_says_where(cache, own_dogs, tmp_path, command):
     """`--cache-dir` decides, and `--cache memory` keeps nothing; the record has both."""
     given = ["--dataset", own_dogs, "--epochs", "1", "--batch-size", "4", "--output", tmp_path / "run"]

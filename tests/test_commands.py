@@ -29,6 +29,7 @@ def test_help_loads_no_framework(child, name):
     assert f"usage: python -m keras_dogs.{name}" in finished.stdout
 
 
+@pytest.mark.once
 def test_train_says_how_far_it_is_and_what_is_next(child, dogs, tmp_path):
     arguments = ["--dataset", dogs, "--output", tmp_path / "run", "--epochs", "2", "--batch-size", "4"]
     finished = child(["-m", "keras_dogs.train", *arguments])
@@ -41,6 +42,7 @@ def test_train_says_how_far_it_is_and_what_is_next(child, dogs, tmp_path):
     assert "keras_dogs.predict" in following
 
 
+@pytest.mark.once
 def test_default_output_is_numbered(command, dogs, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for _ in range(2):
@@ -128,6 +130,7 @@ def test_describe_loads_what_has_no_name(command, run_folder):
     assert status == 2 and "did you mean" in err
 
 
+@pytest.mark.once
 def test_a_preset_of_drawn_dogs_on_photographs_is_said_before_training(command, dogs, tmp_path):
     """38.5 instead of 96.9 % of somebody's photographs, without a word: the right command is named."""
     photos = tmp_path / "photos"

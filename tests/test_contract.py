@@ -43,6 +43,7 @@ def ways(name):
     yield getattr(keras.losses, camel)(from_logits=True)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("name", CROSSENTROPIES)
 def test_each_cross_entropy_is_of_logits(name):
     """By any of its names, as a function or an instance: the loss is that of `from_logits=True`."""

@@ -106,6 +106,7 @@ def test_a_backbone_without_keras_attention_is_refused(resnet):
         attention_rollout(resnet, PICTURES)
 
 
+@pytest.mark.once
 def test_the_command(command, run_folder, dogs, tmp_path, vit, monkeypatch):
     monkeypatch.chdir(tmp_path)
     pictures = sorted((dogs / "test" / "amberwick").iterdir())[:2]

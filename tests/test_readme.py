@@ -64,6 +64,7 @@ def test_the_real_thing_is_understood():
         assert config.data.dataset == "stanford_dogs" and PRESETS[config.preset].source == "keras_hub"
 
 
+@pytest.mark.once
 def test_own_pictures(command, tmp_path, monkeypatch):
     """From drawing the pictures to the page of an evaluation, line by line, in the README's order."""
     monkeypatch.chdir(tmp_path)

@@ -31,6 +31,7 @@ def config_for(dogs, output, **changes):
     return TrainConfig(**{"data": DataConfig(dataset=str(dogs)), "output": output, "batch_size": 6, **changes})
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_trains(dogs, tmp_path, name):
     """The record keeps the resolved recipe: what the row says, what the preset fills in, what a flag overrides."""
@@ -71,6 +72,7 @@ def test_settings_are_the_familys(preset, family):
     assert (recipe.epochs, recipe.batch_size, recipe.learning_rate, recipe.weight_decay) == wanted
 
 
+@pytest.mark.once
 def test_a_sweep_keeps_all_runs_and_takes_the_best_on_validation(dogs, tmp_path, monkeypatch, capsys):
     scored = []
     evaluate = jobs.evaluate_classifier
@@ -100,6 +102,7 @@ def test_a_sweep_keeps_all_runs_and_takes_the_best_on_validation(dogs, tmp_path,
         fine_tune(config_for(dogs, tmp_path / "other", learning_rate="sweep", data=data))
 
 
+@pytest.mark.once
 def test_a_rate_that_diverges_ranks_last(dogs, tmp_path, monkeypatch):
     """It is named, not tried again by --resume, and the best of the others is taken."""
     monkeypatch.setitem(config._RANGES, "learning_rate", Range(0, 1e40))
@@ -137,6 +140,7 @@ def test_pictures_that_an_epoch_leaves_out_are_counted(dogs, tmp_path, capsys):
     assert "an epoch takes 12 of the 15 training images" in capsys.readouterr().err
 
 
+@pytest.mark.once
 def test_early_stopping(dogs, tmp_path):
     """A rate too small to change anything never gets better than the first epoch."""
     given = dict(preset="vit_nano", learning_rate=1e-30, epochs=9, patience=2)
@@ -199,6 +203,7 @@ def test_a_batch_that_cannot_be_split(dogs, tmp_path):
     assert files_below(tmp_path) == []
 
 
+@pytest.mark.once
 def test_tensorboard_events(dogs, tmp_path):
     pytest.importorskip("tensorboardX", reason="tensorboardX is not installed")
     fine_tune(config_for(dogs, tmp_path / "run", tensorboard=True, epochs=1))

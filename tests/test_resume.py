@@ -102,6 +102,7 @@ def test_a_killed_run_ends_as_the_unbroken_one(monkeypatch, tmp_path, dogs, unbr
     same(run.folder, unbroken)
 
 
+@pytest.mark.once
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(capsys, broken, unbroken):
     newest = sorted((broken / "checkpoints").glob("step-*"))[-1]
     content = bytearray(newest.read_bytes())
@@ -115,6 +116,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(capsys, broken, unbro
     same(run.folder, unbroken)
 
 
+@pytest.mark.once
 def test_nothing_is_left_where_all_checkpoints_are_damaged(capsys, broken):
     for file in (broken / "checkpoints").glob("step-*"):
         file.write_bytes(b"")
@@ -156,6 +158,7 @@ def test_an_overwriting_run_that_came_to_nothing_loses_nothing(monkeypatch, tmp_
     same(tmp_path / "run", unbroken)
 
 
+@pytest.mark.once
 def test_a_run_that_overwrites_can_be_resumed(monkeypatch, tmp_path, dogs, unbroken):
     shutil.copytree(unbroken, tmp_path / "run")
     killed_at(monkeypatch, dogs, tmp_path / "run", 2, "after", overwrite=True)
@@ -197,6 +200,7 @@ def test_cut_best_weights_are_noticed_at_once(capsys, broken):
     assert "best-0001.keras: damaged" in capsys.readouterr().err
 
 
+@pytest.mark.once
 def test_a_checkpoint_of_another_run_is_refused(broken, tmp_path, dogs, monkeypatch):
     """The same pictures, the same model: nothing but its identity tells."""
     killed_at(monkeypatch, dogs, tmp_path / "other", 9, "after")
@@ -220,6 +224,7 @@ def test_other_pictures_are_noticed(tmp_path, dogs, broken):
     assert files_below(broken) == before
 
 
+@pytest.mark.once
 def test_the_last_good_checkpoint_is_named(tmp_path, dogs, monkeypatch):
     """A loss that is not finite in the second epoch: what the first left can be used."""
     from keras_dogs.training import callbacks
@@ -289,6 +294,7 @@ def test_a_folder_that_is_not_seen_is_no_obstacle(tmp_path):
     assert artifacts.how_to_go_on(tmp_path / "none").startswith("go on with: python -m keras_dogs.train --resume")
 
 
+@pytest.mark.once
 def test_other_pictures_than_at_the_start_are_refused(monkeypatch, tmp_path, dogs):
     """One that could not be read is mended meanwhile: batches and steps would be others."""
     own = shutil.copytree(dogs, tmp_path / "dogs")

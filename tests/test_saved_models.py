@@ -204,6 +204,7 @@ ORDERS = (
 )
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("order", ORDERS)
 def test_keras_loads_our_files_whichever_came_first(child, tmp_path, order):
     keras_dogs.save_classifier(keras_dogs.build_vit("vit_nano", 3), tmp_path / "dogs.keras")
@@ -213,6 +214,7 @@ def test_keras_loads_our_files_whichever_came_first(child, tmp_path, order):
     assert finished.stdout.split()[-1].isdigit()
 
 
+@pytest.mark.once
 def test_every_class_of_ours_that_a_file_may_name_is_in_the_table(child):
     code = (
         "import keras, keras_dogs, pkgutil, importlib, re\n"

@@ -84,6 +84,7 @@ def prepared(tmp_path_factory):
     return folder
 
 
+@pytest.mark.once
 def test_archives_that_were_fetched_by_hand(prepared):
     assert stanford_dogs.is_prepared(prepared)
     dataset = load_dataset("stanford_dogs", data_dir=prepared)

@@ -1,10 +1,12 @@
-"""`compare` with real children, on this backend."""
+"""`compare` with real children."""
 
+import pytest
 from conftest import BACKEND
 
 from keras_dogs.runs.records import RunRecord
 
 
+@pytest.mark.once
 def test_a_whole_comparison(command, dogs, tmp_path, monkeypatch, capsys):
     """Real children on this backend: one fails; the second time nothing that is finished is made again."""
     (tmp_path / "bad").mkdir()

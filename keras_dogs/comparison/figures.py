@@ -35,7 +35,7 @@ def draw_all(results: dict, folder: Path) -> list[str]:
     drawn = []
     for name, draw in _FIGURES.items():
         for suffix, (paper, ink, grid) in THEMES.items():
-            with matplotlib.rc_context(_style(paper, ink, grid)):
+            with matplotlib.rc_context(style(paper, ink, grid)):
                 figure = draw(results)
                 if figure is None:
                     break
@@ -45,7 +45,8 @@ def draw_all(results: dict, folder: Path) -> list[str]:
     return drawn
 
 
-def _style(paper: str, ink: str, grid: str) -> dict:
+def style(paper: str, ink: str, grid: str) -> dict:
+    """Returns Matplotlib's settings for a theme: the colours of paper, ink and grid."""
     inks = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
     return {
         **dict.fromkeys(inks, ink),

@@ -140,12 +140,20 @@ class Classifier(PooledModel):
             self.train_function = self.test_function = self.predict_function = None
         self._variables_before = variables
 
+    def _build_optimizer(self) -> None:
+        """Creates the optimizer's variables before the first step; amid it, TensorFlow would trace the step twice."""
+        optimizer = getattr(self, "optimizer", None)
+        if backends.name() == "tensorflow" and optimizer is not None and not optimizer.built:
+            with self.distribute_strategy.scope():
+                optimizer.build(self.trainable_variables)
+
     def fit(self, x=None, *args, **kwargs):
         """See `keras.Model.fit`."""
         self.forget_stale_functions()
         validation = kwargs.get("validation_data")
         if isinstance(validation, (tuple, list)) and len(validation):
             self._checked(validation[0])
+        self._build_optimizer()
         return super().fit(self._checked(x), *args, **kwargs)
 
     def evaluate(self, x=None, *args, **kwargs):
@@ -174,6 +182,7 @@ class Classifier(PooledModel):
 
     def train_on_batch(self, x, *args, **kwargs):
         """See `keras.Model.train_on_batch`."""
+        self._build_optimizer()
         return super().train_on_batch(self._checked(x), *args, **kwargs)
 
     def test_on_batch(self, x, *args, **kwargs):

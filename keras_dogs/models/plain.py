@@ -8,10 +8,12 @@ from keras_dogs.backends import keras_inside
 from keras_dogs.errors import UserError
 from keras_dogs.layers import boxes
 from keras_dogs.layers.resampling import resample_boxes
+from keras_dogs.models.initialization import no_initializers
 
 LOGITS, PROBABILITIES = "logits", "probabilities"
 
 
+@no_initializers()
 def in_float32(classifier: keras.Model) -> keras.Model:
     """Returns a classifier with the same weights whose layers all compute in float32."""
     again = type(classifier).from_config(_with_float32(classifier.get_config()))
@@ -50,6 +52,7 @@ def canvas_shape(classifier: keras.Model) -> tuple[int, int, int]:
     return (*size, 3) if isinstance(size, (tuple, list)) else (size, size, 3)
 
 
+@no_initializers()
 def _infer(classifier: keras.Model, dtype: str):
     """Returns the input and the logits of a classifier's inference."""
     canvases = keras.Input(canvas_shape(classifier), dtype=dtype, name="canvases")

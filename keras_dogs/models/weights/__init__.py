@@ -18,6 +18,8 @@ import numpy as np
 from keras_dogs import backends
 from keras_dogs.errors import UserError
 from keras_dogs.errors import first_line
+from keras_dogs.models.initialization import no_initializers
+from keras_dogs.models.initialization import seeded_initializers
 from keras_dogs.models.presets import PRESETS
 from keras_dogs.models.presets import WEIGHT_SUFFIXES
 from keras_dogs.models.presets import unknown_kind
@@ -29,8 +31,6 @@ from keras_dogs.models.weights import keras_applications
 from keras_dogs.models.weights import keras_hub_presets
 from keras_dogs.models.weights import own_models
 from keras_dogs.models.weights import timm
-from keras_dogs.models.weights.initialization import no_initializers
-from keras_dogs.models.weights.initialization import seeded_initializers
 from keras_dogs.models.weights.loaded import Head
 from keras_dogs.models.weights.loaded import Loaded
 from keras_dogs.models.weights.loaded import Wanted

@@ -8,6 +8,7 @@ import keras
 from keras_dogs.errors import UserError
 from keras_dogs.errors import first_line
 from keras_dogs.models import families
+from keras_dogs.models.initialization import no_initializers
 from keras_dogs.models.weights import vits
 from keras_dogs.models.weights.loaded import Head
 from keras_dogs.models.weights.loaded import Loaded
@@ -32,7 +33,8 @@ def read_model(file: Path) -> keras.Model:
             sizes = {member.filename: member.file_size for member in archive.infolist()}
             config = reading.parse_json(archive.read("config.json"), dict, f"{file}: config.json")
         _check_numbers(file, config, most=max(_ALWAYS_FINE, sizes.get("model.weights.h5", 0)))
-        classifier = keras.saving.load_model(file, compile=False)
+        with no_initializers():
+            classifier = keras.saving.load_model(file, compile=False)
         for name in ("crop", "conversion", "pooling", "head"):
             classifier.get_layer(name)
     except (UserError, MemoryError):
