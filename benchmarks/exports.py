@@ -130,18 +130,18 @@ def insert(text: str) -> str:
     for file in sorted(runs.RESULTS.glob("exports-*.json")):
         rows = json.loads(file.read_text())["rows"]
         nanos, others = ([row for row in rows if (row["model"] in MODELS) == is_nano] for is_nano in (True, False))
-        text = runs.put_between(text, "cells", _table(nanos, lambda row: PROSE[row["backend"]]))
-        text = runs.put_between(text, "sizes", _table(others, lambda row: f"{row['side']} pixels"))
+        text = runs.put_between(text, "cells", _table(nanos, "trained", lambda row: PROSE[row["backend"]]))
+        text = runs.put_between(text, "sizes", _table(others, "model", lambda row: f"{row['side']} pixels"))
     return text
 
 
-def _table(rows: list[dict], which) -> str:
+def _table(rows: list[dict], first: str, which) -> str:
     found: dict = {}
     for row in rows:
         name = f"`{row['model']}`, {which(row)}"
         cell = f"{row['relative_difference']:.0e}" if "error" not in row else f"no: {row['error'].partition(': ')[2]}"
         found.setdefault(name, {})[row["format"]] = cell
-    lines = ["| trained | " + " | ".join(f"`{name}`" for name in FORMATS) + " |", "|---" * (len(FORMATS) + 1) + "|"]
+    lines = [f"| {first} | " + " | ".join(f"`{name}`" for name in FORMATS) + " |", "|---" * (len(FORMATS) + 1) + "|"]
     lines += [f"| {name} | " + " | ".join(cells.get(f, "–") for f in FORMATS) + " |" for name, cells in found.items()]
     return "\n".join(lines)
 

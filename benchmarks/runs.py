@@ -200,6 +200,7 @@ def describe_machine(device: str = "") -> dict:
         "name": brand if device else "-".join(filter(None, [f"{cores}x", brand, vectors])),
         "processor": processor,
         "vectors": vectors,
+        "vnni": any(flag.endswith("_vnni") for flag in flags),
         "cores": cores,
         "memory_gib": memory,
     }

@@ -28,6 +28,8 @@ def main():
     """Measures all models; rows of other models stay in the file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=list(MODELS))
+    # What plain Keras takes is what a backend of it takes.
+    parser.add_argument("--formats", nargs="+", default=[name for name in FORMATS if name != "keras"])
     parser.add_argument("--pictures", help="a folder in the layout of a dataset; int8 is calibrated with it")
     parser.add_argument("--turns", type=int, default=_TURNS)
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
@@ -48,7 +50,7 @@ def compare(model: str, flags) -> list[dict]:
         rows = [{"model": model, "runtime": f"Keras, {PROSE[each]}", "backend": each} for each in BACKENDS]
         rows = [{**row, "quantization": None, "file": file, "size_bytes": file.stat().st_size} for row in rows]
         for row in FORMATS.values():
-            if row.name != "keras":  # what plain Keras takes is what a backend of it takes
+            if row.name in flags.formats:
                 rows += [exported(model, file, row, quantize, flags) for quantize in (None, *row.quantizations)]
         return measure(rows, flags)
 
@@ -87,7 +89,9 @@ def measure(rows: list[dict], flags) -> list[dict]:
                 seconds[place].append(answer)
     for place, child in children.items():
         ended, row = child.end(), rows[place]
-        if seconds[place] and "error" not in ended:
+        if "error" in ended:
+            row["error"] = ended["error"]
+        elif seconds[place]:
             for batch in BATCHES:
                 speeds = [batch / answer[str(batch)] for answer in seconds[place]]
                 row[f"images_per_second_{batch}"] = runs.spread(speeds)

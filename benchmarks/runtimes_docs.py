@@ -7,11 +7,11 @@ from keras_dogs.system import pages
 
 TITLE = "What do I serve it with?"
 _TEXT = (
-    "The same classifier with random weights, from uint8 canvases to probabilities, in every runtime that "
-    "`python -m keras_dogs.export` writes for, and in Keras. Each has a process of its own and takes its turn; "
+    "The same classifier with random weights, from uint8 canvases to logits and probabilities in every runtime that "
+    "`python -m keras_dogs.export` writes for, to logits in Keras. Each has a process of its own and takes its turn; "
     "images/s are the median, the least and the most of {turns} turns, one picture at a time and in batches of 32. "
     "*Ready*: from the start of Python to the first answer, imports and compilation included. *Memory*: the most that "
-    "its process held. int8 is worth what the processor has for it: this one has {vectors}, and no VNNI. What int8 "
+    "its process held. int8 is as fast as the processor's instructions for it: this one has {vectors}{vnni}. What int8 "
     "costs in accuracy is in [export](export.md)."
 )
 _NAMES = {"onnx": "ONNX Runtime", "torch": "PyTorch, .pt2", "tf_saved_model": "TensorFlow, SavedModel"}
@@ -22,7 +22,9 @@ def section(result: dict, machine: str) -> str:
     """Returns the section as Markdown, a table a model."""
     rows = result["rows"]
     turns = max(row.get("turns", 0) for row in rows)
-    text = _TEXT.format(turns=turns, vectors=result["machine"]["vectors"].upper())
+    machine_of = result["machine"]
+    vnni = {True: " with VNNI", False: " and no VNNI"}.get(machine_of.get("vnni"), "")
+    text = _TEXT.format(turns=turns, vectors=machine_of["vectors"].upper(), vnni=vnni)
     parts = [f"\n## {TITLE}\n\n{machine}\n\n{text}\n\n![Images a second in each runtime](results/runtimes.svg)\n"]
     for model in dict.fromkeys(row["model"] for row in rows):
         of_model = [row for row in rows if row["model"] == model]

@@ -14,11 +14,11 @@ def main() -> int:
 
 def _export(config: ExportConfig) -> int:
     from keras_dogs.exporting.exporting import export_run
-    from keras_dogs.exporting.verification import NotEqual
+    from keras_dogs.exporting.verification import NothingWritten
 
     try:
         output, found = export_run(config)
-    except NotEqual as error:
+    except NothingWritten as error:
         print(terminal.one_line(f"keras_dogs.export: error: {error}; nothing was written"), file=sys.stderr)
         return 1
     for line in _in_words(found):
@@ -39,7 +39,7 @@ def _in_words(found: dict) -> list[str]:
         lines.append(f"  top-1 accuracy     {checked['top1_accuracy']:.1%} (run {checked['top1_accuracy_of_run']:.1%})")
     if found["quantization"] and checked["accuracy_loss_interval"]:
         low, high = (100 * bound for bound in checked["accuracy_loss_interval"])
-        lines.append(f"  loss by {found['quantization']:<10} 95 % interval {low:+.1f} to {high:+.1f} points")
+        lines.append(f"  accuracy lost      {low:+.1f} to {high:+.1f} points (95 % interval)")
     return [
         *lines,
         f"  one picture        {checked['latency_p50_ms']:.1f} ms (p95 {checked['latency_p95_ms']:.1f} ms)",

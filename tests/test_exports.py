@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import shlex
 import shutil
 import subprocess
@@ -18,8 +19,10 @@ from keras_dogs.errors import UserError
 from keras_dogs.exporting import exporting
 from keras_dogs.exporting import formats
 from keras_dogs.exporting import standalone
+from keras_dogs.exporting import verification
 from keras_dogs.exporting import writing
 from keras_dogs.exporting.config import ExportConfig
+from keras_dogs.exporting.pictures import Pictures
 from keras_dogs.runs import exports
 
 BOUND = 1e-4  # of the largest logit
@@ -111,7 +114,8 @@ def test_the_program_in_the_folder(command, onnx_folder, dogs, tmp_path):
     moved = shutil.copytree(onnx_folder, tmp_path / "elsewhere")
     broken = tmp_path / "broken.png"
     broken.write_text("no picture")
-    files = [str(file) for file in (*pictures_of(dogs), broken)]
+    latin = shutil.copy(pictures_of(dogs)[0], tmp_path / os.fsdecode(b"caf\xe9.png"))  # a name that is not UTF-8
+    files = [str(file) for file in (*pictures_of(dogs), latin, broken)]
     done = subprocess.run([sys.executable, "-I", moved / "predict.py", *files], capture_output=True, text=True)
     assert done.returncode == 1 and f"{broken}: not a picture" in done.stderr, done.stderr
     expected = command("predict", moved, *files)[1]
@@ -225,7 +229,7 @@ def write_once(tmp_path_factory):
     [
         (other_mean, "off by"),
         (other_channels, "off by"),
-        (other_labels, "to the exported file"),
+        (other_labels, "the exported file '"),
         (no_file, "runtime"),
         (newer_operator, "OfNextYear"),
     ],
@@ -285,6 +289,40 @@ def test_the_page_of_an_evaluation_shows_exports(command, onnx_folder, run_folde
     assert status == 2 and "exists" in err
 
 
+def verified(tmp_path, quantize: str | None, wrong: int = 0, num_classes: int = 2, **answers) -> dict:
+    """Verifies answers to 200 pictures of class 0, of which so many are wrong in the exported file."""
+    files, classes = [f"{number}.png" for number in range(200)], [f"class {number}" for number in range(num_classes)]
+    logits = np.zeros((200, num_classes), "float32")
+    logits[:, 0] = 5
+    found = np.concatenate([logits[:wrong, ::-1], logits[wrong:]])
+    shares = np.exp(found) / np.exp(found).sum(axis=1, keepdims=True)
+    said = np.array([classes[place] for place in np.argmax(found, axis=1)])
+    answers = {"files": np.array(files), "logits": found, "probabilities": shares, "told": said, **answers}
+    np.savez(tmp_path / "answers.npz", **answers)
+    rates = dict.fromkeys(("open_s", "latency_p50_ms", "latency_p95_ms", "images_per_second"), 1.0)
+    measured = {**rates, "class_names": classes, "cores": 2, "imported": []}
+    (tmp_path / "measured.json").write_text(json.dumps(measured))
+    config = ExportConfig(tmp_path, format="litert" if quantize else "keras", quantize=quantize)
+    pictures = Pictures("pictures", files, dict.fromkeys(files, classes[0]), [])
+    reference = verification.Answers(files, logits, [classes[0]] * 200)
+    return verification.verify(tmp_path, reference, classes, 1.0, config, pictures)
+
+
+@pytest.mark.once
+def test_the_loss_that_is_allowed(tmp_path, monkeypatch):
+    monkeypatch.setattr(formats, "check_installed", lambda *arguments: None)
+    assert verified(tmp_path, "int8", wrong=2)["top1_accuracy"] == 0.99  # just one point
+    with pytest.raises(verification.NotEqual, match="1.5 points"):
+        verified(tmp_path, "int8", wrong=3)
+
+
+@pytest.mark.once
+def test_answers_that_are_no_numbers(tmp_path):
+    with pytest.raises(verification.NotEqual, match=r"0\.png: a probability"):
+        verified(tmp_path, None, probabilities=np.full((200, 2), np.nan, "float32"))
+    assert verified(tmp_path, None, num_classes=1)["agreement"] == 1.0
+
+
 # Bad input
 
 
@@ -311,6 +349,9 @@ def test_what_cannot_be_exported(command, run_folder, dogs, tmp_path, monkeypatc
     refused(command("export", run_folder, "--format", "keras", "--output", "full"), "--output full", "notes.txt")
     refused(command("export", run_folder, "--format", "keras", "--pictures", "empty"), "no pictures found")
     refused(command("export", run_folder, "--format", "keras", "--pictures", "nowhere"), "no such folder")
+    refused(command("export", run_folder, "--format", "keras", "--pictures", "other.keras"), "is not a folder")
+    refused(command("export", run_folder, "--format", "keras", "--pictures", "full", "--data-dir", "full"), "no effect")
+    refused(command("export", run_folder, "--format", "keras", "--data-dir", "nowhere"), "no effect")
     refused(command("export", "other.keras", "--format", "keras"), "other.keras: not a classifier")
     assert files_below(tmp_path) == before
 
@@ -333,7 +374,7 @@ def test_half_precision_and_no_pictures_at_hand(command, tmp_path):
     keras_dogs.save_classifier(classifier, tmp_path / "half.keras")
     arguments = ("--format", "keras", "--output", tmp_path / "exported")
     status, out, err = command("export", tmp_path / "half.keras", *arguments)
-    assert status == 0 and "it computes in mixed_bfloat16; it is exported, and compared, in float32" in err, err
+    assert status == 0 and "computes in mixed_bfloat16; it is exported and checked in float32" in err, err
     assert "only numbers are compared" in err and "32 random pictures" in out
     assert exports.read(tmp_path / "exported" / exports.FILE)["verification"]["top1_accuracy"] is None
 
@@ -343,10 +384,18 @@ def test_an_exported_folder_that_was_changed(command, onnx_folder, dogs, tmp_pat
     output = shutil.copytree(onnx_folder, tmp_path / "exported")
     picture = pictures_of(dogs)[0]
     facts = json.loads((output / exports.FILE).read_text())
+    larger = {**facts["canvas"], "size": 2 * facts["canvas"]["size"]}
+    weights = (output / "model.onnx").read_bytes()
+
+    def other_canvas():
+        (output / "model.onnx").write_bytes(weights)
+        (output / exports.FILE).write_text(json.dumps({**facts, "canvas": larger}))
+
     for name, change in (
         ("model.onnx", lambda: (output / "model.onnx").write_bytes(b"another")),
         ("model.onnx", lambda: (output / "model.onnx").unlink()),
         ("canvas.size", lambda: (output / exports.FILE).write_text(json.dumps({**facts, "canvas": {"size": -1}}))),
+        ("input.shape", other_canvas),
         ("later version", lambda: (output / exports.FILE).write_text(json.dumps({**facts, "schema_version": 99}))),
     ):
         change()

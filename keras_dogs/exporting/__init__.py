@@ -1,1 +1,1 @@
-"""A trained classifier as a file of another runtime, with the check that it answers the same."""
+"""Exports a trained classifier to another runtime and checks that it answers the same."""

@@ -42,9 +42,17 @@ def main(open_model):
     parser.add_argument("pictures", nargs="+", type=Path, metavar="PICTURE")
     parser.add_argument("--top-k", type=int, default=5, help="how many names a picture (default: 5)")
     flags = parser.parse_args()
+    if flags.top_k < 1:
+        parser.error("--top-k: has to be at least 1")
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # names of files and classes may be in any script
     folder, status = Path(__file__).resolve().parent, 0
-    canvas = json.loads((folder / "export.json").read_text())["canvas"]
-    run, names = open_model(folder)
+    try:
+        canvas = json.loads((folder / "export.json").read_text("utf-8"))["canvas"]
+        run, names = open_model(folder)
+    except Exception as error:  # each runtime has kinds of its own
+        print(f"{folder}: the exported model cannot be opened: {error}", file=sys.stderr)
+        return 1
     for read, canvases, unread in read_canvases(flags.pictures, canvas):
         for file, why in unread:
             print(f"{file}: {why}", file=sys.stderr)

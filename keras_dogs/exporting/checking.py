@@ -1,4 +1,4 @@
-"""The process that opens an exported folder in its own runtime: `python -I checking.py FOLDER FILES WORK`.
+"""The process that opens an exported folder in its own runtime: `python -P checking.py FOLDER FILES WORK`.
 
 It runs the very `predict.py` of the folder, imports nothing of ours, and writes what that answered, and how fast.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-_SECONDS = 2.0  # for each of the two rates, at least
+_SECONDS = 2.0  # at most for single pictures, at least for batches
 _LATENCIES = 200  # at most
 
 

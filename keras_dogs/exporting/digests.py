@@ -1,4 +1,4 @@
-"""Digests of the files of an exported folder, by which it is known that they are those that were checked."""
+"""Records and verifies the SHA-256 of each file of an exported folder."""
 
 from pathlib import Path
 
@@ -26,4 +26,4 @@ def check(folder: Path, row: Format, expected: dict[str, str]) -> None:
         if found.get(name) != expected.get(name):
             what = "is not the file that was exported" if name in found and name in expected else "is missing"
             what = what if name in expected else "was not there when it was exported"
-            raise UserError(f"{folder / name}: {what}; export the run again")
+            raise UserError(f"{folder / name}: {what}; remove this folder, and export the run again")

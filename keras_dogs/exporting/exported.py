@@ -70,6 +70,9 @@ def open_exported(folder: Path) -> Exported:
     row = FORMATS[facts["format"]]
     require(str(folder), row, row.reading)
     digests.check(folder, row, facts.get("digests", {}))
+    sides = facts["canvas"]["size"]
+    if facts["input"].get("shape", [])[1:3] != (sides if isinstance(sides, list) else [sides, sides]):
+        raise UserError(f"{folder / exports.FILE}: damaged: canvas.size is not that of input.shape")
     if "keras" in row.reading:
         from keras_dogs import backends
 
@@ -78,7 +81,11 @@ def open_exported(folder: Path) -> Exported:
         runtime = importlib.import_module(f"keras_dogs.exporting.runtimes.{row.name}")
         run, class_names = runtime.open_model(folder)
     except Exception as error:  # each runtime has kinds of its own
-        raise UserError(f"{folder / row.file}: cannot be opened ({first_line(error)}); export the run again") from error
+        raise UserError(
+            f"{folder / row.file}: cannot be opened ({first_line(error)}); remove this folder, and export the run again"
+        ) from error
     if list(class_names) != facts["class_names"]:
-        raise UserError(f"{folder / exports.FILE}: other class names than {row.file}; export the run again")
+        raise UserError(
+            f"{folder / exports.FILE}: its class names differ from those in {row.file}; export the run again"
+        )
     return Exported(facts, run)

@@ -30,8 +30,12 @@ from keras_dogs.system import children
 from keras_dogs.system import ownership
 from keras_dogs.system import progress
 from keras_dogs.system import reading
+from keras_dogs.system import terminal
 
 LABELS = "labels.txt"
+# Files are written and checked on the processor: an accelerator's float32 may have fewer digits, and converters take
+# the weights of one device.
+_ON_PROCESSOR = {"KERAS_TORCH_DEVICE": "cpu", "JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": "-1"}
 
 
 def export_run(config: ExportConfig) -> tuple[Path, exports.Export]:
@@ -42,7 +46,8 @@ def export_run(config: ExportConfig) -> tuple[Path, exports.Export]:
 
     Raises:
         UserError: the run, the pictures or the output cannot be used, or the format cannot hold the classifier.
-        NotEqual: the file does not answer as the run does; nothing is left.
+        NothingWritten: the machine or the converter failed, or, as `NotEqual`, the file does not answer as the run
+            does; nothing is left.
     """
     row = formats.find(config.format)
     model = artifacts.find_model(config.run)
@@ -50,8 +55,9 @@ def export_run(config: ExportConfig) -> tuple[Path, exports.Export]:
     output = config.output or _default_output(config)
     ownership.check_new(output, ownership.EXPORT)
     temperature = _temperature_of(model.parent if record else None)
-    with tempfile.TemporaryDirectory(prefix="keras_dogs_export_") as work, _new_folder(output) as folder:
-        found = _export(config, row, model, record, temperature, Path(work), folder)
+    with tempfile.TemporaryDirectory(prefix="keras_dogs_export_") as work:
+        with ownership.new_folder(output, ownership.EXPORT) as folder:
+            found = _export(config, row, model, record, temperature, Path(work), folder)
     return output, found
 
 
@@ -62,22 +68,9 @@ def _default_output(config: ExportConfig) -> Path:
     return Path("exports") / f"{config.run.stem}-{name}"
 
 
-@contextlib.contextmanager
-def _new_folder(output: Path):
-    """Provides the folder to fill; the folder around it goes with it where the export comes to nothing."""
-    is_new = not output.parent.exists()
-    try:
-        with ownership.new_folder(output, ownership.EXPORT) as folder:
-            yield folder
-    finally:
-        if is_new and not output.exists():
-            with contextlib.suppress(OSError):
-                output.parent.rmdir()
-
-
 def _temperature_of(run: Path | None) -> Temperature:
     """Fits the temperature on the validation pictures of a run; there is none for a model alone."""
-    if run is None:
+    if run is None or not (run / artifacts.PREDICTIONS).is_file():
         return Temperature(None, "there are no validation predictions to fit it on")
     return statistics.temperature_of(Predictions.load(run, needs_test=False))
 
@@ -86,8 +79,8 @@ def _export(config, row: Format, model: Path, record, temperature: Temperature, 
     pictures = of_check.collect(config, record, work)
     if pictures.why_random:
         progress.open_console().print(
-            f"only numbers are compared, on random pictures, as none are at hand ({pictures.why_random}); give "
-            "--pictures FOLDER to check it on real ones"
+            f"no pictures are available ({pictures.why_random}): only numbers are compared, on random pictures; give "
+            "--pictures FOLDER to use real ones"
         )
     backend = _choose_backend(row, record)
     job = {
@@ -101,14 +94,17 @@ def _export(config, row: Format, model: Path, record, temperature: Temperature, 
         "quantize": config.quantize,
     }
     _run_writing(job, backend, row, record, work)
-    facts = reading.read_json(work / writing.FACTS, writing.Facts)
+    # Not by `read_json`: names of files need not be UTF-8.
+    facts = reading.check(json.loads((work / writing.FACTS).read_text("utf-8")), writing.Facts, writing.FACTS)
     _say_unread(facts["unreadable"])
     if facts["policy"] != "float32":
-        progress.open_console().print(f"it computes in {facts['policy']}; it is exported, and compared, in float32")
+        progress.open_console().print(
+            f"the classifier computes in {facts['policy']}; it is exported and checked in float32"
+        )
     found = _describe(config, row, record, temperature, facts)
-    (folder / exports.FILE).write_text(json.dumps(found, indent=2) + "\n")
-    (folder / LABELS).write_text("".join(f"{name}\n" for name in facts["class_names"]))
-    (folder / standalone.PROGRAM).write_text(standalone.program_of(row))
+    (folder / exports.FILE).write_text(json.dumps(found, indent=2) + "\n", "utf-8")
+    (folder / LABELS).write_text("".join(f"{name}\n" for name in facts["class_names"]), "utf-8")
+    (folder / standalone.PROGRAM).write_text(standalone.program_of(row), "utf-8")
     reference = verification.read_reference(work / writing.REFERENCE, facts["class_names"])
     _run_checking(folder, reference.files, backend, row, work)
     verified = verification.verify(work, reference, facts["class_names"], temperature.value or 1.0, config, pictures)
@@ -116,14 +112,17 @@ def _export(config, row: Format, model: Path, record, temperature: Temperature, 
     size = sum((folder / name).stat().st_size for name in sums)
     found |= {"digests": sums, "verification": {**verified, "size_bytes": size}}
     reading.check(found, exports.Export, exports.FILE)
-    (folder / exports.FILE).write_text(json.dumps(found, indent=2) + "\n")
+    (folder / exports.FILE).write_text(json.dumps(found, indent=2) + "\n", "utf-8")
     return found
 
 
 def _say_unread(files: list[str]) -> None:
     if files:
-        more = f", {files[1]} ..." if len(files) > 1 else ""
-        progress.open_console().print(f"{len(files):,} pictures cannot be read and are left out: {files[0]}{more}")
+        what = (
+            "1 picture cannot be read and is" if len(files) == 1 else f"{len(files):,} pictures cannot be read and are"
+        )
+        shown = ", ".join(files[:2]) + (", ..." if len(files) > 2 else "")
+        progress.open_console().print(f"{what} left out: {shown}")
 
 
 def _choose_backend(row: Format, record: RunRecord | None) -> str:
@@ -147,9 +146,11 @@ def _run_writing(job: dict, backend: str, row: Format, record, work: Path) -> No
     if status == 0:
         return
     if (work / writing.ERROR).is_file():
-        problem = reading.read_json(work / writing.ERROR)
-        raise UserError(problem["error"])
-    raise UserError(f"--format {row.name}: the process that writes ended with {_in_words(status, work)}")
+        problem = json.loads((work / writing.ERROR).read_text("utf-8"))
+        raise (UserError if problem["status"] == 2 else verification.NothingWritten)(problem["error"])
+    raise verification.NothingWritten(
+        f"--format {row.name}: the process that writes ended with {_in_words(status, work)}"
+    )
 
 
 def _run_checking(folder: Path, files: list[str], backend: str, row: Format, work: Path) -> None:
@@ -157,7 +158,7 @@ def _run_checking(folder: Path, files: list[str], backend: str, row: Format, wor
     listed.write_text(json.dumps(files))
     program = [str(Path(checking.__file__)), str(folder), str(listed), str(work)]
     text = f"Checking it from {len(files):,} picture files"
-    status = _run(["-I", *program], {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}, text, work)
+    status = _run(["-P", *program], {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}, text, work)
     if status:
         raise verification.NotEqual(
             f"--format {row.name}: its runtime cannot run what was written: {_in_words(status, work)}"
@@ -167,7 +168,7 @@ def _run_checking(folder: Path, files: list[str], backend: str, row: Format, wor
 def _run(arguments: list[str], settings: dict, text: str, work: Path) -> int:
     """Runs a child to its end, its words in a file, and shows that it is under way."""
     with (work / "said.txt").open("wb") as said, progress.waiting(text) as still_there:
-        child = children.start(arguments, {**os.environ, **settings}, said)
+        child = children.start(arguments, {**os.environ, **_ON_PROCESSOR, **settings}, said)
         try:
             while True:
                 with contextlib.suppress(children.StillRunning):
@@ -183,7 +184,7 @@ def _in_words(status: int, work: Path) -> str:
     """Says how a child ended: the last line that it said, or the signal that ended it."""
     lines = (work / "said.txt").read_text(errors="replace").split("\n")
     last = next((line.strip() for line in reversed(lines) if line.strip()), "")
-    return f"signal {-status}, as where memory runs out" if status < 0 else last or f"exit status {status}"
+    return f"signal {-status} (perhaps out of memory)" if status < 0 else last or f"exit status {status}"
 
 
 def _describe(config, row: Format, record, temperature: Temperature, facts: writing.Facts) -> exports.Export:
@@ -195,7 +196,7 @@ def _describe(config, row: Format, record, temperature: Temperature, facts: writ
         format=row.name,
         file=row.file,
         quantization=config.quantize,
-        run=str(config.run),
+        run=terminal.printable(str(config.run)),
         preset=record.preset if record else "unknown",
         pretraining=record.pretraining if record else "unknown",
         family=facts["family"],

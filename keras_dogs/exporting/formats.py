@@ -121,7 +121,7 @@ def check_quantization(row: Format, quantize: str | None) -> None:
     """
     if quantize and quantize not in row.quantizations:
         those = ", ".join(each.name for each in FORMATS.values() if quantize in each.quantizations)
-        raise UserError(f"--quantize {quantize}: not of the format {row.name}; these have it: {those}")
+        raise UserError(f"--quantize {quantize}: format {row.name} does not support it; choose one of {those}")
 
 
 def check_installed(row: Format, quantize: str | None = None) -> None:
@@ -132,7 +132,7 @@ def check_installed(row: Format, quantize: str | None = None) -> None:
     """
     if row.backend and not importlib.util.find_spec(row.backend):
         raise UserError(
-            f"--format {row.name}: is written by {PROSE[row.backend]}, which is not installed: "
+            f"--format {row.name}: needs {PROSE[row.backend]} to write it, which is not installed: "
             f"{install_line(row.backend)}"
         )
     modules = (*row.writing, *row.reading, *(row.quantizing if quantize == INT8 else ()))

@@ -13,9 +13,12 @@ from keras_dogs.data.datasets.pictures import is_picture
 from keras_dogs.data.datasets.splits import Dataset
 from keras_dogs.data.datasets.splits import Split
 from keras_dogs.errors import UserError
+from keras_dogs.exporting import formats
 from keras_dogs.exporting.config import ExportConfig
 from keras_dogs.runs import artifacts
 from keras_dogs.runs.records import RunRecord
+from keras_dogs.system import terminal
+from keras_dogs.system.flags import refuse_idle
 
 _NUM_CALIBRATION = 128
 _NUM_RANDOM, _RANDOM_SIDE = 32, 300
@@ -55,6 +58,8 @@ def collect(config: ExportConfig, record: RunRecord | None, work: Path) -> Pictu
     try:
         return _of_run(config, record, work)
     except UserError as error:
+        if config.data_dir:
+            raise
         if config.quantize:
             raise UserError(f"--quantize {config.quantize}: needs real pictures; give --pictures ({error})") from error
         return Pictures(
@@ -64,23 +69,34 @@ def collect(config: ExportConfig, record: RunRecord | None, work: Path) -> Pictu
 
 def _of_folder(config: ExportConfig, work: Path) -> Pictures:
     """Takes the test pictures of a folder in one of the layouts of a dataset, or any pictures in it."""
-    folder, source = config.pictures, f"pictures of {config.pictures}"
+    folder, source = config.pictures, f"pictures of {terminal.printable(str(config.pictures))}"
     if not folder.is_dir():
-        raise UserError(f"--pictures {folder}: no such folder")
+        raise UserError(f"--pictures {folder}: {'is not a folder' if folder.exists() else 'no such folder'}")
     try:
-        return _of_dataset(load_dataset(str(folder)), source, config, work)
+        # Its whole path, as a folder may have the name of a dataset of ours.
+        return _of_dataset(load_dataset(str(folder.resolve())), source, config, work)
     except UserError:  # no dataset
         found = sorted(str(file) for file in files_in(folder) if is_picture(file))
     if not found:
         raise UserError(f"--pictures {folder}: no pictures found")
-    calibration = [found[place] for place in _evenly(len(found), _NUM_CALIBRATION)]
-    return Pictures(source, [found[place] for place in _evenly(len(found), config.verify_pictures)], {}, calibration)
+    checked = [found[place] for place in _evenly(len(found), config.verify_pictures)]
+    if config.quantize != formats.INT8:
+        return Pictures(source, checked, {}, [])
+    others = sorted(set(found) - set(checked))
+    if not others:
+        raise UserError(
+            f"--pictures {folder}: holds {len(found):,} pictures, and --verify-pictures takes all; int8 is calibrated "
+            "with others: give more, or a lower --verify-pictures"
+        )
+    return Pictures(source, checked, {}, [others[place] for place in _evenly(len(others), _NUM_CALIBRATION)])
 
 
 def _of_run(config: ExportConfig, record: RunRecord | None, work: Path) -> Pictures:
     if record is None:
         raise UserError(f"{config.run}: does not say what it was trained on")
     data = record.config["data"]
+    if data["dataset"] != "stanford_dogs":
+        refuse_idle(config, ("data_dir",), f"on a run of {data['dataset']}")
     folder = config.data_dir or data.get("data_dir")
     dataset = load_dataset(data["dataset"], record.seed, data.get("validation_fraction", 0.1), folder)
     return _of_dataset(dataset, f"test pictures of {data['dataset']}", config, work)
@@ -91,7 +107,7 @@ def _of_dataset(dataset: Dataset, source: str, config: ExportConfig, work: Path)
     files = _as_files(test, work / "test")
     labels = {file: dataset.class_names[label] for file, label in files.items()}
     calibration = {}
-    if config.quantize:
+    if config.quantize == formats.INT8:
         train = dataset.train.select(_evenly(len(dataset.train), _NUM_CALIBRATION))
         calibration = _as_files(train, work / "train")
     return Pictures(source, list(files), labels, list(calibration))

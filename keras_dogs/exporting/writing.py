@@ -16,8 +16,8 @@ from keras_dogs import backends
 from keras_dogs.errors import UserError
 from keras_dogs.errors import first_line
 from keras_dogs.errors import in_words
+from keras_dogs.errors import naming_flags
 from keras_dogs.exporting import formats
-from keras_dogs.system import reading
 
 REFERENCE, FACTS, ERROR = "reference.npz", "facts.json", "error.json"
 
@@ -57,9 +57,10 @@ class Facts(TypedDict):
     unreadable: list[str]
 
 
+@naming_flags()
 def main() -> int:
-    """Does a job, and says in a file what went wrong where something did."""
-    job = reading.read_json(Path(sys.argv[1]), Job)
+    """Runs the job of a file; writes any error to another."""
+    job: Job = json.loads(Path(sys.argv[1]).read_text("utf-8"))  # the parent's; names of files need not be UTF-8
     work = Path(job["work"])
     try:
         _write(job, work)
@@ -68,8 +69,10 @@ def main() -> int:
         problem, status = str(error), 2
     except OSError as error:
         problem, status = in_words(error), 1
+    except MemoryError:
+        problem, status = f"--format {job['format']}: there is not enough memory to write it", 1
     except Exception as error:  # of whatever a converter cannot do
-        problem = f"--format {job['format']}: cannot hold this classifier: {type(error).__name__}: {first_line(error)}"
+        problem = f"--format {job['format']}: the export failed: {type(error).__name__}: {first_line(error)}"
         status = 1
     (work / ERROR).write_text(json.dumps({"error": problem, "status": status}))
     return status
@@ -106,6 +109,8 @@ def _write(job: Job, work: Path) -> None:
     (work / FACTS).write_text(json.dumps(facts))
     plain = plain_classifier(classifier, job["temperature"])
     calibration = _open_all(job.get("calibration", []), canvas)[1]
+    if job.get("quantize") == formats.INT8 and calibration is None:
+        raise UserError("--quantize int8: none of the training pictures can be read; give others by --pictures")
     _WRITERS[job["format"]](plain, Path(job["folder"]), names, canvases, job.get("quantize"), calibration, work)
 
 

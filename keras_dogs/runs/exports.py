@@ -25,7 +25,7 @@ Side = Annotated[int, Meta(ge=1, le=2**15)]
 class Canvas(TypedDict):
     """How a picture file becomes the input: the arguments of `to_canvas`."""
 
-    size: Side | list[Side]
+    size: Side | Annotated[list[Side], Meta(min_length=2, max_length=2)]
     fit: Literal["squash", "crop", "pad"]
     interpolation: Literal["bilinear", "bicubic"]
 

@@ -79,7 +79,7 @@ def check_new(output: Path, made_by: str) -> None:
     """
     check_output(output, made_by)
     if output.is_dir() and any(output.iterdir()):
-        raise UserError(f"--output {output}: exists; choose another --output")
+        raise UserError(f"--output {output}: exists; remove it, or choose another --output")
 
 
 def kind_of(folder: Path) -> str | None:
@@ -168,36 +168,63 @@ def check_replaceable(folder: Path, names: Iterable[str]) -> None:
 
 
 @contextlib.contextmanager
+def no_empty_parents(path: Path):
+    """Removes, after the block, the folders above a path that it made and left empty."""
+    made = [parent for parent in path.absolute().parents if not parent.exists()]
+    try:
+        yield
+    finally:
+        for parent in made:
+            with contextlib.suppress(OSError):  # there is something in it
+                parent.rmdir()
+
+
+@contextlib.contextmanager
 def new_folder(output: Path, made_by: str):
-    """Gives a folder to fill that becomes `output` at once, or leaves nothing.
+    """Provides a temporary folder that is renamed to `output` on success and removed on failure.
 
     Args:
         output: Path. It does not exist, or is an empty folder; `check_output` has seen it.
         made_by: str. For the manifest, which lists all that the block has written.
     """
     output = output.resolve()  # `.` has no name, and a link stays
-    output.parent.mkdir(parents=True, exist_ok=True)
-    partial, lock = None, filelock.FileLock(_lock_of(output))
+    with no_empty_parents(output):
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(output), _partial(output, made_by) as partial:
+            yield partial
+            written = [path.relative_to(partial).as_posix() for path in partial.rglob("*") if path.is_file()]
+            claim(partial, made_by, (name for name in written if name != MANIFEST))
+            if output.is_dir():
+                output.rmdir()
+            partial.rename(output)
+
+
+@contextlib.contextmanager
+def _locked(output: Path):
+    """Holds the lock of an output that is written."""
+    lock = filelock.FileLock(_lock_of(output))
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout as error:
         raise UserError(f"--output {output}: another process writes there; wait for it, or choose another") from error
     try:
-        _remove_stale(output, made_by)
-        partial = Path(tempfile.mkdtemp(prefix=f".{output.name[:200]}-", dir=output.parent))
+        yield
+    finally:
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
+
+
+@contextlib.contextmanager
+def _partial(output: Path, made_by: str):
+    """Provides a folder beside an output, and removes it afterwards unless it has been renamed."""
+    _remove_stale(output, made_by)
+    partial = Path(tempfile.mkdtemp(prefix=f".{output.name[:200]}-", dir=output.parent))
+    try:
         partial.chmod(0o777 & ~_umask())
         claim(partial, made_by, ["**/*"])  # until it is known what was written
         yield partial
-        written = [path.relative_to(partial).as_posix() for path in partial.rglob("*") if path.is_file()]
-        claim(partial, made_by, (name for name in written if name != MANIFEST))
-        if output.is_dir():
-            output.rmdir()
-        partial.rename(output)
     finally:
-        if partial:
-            shutil.rmtree(partial, ignore_errors=True)
-        Path(lock.lock_file).unlink(missing_ok=True)
-        lock.release()
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _lock_of(output: Path) -> Path:

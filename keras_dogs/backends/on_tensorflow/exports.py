@@ -1,6 +1,5 @@
 """A plain Keras model as a SavedModel of TensorFlow, and from it as LiteRT, for any batch size."""
 
-import contextlib
 import io
 import json
 import zipfile
@@ -12,9 +11,16 @@ import tensorflow as tf
 
 
 def write_saved_model(model: keras.Model, folder: Path, class_names: list[str]) -> None:
-    """Writes a SavedModel, whose signature `serving_default` gives logits and probabilities."""
-    with contextlib.redirect_stdout(io.StringIO()):
-        model.export(folder, format="tf_saved_model", verbose=False)
+    """Writes a SavedModel, whose signature `serving_default` gives logits and probabilities.
+
+    Keras' own export writes each variable twice (Keras 3.15: ViT-S/16 takes 168 instead of 84 MiB).
+    """
+    (given,) = model.inputs
+    signature = tf.TensorSpec(given.shape, given.dtype, name=given.name)
+    module = tf.Module()
+    module.held = [variable.value for variable in model.variables]
+    module.serve = tf.function(lambda canvases: model(canvases, training=False), input_signature=[signature])
+    tf.saved_model.save(module, str(folder), signatures={"serving_default": module.serve})
     (folder / "assets.extra").mkdir()  # where TensorFlow Serving's users keep what is theirs
     (folder / "assets.extra" / "class_names.json").write_text(json.dumps(class_names))
 

@@ -3,12 +3,12 @@
 import json
 import zipfile
 
-import keras
-import keras_hub  # noqa: F401  its classes are in the file
-
 
 def open_model(folder):
     """Returns the function of canvases to logits and probabilities, and the class names."""
+    import keras
+    import keras_hub  # noqa: F401  its classes are in the file
+
     file = folder / "model.keras"
     model = keras.saving.load_model(file, compile=False)
 

@@ -4,11 +4,11 @@ import json
 import os
 import zipfile
 
-from ai_edge_litert.interpreter import Interpreter
-
 
 def open_model(folder):
     """Returns the function of canvases to logits and probabilities, and the class names."""
+    from ai_edge_litert.interpreter import Interpreter
+
     file = folder / "model.tflite"
     interpreter = Interpreter(str(file), num_threads=os.cpu_count())
     given = interpreter.get_input_details()[0]

@@ -2,11 +2,11 @@
 
 import json
 
-import tensorflow as tf
-
 
 def open_model(folder):
     """Returns the function of canvases to logits and probabilities, and the class names."""
+    import tensorflow as tf
+
     model = tf.saved_model.load(str(folder / "saved_model"))
     serve = model.signatures["serving_default"]
 

@@ -2,11 +2,11 @@
 
 import json
 
-import torch
-
 
 def open_model(folder):
     """Returns the function of canvases to logits and probabilities, and the class names."""
+    import torch
+
     extra = {"class_names.json": ""}
     model = torch.export.load(folder / "model.pt2", extra_files=extra).module()
 
