@@ -114,7 +114,7 @@ def test_the_program_in_the_folder(command, onnx_folder, dogs, tmp_path):
     moved = shutil.copytree(onnx_folder, tmp_path / "elsewhere")
     broken = tmp_path / "broken.png"
     broken.write_text("no picture")
-    latin = shutil.copy(pictures_of(dogs)[0], tmp_path / os.fsdecode(b"caf\xe9.png"))  # a name that is not UTF-8
+    latin = shutil.copy(pictures_of(dogs)[0], tmp_path / os.fsdecode(b"\xe9.png"))  # a name that is not UTF-8
     files = [str(file) for file in (*pictures_of(dogs), latin, broken)]
     done = subprocess.run([sys.executable, "-I", moved / "predict.py", *files], capture_output=True, text=True)
     assert done.returncode == 1 and f"{broken}: not a picture" in done.stderr, done.stderr
