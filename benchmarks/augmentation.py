@@ -51,7 +51,7 @@ def child(backend: str, task: dict) -> list[dict]:
 
 
 def extra_memory(backend: str, task: dict) -> dict:
-    """Peak memory of the process with `standard` less that of one without augmentation, in canvas batches (float32)."""
+    """Returns how much more memory `standard` takes at its peak than no augmentation, in canvas batches (float32)."""
     peaks = []
     for policy in (None, "standard"):
         (row,) = child(backend, task | dict(rounds=1, policies=[policy]))
@@ -63,7 +63,7 @@ def extra_memory(backend: str, task: dict) -> dict:
 
 
 def measure(preset: str, dtype_policy: str, batch_size: int, rounds: int, policies: list) -> list[dict]:
-    """The child's part: one compiled classifier a policy, steps in turn; a row each, the ratio is to the first."""
+    """Does the child's part: one compiled classifier a policy, steps in turn; a row each, the ratio is to the first."""
     from keras_dogs import backends
 
     backends.select()
@@ -134,7 +134,7 @@ class Steps:
 
 
 def in_words(row: dict) -> str:
-    """What is printed of a row."""
+    """Returns the line that is printed of a row."""
     if "extra_memory_gib" in row:
         return f"{row['policy']:<9} {row['extra_memory_gib'] / row['canvas_batch_gib']:+.1f} canvas batches of memory"
     ratio = row["ratio"]

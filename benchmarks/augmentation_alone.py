@@ -15,7 +15,7 @@ PRESET, BATCH_SIZE, ROUNDS = "vit_base_patch16_224", 4, 30
 
 
 def main():
-    """A row a backend, each measured in a process of its own."""
+    """Measures a row for each backend, each in a process of its own."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--backends", nargs="+", default=["jax", "tensorflow", "torch"])
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
@@ -32,7 +32,7 @@ def main():
 
 
 def measure() -> dict:
-    """The child's part."""
+    """Does the child's part."""
     from keras_dogs import backends
 
     backends.select()
@@ -88,7 +88,7 @@ def measure() -> dict:
 
 
 def in_words(row: dict) -> str:
-    """What is printed of a row."""
+    """Returns the line that is printed of a row."""
     return f"{row['share_added']:+.2%} of a step of {row['step_s']:.2f} s"
 
 

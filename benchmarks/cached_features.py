@@ -16,7 +16,7 @@ PRESETS = ("vit_nano", "resnet_nano")
 
 
 def main():
-    """A row a backend and preset."""
+    """Measures a row for each backend and preset."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--backends", nargs="+", default=["jax", "tensorflow", "torch"])
     parser.add_argument("--presets", nargs="+", default=PRESETS)
@@ -30,7 +30,7 @@ def main():
 
 
 def compare(backend: str, preset: str) -> dict:
-    """A row."""
+    """Returns the row of a backend and preset."""
     row = {"backend": backend, "preset": preset}
     once, each = (runs.measure(backend, __file__, "--child", way, preset) for way in ("once", "each-epoch"))
     if error := once.get("error") or each.get("error"):
@@ -39,7 +39,7 @@ def compare(backend: str, preset: str) -> dict:
 
 
 def train(way: str, preset: str) -> dict:
-    """The child's part: seconds and what the head scores on the test pictures."""
+    """Does the child's part: seconds, and what the head scores on the test pictures."""
     from keras_dogs import backends
 
     backends.select()
@@ -68,7 +68,7 @@ def train(way: str, preset: str) -> dict:
 
 
 def each_epoch(plan, classifier, pictures):
-    """The epoch-wise way: the frozen backbone runs in every step."""
+    """Trains epoch by epoch: the frozen backbone runs in every step."""
     import keras
 
     from keras_dogs.data.loaders.batches import predict_in_batches
@@ -89,7 +89,7 @@ def each_epoch(plan, classifier, pictures):
 
 
 def in_words(row: dict) -> str:
-    """What is printed of a row."""
+    """Returns the line that is printed of a row."""
     once, each = row["once"], row["each_epoch"]
     return (
         f"{row['ratio']:.1f} times faster ({once['seconds']:.1f} s, {each['seconds']:.1f} s), top-1 "

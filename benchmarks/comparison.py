@@ -35,7 +35,7 @@ def _versions(found: dict, backend: str):
 
 
 def in_words(row: dict) -> str:
-    """What is printed of a row."""
+    """Returns the line that is printed of a row."""
     return f"top-1 {row['top1']['mean']:.1%} in {row['total_s']['mean']:.0f} s"
 
 

@@ -118,7 +118,7 @@ def build(model: str, side: int, file: Path) -> None:
 
 
 def in_words(row: dict) -> str:
-    """What is printed of a row."""
+    """Returns the line that is printed of a row."""
     return (
         f"{row['format']:<15} off by {row['relative_difference']:.1e}, same name {row['agreement']:.1%}, "
         f"{row['latency_p50_ms']:.1f} ms"

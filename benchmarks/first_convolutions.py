@@ -18,7 +18,7 @@ _TURNS, _CALLS = 9, 10
 
 
 def main():
-    """A row a backend, model, way and pass."""
+    """Measures a row for each backend, model, way and pass."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backends", nargs="+", default=["torch", "jax"])
     parser.add_argument("--batch-size", type=int, help="of both")
@@ -37,7 +37,7 @@ def main():
 
 
 def measure(batch_size: int | None) -> dict:
-    """The child's part."""
+    """Does the child's part."""
     from keras_dogs import backends
 
     backends.select()
@@ -88,7 +88,7 @@ def passes(way: str, count: int, size: int, stride: int, zeros: int, filters: in
 
 
 def on_jax(forward, pictures, kernel) -> dict:
-    """Both passes, compiled by XLA."""
+    """Returns both passes, compiled by XLA."""
     import jax
 
     pictures, kernel = jax.device_put(pictures), jax.device_put(kernel)
@@ -102,7 +102,7 @@ def on_jax(forward, pictures, kernel) -> dict:
 
 
 def on_torch(forward, pictures, kernel) -> dict:
-    """Both passes, traced as `keras_dogs.backends.on_torch.tracing` does it and compiled by `torch.compile`."""
+    """Returns both passes, traced as `keras_dogs.backends.on_torch.tracing` does it and compiled by `torch.compile`."""
     import torch
     from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -121,7 +121,7 @@ def on_torch(forward, pictures, kernel) -> dict:
 
 
 def wait(result) -> None:
-    """Until a pass is done."""
+    """Waits until a pass is done."""
     from keras_dogs import backends
 
     if backends.name() == "jax":
@@ -135,7 +135,7 @@ def wait(result) -> None:
 
 
 def in_words(row: dict) -> str:
-    """What is printed of a row."""
+    """Returns the line that is printed of a row."""
     return f"{row['way']}, {row['pass']}: {row['ms']['median']:.2f} ms"
 
 

@@ -20,7 +20,7 @@ BATCH, SIZE, NUM_STEPS = 16, 256, 12
 
 
 def main():
-    """A row a backend."""
+    """Measures a row for each backend."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backends", nargs="+", default=list(runs.PROSE))
     parser.add_argument("--pictures", type=int, default=8000)
@@ -35,7 +35,7 @@ def main():
 
 
 def measure(num_pictures: int) -> dict:
-    """The child's part."""
+    """Does the child's part."""
     from keras_dogs import backends
 
     backends.select()
@@ -92,7 +92,7 @@ def _step(model, count: int):
 
 
 def _private_bytes() -> int:
-    """What the process has of its own: mapped files left out."""
+    """Returns the bytes that the process has of its own: mapped files are left out."""
     lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
     return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith("Anonymous:"))
 
@@ -117,7 +117,7 @@ class _Peak:
 
 
 def in_words(row: dict) -> str:
-    """What is printed of a row."""
+    """Returns the line that is printed of a row."""
     return (
         f"{row['table_gb']:.2f} GB: {row['peak_while_made']:.2f} of it at the peak, {row['resident_afterwards']:.2f} "
         f"then; steps {row['step_ms_small']:.0f} ms with 100 pictures, {row['step_ms_large']:.0f} with all"

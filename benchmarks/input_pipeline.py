@@ -22,7 +22,7 @@ SIZE = 256
 
 
 def pillow(data: bytes):
-    """As we do: decode whole, then an antialiased resize."""
+    """Decodes as we do: whole, then an antialiased resize."""
     import numpy as np
     from PIL import Image
 
@@ -31,7 +31,7 @@ def pillow(data: bytes):
 
 
 def pillow_draft(data: bytes):
-    """Decoded at half or a quarter where that is still large enough."""
+    """Decodes at half or a quarter where that is still large enough."""
     import numpy as np
     from PIL import Image
 
@@ -41,7 +41,7 @@ def pillow_draft(data: bytes):
 
 
 def opencv(data: bytes):
-    """Decode, and the nearest that OpenCV has to an antialiased resize."""
+    """Decodes, and resizes by the nearest that OpenCV has to an antialiased resize."""
     import cv2
     import numpy as np
 
@@ -50,7 +50,7 @@ def opencv(data: bytes):
 
 
 def simplejpeg(data: bytes):
-    """libjpeg-turbo decodes, scaled where that is large enough; Pillow resizes."""
+    """Decodes by libjpeg-turbo, scaled where that is large enough; Pillow resizes."""
     import numpy as np
     import simplejpeg
     from PIL import Image
@@ -102,7 +102,7 @@ def main():
 
 
 def row(name: tuple[str, int], rates: dict, errors: dict, num_pictures: int) -> dict:
-    """What is written of a decoder on so many cores, or of ours."""
+    """Returns what is written of a decoder on so many cores, or of ours."""
     what, cores = name
     common = {"backend": "-", "what": what, "num_pictures": num_pictures, "cores": cores}
     if name in errors:
@@ -117,7 +117,7 @@ def row(name: tuple[str, int], rates: dict, errors: dict, num_pictures: int) -> 
 
 
 def load(flags):
-    """The dataset with as many of its pictures as are decoded."""
+    """Loads the dataset with as many of its pictures as are decoded."""
     from keras_dogs.data.datasets import load_dataset
 
     dataset = load_dataset(str(flags.sample))
@@ -128,7 +128,7 @@ def load(flags):
 
 
 def answer_with_ours(flags) -> None:
-    """The child's part: the cache when it is built and when it is there, and the stream, a round each time."""
+    """Does the child's part: the cache when it is built and when it is there, and the stream, a round each time."""
     from keras_dogs import backends
     from keras_dogs.system import caches
 
@@ -168,7 +168,7 @@ def _seconds(function, *arguments) -> float:
 
 
 def in_words(row: dict) -> str:
-    """What is printed of a row."""
+    """Returns the line that is printed of a row."""
     if "seconds" in row:
         return f"{row['what']}: {1000 * row['seconds']['median']:.0f} ms"
     ratio = f", {statistics.median(row['ratio_to_pillow']):.2f} of Pillow" if "ratio_to_pillow" in row else ""

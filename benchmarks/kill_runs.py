@@ -103,7 +103,7 @@ def killed_before(backend: str, output: Path, dogs: Path, place: int, *more) -> 
 
 
 def wait_for_checkpoint(output: Path, process: subprocess.Popen) -> None:
-    """Until the first is there."""
+    """Waits until the first checkpoint is there."""
     while process.poll() is None and not any(output.glob("checkpoints/step-*")):
         time.sleep(0.02)
 
@@ -116,7 +116,7 @@ def start(backend: str, output: Path, dogs: Path, *more) -> subprocess.Popen:
 
 
 def find_difference(one: Path, other: Path) -> str | None:
-    """The first thing that two run folders do not have in common, or `None`."""
+    """Returns the first thing that two run folders do not have in common, or `None`."""
     files = [sorted(path.relative_to(run).as_posix() for path in run.rglob("*")) for run in (one, other)]
     if files[0] != files[1]:
         return f"files {sorted(set(files[0]) ^ set(files[1]))}"
@@ -135,7 +135,7 @@ def find_difference(one: Path, other: Path) -> str | None:
 
 
 def weights(file: Path) -> dict:
-    """Every array of a `.keras` file by its path."""
+    """Returns every array of a `.keras` file by its path."""
     found = {}
     with zipfile.ZipFile(file) as archive, h5py.File(io.BytesIO(archive.read("model.weights.h5"))) as stored:
         stored.visititems(lambda name, item: found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None)
@@ -143,7 +143,7 @@ def weights(file: Path) -> dict:
 
 
 def in_words(row: dict) -> str:
-    """What is printed of a row."""
+    """Returns the line that is printed of a row."""
     return (
         f"{row['equal']} of {row['kills']} ended as the unbroken run ({row['amid_save']} hit amid a save), and "
         f"{row['equal_at_operations']} of {row['operations']} that were killed at a file operation"

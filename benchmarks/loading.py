@@ -92,7 +92,7 @@ def main():
 
 
 def write_others(references: Path, folder: Path, backend: str) -> None:
-    """A KerasHub preset and an .npz with the same weights as the folder of transformers."""
+    """Writes a KerasHub preset and an .npz with the same weights as the folder of transformers."""
     code = (
         "import sys\nfrom keras_dogs import backends\nbackends.select()\nimport numpy as np\n"
         "from keras_dogs.models.weights import load_backbone, vits\n"
@@ -109,7 +109,7 @@ def write_others(references: Path, folder: Path, backend: str) -> None:
 
 
 def google_names(ours):
-    """The arrays under the names of vision_transformer."""
+    """Returns the arrays under the names of vision_transformer."""
     parts = {"fc1": "MlpBlock_3/Dense_0", "fc2": "MlpBlock_3/Dense_1"}
     parts |= {name: f"MultiHeadDotProductAttention_1/{name}" for name in ("query", "key", "value", "out")}
     parts |= {"norm1": "LayerNorm_0", "norm2": "LayerNorm_2"}
@@ -148,12 +148,12 @@ def compare(source: str, library: str, path: Path, backend: str) -> dict:
 
 
 def load(how: tuple[str, str], path: Path, backend: str) -> dict:
-    """One load in a process of its own."""
+    """Times one load in a process of its own."""
     return runs.measure(backend, "-c", LOADS.format(imports=how[0], load=how[1]), path)
 
 
 def in_words(row: dict) -> str:
-    """What is printed of a row."""
+    """Returns the line that is printed of a row."""
     return (
         f"{row['seconds'][1]:.2f} s, {row['ratio']['median']:.2f} of {row['library']}'s; memory "
         f"{row['memory_over_file']:.2f} of the file ({row['library_memory_over_file']:.2f})"

@@ -40,7 +40,7 @@ _PRODUCT = 8192
 
 
 def main():
-    """A row a model, engine and mode; a failure is a row."""
+    """Measures a row for each model, engine and mode; a failure is a row."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=list(BATCH_SIZES))
     parser.add_argument("--backends", nargs="+", default=["torch", "jax"])
@@ -87,7 +87,7 @@ def write(rows: list[dict]) -> None:
 
 
 def rows_of(of: tuple, found: dict, flags) -> list[dict]:
-    """A row a mode, with the ratio to the fastest peer of all backends."""
+    """Returns a row for each mode, with the ratio to the fastest peer of all backends."""
     engine, backend, model = of
     row = {"engine": engine, "backend": backend, "model": model, "dtype": flags.dtype}
     row["batch_size"] = flags.batch_size or BATCH_SIZES[model]
@@ -122,7 +122,7 @@ def rows_of(of: tuple, found: dict, flags) -> list[dict]:
 
 
 def measure(engine: str, model: str, batch_size: str, lock: str, flags) -> dict:
-    """The child's part."""
+    """Does the child's part."""
     from keras_dogs import backends
 
     if engine == "keras_dogs":
@@ -154,14 +154,14 @@ def measure(engine: str, model: str, batch_size: str, lock: str, flags) -> dict:
 
 @contextlib.contextmanager
 def turn(lock: str, alone: bool):
-    """Within it, this process is alone, or with others that need not be."""
+    """Provides a block in which this process is alone, or with others that need not be."""
     with open(lock) as file:
         fcntl.flock(file, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
         yield
 
 
 def ours(model: str, batch_size: int, dtype: str) -> dict:
-    """For each mode a function of steps and steps a reading to the seconds of a step, a number a reading."""
+    """Returns, for each mode, a function of steps and steps a reading to the seconds of a step, a number a reading."""
     import keras
     import numpy as np
     import throughput
@@ -215,7 +215,7 @@ def ours(model: str, batch_size: int, dtype: str) -> dict:
 
 
 def _repeated(batches, steps: int):
-    """So many batches of `TrainingBatches`, over and over, as one dataset."""
+    """Returns so many batches of `TrainingBatches`, over and over, as one dataset."""
     import keras
 
     class Repeated(keras.utils.PyDataset):
@@ -357,7 +357,7 @@ def _keras() -> dict:
 
 
 def _product_tflops(multiply, wait, size: int) -> float:
-    """What a product of square bf16 matrices reaches: the best of some turns."""
+    """Measures what a product of square bf16 matrices reaches: the best of some turns."""
     rates = []
     for _ in range(5):
         wait()
@@ -370,7 +370,7 @@ def _product_tflops(multiply, wait, size: int) -> float:
 
 
 def in_words(row: dict) -> str:
-    """What is printed of a row."""
+    """Returns the line that is printed of a row."""
     ratio = f", {row['ratio_to_best_peer']:.2f} of the best peer" if "ratio_to_best_peer" in row else ""
     return (
         f"{row['engine']:<13}{row['mode']:<8}{row['images_per_second']['median']:8.0f} images/s, "

@@ -16,7 +16,7 @@ import runs
 
 
 def main():
-    """A row a backend and preset."""
+    """Measures a row for each backend and preset."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backends", nargs="+", default=list(runs.PROSE))
     parser.add_argument("--presets", nargs="+", default=["resnet_nano", "vit_nano"])
@@ -35,7 +35,7 @@ def main():
 
 
 def measure(preset: str, cache: str) -> dict:
-    """The child's part."""
+    """Does the child's part."""
     from keras_dogs import backends
 
     backends.select()
@@ -89,7 +89,7 @@ def measure(preset: str, cache: str) -> dict:
 
 
 def in_words(row: dict) -> str:
-    """What is printed of a row."""
+    """Returns the line that is printed of a row."""
     return f"{100 * row['share_outside']['median']:.1f} % outside steps of {row['step_time_ms']:.0f} ms"
 
 

@@ -27,14 +27,14 @@ _LIBRARIES = []
 
 
 def pictures(batch_size: int, image_size: int = 224):
-    """A batch of noise: float32 in [-1, 1], channels last, and labels."""
+    """Returns a batch of noise, float32 in [-1, 1], channels last, and labels."""
     generator = np.random.default_rng(0)
     images = generator.uniform(-1, 1, (batch_size, image_size, image_size, 3)).astype("float32")
     return images, generator.integers(0, NUM_CLASSES, batch_size)
 
 
 def _torch_steps(model, images, labels, dtype: str, logits_of=lambda outputs: outputs, compiled: bool = False):
-    """The usual loop of PyTorch; ResNets channels last, which is what both libraries advise."""
+    """Runs the usual loop of PyTorch; ResNets are channels last, which is what both libraries advise."""
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -64,7 +64,7 @@ def _torch_steps(model, images, labels, dtype: str, logits_of=lambda outputs: ou
 
 
 def declare_torchvision() -> None:
-    """Both libraries import it, and its compiled part has no build for this PyTorch on a CPU."""
+    """Declares what both libraries import of torchvision, which has no compiled part for this PyTorch on a CPU."""
     import torch
 
     if torch.version.cuda is not None:
@@ -76,7 +76,7 @@ def declare_torchvision() -> None:
 
 
 def timm(model: str, batch_size: int, dtype: str, compiled: bool = False):
-    """The model of timm, eager."""
+    """Builds the model of timm, eager."""
     declare_torchvision()
     import timm
     import torch
@@ -87,12 +87,12 @@ def timm(model: str, batch_size: int, dtype: str, compiled: bool = False):
 
 
 def timm_compiled(model: str, batch_size: int, dtype: str):
-    """The same through `torch.compile`."""
+    """Builds the same through `torch.compile`."""
     return timm(model, batch_size, dtype, compiled=True)
 
 
 def transformers(model: str, batch_size: int, dtype: str):
-    """Hugging Face's model, eager, with the attention that it chooses itself."""
+    """Builds Hugging Face's model, eager, with the attention that it chooses itself."""
     declare_torchvision()
     import torch
     import transformers
@@ -122,7 +122,7 @@ def transformers(model: str, batch_size: int, dtype: str):
 
 
 def flax(model: str, batch_size: int, dtype: str):
-    """Flax' own layers, put together as vision_transformer and Flax' ResNet example do; jit, state donated."""
+    """Builds the model of Flax' layers as vision_transformer and Flax' ResNet example do; jit, state donated."""
     import functools
 
     import jax

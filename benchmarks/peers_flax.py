@@ -48,7 +48,7 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(self, x, training):
-        """Stem, four stages, mean, head."""
+        """Runs stem, four stages, mean and head."""
         x = nn.Conv(64, (7, 7), (2, 2), padding=3, use_bias=False, dtype=self.dtype)(x)
         x = nn.max_pool(nn.relu(self.norm(training)(x)), (3, 3), (2, 2), ((1, 1), (1, 1)))
         for stage, count in enumerate(self.blocks):
@@ -57,11 +57,11 @@ class ResNet(nn.Module):
         return nn.Dense(self.num_classes, dtype=self.dtype)(x.mean(axis=(1, 2)))
 
     def norm(self, training):
-        """As Keras has it."""
+        """Normalises as Keras does."""
         return nn.BatchNorm(use_running_average=not training, momentum=0.9, dtype=self.dtype)
 
     def block(self, x, width, stride, training):
-        """A basic or a bottleneck block."""
+        """Runs a basic or a bottleneck block."""
         shortcut = x
         plan = [(1, 1), (3, stride), (1, 1)] if self.is_bottleneck else [(3, stride), (3, 1)]
         outputs = 4 * width if self.is_bottleneck else width

@@ -21,7 +21,7 @@ IN_WORDS = {
 
 
 def render() -> str:
-    """The tables as Markdown, one a result file; every number is in it."""
+    """Returns the tables as Markdown, one a result file; every number is in it."""
     parts = []
     for name, title in TITLES.items():
         for file in sorted(RESULTS.glob(f"{name}-*.json")):
@@ -54,7 +54,7 @@ def _table(result: dict) -> str:
 
 
 def insert(text: str) -> str:
-    """The README's text with the tables between their marks."""
+    """Returns the README's text with the tables between their marks."""
     return runs.put_between(text, "measured", render())
 
 

@@ -22,7 +22,7 @@ TASKS = {
 
 
 def main():
-    """A row a task and backend."""
+    """Measures a row for each task and backend."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sample", type=Path, required=True)
     parser.add_argument("--weights", type=Path, required=True)
@@ -60,7 +60,7 @@ def evaluate(backend: str, preset: str, sample: Path) -> dict:
 
 
 def in_words(row: dict) -> str:
-    """What is printed of a row."""
+    """Returns the line that is printed of a row."""
     return f"{row['task']}: {runs.in_words(row)}"
 
 

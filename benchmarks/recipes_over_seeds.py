@@ -19,7 +19,7 @@ BATCH_SIZE = {"vit_paper": 64, "augreg": 64}  # of 1,296 pictures, 512 are too m
 
 
 def main():
-    """A row a recipe and preset: its runs, their mean, range and standard error."""
+    """Measures a row for each recipe and preset: its runs, their mean, range and standard error."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--backends", nargs="+", default=["torch"])
     parser.add_argument("--recipes", nargs="+", default=list(RECIPES))
@@ -34,7 +34,7 @@ def main():
 
 
 def run(backend: str, recipe: str, preset: str, flags, folder: Path) -> dict:
-    """One recipe and preset, all seeds."""
+    """Runs one recipe and preset with all seeds."""
     given = ["--recipe", recipe, "--preset", preset]
     if not RECIPES[recipe].linear_probe:
         given += ["--epochs", flags.epochs]
@@ -60,7 +60,7 @@ def run(backend: str, recipe: str, preset: str, flags, folder: Path) -> dict:
 
 
 def in_words(row: dict) -> str:
-    """What is printed of a row."""
+    """Returns the line that is printed of a row."""
     found = row["summary"]
     return f"{row['recipe']:<20} mean {found['mean']:.1%} ({found['low']:.1%} to {found['high']:.1%})"
 

@@ -50,7 +50,7 @@ _ON_GPU = (
 
 
 def render() -> str:
-    """The page as Markdown."""
+    """Returns the page as Markdown."""
     parts = [
         "# Results\n\nWritten by `benchmarks/results_docs.py` from `benchmarks/results/`; a figure that is in no "
         "table is from a note in the code, where it says so. How each was made: [benchmarks](../benchmarks/README.md). "
@@ -196,7 +196,7 @@ def _on_gpu(result: dict) -> str:
 
 
 def _of_compiled_timm(rows: list[dict]) -> float:
-    """The speed of our ResNet-50 in training on PyTorch, of compiled timm's, which may be of another sitting."""
+    """Returns our ResNet-50's speed in training on PyTorch by that of compiled timm, which may be of another sitting."""
     speeds = {
         row["engine"]: row["images_per_second"]["median"]
         for row in rows
@@ -220,7 +220,7 @@ def _in_short(rows: list[dict]) -> str:
 
 
 def _best_of_best(own: list[dict], rows: list[dict]) -> str:
-    """Of all backends the fastest, held against the fastest library that has no Keras in it."""
+    """Returns the fastest of all backends, held against the fastest library that has no Keras in it."""
     speeds = [
         max((row["images_per_second"]["median"] for row in some), default=0)
         for some in (own, [row for row in rows if not row["engine"].startswith("keras")])

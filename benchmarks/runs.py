@@ -83,14 +83,14 @@ class Child:
         )
 
     def ask(self) -> dict:
-        """What the child answers to one turn; `{"error": str}` where it has failed."""
+        """Returns what the child answers to one turn; `{"error": str}` where it has failed."""
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.write("\n")
             self._process.stdin.flush()
         return self._read()
 
     def end(self) -> dict:
-        """What the child says when there are no more turns."""
+        """Returns what the child says when there are no more turns."""
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()
         answer = self._read()
@@ -110,7 +110,7 @@ class Child:
 
 
 def _error(said: str, status: int) -> str:
-    """The line of what a process said that names its error, not always the last, or that it was killed."""
+    """Returns the line that names a process's error, not always its last, or says that it was killed."""
     if status < 0:
         return f"killed by signal {-status}" + (", as for want of memory" if status == -signal.SIGKILL else "")
     lines = said.strip().splitlines() or ["it ended without a word"]
@@ -118,27 +118,27 @@ def _error(said: str, status: int) -> str:
 
 
 def spread(values: list[float]) -> dict:
-    """The least, the middle and the most of what was measured."""
+    """Returns the least, the middle and the most of what was measured."""
     return {"min": min(values), "median": statistics.median(values), "max": max(values)}
 
 
 def is_asked() -> bool:
-    """In a `Child`: waits for the next turn; `False` where there are no more."""
+    """Waits, in a `Child`, for the next turn; returns `False` where there are no more."""
     return bool(sys.stdin.readline())
 
 
 def answer(given: dict) -> None:
-    """In a `Child`: what is said of a turn, or at the end."""
+    """Says, in a `Child`, what a turn found, or the end."""
     print(f"\n{_ANSWER}{json.dumps(given)}", flush=True)
 
 
 def in_words(row: dict) -> str:
-    """What is printed of the row of a run."""
+    """Returns the line that is printed of a row."""
     return f"top-1 {row['test_top1_accuracy']:.1%} in {row['total_s']:.0f} s"
 
 
 def put_between(text: str, mark: str, table: str) -> str:
-    """A page's text with a table between `<!-- mark...-->` and the next `<!-- end -->`."""
+    """Returns a page's text with a table between `<!-- mark...-->` and the next `<!-- end -->`."""
     pattern = rf"(<!-- {mark}[^>]*-->\n).*?(<!-- end -->)"
     return re.sub(pattern, lambda found: f"{found[1]}\n{table}\n\n{found[2]}", text, count=1, flags=re.DOTALL)
 
@@ -214,7 +214,7 @@ def _lines(file: str) -> list[str]:
 
 
 def _commit() -> str:
-    """The commit, and whether something is changed since; results that were just measured do not count."""
+    """Returns the commit, and whether something is changed since; results that were just measured do not count."""
     root = RESULTS.parents[1]
     described, changed = (
         subprocess.run(["git", *words], capture_output=True, text=True, cwd=root).stdout.strip()

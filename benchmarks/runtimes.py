@@ -42,7 +42,7 @@ def main():
 
 
 def compare(model: str, flags) -> list[dict]:
-    """A row for each runtime and precision of a model."""
+    """Returns a row for each runtime and precision of a model."""
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         file = folder / f"{model}.keras"
@@ -142,7 +142,7 @@ def _open_export(folder: Path):
 
 
 def in_words(row: dict) -> str:
-    """What is printed of a row."""
+    """Returns the line that is printed of a row."""
     one, many = (row[f"images_per_second_{batch}"]["median"] for batch in BATCHES)
     what = f"{row['runtime']:<18} {row['quantization'] or 'float32':<8}"
     size = (

@@ -85,7 +85,7 @@ def python(code: str, backend: str, *arguments) -> str:
 
 
 def run(backend, model, folder, preset, mixup, learning_rate, name="run") -> dict:
-    """One training; its row."""
+    """Runs one training, and returns its row."""
     output = folder / f"{name}-{backend}-{preset}-{mixup}"
     flags = ["--preset", folder / preset, "--dataset", folder / "dogs", "--validation-fraction", "0", "--strict"]
     flags += ["--epochs", "1", "--batch-size", BATCH_SIZE, "--learning-rate", learning_rate, "--seed", "0"]
@@ -99,7 +99,7 @@ def run(backend, model, folder, preset, mixup, learning_rate, name="run") -> dic
 
 
 def repeats(row, folder) -> bool:
-    """Whether the same training once more ends with the same weights, to the last bit."""
+    """Returns whether the same training once more ends with the same weights, to the last bit."""
     preset = MODELS[row["model"]]
     again = run(row["backend"], row["model"], folder, preset, row["mixup"], row["learning_rate"], "again")
     models = [folder / name / "model.keras" for name in (row["output"], again["output"])]
@@ -107,7 +107,7 @@ def repeats(row, folder) -> bool:
 
 
 def differences(rows) -> list[dict]:
-    """How far apart the losses of any two backends are, for each model, with mix-up and without."""
+    """Returns how far apart the losses of any two backends are, for each model, with mix-up and without."""
     found = []
     for (model, mixup), group in itertools.groupby(rows, key=lambda row: (row["model"], row["mixup"])):
         losses = np.array([row["losses"] for row in group if "losses" in row])
@@ -127,7 +127,7 @@ def differences(rows) -> list[dict]:
 
 
 def in_words(row) -> str:
-    """What is printed of a row."""
+    """Returns the line that is printed of a row."""
     again = {True: ", again bit-identical", False: ", again OTHER weights"}.get(row.get("bit_identical_again"), "")
     return f"mix-up {row['mixup']}: loss {row['losses'][0]:.4f} -> {row['losses'][-1]:.4f}{again}"
 

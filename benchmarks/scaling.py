@@ -29,7 +29,7 @@ FLAGS = {
 
 
 def main():
-    """A row a backend and number of processes, in turn."""
+    """Measures a row for each backend and number of processes, in turn."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sample", type=Path, required=True)
     parser.add_argument("--weights", type=Path, required=True)
@@ -52,7 +52,7 @@ def main():
 
 
 def part_of(sample: Path, folder: Path) -> Path:
-    """Some breeds of the sample, linked."""
+    """Links some breeds of the sample into a folder."""
     dataset = load_dataset(str(sample))
     for part in ("train", "test"):
         split = getattr(dataset, part)
@@ -97,7 +97,7 @@ def train(task: str, backend: str, count: int, output: Path, dogs: Path, weights
 
 
 def in_words(row: dict) -> str:
-    """What is printed of a row."""
+    """Returns the line that is printed of a row."""
     ratio = f", {row['ratio_to_one_process']:.2f} of the speed of one" if "ratio_to_one_process" in row else ""
     return (
         f"{row['task']}, {row['num_processes']} processes: {row['seconds']:.2f} s{ratio}; "

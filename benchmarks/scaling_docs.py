@@ -33,23 +33,23 @@ LINKS = {
 
 
 def bytes_sent(parameters: int, devices: int) -> float:
-    """By each device in a step: a ring sends every gradient twice, less one part in `devices`."""
+    """Returns what each device sends in a step: a ring sends every gradient twice, less one part in `devices`."""
     return 2 * (devices - 1) / devices * parameters * BYTES
 
 
 def step_seconds(preset: str) -> float:
-    """Of one device alone: forward and twice that for the gradient."""
+    """Returns a step's seconds on one device alone: forward and twice that for the gradient."""
     row = PRESETS[preset]
     return 3 * count_gflops(row) * 1e9 * BATCH / (TFLOPS * 1e12 * SHARE[row.family])
 
 
 def efficiency(step: float, sending: float) -> float:
-    """Speed a device, of its speed alone: gradients are sent while others are computed, in two thirds of the step."""
+    """Returns a device's share of its speed alone: gradients are sent while others are computed, in 2/3 of the step."""
     return step / max(step, step / 3 + sending)
 
 
 def on_paper() -> str:
-    """The model as a table."""
+    """Returns the model as a table."""
     links = list(LINKS)
     lines = [
         f"| model | parameters | sent a step | 16 bytes a parameter | step alone | {' | '.join(links)} |",
@@ -67,7 +67,7 @@ def on_paper() -> str:
 
 
 def measured() -> str:
-    """What `scaling.py` found, as tables."""
+    """Returns what `scaling.py` found, as tables."""
     parts = []
     for file in sorted(runs.RESULTS.glob("scaling-*.json")):
         result = json.loads(file.read_text())
@@ -99,7 +99,7 @@ def _measured_row(row: dict) -> str:
 
 
 def insert(text: str) -> str:
-    """The page with the tables between their marks."""
+    """Returns the page with the tables between their marks."""
     for name, table in (("paper", on_paper()), ("measured", measured())):
         text = runs.put_between(text, name, table)
     return text

@@ -16,7 +16,7 @@ import runs
 
 
 def main():
-    """A row a backend, preset and time."""
+    """Measures a row for each backend, preset and time."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backends", nargs="+", default=list(runs.PROSE))
     parser.add_argument("--presets", nargs="+", default=["vit_nano"])
@@ -36,7 +36,7 @@ def main():
 
 
 def measure(backend: str, preset: str, output: Path) -> dict:
-    """One run's timings."""
+    """Returns one run's timings."""
     from keras_dogs.runs.records import RunRecord
 
     row = runs.train(backend, output, "--preset", preset, "--epochs", "1")
@@ -47,7 +47,7 @@ def measure(backend: str, preset: str, output: Path) -> dict:
 
 
 def in_words(row: dict) -> str:
-    """What is printed of a row."""
+    """Returns the line that is printed of a row."""
     parts = ("import_s", "decode_s", "build_s", "first_step_s")
     return f"{row['time']}: " + ", ".join(f"{part.removesuffix('_s')} {row[part]:.1f}" for part in parts)
 

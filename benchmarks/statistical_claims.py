@@ -45,7 +45,7 @@ class World:
 
 
 def coverage(rng, repeats: int) -> list[dict]:
-    """How often each interval covers what it is of, for each number of pictures and accuracy."""
+    """Returns how often each interval covers what it is of, for each number of pictures and accuracy."""
     rows = []
     for pictures in COUNTS:
         for accuracy in ACCURACIES:
@@ -74,7 +74,7 @@ def _means(found: dict) -> dict:
 
 
 def false_alarms(rng, repeats: int) -> list[dict]:
-    """How often each verdict claims a difference that is not there, for each number of seeds and their spread."""
+    """Returns how often each verdict claims a false difference, for each number of seeds and their spread."""
     rows = []
     for seeds in SEEDS:
         for spread in SPREADS:
@@ -92,7 +92,7 @@ def false_alarms(rng, repeats: int) -> list[dict]:
 
 
 def _of_models(world: World, seeds: int) -> bool:
-    """Two models that are equally good. One seed speaks of its two runs: false is then what is false of these."""
+    """Compares two equally good models. One seed speaks of its two runs: false is then what is false of these."""
     (first, true), (second, other) = world.train(seeds), world.train(seeds)
     is_said = intervals.p_over_seeds(first, second) < 0.05
     if seeds > 1 or true[0] == other[0]:
@@ -101,7 +101,7 @@ def _of_models(world: World, seeds: int) -> bool:
 
 
 def _of_backends(world: World, seeds: int) -> bool:
-    """Three backends, each pair held together, adjusted by Holm; whether any pair is said to differ wrongly."""
+    """Compares three backends, adjusted by Holm; returns whether any pair is said to differ wrongly."""
     runs_of = [world.train(seeds) for _ in range(3)]
     pairs = [(0, 1), (0, 2), (1, 2)]
     adjusted = intervals.holm([intervals.p_over_seeds(runs_of[one][0], runs_of[other][0]) for one, other in pairs])
@@ -115,14 +115,14 @@ def _of_backends(world: World, seeds: int) -> bool:
 
 
 def _finds_five_points(rng, pictures: int, spread: float, seeds: int) -> bool:
-    """Whether a true difference of five points is found."""
+    """Returns whether a true difference of five points is found."""
     good, bad = World(rng, pictures, 0.875, spread), World(rng, pictures, 0.825, spread)
     bad.hardness = good.hardness
     return intervals.p_over_seeds(good.train(seeds)[0], bad.train(seeds)[0]) < 0.05
 
 
 def render(rows: list[dict], repeats: int) -> str:
-    """The page as Markdown."""
+    """Returns the page as Markdown."""
     percent = "{:.1%}".format
     covered = [
         [row["pictures"], percent(row["accuracy"])]

@@ -17,7 +17,7 @@ WARM_UP, LEAST, MOST, SECONDS = 4, 8, 60, 12.0
 
 
 def main():
-    """A row for each swap, backend, model and mode."""
+    """Measures a row for each swap, backend, model and mode."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backends", nargs="+", default=list(runs.PROSE))
     parser.add_argument("--models", nargs="+", default=["vit_tiny_patch16_224", "resnet_18"])
@@ -39,7 +39,7 @@ def main():
 
 
 def measure(model: str, batch_size: int) -> list[dict]:
-    """The child's part."""
+    """Does the child's part."""
     from keras_dogs import backends
 
     backends.select()
@@ -113,7 +113,7 @@ def _in_turns(first, second) -> list[float]:
 
 
 def in_words(row: dict) -> str:
-    """What is printed of a row."""
+    """Returns the line that is printed of a row."""
     if "error" in row:
         return row["error"]
     low, median, high = statistics.quantiles(row["ratio"], n=4)

@@ -63,7 +63,7 @@ def main():
 
 
 def compare(model: str, mode: str, flags) -> list[dict]:
-    """A row an engine and backend."""
+    """Measures a row for each engine and backend."""
     plan = [pair for pair in ENGINES if pair[0] in flags.engines and pair[1] in flags.backends]
     given = ["--batch-size", flags.batch_size, "--dtype", flags.dtype]
     children, found = {}, {pair: [] for pair in plan}
@@ -79,7 +79,7 @@ def compare(model: str, mode: str, flags) -> list[dict]:
 
 
 def summarise(model: str, mode: str, pair: tuple[str, str], found: dict, end: dict, flags) -> dict:
-    """The row of an engine on a backend, with its ratio in each turn to that peer which is fastest over all."""
+    """Returns the row of an engine on a backend, with its ratio in each turn to the peer that is fastest over all."""
     engine, backend = pair
     row = {"engine": engine, "backend": backend, "model": model, "mode": mode, "dtype": flags.dtype}
     row["batch_size"] = flags.batch_size
@@ -104,12 +104,12 @@ def summarise(model: str, mode: str, pair: tuple[str, str], found: dict, end: di
 
 
 def _seconds(answers: list[dict]) -> list[float]:
-    """Of the turns after the warm-up; empty where one failed."""
+    """Returns the seconds of the turns after the warm-up; none where one failed."""
     return [] if any("error" in answer for answer in answers) else [each["seconds"] for each in answers[_WARM_UP:]]
 
 
 def measure(engine: str, model: str, mode: str, flags) -> dict:
-    """The child's part: a step whenever it is asked for one, and what it says at the end."""
+    """Does the child's part: a step whenever it is asked for one, and what it says at the end."""
     if engine in ("keras_dogs", "keras_hub"):
         from keras_dogs import backends
 
@@ -133,7 +133,7 @@ def take_turns(step) -> None:
 
 
 def ours(model: str, mode: str, batch_size: int, dtype: str):
-    """A function that takes turns until the parent ends them, and one that says how the steps ran."""
+    """Returns a function that takes turns until the parent ends them, and one that says how the steps ran."""
     import numpy as np
 
     import keras_dogs
@@ -149,7 +149,7 @@ def ours(model: str, mode: str, batch_size: int, dtype: str):
 
 
 def keras_hub(model: str, mode: str, batch_size: int, dtype: str):
-    """KerasHub's backbone, pooling and a dense head; nothing else of ours than the table of architectures."""
+    """Builds KerasHub's backbone, pooling and a dense head; of ours it has the table of architectures alone."""
     import keras
     from keras_hub.models import ResNetBackbone
     from keras_hub.models import ViTBackbone
@@ -207,14 +207,14 @@ def _keras_steps(model, images, mode: str, build_first: bool = False):
 
 
 def in_what_way(model) -> str:
-    """How the steps of a Keras model ran."""
+    """Says how the steps of a Keras model ran."""
     from keras_dogs import backends
 
     return backends.describe_execution(model)
 
 
 def _peak_memory_gib(engine: str) -> float:
-    """Of the accelerator, where there is one, or of the process; peers know no Keras."""
+    """Returns the peak of the accelerator, where there is one, or of the process; peers know no Keras."""
     import resource
 
     if engine == "flax":
@@ -229,7 +229,7 @@ def _peak_memory_gib(engine: str) -> float:
 
 
 def in_words(row: dict) -> str:
-    """What is printed of a row."""
+    """Returns the line that is printed of a row."""
     ratios = row.get("ratio_to_best_peer")
     ratio = f", {statistics.median(ratios):.2f} of the best peer" if ratios else ""
     return f"{row['engine']:<13}{row['mode']:<8}{row['images_per_second']['median']:7.1f} images/s{ratio}"

@@ -18,7 +18,7 @@ def gflop_of(model: str, engine: str) -> float:
 
 
 def share(model: str, engine: str, mode: str, images_per_second: float, product_gflops: float) -> float:
-    """Of the products' speed; a training step counts as three forward passes, augmentation as nothing."""
+    """Returns the share of the products' speed; a training step counts as three forward passes."""
     passes = 3 if mode == "train" else 1
     return gflop_of(model, engine) * passes * images_per_second / product_gflops
 
@@ -30,7 +30,7 @@ def product_gflops(backends: list[str]) -> float:
 
 
 def _measure() -> float:
-    """The child's part: the best of some rounds."""
+    """Does the child's part: the best of some rounds."""
     from keras_dogs import backends
 
     backends.select()
