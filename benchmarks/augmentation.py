@@ -51,7 +51,7 @@ def child(backend: str, task: dict) -> list[dict]:
 
 
 def extra_memory(backend: str, task: dict) -> dict:
-    """Returns how much more memory `standard` takes at its peak than no augmentation, in canvas batches (float32)."""
+    """Returns how many canvas batches (float32) more `standard` takes at its peak than no augmentation."""
     peaks = []
     for policy in (None, "standard"):
         (row,) = child(backend, task | dict(rounds=1, policies=[policy]))

@@ -196,7 +196,7 @@ def _on_gpu(result: dict) -> str:
 
 
 def _of_compiled_timm(rows: list[dict]) -> float:
-    """Returns our ResNet-50's speed in training on PyTorch by that of compiled timm, which may be of another sitting."""
+    """Returns our ResNet-50's speed in training on PyTorch by compiled timm's, which may be of another sitting."""
     speeds = {
         row["engine"]: row["images_per_second"]["median"]
         for row in rows

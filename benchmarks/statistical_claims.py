@@ -92,7 +92,7 @@ def false_alarms(rng, repeats: int) -> list[dict]:
 
 
 def _of_models(world: World, seeds: int) -> bool:
-    """Compares two equally good models. One seed speaks of its two runs: false is then what is false of these."""
+    """Compares two equally good models; of one seed, false is what is false of its two runs."""
     (first, true), (second, other) = world.train(seeds), world.train(seeds)
     is_said = intervals.p_over_seeds(first, second) < 0.05
     if seeds > 1 or true[0] == other[0]:
