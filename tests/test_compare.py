@@ -250,6 +250,8 @@ def test_one_seed_speaks_of_its_runs_alone(tmp_path):
             "--train-flags --recipe 'adamw: No closing quotation",
         ),
         (["--pair", "embedded", "--train-flags=--batch-size 0"], "--batch-size 0: must be between"),
+        (["--pair", "embedded", "--train-flags=--data_dir x"], "--data_dir: compare gives"),
+        (["--pair", "embedded", "--budget", "flops", "--train-flags=--linear-probe"], "--budget flops: a linear probe"),
         (["--presets", "here/weights.npz", "--budget", "flops"], "--budget flops: the operations of here/weights.npz"),
     ],
 )

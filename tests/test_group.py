@@ -66,6 +66,23 @@ def test_what_processes_tell_each_other(count):
     assert in_processes(count, talk) == [expected] * count
 
 
+def test_another_service_at_the_port():
+    """Its answer is not taken for a frame of ours, nor for its length."""
+    meeting = meeting_of(2, 1, a_port())
+    with socket.create_server((meeting.host, meeting.control_port)) as server, ThreadPoolExecutor(1) as pool:
+
+        def answer():
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(1000)
+                connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+        answered = pool.submit(answer)
+        with pytest.raises(UserError, match="is no process of a training"):
+            Processes(meeting, TOLD, 10.0)
+        answered.result()
+
+
 def test_one_process_alone():
     group = Group()
     assert group.is_first and group.agree(3) == 3 and group.exchange(b"x") == [b"x"]

@@ -42,7 +42,23 @@ FAULTS = {
     "deep": lambda value: DEEP,
     "a long text": lambda value: "x\x1b[31m\n" * 2000,
 }
-SECONDS = 30
+SECONDS, BYTES = 30, 3 * 2**30
+PROCESS = Path("/proc/self")  # of Linux
+
+
+@pytest.fixture(autouse=True)
+def forget_peak_memory():
+    """Sets the peak of this process' memory, which Linux keeps, back to what it takes now."""
+    with contextlib.suppress(OSError):
+        (PROCESS / "clear_refs").write_text("5")
+
+
+def peak_memory() -> int:
+    """Returns the most bytes that this process has held since then; 0 where the system does not say."""
+    with contextlib.suppress(OSError, StopIteration):
+        lines = (PROCESS / "status").read_text().splitlines()
+        return 1024 * int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
+    return 0
 
 
 def digest_of(folder: Path) -> str:
@@ -63,7 +79,7 @@ def well_answered(result, began: float, must_fail: bool = True) -> str:
     assert all(line.isprintable() and len(line) < 2100 for line in errors), errors
     assert status in (1, 2) if must_fail else status in (0, 1, 2), (status, err)
     assert len(errors) >= must_fail and len(set(errors)) == len(errors), err
-    assert time.monotonic() - began < SECONDS
+    assert time.monotonic() - began < SECONDS and peak_memory() < BYTES
     return errors[0] if errors else ""
 
 

@@ -83,6 +83,12 @@ def test_the_central_part_at_inference():
 # Random resized crop
 
 
+@pytest.mark.parametrize("option", ["interpolation", "canvas_interpolation", "fit"])
+def test_an_unknown_option_of_a_crop_is_refused(option):
+    with pytest.raises(ValueError, match=f"{option} 'croop': choose one of "):
+        RandomResizedCrop(8, 8, **{option: "croop"})
+
+
 def test_training_crops_are_pillows_crops():
     """Each output is Pillow's resize of the box that was drawn, mirrored where it was drawn so."""
     picture = smooth(96, 128)

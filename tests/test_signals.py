@@ -51,15 +51,35 @@ def test_a_signal_where_python_swallows_exceptions(child, where, number):
     assert time.monotonic() - began < 15
 
 
-def test_a_signal_that_a_library_swallowed_stops_the_training(monkeypatch):
+@pytest.fixture
+def raised(monkeypatch):
+    """Signals that reach the handlers from before the test, in which they are only kept."""
+    kept = []
+    before = {number: signal.signal(number, lambda number, frame: kept.append(number)) for number in signals.STOPS}
+    monkeypatch.setattr(signals, "_noted", [])
+    yield kept
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_a_signal_that_a_library_swallowed_stops_the_training(monkeypatch, raised):
     monkeypatch.setattr(signals, "_noted", [signal.SIGTERM])
     with StopRequest() as stop:
         assert stop.status == 143
-    monkeypatch.setattr(signals, "_noted", [])
+        signal.raise_signal(signal.SIGTERM)  # it is sent again, and is the same request
+        assert not raised
+
+
+def test_a_signal_after_the_last_step_is_not_lost(raised):
     with StopRequest() as stop:
         assert stop.status == 0
         signal.raise_signal(signal.SIGHUP)
-        assert stop.status == 129
+        assert stop.status == 129 and not raised
+    assert raised == [signal.SIGHUP]
+    with pytest.raises(KeyError), StopRequest():
+        signal.raise_signal(signal.SIGTERM)
+        raise KeyError  # as a training does that has stopped by itself
+    assert raised == [signal.SIGHUP]
 
 
 def test_a_signal_that_is_ignored_stays_so(child):

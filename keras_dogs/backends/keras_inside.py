@@ -1,8 +1,8 @@
-"""The one seam to what Keras, KerasHub, JAX and PyTorch do not promise to their users.
+"""Lists what is used here of Keras, KerasHub, JAX and PyTorch that they do not promise to their users.
 
 Each such name is a row here, with what it is for and what happens without it. A name is looked up when it is first
-needed. If it is gone, one warning names it, the plain way runs, and the run goes on. They were tried with keras 3.15,
-keras-hub 0.32, jax 0.10, tensorflow 2.21 and torch 2.13.
+needed. If it is gone, one warning names it, and the run goes on the plain way or, where there is none, is refused. All
+names were tried with keras 3.15, keras-hub 0.32, jax 0.10, tensorflow 2.21 and torch 2.13.
 """
 
 import functools
@@ -17,8 +17,8 @@ class Name(NamedTuple):
     Attributes:
         where: str. The module that has the name, or the class whose instances have it.
         attribute: str.
-        purpose: str. What it is for.
-        without: str. What happens where it is gone.
+        purpose: str. What it is for; for the reader of this table.
+        without: str. What happens where it is gone; the end of the warning.
     """
 
     where: str
@@ -27,15 +27,17 @@ class Name(NamedTuple):
     without: str
 
 
-_SLOWER = "layers run as Keras has them"
-_UNTRACED = "PyTorch runs layer by layer"
-_ONE_DEVICE = "a training on several devices is refused"
-_STOCK = "Keras' own optimizer runs: averages begin with the first weights, and groups of weights are refused"
+_SLOWER = "layers run as Keras wrote them, slower or in more memory"
+_UNTRACED = "PyTorch runs layer by layer, which is slower"
+_ONE_DEVICE = "training on several devices is refused"
+_STOCK = "Keras' own optimizer runs: averages have no warm-up, and groups of weights are refused"
 
 NAMES = {
     # Layers and models
-    "layers": Name("keras.Layer", "_flatten_layers", "to walk over all layers of a model", "attributes are searched"),
-    "blocks": Name("keras.Layer", "_layers", "to find the blocks of a ViT in order", "attributes are searched"),
+    "layers": Name(
+        "keras.Layer", "_flatten_layers", "to walk over all layers of a model", "layers are sought in attributes"
+    ),
+    "blocks": Name("keras.Layer", "_layers", "to find the blocks of a ViT in order", "layers are sought in attributes"),
     "graph": Name("keras.Model", "_run_through_graph", "to let go of what no layer needs", _SLOWER),
     "nodes": Name("keras.Model", "_nodes_by_depth", "to know in which order layers run", _SLOWER),
     "outputs": Name("keras.Model", "_outputs_struct", "to put outputs together as Keras does", _SLOWER),
@@ -48,25 +50,25 @@ NAMES = {
         "keras.src.initializers.random_initializers",
         "random",
         "to draw random weights that are the same on every backend",
-        "they differ from backend to backend",
+        "random weights differ from backend to backend",
     ),
     "vit_encoder": Name(
         "keras_hub.src.models.vit.vit_layers",
         "ViTEncoder",
-        "to say that a ViT's tokens keep their shape, which Keras would trace all blocks to find out",
+        "to tell Keras that a ViT's tokens keep their shape; Keras would trace all blocks to find that out",
         "a ViT takes longer to build",
     ),
     "load_json": Name(
         "keras_hub.src.utils.preset_utils",
         "load_json",
         "to read the config of a preset without building it",
-        "it is built twice",
+        "the preset is built twice",
     ),
     "call_context": Name(
         "keras.src.backend.common",
         "global_state",
         "to compute blocks again as they were computed (`--remat`)",
-        "blocks keep their activations",
+        "`--remat` has no effect: blocks keep their activations",
     ),
     # Training
     "base_optimizer": Name(
@@ -112,8 +114,8 @@ NAMES = {
         "not to send what does not learn",
         "frozen weights and the table of pictures are sent to every process",
     ),
-    "variable_layout": Name("keras.Variable", "_layout", "to notice shards that divide nothing", _ONE_DEVICE),
-    "clusters": Name("jax._src", "clusters", "to find Slurm's and Open MPI's processes", "flags say which there are"),
+    "variable_layout": Name("keras.Variable", "_layout", "to notice shards that divide nothing", "shards are refused"),
+    "clusters": Name("jax._src", "clusters", "to find processes of Slurm and Open MPI", "only flags name processes"),
     "distribute_tensor": Name(
         "keras.src.backend.jax.distribution_lib", "distribute_tensor", "arrays of several hosts", _ONE_DEVICE
     ),
@@ -122,12 +124,12 @@ NAMES = {
     ),
 }
 
-_removed: set[str] = set()  # by tests, as if a later version had taken a name away
+_removed: set[str] = set()  # names that tests take away, as a later version might
 _warned: set[str] = set()
 
 
 def find(key: str):
-    """Returns what a module has under a name of the table, or `None` with a warning where it is gone.
+    """Looks a row of the table up in its module; returns `None`, with a warning, where the name is gone.
 
     Args:
         key: str. A key of `NAMES`.
@@ -143,7 +145,7 @@ def module_of(key: str):
 
 
 def has(owner, *keys: str) -> bool:
-    """Returns whether an instance, or a class, has all of the attributes; the first that is gone is warned of."""
+    """Returns whether an instance or a class has all of the attributes; a warning names the first that is gone."""
     for key in keys:
         if key in _removed or not hasattr(owner, NAMES[key].attribute):
             _warn(key)
@@ -152,7 +154,7 @@ def has(owner, *keys: str) -> bool:
 
 
 def layers_of(model) -> list:
-    """Returns a model, or a layer, and all layers in it, each once."""
+    """Returns a model or layer and all layers inside it, each once."""
     if has(model, "layers"):
         return model._flatten_layers()
     found, waiting = [], [model]
@@ -165,7 +167,7 @@ def layers_of(model) -> list:
 
 
 def parts_of(layer) -> list:
-    """Returns the layers that a layer itself holds, in the order in which it took them."""
+    """Returns the layers that a layer itself holds, in the order in which they were added."""
     return layer._layers if has(layer, "blocks") else _parts_of(layer)
 
 
@@ -187,7 +189,7 @@ def _look_up(where: str, attribute: str):
 
 
 def _import(where: str):
-    """Imports a module, or follows attributes from the longest part that is one (`torch.ops.mkldnn`)."""
+    """Imports a module; what is no module is looked up as an attribute of its parent (`torch.ops.mkldnn`)."""
     try:
         return importlib.import_module(where)
     except ModuleNotFoundError:

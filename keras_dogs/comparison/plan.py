@@ -132,7 +132,7 @@ def _resolved(config: CompareConfig, preset: str) -> tuple[TrainConfig, recipes.
 
 
 def check(config: CompareConfig) -> None:
-    """Checks all that can be known before anything is trained, so that no run fails or is made in vain.
+    """Checks what can be known before anything is trained, so that no run fails late or is trained in vain.
 
     Raises:
         UserError: every fault that was found, in one line.
@@ -159,9 +159,11 @@ def _faults(config: CompareConfig) -> Iterator[str]:
 def _check_flags(config: CompareConfig) -> None:
     ours = {"preset", "presets", "dataset", "data-dir", "seed", "output", "resume", "overwrite"}
     for word in _train_flags(config):
-        name = word.removeprefix("--").partition("=")[0]
+        name = word.removeprefix("--").partition("=")[0].replace("_", "-")  # the parser takes either
         if word.startswith("--") and name in ours:
-            raise UserError(f"--train-flags {word}: compare gives {name} to each run itself; leave it out")
+            raise UserError(
+                f"--train-flags {word}: compare gives each run its preset, data, seed and folder; leave it out"
+            )
 
 
 def _check_preset(config: CompareConfig, preset: str) -> None:
@@ -171,25 +173,26 @@ def _check_preset(config: CompareConfig, preset: str) -> None:
 def _check_dataset(config: CompareConfig) -> None:
     name = dataset_of(config)
     if name == "stanford_dogs":
-        return  # which may have to be fetched first
+        return  # it may have to be fetched first, and has a test split of its own
     tested = {load_dataset(name, seed, 0).test.names for seed in config.seeds[:2]}
     if len(tested) > 1:
         raise UserError(
-            f"--seeds: {name} has no test split of its own, so that each seed would test other pictures; divide "
+            f"--seeds: {name} has no test split of its own, so each seed would be tested on other pictures; divide "
             "it into train/ and test/, or give one seed"
         )
 
 
 def _check_budget(config: CompareConfig) -> None:
+    is_probe = any(_resolved(config, preset)[1].linear_probe for preset in presets_of(config))
+    if config.budget in ("time", "flops") and is_probe:
+        raise UserError(f"--budget {config.budget}: a linear probe computes features only once; use --budget epochs")
     if config.budget == "flops":
         epochs_of_equal_flops(config)
-    if config.budget == "time" and any(_resolved(config, preset)[1].linear_probe for preset in presets_of(config)):
-        raise UserError("--budget time: a linear probe spends its time on features, once; use --budget epochs")
 
 
 def _check_backend(config: CompareConfig, backend: str | None) -> None:
     if backend is None:
-        backends_of(config)  # all that are installed
+        backends_of(config)  # refuses if none is installed
     elif not is_installed(backend):
         raise UserError(f"--backends {backend}: not installed: {install_line(backend)}")
 

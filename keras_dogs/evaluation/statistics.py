@@ -1,4 +1,4 @@
-"""What may be said of two runs: statistics over seeds and over the same test pictures, in NumPy and SciPy."""
+"""What may be said of scores: over seeds, of two runs on the same pictures, calibrated, and of pictures seen before."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -17,9 +17,9 @@ class Summary(NamedTuple):
     Attributes:
         num_runs: int.
         mean: float.
-        low: float. The least.
-        high: float. The greatest.
-        standard_error: float. Of the mean; NaN of one run.
+        low: float. The least score.
+        high: float. The greatest score.
+        standard_error: float. Of the mean; NaN for a single run.
     """
 
     num_runs: int
@@ -41,11 +41,11 @@ class Comparison(NamedTuple):
 
     Attributes:
         num_pictures: int.
-        accuracy: pair of floats. Top-1 of either.
+        accuracy: pair of floats. Top-1 accuracy of the first and of the second.
         only_first: int. Pictures that only the first names rightly.
-        only_second: int. Pictures that only the second does.
-        p_value: float. McNemar's exact test: how probable so uneven a split of these is, were both equally good.
-        difference: float. Accuracy of the first less that of the second.
+        only_second: int. Pictures that only the second names rightly.
+        p_value: float. McNemar's exact test: the probability of a split at least this uneven if both were equally good.
+        difference: float. Accuracy of the first minus that of the second.
         interval: pair of floats. The 95 % interval of the difference (`intervals.difference_interval`).
     """
 
@@ -59,7 +59,7 @@ class Comparison(NamedTuple):
 
     @property
     def is_significant(self) -> bool:
-        """Whether both the test at 5 % and the interval say that they differ."""
+        """Whether the test at 5 % and the interval both say that the two differ."""
         return self.p_value < 0.05 and not self.interval[0] <= 0 <= self.interval[1]
 
     def in_words(self, first: str, second: str) -> str:

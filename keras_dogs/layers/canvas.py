@@ -5,6 +5,8 @@ from keras import ops
 
 from keras_dogs.layers.resampling import FILTERS
 
+FITS = ("squash", "crop", "pad")  # how a picture is brought to a canvas of other proportions
+
 
 def to_canvases(images, size, fit: str, interpolation: str, rounded: bool = True):
     """Resizes a batch to canvases: along rows and along columns, each rounded to 8 bits, as Pillow does.

@@ -1,10 +1,11 @@
-"""Crop, flip and resize as one antialiased sampling: small matrix products, compiled on every backend."""
+"""Crops, flips and resizes in one antialiased sampling: small matrix products, compiled on every backend."""
 
 import keras
 from keras import ops
 
 from keras_dogs.layers import boxes
 from keras_dogs.layers import draws
+from keras_dogs.layers.canvas import FITS
 from keras_dogs.layers.canvas import to_canvases
 from keras_dogs.layers.draw_keys import RandomLayer
 from keras_dogs.layers.resampling import FILTERS
@@ -20,8 +21,8 @@ class RandomResizedCrop(RandomLayer):
     In training each picture has its own box: an area drawn uniformly from `scale`, an aspect ratio drawn log-uniformly
     from `ratio`, a place drawn uniformly. A box that would not fit is shortened to the picture's side. (Szegedy et al.,
     arXiv 1409.4842, section 6, the "inception crop"; torchvision's `RandomResizedCrop` redraws such a box instead.)
-    Sampling is bilinear or bicubic with a filter as wide as the reduction, as Pillow's. At inference the centre of the
-    picture (`evaluation_scale`, by default the whole) is resized the same way, with no draw.
+    Sampling is bilinear or bicubic; the filter is as wide as the reduction, as in Pillow. At inference the centre of
+    the picture (`evaluation_scale`; by default the whole) is resized the same way, and nothing is drawn.
 
     Keras' own geometric layers turn compilation of the whole model off (`supports_jit = False`); this one does not.
 
@@ -33,18 +34,17 @@ class RandomResizedCrop(RandomLayer):
         flip: float in [0, 1]. The share of pictures that are mirrored.
         interpolation: `"bilinear"` or `"bicubic"`.
         evaluation_scale: float in (0, 1]. Side of the central box at inference, as a share of the picture's.
-        canvas_size: int, pair of ints or `None`. The side of the canvas, or its rows and columns, to which pictures of
-            any other size are brought first, as files are by Pillow (`layers.canvas`); `None` for no such step.
-        fit: str. How they are brought there: `"squash"`, `"crop"` or `"pad"`.
-        canvas_interpolation: `"bilinear"` or `"bicubic"`, in that step.
+        canvas_size: int, pair of ints or `None`. The side of the canvas, or its rows and columns. Pictures of another
+            size are first brought to it, as Pillow does with files (`layers.canvas`); `None` leaves this step out.
+        fit: str. How pictures are brought to the canvas: `"squash"`, `"crop"` or `"pad"`.
+        canvas_interpolation: `"bilinear"` or `"bicubic"`, for that step.
         seed, stream: int. See `RandomLayer`.
 
-    Input: uint8 or float pictures, `(batch, height, width, channels)`, at most 4,096 pixels a side; and keys, or not.
-    Output: float32 in the range of the input
-    (bicubic: of [0, 255]).
+    Input: uint8 or float pictures, `(batch, height, width, channels)`, at most 4,096 pixels a side; and, optionally,
+    keys (see `RandomLayer`). Output: float32 in the range of the input (bicubic: clipped to [0, 255]).
     """
 
-    kind = 1
+    kind = 1  # see `RandomLayer`
 
     def __init__(
         self,
@@ -61,8 +61,13 @@ class RandomResizedCrop(RandomLayer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        if interpolation not in FILTERS:
-            raise ValueError(f"interpolation {interpolation!r}: choose one of {', '.join(FILTERS)}")
+        for name, value, allowed in (
+            ("interpolation", interpolation, FILTERS),
+            ("canvas_interpolation", canvas_interpolation, FILTERS),
+            ("fit", fit, FITS),
+        ):
+            if value not in allowed:
+                raise ValueError(f"{name} {value!r}: choose one of {', '.join(allowed)}")
         self.interpolation = interpolation
         self.height, self.width = height, width
         self.scale, self.ratio, self.flip = tuple(scale), tuple(ratio), flip
@@ -78,7 +83,7 @@ class RandomResizedCrop(RandomLayer):
     def augment(self, images, keys):
         if (self.scale, self.ratio, self.flip, self.evaluation_scale) == ((1.0, 1.0), (1.0, 1.0), 0.0, 1.0):
             return self.convert(images)
-        images = self._on_canvas(images, rounded=False)  # what comes before the crop has its own digits
+        images = self._on_canvas(images, rounded=False)  # augmented before, pixels are not whole numbers
         top, left, tall, wide = self.draw_boxes(keys)
         flipped = draws.bernoulli(keys, self.draw_stream(_FLIP), self.flip)
         return self._resize(images, (top, left, tall, wide), flipped)
@@ -90,7 +95,7 @@ class RandomResizedCrop(RandomLayer):
 
     def convert(self, images):
         images = self._on_canvas(images, rounded=True)
-        # `images.shape`, as TensorFlow traces sizes that vary from batch to batch as tensors, which have no truth.
+        # Not `ops.shape`: sizes that vary from batch to batch are tensors there on TensorFlow, and cannot be compared.
         if self.evaluation_scale == 1.0 and tuple(images.shape[1:3]) == (self.height, self.width):
             return images
         side = round(self.evaluation_scale * boxes.SIDE)
@@ -99,7 +104,7 @@ class RandomResizedCrop(RandomLayer):
         return self._resize(images, (start, start, extent, extent))
 
     def _resize(self, images, box, flipped=None):
-        """Resamples each picture's own box: first along rows, then along columns."""
+        """Resamples each picture's own box: first vertically, then horizontally."""
         (top, left, tall, wide), (height, width, channels) = box, ops.shape(images)[1:]
         images = ops.reshape(images, (-1, height, width * channels))
         images = resample_boxes(images, top, tall, self.height, self.interpolation)

@@ -1,4 +1,4 @@
-"""Computes what an architecture costs from its row of the table: parameters, and operations per picture."""
+"""Counts, from a preset's row of the table, the parameters of its backbone and its operations per picture."""
 
 from keras_dogs.models import families
 from keras_dogs.models.presets import Preset
@@ -10,12 +10,13 @@ def count_parameters(row: Preset) -> int:
 
 
 def count_gflops(row: Preset, image_size: int | None = None, whole: bool = True) -> float:
-    """Counts the GFLOPs of a forward pass of one picture: matrix products only, two operations per multiply-add.
+    """Counts the GFLOPs of the backbone's forward pass for one picture: products alone, two operations a multiply-add.
 
     Args:
         row: `Preset`.
         image_size: int or `None`. Side of the picture in pixels; `None` takes the size in the row.
-        whole: bool. `False` counts a ViT's last block for the class token alone, as our classifiers compute it.
+        whole: bool. `False` counts the last block for the class token alone, in the family that our classifiers compute
+            so (ViT); without effect on DeiT and ResNet.
     """
     return 2e-9 * (
         _resnet(row, image_size)[1]

@@ -1,7 +1,7 @@
-"""Ctrl-C, SIGTERM and SIGHUP are always recorded, and never lost.
+"""Makes Ctrl-C, SIGTERM and SIGHUP raise exceptions, and sends a signal again whose exception Python discarded.
 
-A handler may raise where Python discards exceptions: in a callback of the garbage collector, in `__del__`. A discarded
-signal is therefore sent again, and every signal is recorded for later queries.
+A handler may raise where Python discards exceptions: in a callback of the garbage collector, in `__del__`. Every signal
+that these handlers get is recorded for `noted`.
 """
 
 import os
@@ -17,18 +17,18 @@ _noted: list[int] = []
 
 
 class Stopped(SystemExit):
-    """A signal told the process to end; `code` is 128 and the signal's number."""
+    """Raised for SIGTERM and SIGHUP (Ctrl-C raises `KeyboardInterrupt`); `code` is 128 plus the signal's number."""
 
 
 def noted() -> int:
-    """Returns the exit status of the first signal that came since `raise_on_signals`; 0 while none did."""
+    """Returns the exit status for the first signal since `raise_on_signals`; 0 while none has come."""
     return 128 + _noted[0] if _noted else 0
 
 
 def raise_on_signals() -> None:
-    """Lets each signal that asks for an end raise `KeyboardInterrupt` or `Stopped`; for commands, not for a library.
+    """Makes Ctrl-C, SIGTERM and SIGHUP raise `KeyboardInterrupt` or `Stopped`; for commands, not for a library.
 
-    A signal that is ignored stays so, as `nohup` wants it.
+    A signal that is ignored stays ignored, as `nohup` wants it.
     """
     _noted.clear()
     for number in STOPS:
@@ -52,7 +52,7 @@ def _raise(number, frame):
 
 
 def _send_again(before):
-    """Returns a hook for swallowed exceptions that sends a signal again whose exception was swallowed."""
+    """Returns a hook for swallowed exceptions; where one came from a signal, it sends that signal again."""
 
     def hook(unraisable):
         if _noted and isinstance(unraisable.exc_value, (KeyboardInterrupt, Stopped)):

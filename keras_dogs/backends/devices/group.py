@@ -250,9 +250,11 @@ class Processes(Group):
         link = self._links[0] = links.Link(connection, self.timeout)
         try:
             link.send(links.HELLO, json.dumps({"process": self.process, "told": given}).encode())
-            kind, content = link.read()
+            kind, content = link.read(_BYTES_OF_HELLO)
         except (OSError, EOFError) as error:
             raise UserError(f"process 0 at {where} ended while the others came") from error
+        except ValueError as error:
+            raise UserError(f"what answers at {where} is no process of a training; choose another port") from error
         if kind == links.ERROR:
             raise UserError(content.decode())
         connection.settimeout(None)

@@ -11,7 +11,7 @@ import time
 
 import numpy as np
 
-# The kinds of frames, as one byte each.
+# The kinds of frames, one byte each. HELLO comes first, ALIVE is a sign of life, ERROR or BYE is the last.
 HELLO, ALIVE, DATA, ERROR, BYE = b"HADEB"
 
 # The head of a frame: its kind, and the length of its content.
@@ -21,10 +21,16 @@ _FRAME = struct.Struct("!BQ")
 class Link:
     """Sends frames over a connection, and reads them in a thread of its own.
 
+    Args:
+        connection: `socket.socket`.
+        timeout: float. Seconds after which sending to a host that does not acknowledge fails.
+
     Attributes:
-        received: queue of bytes, one item for each data frame; `None` after an error or a lost connection.
+        received: queue of bytes, one item for each DATA frame; then `None` after an error or a lost connection, nothing
+            after a BYE.
         heard: float. When the other side was last heard from, by `time.monotonic()`.
-        error: str or `None`. The error that the other side sent; empty if the connection was lost without one.
+        error: str or `None`. What the other side sent, or what `group` found wrong with the connection; empty if it was
+            lost without a word; `None` while all is well.
     """
 
     def __init__(self, connection: socket.socket, timeout: float):
@@ -47,7 +53,7 @@ class Link:
             self.connection.sendall(content)
 
     def send_sign(self) -> None:
-        """Sends a sign of life, unless another frame is being sent, which is one as well."""
+        """Sends a sign of life, unless another frame is being sent: that is a sign of life, too."""
         if self._sending.acquire(blocking=False):
             try:
                 self.connection.sendall(_FRAME.pack(ALIVE, 0))
@@ -55,7 +61,16 @@ class Link:
                 self._sending.release()
 
     def read(self, most: int | None = None) -> tuple[int, bytes]:
-        """Reads a frame and returns its kind and content; raises `ValueError` if it has over `most` bytes."""
+        """Reads a frame and returns its kind and content.
+
+        Args:
+            most: int or `None`. The most bytes that the content may have.
+
+        Raises:
+            ValueError: it has more.
+            EOFError: the connection was closed.
+            OSError: the connection failed.
+        """
         kind, length = _FRAME.unpack(self._read_exactly(_FRAME.size))
         if most is not None and length > most:
             raise ValueError(f"{length} bytes")

@@ -13,6 +13,7 @@ from keras_dogs import backends
 from keras_dogs.backends import devices
 from keras_dogs.backends import keras_inside
 from keras_dogs.backends import register
+from keras_dogs.errors import UserError
 
 
 def speed_up(model) -> None:
@@ -32,11 +33,16 @@ def synchronise(layer) -> None:
     """Gives a batch norm the statistics of the whole batch, where a step sees a share of it (`backends.devices`).
 
     Keras' own way, on TensorFlow alone, takes the variance from the mean of squares, which loses digits.
+
+    Raises:
+        UserError: this version of Keras has no place for them.
     """
-    if type(layer) is keras.layers.BatchNormalization and devices.current().num_shares > 1:
-        if devices.current().synchronised and keras_inside.has(layer, "moments", "norm_axes"):
-            moments = functools.partial(_moments_of_whole_batch, layer)
-            register.replace(layer, "_moments", moments, "whole_batch_statistics", register.FEATURE)
+    engine = devices.current()
+    if type(layer) is keras.layers.BatchNormalization and engine.num_shares > 1 and engine.synchronised:
+        if not keras_inside.has(layer, "moments", "norm_axes"):
+            raise UserError("--sync-batch-norm: not possible with this version of Keras; give --no-sync-batch-norm")
+        moments = functools.partial(_moments_of_whole_batch, layer)
+        register.replace(layer, "_moments", moments, "whole_batch_statistics", register.FEATURE)
 
 
 def describe(model) -> list[str]:

@@ -1,4 +1,4 @@
-"""`keras.distribution` on `jax.distributed`: one program over all devices of all processes, that sees whole batches."""
+"""Spreads steps with `keras.distribution`: one program over all devices of all processes, which sees whole batches."""
 
 import contextlib
 import ctypes
@@ -22,7 +22,7 @@ from keras_dogs.errors import first_line
 
 
 def find_rendezvous(spread: Spread) -> Rendezvous | None:
-    """Reads where to meet from the flags, Slurm or Open MPI; returns `None` for a single process."""
+    """Finds where the processes meet, from the flags, Slurm or Open MPI; returns `None` for a single process."""
     if spread.coordinator:
         host, _, port = spread.coordinator.rpartition(":")
         return _rendezvous(host, int(port), spread.num_processes, spread.process_id, "--coordinator")
@@ -42,7 +42,7 @@ def _rendezvous(host: str, port: int, num_processes: int, process: int, source: 
 
 
 class Devices(SpreadEngine):
-    """`keras.distribution.DataParallel`, or `ModelParallel` for `--model-shards`."""
+    """Trains with `keras.distribution.DataParallel`, or with `ModelParallel` where `--model-shards` is above 1."""
 
     how = "keras.distribution"
 
@@ -51,7 +51,7 @@ class Devices(SpreadEngine):
 
         super().__init__(group)
         if isinstance(spread.devices, int):
-            # Without effect on accelerators. On a CPU, a trial of several devices that gains nothing.
+            # Only for CPUs, as a trial without gain in speed. It fails where JAX has taken its devices before.
             with contextlib.suppress(RuntimeError):
                 jax.config.update("jax_num_cpu_devices", min(spread.devices, os.cpu_count() or 1))
         if meeting:
@@ -59,6 +59,9 @@ class Devices(SpreadEngine):
         if meeting and not jax.distributed.is_initialized():
             _initialize(meeting, max(int(spread.peer_timeout), 10))
         self.local = jax.local_devices()[: wanted(spread, len(jax.local_devices()))]
+        fewest, most = -group.agree(-len(self.local)), group.agree(len(self.local))
+        if fewest != most:
+            raise UserError(f"--devices: the processes have {fewest} to {most}; give a number that all have")
         everywhere = _first_of_each(jax.devices(), len(self.local)) if meeting else self.local
         self.num_devices = len(everywhere)
         if self.num_devices % spread.model_shards or len(self.local) % spread.model_shards:
@@ -71,7 +74,7 @@ class Devices(SpreadEngine):
 
     def settle(self, spread):
         if not spread.sync_batch_norm:
-            raise UserError("--no-sync-batch-norm: not on JAX, whose program sees the whole batch; leave it out")
+            raise UserError("--no-sync-batch-norm: not possible on JAX, where steps see the whole batch; leave it out")
 
     @contextlib.contextmanager
     def scope(self):
@@ -93,7 +96,7 @@ class Devices(SpreadEngine):
 
     def check_model(self, model):
         if self.shards > 1 and not layouts.num_divided(model):
-            raise UserError(f"--model-shards {self.shards}: divides ViTs alone; nothing of this model is")
+            raise UserError(f"--model-shards {self.shards}: divides no weight of this model; only ViTs are divided")
 
     def make_predictor(self, model):
         """Compiles a predictor for the devices of this process alone."""
@@ -138,7 +141,7 @@ class Devices(SpreadEngine):
 
     @contextlib.contextmanager
     def _no_distribution(self):
-        """Turns Keras' distribution off for a while: its layouts cover the devices of all processes."""
+        """Turns Keras' distribution off within the block: its layouts cover the devices of all processes."""
         keras.distribution.set_distribution(None)
         try:
             yield
@@ -147,7 +150,7 @@ class Devices(SpreadEngine):
 
 
 def _initialize(meeting: Rendezvous, timeout: int) -> None:
-    """Connects the processes, for the life of this one; JAX disconnects when it exits."""
+    """Connects the processes until this one exits, when JAX disconnects it."""
     import jax
 
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
@@ -155,7 +158,7 @@ def _initialize(meeting: Rendezvous, timeout: int) -> None:
     where = f"{meeting.host}:{meeting.port}"
     seconds = {"initialization_timeout": timeout, "heartbeat_timeout_seconds": timeout}
     try:
-        # What the flags say holds, inside a step of Slurm, too; what JAX found out it may complete: a GPU a process.
+        # Flags hold even inside a step of Slurm. Without them, JAX may add what it detects: one GPU for each process.
         detection = {"cluster_detection_method": "deactivate"} if meeting.source == "--coordinator" else {}
         jax.distributed.initialize(where, meeting.num_processes, meeting.process, **seconds, **detection)
     except RuntimeError as error:
@@ -163,7 +166,7 @@ def _initialize(meeting: Rendezvous, timeout: int) -> None:
 
 
 def _first_of_each(devices: list, count: int) -> list:
-    """Returns the first devices of each process, in the order of the processes."""
+    """Returns the first `count` devices of each process, in the order of the processes."""
     by_process = {}
     for device in devices:
         by_process.setdefault(device.process_index, []).append(device)
@@ -171,7 +174,7 @@ def _first_of_each(devices: list, count: int) -> list:
 
 
 def _say_why_at_abort(group) -> None:
-    """Prints why the training ended before jaxlib aborts the process, as it does when process 0 is gone."""
+    """Makes an abort of jaxlib, as when process 0 is gone, say why the training ended, and end with status 2."""
 
     @ctypes.CFUNCTYPE(None, ctypes.c_int)
     def say(_):
@@ -182,7 +185,7 @@ def _say_why_at_abort(group) -> None:
     _kept.append(say)
 
 
-_kept: list = []  # what C calls must not be collected
+_kept: list = []  # functions that C may call must stay referenced
 
 
 def _distribute(kept, tensor, layout):
@@ -200,7 +203,7 @@ def _distribute(kept, tensor, layout):
 
 
 def wanted(spread: Spread, there: int) -> int:
-    """Returns the number of devices that this process uses; see `--devices`."""
+    """Returns the number of devices that this process uses (`--devices`), of those that it has."""
     if spread.devices in (None, "all"):
         return there
     if spread.devices > there:

@@ -78,7 +78,7 @@ class Devices(SpreadEngine):
     @contextlib.contextmanager
     def scope(self):
         trainer = keras_inside.module_of("reduce_per_replica")
-        if trainer is None:
+        if trainer is None or keras_inside.find("base_optimizer") is None:
             raise UserError("--devices: this version of Keras cannot train on several devices; give --devices 1")
         kept = trainer.reduce_per_replica
         # Metrics are summed up over the devices already; and Keras' own fails on scalars where there are workers.

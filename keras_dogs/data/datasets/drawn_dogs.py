@@ -58,11 +58,17 @@ def load_drawn_dogs(seed: int = 0, breeds: tuple[Breed, ...] = BREEDS, pictures_
 def write_drawn_dogs(output: Path, train_pictures: int, test_pictures: int, seed: int = 0) -> int:
     """Writes the drawn dogs as PNG files, `train/<breed>/` and `test/<breed>/`; all or nothing.
 
+    Args:
+        output: Path. Must not exist, or be an empty folder.
+        train_pictures: int. Pictures a breed in train/.
+        test_pictures: int. Pictures a breed in test/.
+        seed: int. Another seed draws other dogs of the same breeds.
+
     Returns:
         How many pictures were written.
 
     Raises:
-        UserError: `output` exists, or the disk refuses.
+        UserError: `output` exists and is not empty, or cannot be written.
     """
     ownership.check_output(output, ownership.DRAW)
     if ownership.kind_of(output):
@@ -94,12 +100,12 @@ def _describe_split(split: str, count: int, seed: int, breeds: tuple[Breed, ...]
         breed = breeds[labels[index]]
         return draw_dog(breed, np.random.default_rng([seed, _SPLIT_KEYS[split], labels[index], numbers[index]]))
 
-    return Split(names, labels, read, lambda index: _drawing())
+    return Split(names, labels, read, lambda index: f"{_drawing()} {labels[index]}")
 
 
 @functools.cache
 def _drawing() -> str:
-    """Changes with the code that draws."""
+    """Returns a hash that changes with the code that draws: the `stamp` of every picture, less its label."""
     here = Path(__file__)
     return hashlib.sha256(here.read_bytes() + here.with_name("drawn_breeds.py").read_bytes()).hexdigest()
 
