@@ -122,7 +122,7 @@ def _check_numbers(reference: Answers, answers: dict, off: np.ndarray, largest: 
     clear = margin[:, -1] - margin[:, 0] > 2 * BOUND * largest
     for file, one, other, is_clear in zip(reference.files, reference.told, answers["told"], clear):
         if one != other and is_clear:
-            raise NotEqual(f"{file}: the run says {one!r}, the exported file {other!r}")
+            raise NotEqual(f"{file}: the run says {one!r}, the exported file {str(other)!r}")
 
 
 def _score(reference: Answers, told, labels: dict[str, str]) -> dict:
