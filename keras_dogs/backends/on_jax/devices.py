@@ -61,7 +61,7 @@ class Devices(SpreadEngine):
         self.local = jax.local_devices()[: wanted(spread, len(jax.local_devices()))]
         fewest, most = -group.agree(-len(self.local)), group.agree(len(self.local))
         if fewest != most:
-            raise UserError(f"--devices: the processes have {fewest} to {most}; give a number that all have")
+            raise UserError(f"--devices: the processes have {fewest} to {most} devices; give a number that all have")
         everywhere = _first_of_each(jax.devices(), len(self.local)) if meeting else self.local
         self.num_devices = len(everywhere)
         if self.num_devices % spread.model_shards or len(self.local) % spread.model_shards:
