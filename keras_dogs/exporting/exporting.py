@@ -55,9 +55,11 @@ def export_run(config: ExportConfig) -> tuple[Path, exports.Export]:
     output = config.output or _default_output(config)
     ownership.check_new(output, ownership.EXPORT)
     temperature = _temperature_of(model.parent if record else None)
-    with tempfile.TemporaryDirectory(prefix="keras_dogs_export_") as work:
-        with ownership.new_folder(output, ownership.EXPORT) as folder:
-            found = _export(config, row, model, record, temperature, Path(work), folder)
+    with (
+        tempfile.TemporaryDirectory(prefix="keras_dogs_export_") as work,
+        ownership.new_folder(output, ownership.EXPORT) as folder,
+    ):
+        found = _export(config, row, model, record, temperature, Path(work), folder)
     return output, found
 
 

@@ -217,32 +217,45 @@ def run_folder(output: Path, config: dict, resume: bool):
         raise UserError(f"{retired}: is in the way of --output {output}, and not a run folder; move it")
     if retired.exists():
         _claim(retired)  # left by an earlier version, it may have no manifest
-    with ownership.no_empty_parents(output):
-        try:
-            if not resume and output.exists():
-                with locked(output):
-                    # If the run in `output` came to nothing, the run set aside before it is the one to keep.
-                    ownership.remove(retired if _is_useful(output) else output)
-                if output.exists() and _is_useful(output):
-                    output.resolve().rename(retired)  # resolved, so that a symbolic link stays
-            (output.resolve() / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
-            _claim(output)
-            with locked(output), _nothing_useless_left(output, is_new or retired.exists()):
-                for stale in output.rglob(f"{_TEMPORARY}*"):
-                    stale.unlink()
-                if not (output / CONFIG).exists():
-                    begun = {**config, "run": uuid.uuid4().hex}
-                    begun["digest"] = _digest_of_config(begun)
-                    files.write_text(output / CONFIG, json.dumps(begun, indent=2) + "\n")
-                yield output
-                tidy(output)
-        except OSError as error:
-            if error.errno in NO_SPACE or error.filename is None or _is_in(Path(str(error.filename)), output):
-                raise write_error(output, error) from error
-            raise UserError(f"{error.filename}: {error.strerror or error}") from error
-        finally:
-            if retired.exists() and not output.exists():
-                retired.rename(output.resolve())
+    with ownership.no_empty_parents(output), _put_back(retired, output), _errors_in_words(output):
+        if not resume and output.exists():
+            with locked(output):
+                # If the run in `output` came to nothing, the run set aside before it is the one to keep.
+                ownership.remove(retired if _is_useful(output) else output)
+            if output.exists() and _is_useful(output):
+                output.resolve().rename(retired)  # resolved, so that a symbolic link stays
+        (output.resolve() / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
+        _claim(output)
+        with locked(output), _nothing_useless_left(output, is_new or retired.exists()):
+            for stale in output.rglob(f"{_TEMPORARY}*"):
+                stale.unlink()
+            if not (output / CONFIG).exists():
+                begun = {**config, "run": uuid.uuid4().hex}
+                begun["digest"] = _digest_of_config(begun)
+                files.write_text(output / CONFIG, json.dumps(begun, indent=2) + "\n")
+            yield output
+            tidy(output)
+
+
+@contextlib.contextmanager
+def _put_back(retired: Path, output: Path):
+    """Puts the run that was set aside back in its place, after the block, if the new one has left nothing."""
+    try:
+        yield
+    finally:
+        if retired.exists() and not output.exists():
+            retired.rename(output.resolve())
+
+
+@contextlib.contextmanager
+def _errors_in_words(output: Path):
+    """Turns what the system refuses within the block into a `UserError` that names the folder or the file."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in NO_SPACE or error.filename is None or _is_in(Path(str(error.filename)), output):
+            raise write_error(output, error) from error
+        raise UserError(f"{error.filename}: {error.strerror or error}") from error
 
 
 def _is_in(file: Path, folder: Path) -> bool:
