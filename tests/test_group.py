@@ -235,15 +235,14 @@ def test_the_first_error_reaches_all(monkeypatch):
     assert in_processes(3, fail)[:2] == ["process 2: --dataset dogs: no such folder"] * 2
 
 
+def test_signs_of_life_come_in_time():
+    """Where no more than a second may pass without one."""
+    assert in_processes(2, lambda group: group.why(2.5), timeout=1.0) == ["", ""]
+
+
 def test_silence_counts_as_an_end(monkeypatch):
     """As of a host that has lost its power: the connection stays, nothing comes."""
-    send = links.Link.send
-
-    def mute(self, kind, content):
-        if threading.current_thread().name == "mute" or kind != links.ALIVE:
-            send(self, kind, content)
-
-    monkeypatch.setattr(links.Link, "send", mute)
+    monkeypatch.setattr(links.Link, "send_sign", lambda link: None)
 
     def wait(group):
         if group.process:

@@ -23,7 +23,7 @@ import numpy as np
 from keras_dogs.backends.devices import links
 from keras_dogs.errors import UserError
 
-_SECONDS_BETWEEN_SIGNS = 1.0
+_SECONDS_BETWEEN_SIGNS = 1.0  # at most: four come within the time after which silence counts as an end
 
 
 _SECONDS_FOR_HELLO, _BYTES_OF_HELLO = 10.0, 2**20
@@ -263,7 +263,7 @@ class Processes(Group):
     # Watching
 
     def _watch(self) -> None:
-        while not self._failed.wait(_SECONDS_BETWEEN_SIGNS):
+        while not self._failed.wait(min(_SECONDS_BETWEEN_SIGNS, self.timeout / 4)):
             for process, link in self._links.items():
                 with contextlib.suppress(OSError):
                     link.send_sign()
