@@ -16,17 +16,19 @@ def main() -> int:
 def _explain(config: ExplainConfig) -> int:
     from keras_dogs import backends
     from keras_dogs.errors import write_error
+    from keras_dogs.evaluation.calibration import calibration_of
     from keras_dogs.runs import artifacts
 
     backends.select()
-    model_file = artifacts.find_model(config.run)
+    model_file, temperature = artifacts.find_model(config.run), calibration_of(config.run).temperature
     from keras_dogs.evaluation.explanation import explain_files
     from keras_dogs.evaluation.inference import find_pictures
     from keras_dogs.models.builders import load_classifier
 
     pictures, status = find_pictures(config.pictures), 0
     try:
-        for file, found, outcome in explain_files(load_classifier(model_file), pictures, config.output):
+        explained = explain_files(load_classifier(model_file), pictures, config.output, temperature)
+        for file, found, outcome in explained:
             if found is None:
                 print(terminal.one_line(f"keras_dogs.explain: error: {file}: {outcome}"), file=sys.stderr)
                 status = 1

@@ -74,20 +74,35 @@ class PredictConfig:
     """Name the breeds in pictures."""
 
     run: Annotated[Path, tyro.conf.Positional]
-    """A run folder, or a .keras file."""
+    """A run folder, a .keras file, or an exported folder."""
     pictures: Annotated[tuple[str, ...], tyro.conf.Positional]
     """Picture files, folders of them, or quoted globs such as 'dogs/*.jpg'."""
     top_k: int = 5
     """How many breeds a picture, most probable first."""
+    coverage: float | None = None
+    """Also give the smallest set of breeds that holds the right one with this probability, 0.5 to 0.99; it holds on
+    average over pictures like those of validation."""
     batch_size: int = 32
     """Pictures a batch."""
     json: bool = False
     """Print a JSON object a picture, one a line."""
+    output: Path | None = None
+    """Write there what would be printed."""
+    csv: Path | None = None
+    """Write a table there, a row a picture, as they are answered."""
+    resume: bool = False
+    """Go on with the table of --csv: pictures that have a row are passed over."""
 
     def __post_init__(self):
-        check_ranges(self, {"top_k": Range(1, 10**6), "batch_size": BATCHES})
+        check_ranges(self, {"top_k": Range(1, 10**6), "batch_size": BATCHES, "coverage": Range(0.5, 0.99)})
         if not self.pictures:
             raise UserError("PICTURES: none were given; name files, folders or quoted globs")
+        if self.csv:
+            refuse_idle(self, ("json", "output"), "together with --csv, which is another way to write answers")
+        elif self.resume:
+            raise UserError("--resume: goes on with a table; give --csv, too")
+        if self.output and self.output.exists():
+            raise UserError(f"--output {self.output}: exists; remove it, or choose another")
 
 
 @dataclasses.dataclass(frozen=True)

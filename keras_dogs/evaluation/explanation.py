@@ -16,6 +16,7 @@ from keras_dogs.data.datasets.opening import open_picture
 from keras_dogs.data.datasets.opening import to_canvas
 from keras_dogs.errors import UserError
 from keras_dogs.evaluation import figures
+from keras_dogs.evaluation.answers import probabilities_of
 from keras_dogs.evaluation.inference import class_names_of
 from keras_dogs.evaluation.scoring import log_softmax
 from keras_dogs.models import families
@@ -42,20 +43,24 @@ class Explanation(NamedTuple):
     canvas: np.ndarray
 
 
-def explain_picture(classifier: keras.Model, file: Path) -> Explanation:
+def explain_picture(classifier: keras.Model, file: Path, temperature: float | None = None) -> Explanation:
     """Explains what a classifier makes of one picture file.
 
     Args:
         classifier: `keras.Model` that `load_classifier` gave.
         file: Path.
+        temperature: float or `None`. What logits are divided by for the probability: that of the run's calibration.
 
     Raises:
         UnreadablePicture: the picture cannot be read.
         UserError: the classifier is of a family that has no such method here.
     """
-    if families.family(classifier.family).explanation == "none":
-        raise UserError(f"explain: a {classifier.family} pools by attention of its own, which is not followed here")
-    canvas = to_canvas(open_picture(file), **classifier.canvas)
+    return explain_canvas(classifier, to_canvas(open_picture(file), **classifier.canvas), temperature)
+
+
+def explain_canvas(classifier: keras.Model, canvas: np.ndarray, temperature: float | None = None) -> Explanation:
+    """Explains what a classifier makes of one canvas, uint8 `(rows, columns, 3)`, as `explain_picture` does."""
+    check_explained(classifier)
     batch = canvas[None]
     logits = ops.convert_to_numpy(classifier(batch, training=False))
     label = int(logits[0].argmax())
@@ -63,8 +68,18 @@ def explain_picture(classifier: keras.Model, file: Path) -> Explanation:
         heat, method = grad_cam(classifier, batch, [label]), "Grad-CAM"
     else:
         heat, method = attention_rollout(classifier, batch), "attention rollout"
-    probability = float(np.exp(log_softmax(logits[0]))[label])
+    probability = float(probabilities_of(logits, temperature)[0, label])
     return Explanation(heat[0], method, class_names_of(classifier)[label], probability, canvas)
+
+
+def check_explained(classifier: keras.Model) -> None:
+    """Refuses a classifier of a family that has no such method here.
+
+    Raises:
+        UserError: it is.
+    """
+    if families.family(classifier.family).explanation == "none":
+        raise UserError(f"explain: a {classifier.family} pools by attention of its own, which is not followed here")
 
 
 def is_convolutional(classifier: keras.Model) -> bool:
@@ -183,7 +198,7 @@ def grad_cam(classifier: keras.Model, images, labels) -> np.ndarray:
     return np.maximum(heat, 0).astype(np.float32)
 
 
-def explain_files(classifier: keras.Model, pictures: list[Path], folder: Path):
+def explain_files(classifier: keras.Model, pictures: list[Path], folder: Path, temperature: float | None = None):
     """Explains pictures and draws each to a file; yields `(file, Explanation, drawn)`.
 
     Args:
@@ -191,6 +206,7 @@ def explain_files(classifier: keras.Model, pictures: list[Path], folder: Path):
         pictures: list of Path.
         folder: Path. It is made with the first figure; `check_output` has seen it. What is in it and is not of an
             earlier explanation is not replaced.
+        temperature: float or `None`. See `explain_picture`.
 
     Yields:
         `(file, Explanation, path of the figure)` of each picture; `(file, None, why it cannot be read)` of others.
@@ -204,7 +220,7 @@ def explain_files(classifier: keras.Model, pictures: list[Path], folder: Path):
     with progress.counting("Explaining (pictures)", len(pictures)) as on_picture:
         for file, name in zip(pictures, names):
             try:
-                found = explain_picture(classifier, file)
+                found = explain_picture(classifier, file, temperature)
             except UnreadablePicture as error:
                 yield file, None, str(error)
                 continue

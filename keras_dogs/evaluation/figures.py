@@ -67,6 +67,37 @@ def draw_per_class(accuracies, file: Path) -> None:
     _save(figure, file)
 
 
+def draw_risk(curve, file: Path) -> None:
+    """Draws the share of wrong answers against the share of pictures that are answered.
+
+    Args:
+        curve: pair of float arrays: share answered, share wrong among those.
+        file: Path.
+    """
+    share, risk = curve
+    figure = _figure(4.6, 3.0)
+    axis = figure.subplots()
+    axis.plot(share, risk, color=BLUE, linewidth=2)
+    axis.set(xlabel="share of pictures answered, surest first", ylabel="share of them wrong", xlim=(0, 1))
+    axis.set_ylim(0, max(1.1 * float(np.max(risk)), 0.01))
+    axis.grid(alpha=0.3)
+    _save(figure, file)
+
+
+def draw_set_sizes(sizes, file: Path) -> None:
+    """Draws how many pictures have a set of each size; sets of ten breeds and more are one bar."""
+    most = 10
+    figure = _figure(4.6, 2.6)
+    axis = figure.subplots()
+    counts = np.bincount(np.minimum(sizes, most), minlength=most + 1)[1:]
+    places = np.arange(1, most + 1)
+    axis.bar(places, counts / len(sizes), color=BLUE)
+    axis.set_xticks(places, [*map(str, places[:-1]), f"{most}+"])
+    axis.set(xlabel="breeds in the 90 % set", ylabel="share of pictures")
+    axis.grid(alpha=0.3, axis="y")
+    _save(figure, file)
+
+
 def draw_explanation(canvas, heat, title: str, file: Path) -> None:
     """Draws a picture, and beside it the same one with the heat over it.
 

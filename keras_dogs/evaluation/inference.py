@@ -1,9 +1,13 @@
 """Name the breeds in pictures, from a trained model file alone."""
 
-import functools
+import collections
 import glob
+import itertools
+import os
 from collections.abc import Callable
 from collections.abc import Iterator
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 from typing import NamedTuple
@@ -13,27 +17,109 @@ import numpy as np
 from keras_dogs.data.datasets.opening import UnreadablePicture
 from keras_dogs.data.datasets.opening import open_picture
 from keras_dogs.data.datasets.opening import to_canvas
+from keras_dogs.data.datasets.pictures import HEIF_HINT
+from keras_dogs.data.datasets.pictures import HEIF_SUFFIXES
 from keras_dogs.data.datasets.pictures import files_in
 from keras_dogs.data.datasets.pictures import is_picture
+from keras_dogs.data.datasets.pictures import reads_heif
 from keras_dogs.errors import UserError
-from keras_dogs.evaluation.scoring import log_softmax
+from keras_dogs.evaluation import answers
+from keras_dogs.evaluation import calibration as calibrations
+from keras_dogs.runs.records import Calibration
+from keras_dogs.system import progress
 
 if TYPE_CHECKING:  # an exported model is asked without Keras
     import keras
 
 
-class Prediction(NamedTuple):
+class Answer(NamedTuple):
     """What a classifier says of one picture.
+
+    Attributes:
+        breeds: tuple of `(class_name, probability)`, most probable first, calibrated where the run has a temperature.
+        breed_set: tuple of str, most probable first, or `None` where no coverage was asked for: the breeds among which
+            the right one is with that probability, on average over pictures like those of validation.
+        unfamiliarity: float in [0, 1], or `None` where it is not known: the share of the validation pictures that are
+            more familiar.
+    """
+
+    breeds: tuple[tuple[str, float], ...]
+    breed_set: tuple[str, ...] | None = None
+    unfamiliarity: float | None = None
+
+    @property
+    def is_unfamiliar(self) -> bool:
+        """Whether the picture is of a kind that the classifier has not seen, as far as can be told."""
+        return self.unfamiliarity is not None and self.unfamiliarity > answers.UNFAMILIAR
+
+    def to_plain(self) -> dict:
+        """Returns what JSON can hold; what is not known is left out."""
+        plain = {"breeds": dict(self.breeds)}
+        if self.breed_set is not None:
+            plain["set"] = list(self.breed_set)
+        if self.unfamiliarity is not None:
+            plain |= {"unfamiliarity": self.unfamiliarity, "unfamiliar": self.is_unfamiliar}
+        return plain
+
+
+class Prediction(NamedTuple):
+    """What a classifier says of one picture file.
 
     Attributes:
         file: Path.
         breeds: tuple of `(class_name, probability)`, most probable first; empty if the picture is unreadable.
         error: str or `None`. Why it is unreadable.
+        answer: `Answer` or `None` if it is unreadable.
     """
 
     file: Path
     breeds: tuple[tuple[str, float], ...]
     error: str | None = None
+    answer: Answer | None = None
+
+
+class Answering(NamedTuple):
+    """How logits become answers.
+
+    Attributes:
+        class_names: sequence of str.
+        calibration: `Calibration`.
+        top_k: int. How many breeds a picture.
+        coverage: float or `None`. Of the sets.
+    """
+
+    class_names: Sequence[str]
+    calibration: Calibration = calibrations.NONE
+    top_k: int = 5
+    coverage: float | None = None
+
+    def check(self) -> float | None:
+        """Returns the threshold of the sets, or `None` where none are asked for.
+
+        Raises:
+            UserError: the run has too few validation pictures for the coverage.
+        """
+        return None if self.coverage is None else calibrations.check_coverage(self.coverage, self.calibration)
+
+    def answers_to(self, logits: np.ndarray) -> list[Answer]:
+        """Returns an `Answer` a row of logits `(num_pictures, num_classes)`.
+
+        Raises:
+            UserError: the run has too few validation pictures for the coverage.
+        """
+        found, threshold = self.calibration, self.check()
+        probabilities = answers.probabilities_of(logits, found.temperature)
+        strange = [None] * len(probabilities)
+        if found.energy_percentiles:
+            strange = answers.unfamiliarity_of(logits, found.energy_percentiles).tolist()
+        return [self._answer(row, threshold, each) for row, each in zip(probabilities, strange)]
+
+    def _answer(self, probabilities, threshold: float | None, strange: float | None) -> Answer:
+        names = self.class_names
+        order = answers.order_of(probabilities)[: self.top_k]
+        breeds = tuple((names[index], float(probabilities[index])) for index in order)
+        inside = None if threshold is None else answers.set_of(probabilities, threshold)
+        return Answer(breeds, None if inside is None else tuple(names[index] for index in inside), strange)
 
 
 def find_pictures(patterns) -> list[Path]:
@@ -46,7 +132,7 @@ def find_pictures(patterns) -> list[Path]:
     for pattern in patterns:
         path = Path(pattern)
         if path.is_dir():
-            files = sorted(filter(is_picture, files_in(path)))
+            files = _pictures_of(path)
         elif path.exists() or not glob.has_magic(pattern):
             files = [path]
         else:
@@ -57,7 +143,23 @@ def find_pictures(patterns) -> list[Path]:
     return list(found)
 
 
-def predict_pictures(classifier: "keras.Model", files, top_k: int = 5, batch_size: int = 32) -> Iterator[Prediction]:
+def _pictures_of(folder: Path) -> list[Path]:
+    """Returns the pictures below a folder, sorted, and says how many cannot be read for want of a plugin."""
+    files = list(files_in(folder))
+    num_heif = 0 if reads_heif() else sum(file.suffix.lower() in HEIF_SUFFIXES for file in files)
+    if num_heif:
+        progress.open_console().print(f"{folder}: {num_heif:,} HEIC pictures are left out; {HEIF_HINT}")
+    return sorted(filter(is_picture, files))
+
+
+def predict_pictures(
+    classifier: "keras.Model",
+    files,
+    top_k: int = 5,
+    batch_size: int = 32,
+    calibration: Calibration = calibrations.NONE,
+    coverage: float | None = None,
+) -> Iterator[Prediction]:
     """Classifies picture files, a batch at a time, and yields a `Prediction` a file in order.
 
     Args:
@@ -65,33 +167,61 @@ def predict_pictures(classifier: "keras.Model", files, top_k: int = 5, batch_siz
         files: sequence of Path.
         top_k: int. How many breeds a picture.
         batch_size: int.
+        calibration: `Calibration` that `evaluation.calibration.calibration_of` gave of the run. Without, probabilities
+            are the softmax of the logits, and nothing is called unfamiliar.
+        coverage: float in (0, 1) or `None`. Of the sets of breeds that are given.
+
+    Raises:
+        UserError: the run has too few validation pictures for the coverage.
     """
-    ask = functools.partial(_probabilities, classifier)
-    return name_pictures(ask, classifier.canvas, class_names_of(classifier), files, top_k, batch_size)
+    answering = Answering(class_names_of(classifier), calibration, top_k, coverage)
+    return name_pictures(logits_by(classifier), classifier.canvas, answering, files, batch_size)
 
 
 def name_pictures(
-    ask: Callable, canvas: dict, class_names, files, top_k: int = 5, batch_size: int = 32
+    ask: Callable, canvas: dict, answering: Answering, files, batch_size: int = 32
 ) -> Iterator[Prediction]:
-    """Names what is in picture files, by whoever gives probabilities; yields a `Prediction` a file in order.
+    """Names what is in picture files, by whoever gives logits; yields a `Prediction` a file in order.
+
+    The next files are decoded, on all cores, while the batch before is answered.
 
     Args:
-        ask: function of uint8 canvases `(batch, rows, columns, 3)` to probabilities `(batch, num_classes)`.
+        ask: function of uint8 canvases `(batch, rows, columns, 3)` to logits `(batch, num_classes)`.
         canvas: dict. How files become canvases: arguments of `to_canvas`.
-        class_names: sequence of str.
+        answering: `Answering`.
         files: sequence of Path.
-        top_k: int.
         batch_size: int.
     """
     # A power of two: few sizes to compile for, whatever the number of files.
     batch_size = min(batch_size, 1 << max(len(files) - 1, 0).bit_length())
-    for start in range(0, len(files), batch_size):
-        chunk = files[start : start + batch_size]
-        opened = [_open(file, canvas) for file in chunk]
+    for chunk, opened in _opened_ahead(files, canvas, batch_size):
         read = [picture for picture, _ in opened if picture is not None]
-        rows = iter(ask(_filled_up(read, batch_size))[: len(read)] if read else ())
+        found = iter(answering.answers_to(ask(filled_up(read, batch_size))[: len(read)]) if read else ())
         for file, (picture, error) in zip(chunk, opened):
-            yield Prediction(file, () if picture is None else _most_probable(next(rows), class_names, top_k), error)
+            answer = None if picture is None else next(found)
+            yield Prediction(file, answer.breeds if answer else (), error, answer)
+
+
+def _opened_ahead(files, canvas: dict, batch_size: int):
+    """Yields batches of files, and of each file its canvas, or why there is none, two batches ahead."""
+    pool = ThreadPoolExecutor(os.cpu_count())  # Pillow decodes outside the interpreter lock
+    starts, ahead = iter(range(0, len(files), batch_size)), collections.deque()
+
+    def submit():
+        for start in itertools.islice(starts, 1):
+            chunk = files[start : start + batch_size]
+            ahead.append((chunk, [pool.submit(_open, file, canvas) for file in chunk]))
+
+    try:
+        submit()
+        submit()
+        while ahead:
+            chunk, tasks = ahead.popleft()
+            opened = [task.result() for task in tasks]
+            submit()
+            yield chunk, opened
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def class_names_of(classifier: "keras.Model") -> list[str]:
@@ -107,18 +237,13 @@ def _open(file: Path, how: dict):
         return None, str(error)
 
 
-def _filled_up(canvases: list, batch_size: int) -> np.ndarray:
+def filled_up(canvases: list, batch_size: int) -> np.ndarray:
     """Returns a whole batch, so that a last or thinned one compiles nothing new."""
     return np.stack(canvases + [canvases[0]] * (batch_size - len(canvases)))
 
 
-def _probabilities(classifier, canvases: np.ndarray) -> np.ndarray:
+def logits_by(classifier: "keras.Model") -> Callable:
+    """Returns the function of uint8 canvases `(batch, rows, columns, 3)` to logits `(batch, num_classes)`."""
     from keras_dogs.data.loaders.batches import predict_in_batches
 
-    logits, _ = predict_in_batches(classifier, canvases, len(canvases))
-    return np.exp(log_softmax(logits))
-
-
-def _most_probable(probabilities, names, top_k: int) -> tuple[tuple[str, float], ...]:
-    order = np.argsort(-probabilities, kind="stable")[:top_k]
-    return tuple((names[index], float(probabilities[index])) for index in order)
+    return lambda canvases: predict_in_batches(classifier, canvases, len(canvases))[0]

@@ -13,6 +13,8 @@ from keras_dogs.evaluation import intervals
 from keras_dogs.evaluation import schema
 from keras_dogs.evaluation import scoring
 from keras_dogs.evaluation import statistics
+from keras_dogs.evaluation import trust
+from keras_dogs.evaluation.calibration import calibrate
 from keras_dogs.evaluation.predictions import Predictions
 from keras_dogs.runs import artifacts
 from keras_dogs.system import ownership
@@ -64,10 +66,14 @@ def write_page(folder: Path, subject: Subject, against: dict[str, Predictions], 
 
 def _write(folder: Path, subject: Subject, against: dict, overlap_list: Path | None) -> None:
     found = subject.predictions
-    temperature = statistics.temperature_of(found)
+    temperature, calibration = statistics.temperature_of(found), calibrate(found)
     cooled = found.logits / temperature.value if temperature.value else None
     scores = reading.check(_scores(found, temperature), schema.Evaluation, schema.FILE)
-    rows = _per_class(found)
+    sets = trust.sets_of(found, calibration)
+    rows = _per_class(found, sets)
+    figures.draw_risk(trust.risk_by_share(found, temperature.value), folder / "risk.png")
+    if sets:
+        figures.draw_set_sizes(sets.sizes, folder / "set_sizes.png")
     figures.draw_reliability(found.logits, cooled, found.labels, temperature.value or 1.0, folder / "reliability.png")
     figures.draw_confusion(found.logits, found.labels, folder / "confusion.png")
     figures.draw_per_class([row["accuracy"] for row in rows], folder / "per_class.png")
@@ -76,6 +82,7 @@ def _write(folder: Path, subject: Subject, against: dict, overlap_list: Path | N
         _score_table(found, scores),
         _seen_before(subject, against, overlap_list),
         _calibration(temperature, scores),
+        trust.in_words(found, calibration, sets),
         _exported(subject.exports),
         _confusions(subject, folder),
         _class_table(rows),
@@ -245,7 +252,7 @@ def _thumbnail(subject: Subject, name: str, file: Path, folder: Path) -> Markdow
     return image(name, file.relative_to(folder).as_posix())
 
 
-def _per_class(found: Predictions) -> list[dict]:
+def _per_class(found: Predictions, sets: trust.Sets | None) -> list[dict]:
     counts = scoring.confusion_matrix(found.logits, found.labels)
     rows = []
     for label, name in enumerate(found.class_names):
@@ -254,13 +261,17 @@ def _per_class(found: Predictions) -> list[dict]:
             wrong = counts[label].copy()
             wrong[label] = 0
             other = display_name(found.class_names[wrong.argmax()]) if wrong.any() else "–"
+            held = f"{100 * sets.hold[found.labels == label].mean():.0f} %" if sets else "–"
+            accuracy = counts[label, label] / num
             rows.append(
-                {"class": display_name(name), "pictures": num, "accuracy": counts[label, label] / num, "other": other}
+                {"class": display_name(name), "pictures": num, "accuracy": accuracy, "in set": held, "other": other}
             )
     return sorted(rows, key=lambda row: (row["accuracy"], row["class"]))
 
 
 def _class_table(rows: list[dict]) -> str:
     text = "\n## Classes\n\n![Accuracy of classes](per_class.png)\n\nFrom the hardest to the easiest:\n\n"
-    cells = [[row["class"], row["pictures"], f"{100 * row['accuracy']:.0f} %", row["other"]] for row in rows]
-    return text + table(["class", "pictures", "top-1", "most often taken for"], cells)
+    cells = [
+        [row["class"], row["pictures"], f"{100 * row['accuracy']:.0f} %", row["in set"], row["other"]] for row in rows
+    ]
+    return text + table(["class", "pictures", "top-1", "in its 90 % set", "most often taken for"], cells)

@@ -91,10 +91,12 @@ class Temperature(NamedTuple):
     Attributes:
         value: float or `None` where there is none to be trusted.
         why: str. Why there is none; empty where there is one.
+        held_out: float array like the logits, or `None`: each fifth divided by what the other four give.
     """
 
     value: float | None
     why: str = ""
+    held_out: np.ndarray | None = None
 
 
 # Of validation pictures. With fewer, the fit follows single wrong answers.
@@ -123,17 +125,16 @@ def fit_temperature(logits, labels) -> Temperature:
             None,
             "the fit on validation has no minimum: its pictures are answered too well, or no better than by chance",
         )
-    before = after = 0.0
+    divided = np.empty_like(logits)
     for fold in range(_FOLDS):
         held_out = np.arange(len(labels)) % _FOLDS == fold
         without = _least_loss(logits[~held_out], labels[~held_out])
         if without is None:
             return Temperature(None, "the fit without a fifth of the validation pictures has no minimum")
-        before += _cross_entropies(logits[held_out], labels[held_out]).sum()
-        after += _cross_entropies(logits[held_out] / without, labels[held_out]).sum()
-    if after >= before:
-        return Temperature(None, "on held-out validation pictures it does not lower the cross-entropy")
-    return Temperature(fitted)
+        divided[held_out] = logits[held_out] / without
+    if _cross_entropies(divided, labels).sum() >= _cross_entropies(logits, labels).sum():
+        return Temperature(None, "on held-out validation pictures it does not lower the cross-entropy", divided)
+    return Temperature(fitted, held_out=divided)
 
 
 def _least_loss(logits, labels) -> float | None:

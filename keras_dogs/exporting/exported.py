@@ -14,6 +14,7 @@ from keras_dogs.exporting import digests
 from keras_dogs.exporting.formats import FORMATS
 from keras_dogs.exporting.formats import require
 from keras_dogs.runs import exports
+from keras_dogs.runs.records import Calibration
 
 
 class Exported(NamedTuple):
@@ -44,9 +45,15 @@ class Exported(NamedTuple):
         """The number of logits."""
         return len(self.facts["class_names"])
 
-    def probabilities(self, canvases: np.ndarray) -> np.ndarray:
-        """Returns the calibrated probabilities, `(batch, num_classes)`."""
-        return self.run(canvases)[1]
+    @property
+    def calibration(self) -> Calibration:
+        """What validation says of its answers; of exports of earlier versions the temperature alone."""
+        why = self.facts.get("why_no_temperature", "")
+        return self.facts.get("calibration") or Calibration(0, self.facts["temperature"], why)
+
+    def ask(self, canvases: np.ndarray) -> np.ndarray:
+        """Returns the logits of a batch of canvases, `(batch, num_classes)`."""
+        return self.run(canvases)[0]
 
     def logits(self, canvases, batch_size: int, on_batch: Callable = lambda: None) -> np.ndarray:
         """Returns the logits of any number of canvases, `(num_pictures, num_classes)`."""

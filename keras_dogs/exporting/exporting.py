@@ -1,6 +1,7 @@
 """Writes a trained classifier in another format, and keeps the file only if it answers as the run does."""
 
 import contextlib
+import dataclasses
 import importlib.metadata
 import importlib.util
 import json
@@ -9,9 +10,7 @@ import tempfile
 from pathlib import Path
 
 from keras_dogs.errors import UserError
-from keras_dogs.evaluation import statistics
-from keras_dogs.evaluation.predictions import Predictions
-from keras_dogs.evaluation.scoring import Temperature
+from keras_dogs.evaluation.calibration import calibration_of
 from keras_dogs.exporting import checking
 from keras_dogs.exporting import digests
 from keras_dogs.exporting import formats
@@ -25,6 +24,7 @@ from keras_dogs.runs import artifacts
 from keras_dogs.runs import exports
 from keras_dogs.runs.records import BACKENDS
 from keras_dogs.runs.records import PROSE
+from keras_dogs.runs.records import Calibration
 from keras_dogs.runs.records import RunRecord
 from keras_dogs.system import children
 from keras_dogs.system import ownership
@@ -54,12 +54,12 @@ def export_run(config: ExportConfig) -> tuple[Path, exports.Export]:
     record = of_check.record_of(config.run)
     output = config.output or _default_output(config)
     ownership.check_new(output, ownership.EXPORT)
-    temperature = _temperature_of(model.parent if record else None)
+    calibration = calibration_of(config.run)
     with (
         tempfile.TemporaryDirectory(prefix="keras_dogs_export_") as work,
         ownership.new_folder(output, ownership.EXPORT) as folder,
     ):
-        found = _export(config, row, model, record, temperature, Path(work), folder)
+        found = _export(config, row, model, record, calibration, Path(work), folder)
     return output, found
 
 
@@ -70,14 +70,7 @@ def _default_output(config: ExportConfig) -> Path:
     return Path("exports") / f"{config.run.stem}-{name}"
 
 
-def _temperature_of(run: Path | None) -> Temperature:
-    """Fits the temperature on the validation pictures of a run; there is none for a model alone."""
-    if run is None or not (run / artifacts.PREDICTIONS).is_file():
-        return Temperature(None, "there are no validation predictions to fit it on")
-    return statistics.temperature_of(Predictions.load(run, needs_test=False))
-
-
-def _export(config, row: Format, model: Path, record, temperature: Temperature, work: Path, folder: Path):
+def _export(config, row: Format, model: Path, record, calibration: Calibration, work: Path, folder: Path):
     pictures = of_check.collect(config, record, work)
     if pictures.why_random:
         progress.open_console().print(
@@ -92,7 +85,7 @@ def _export(config, row: Format, model: Path, record, temperature: Temperature, 
         "work": str(work),
         "pictures": pictures.files,
         "calibration": pictures.calibration,
-        "temperature": temperature.value or 1.0,
+        "temperature": calibration.temperature or 1.0,
         "quantize": config.quantize,
     }
     _run_writing(job, backend, row, record, work)
@@ -103,13 +96,15 @@ def _export(config, row: Format, model: Path, record, temperature: Temperature, 
         progress.open_console().print(
             f"the classifier computes in {facts['policy']}; it is exported and checked in float32"
         )
-    found = _describe(config, row, record, temperature, facts)
+    found = _describe(config, row, record, calibration, facts)
     (folder / exports.FILE).write_text(json.dumps(found, indent=2) + "\n", "utf-8")
     (folder / LABELS).write_text("".join(f"{name}\n" for name in facts["class_names"]), "utf-8")
     (folder / standalone.PROGRAM).write_text(standalone.program_of(row), "utf-8")
     reference = verification.read_reference(work / writing.REFERENCE, facts["class_names"])
     _run_checking(folder, reference.files, backend, row, work)
-    verified = verification.verify(work, reference, facts["class_names"], temperature.value or 1.0, config, pictures)
+    verified = verification.verify(
+        work, reference, facts["class_names"], calibration.temperature or 1.0, config, pictures
+    )
     sums = digests.digests_of(folder, row)
     size = sum((folder / name).stat().st_size for name in sums)
     found |= {"digests": sums, "verification": {**verified, "size_bytes": size}}
@@ -189,7 +184,7 @@ def _in_words(status: int, work: Path) -> str:
     return f"signal {-status} (perhaps out of memory)" if status < 0 else last or f"exit status {status}"
 
 
-def _describe(config, row: Format, record, temperature: Temperature, facts: writing.Facts) -> exports.Export:
+def _describe(config, row: Format, record, calibration: Calibration, facts: writing.Facts) -> exports.Export:
     size = facts["canvas"]["size"]
     rows, columns = size if isinstance(size, list) else (size, size)
     shape = ["batch", len(facts["class_names"])]
@@ -206,13 +201,14 @@ def _describe(config, row: Format, record, temperature: Temperature, facts: writ
         canvas=facts["canvas"],
         input={"name": "canvases", "dtype": "uint8", "shape": ["batch", rows, columns, 3], "layout": "NHWC, RGB"},
         outputs={name: {"dtype": "float32", "shape": shape} for name in ("logits", "probabilities")},
-        temperature=temperature.value,
+        temperature=calibration.temperature,
+        calibration=dataclasses.asdict(calibration),
         written_by=facts["backend"],
         versions={"keras_dogs": _own_version(), **facts["versions"], **_versions_of(row)},
         data=record.config["data"] if record else {},
         seed=record.seed if record else 0,
     )
-    return found if temperature.value else {**found, "why_no_temperature": temperature.why}
+    return found if calibration.temperature else {**found, "why_no_temperature": calibration.why_no_temperature}
 
 
 def _own_version() -> str:

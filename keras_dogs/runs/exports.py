@@ -11,6 +11,7 @@ from typing import TypedDict
 from msgspec import Meta
 
 from keras_dogs.errors import UserError
+from keras_dogs.runs.records import Calibration
 from keras_dogs.runs.records import Count
 from keras_dogs.runs.records import NotNegative
 from keras_dogs.runs.records import Positive
@@ -69,6 +70,7 @@ class Export(TypedDict):
         data: dict. The dataset of the run, as its record has it; empty where it is not known.
         input, outputs: dict. Names, types and shapes, for those who open the file themselves.
         temperature: float or `None`. What logits are divided by before the softmax; `why_no_temperature` if not.
+        calibration: `Calibration` of the run; not in files of earlier versions.
         digests: dict of str to str. SHA-256 of each file that the runtime reads.
     """
 
@@ -86,6 +88,7 @@ class Export(TypedDict):
     outputs: dict[str, Any]
     temperature: NotNegative | None
     why_no_temperature: NotRequired[str]
+    calibration: NotRequired[Calibration]
     written_by: str
     versions: dict[str, str]
     data: dict[str, Any]

@@ -102,6 +102,37 @@ class Scores:
 
 
 @dataclasses.dataclass(frozen=True)
+class Calibration:
+    """What the validation pictures say of how far answers can be trusted; logits stay as they are.
+
+    Attributes:
+        num_pictures: int. Of validation.
+        temperature: float or `None`. What logits are divided by before the softmax; `why_no_temperature` if not.
+        loss: pair of float or `None`. Cross-entropy of validation, nats, without and with a temperature, each picture
+            by the fit to the four fifths that it is not in.
+        calibration_error: pair of float or `None`. As `Scores.expected_calibration_error`, of the same.
+        set_thresholds: list of float. The least probability of a class in a set that holds the right one with a
+            probability of 50, 51, ... 99 %; fewer where the pictures are too few to promise that.
+        energy_percentiles: list of float. The energies of the validation pictures (`evaluation.answers.energies_of`) at
+            0, 1, ..., 100 %: what is above most of them is unfamiliar. Empty where the pictures are too few.
+    """
+
+    num_pictures: Count
+    temperature: Annotated[float, Meta(gt=0)] | None
+    why_no_temperature: str = ""
+    loss: tuple[NotNegative, NotNegative] | None = None
+    calibration_error: tuple[Share, Share] | None = None
+    set_thresholds: Annotated[list[Share], Meta(max_length=50)] = dataclasses.field(default_factory=list)
+    energy_percentiles: list[float] = dataclasses.field(default_factory=list)
+
+    def __post_init__(self):
+        if self.set_thresholds != sorted(self.set_thresholds, reverse=True):
+            raise ValueError("set_thresholds do not descend")
+        if len(self.energy_percentiles) not in (0, 101) or self.energy_percentiles != sorted(self.energy_percentiles):
+            raise ValueError("energy_percentiles are not 101 ascending numbers")
+
+
+@dataclasses.dataclass(frozen=True)
 class Timings:
     """Seconds, of all processes where a run was resumed.
 
@@ -142,6 +173,7 @@ class RunRecord:
         best_epoch: int. The epoch, from 1, whose weights were kept; chosen on validation.
         validation: `Scores` or `None`, of the weights that were kept; `None` without a validation split.
         test: `Scores` of the weights that were kept; `None` for a rate of a sweep, which validation alone scores.
+        calibration: `Calibration` or `None` in runs of versions that kept none; `evaluation.calibration` computes it.
         sweep: list of dict. Of `--learning-rate sweep`: each rate with its validation top-1 accuracy and loss, or why
             it failed.
         digests: dict of str to str. `runs.artifacts.digest_of` each file that belongs to the record; empty in runs of
@@ -177,6 +209,7 @@ class RunRecord:
     epoch_end_s: list[NotNegative] = dataclasses.field(default_factory=list)
     sweep: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     swaps: list[str] | None = None
+    calibration: Calibration | None = None
     digests: dict[str, str] = dataclasses.field(default_factory=dict)
     schema_version: Positive = SCHEMA_VERSION
 

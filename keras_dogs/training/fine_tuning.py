@@ -14,6 +14,7 @@ from keras_dogs.data.datasets import load_dataset
 from keras_dogs.data.loaders.placing import Place
 from keras_dogs.data.loaders.placing import choose_place
 from keras_dogs.data.loaders.stream import check_grain
+from keras_dogs.evaluation.calibration import calibrate
 from keras_dogs.evaluation.predictions import Predictions
 from keras_dogs.models import presets
 from keras_dogs.runs import artifacts
@@ -213,4 +214,4 @@ def _write(folder, record: RunRecord, fitted: Fitted, pictures, classifier, test
     predictions = predictions or Predictions(None, None, None, class_names)
     predictions = predictions._replace(validation=of_validation, trained_on=trained_on)
     predictions.save(folder / artifacts.PREDICTIONS)
-    return artifacts.write_record(folder, record)
+    return artifacts.write_record(folder, dataclasses.replace(record, calibration=calibrate(predictions)))

@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from keras_dogs.data.datasets.opening import open_picture
+from keras_dogs.data.datasets.pictures import HEIF_HINT
+from keras_dogs.data.datasets.pictures import HEIF_SUFFIXES
 from keras_dogs.data.datasets.pictures import files_in
 from keras_dogs.data.datasets.pictures import is_left_by_tools
 from keras_dogs.data.datasets.pictures import is_picture
@@ -189,7 +191,7 @@ def _left_out(path: Path, class_names: tuple[str, ...]) -> list[str]:
         return []
     kinds = collections.Counter(file.suffix.lower() or "no suffix" for file in files).most_common(4)
     counted = ", ".join(f"{count} {kind}" for kind, count in kinds)
-    hint = "; convert .heic to .jpg to use them" if any(kind in (".heic", ".heif") for kind, _ in kinds) else ""
+    hint = f"; {HEIF_HINT}" if any(kind in HEIF_SUFFIXES for kind, _ in kinds) else ""
     where = files[0].relative_to(path).as_posix()
     return [f"left out of {path.name}/ as no pictures: {counted}, such as {where}{hint}"]
 

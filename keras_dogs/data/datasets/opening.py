@@ -56,19 +56,19 @@ class _WithoutWarnings:
 _without_warnings = _WithoutWarnings()
 
 
-def open_picture(file: Path | str | BinaryIO) -> Image.Image:
+def open_picture(file: Path | str | BinaryIO, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Reads a picture as upright RGB.
 
     EXIF orientation is applied, and ignored where EXIF is broken; grey, palette, CMYK, 16-bit and float pictures are
     converted (`_reduce_depth`); what is transparent is laid on white; of an animation the first frame is taken.
 
     Raises:
-        UnreadablePicture: the file is missing, empty, truncated, not a picture, or larger than `MAX_PIXELS`.
+        UnreadablePicture: the file is missing, empty, truncated, not a picture, or of more than `max_pixels`.
     """
     try:
-        with _without_warnings, Image.open(file) as picture:
-            if picture.width * picture.height > MAX_PIXELS:
-                raise UnreadablePicture(_too_large(picture))
+        with _without_warnings, _identify(file) as picture:
+            if picture.width * picture.height > max_pixels:
+                raise UnreadablePicture(_too_large(picture, max_pixels))
             picture.load()
             with contextlib.suppress(Exception):  # the picture is sound, whatever its broken EXIF makes Pillow raise
                 ImageOps.exif_transpose(picture, in_place=True)  # else it copies what is upright, too
@@ -86,6 +86,34 @@ def open_picture(file: Path | str | BinaryIO) -> Image.Image:
     except Exception as error:  # Pillow's plugins raise whatever a damaged file makes them
         may_pass = isinstance(error, MemoryError) or getattr(error, "errno", None) is not None
         raise UnreadablePicture(_first_line(error), may_pass) from error
+
+
+def _identify(file) -> Image.Image:
+    """Opens a picture of any format that Pillow or, where it is installed, pillow-heif reads."""
+    try:
+        return Image.open(file)
+    except Image.UnidentifiedImageError:
+        if not _brand_of(file).startswith(_HEIF_BRANDS):
+            raise
+        try:
+            import pillow_heif
+        except ImportError:
+            raise UnreadablePicture("a HEIC picture; to read it: pip install pillow-heif") from None
+        pillow_heif.register_heif_opener()
+        return Image.open(file)
+
+
+_HEIF_BRANDS = (b"hei", b"hev", b"mif1", b"msf1")  # ISO/IEC 23008-12, annex B
+
+
+def _brand_of(file) -> bytes:
+    """Returns the brand that an ISO media file begins with, such as `heic`; empty of other files."""
+    with contextlib.ExitStack() as stack:
+        opened = file if hasattr(file, "read") else stack.enter_context(open(file, "rb"))
+        opened.seek(0)
+        head = opened.read(12)
+        opened.seek(0)
+    return head[8:] if head[4:8] == b"ftyp" else b""
 
 
 def sides_of(size) -> tuple[int, int]:
@@ -144,8 +172,8 @@ def _reduce_depth(picture: Image.Image) -> Image.Image:
 _MAX_SAMPLE_VALUE = 281  # TIFF 6.0, section 8
 
 
-def _too_large(picture: Image.Image) -> str:
-    return f"{picture.width} x {picture.height} pixels is too large to open safely (at most {MAX_PIXELS:,} pixels)"
+def _too_large(picture: Image.Image, most: int) -> str:
+    return f"{picture.width} x {picture.height} pixels is too large to open safely (at most {most:,} pixels)"
 
 
 def _why_unidentified(file) -> str:

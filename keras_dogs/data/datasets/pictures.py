@@ -1,5 +1,7 @@
 """Which files are pictures, and which state of one a file is in."""
 
+import functools
+import importlib.util
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +13,9 @@ PICTURE_SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pnm"),
     *(".jp2", ".avif"),
 )
+# What telephones write; Pillow reads them by a plugin.
+HEIF_SUFFIXES = (".heic", ".heif")
+HEIF_HINT = "to read .heic: pip install pillow-heif"
 # How files begin that are pictures whatever their name: JPEG, PNG, GIF, TIFF twice, BMP, and WebP in a RIFF.
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"II*\0", b"MM\0*", b"BM", b"RIFF")
 # What operating systems, disks and editors leave in folders of pictures.
@@ -45,12 +50,19 @@ def files_in(folder: Path) -> Iterator[Path]:
 def is_picture(file: Path) -> bool:
     """Returns whether a file is taken for a picture: by its suffix or, where it has none, by its first bytes."""
     if file.suffix:
-        return file.suffix.lower() in PICTURE_SUFFIXES
+        suffix = file.suffix.lower()
+        return suffix in PICTURE_SUFFIXES or suffix in HEIF_SUFFIXES and reads_heif()
     try:
         with file.open("rb") as opened:
             return opened.read(8).startswith(_SIGNATURES)
     except OSError:
         return False
+
+
+@functools.cache
+def reads_heif() -> bool:
+    """Returns whether the plugin is installed by which Pillow reads HEIC pictures (the extra `heif`)."""
+    return importlib.util.find_spec("pillow_heif") is not None
 
 
 def stamp_of(file: Path) -> str:

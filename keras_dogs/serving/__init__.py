@@ -1,0 +1,1 @@
+"""Answers over HTTP: the models behind a queue, the routes, and the page."""

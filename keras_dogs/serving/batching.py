@@ -1,0 +1,146 @@
+"""A queue before a model: pictures of many requests are answered together, and no more are taken than can be."""
+
+import asyncio
+import collections
+import math
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+
+from keras_dogs.evaluation.inference import filled_up
+
+
+class Overloaded(Exception):
+    """There is no room in the queue.
+
+    Args:
+        seconds: int. After which there is likely to be some.
+    """
+
+    def __init__(self, seconds: int):
+        super().__init__()
+        self.seconds = seconds
+
+
+class _Waiting(NamedTuple):
+    canvas: np.ndarray
+    answer: asyncio.Future
+
+
+class Batcher:
+    """Answers canvases by a model in a thread of its own, as many at once as wait.
+
+    Args:
+        ask: function of uint8 canvases `(batch, rows, columns, 3)` to logits `(batch, num_classes)`.
+        shape: tuple of int. Of a canvas.
+        any_batch: bool. Whether a new size of batch costs nothing; else batches are filled up to powers of two.
+        max_batch: int.
+        max_wait: float. Seconds that a picture waits for others, where the model is idle.
+        max_queue: int. The most pictures that are in hand.
+        on_batch: function of the number of pictures and the seconds of each batch, for metrics.
+    """
+
+    def __init__(
+        self, ask: Callable, shape, any_batch: bool, max_batch: int, max_wait: float, max_queue: int, on_batch
+    ):
+        self._ask, self._shape, self._any_batch, self._on_batch = ask, shape, any_batch, on_batch
+        self.max_batch, self.max_wait, self.max_queue = max_batch, max_wait, max_queue
+        self.is_ready = False
+        self.in_hand = 0  # pictures that were admitted, and are not answered yet
+        self._rate = 0.0  # pictures a second, of the last batches
+        self._queue: collections.deque[_Waiting] = collections.deque()
+        self._has_come = asyncio.Event()
+        self._thread = ThreadPoolExecutor(1, "model")
+
+    def admit(self, count: int) -> "_Admitted":
+        """Takes room for so many pictures, for a `with` block.
+
+        Raises:
+            Overloaded: there is none.
+        """
+        if self.in_hand + count > self.max_queue:
+            raise Overloaded(min(max(math.ceil(self.in_hand / self._rate), 1), 60) if self._rate else 1)
+        return _Admitted(self, count)
+
+    async def logits_of(self, canvases: list[np.ndarray]) -> np.ndarray:
+        """Returns the logits of canvases that were admitted, `(num_pictures, num_classes)`."""
+        waiting = [_Waiting(canvas, asyncio.get_running_loop().create_future()) for canvas in canvases]
+        self._queue.extend(waiting)
+        self._has_come.set()
+        try:
+            return np.stack(await asyncio.gather(*(each.answer for each in waiting)))
+        finally:
+            for each in waiting:  # those who asked have gone
+                each.answer.cancel()
+
+    async def call(self, function: Callable, *arguments):
+        """Calls a function between two batches, in the thread of the model, and returns what it gives."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
+
+    async def warm_up(self) -> None:
+        """Has the model answer a batch of each size that it will be given, so that no request waits for a compiler."""
+        for size in {1, self.max_batch} if self._any_batch else self._sizes():
+            await self.call(self._ask, np.zeros((size, *self._shape), np.uint8))
+        self.is_ready = True
+
+    async def work(self) -> None:
+        """Answers what comes, until it is cancelled."""
+        while True:
+            was_idle = not self._queue
+            await self._has_come.wait()
+            if was_idle and self.max_wait:  # else others have waited while it worked
+                await asyncio.sleep(self.max_wait)
+            batch = self._take()
+            if batch:
+                await self._answer(batch)
+
+    def close(self) -> None:
+        """Ends the thread, after what it is at."""
+        self._thread.shutdown(cancel_futures=True)
+
+    def _sizes(self) -> list[int]:
+        return [*(1 << power for power in range((self.max_batch - 1).bit_length())), self.max_batch]
+
+    def _take(self) -> list[_Waiting]:
+        """Takes a batch from the queue, less what nobody waits for."""
+        batch: list[_Waiting] = []
+        while self._queue and len(batch) < self.max_batch:
+            each = self._queue.popleft()
+            if not each.answer.done():
+                batch.append(each)
+        if not self._queue:
+            self._has_come.clear()
+        return batch
+
+    async def _answer(self, batch: list[_Waiting]) -> None:
+        began, count = time.perf_counter(), len(batch)
+        size = count if self._any_batch else next(size for size in self._sizes() if size >= count)
+        try:
+            logits = await self.call(self._ask, filled_up([each.canvas for each in batch], size))
+        except Exception as error:
+            for each in batch:
+                if not each.answer.done():
+                    each.answer.set_exception(error)
+            return
+        for each, row in zip(batch, logits):
+            if not each.answer.done():
+                each.answer.set_result(row)
+        seconds = time.perf_counter() - began
+        rate = count / seconds
+        self._rate = 0.8 * self._rate + 0.2 * rate if self._rate else rate
+        self._on_batch(count, seconds)
+
+
+class _Admitted:
+    def __init__(self, batcher: Batcher, count: int):
+        self.batcher, self.count = batcher, count
+
+    def __enter__(self):
+        self.batcher.in_hand += self.count
+        return self
+
+    def __exit__(self, *_):
+        self.batcher.in_hand -= self.count

@@ -1,0 +1,81 @@
+"""Runs the server from its port to its end."""
+
+import contextlib
+import os
+import signal
+import socket
+import threading
+
+import uvicorn
+
+from keras_dogs.errors import UserError
+from keras_dogs.serving import app
+from keras_dogs.serving.config import ServeConfig
+from keras_dogs.serving.served import Served
+from keras_dogs.system import progress
+
+_SECONDS_TO_END = 30  # for the requests in hand
+
+
+class _Server(uvicorn.Server):
+    """Ends after the requests in hand on any of the three signals, with status 0; at once on a second Ctrl-C."""
+
+    @contextlib.contextmanager
+    def capture_signals(self):
+        """See `uvicorn.Server`, which would raise the signal again at the end."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        before = {each: signal.signal(each, self.handle_exit) for each in signals}
+        try:
+            yield
+        finally:
+            for each, handler in before.items():
+                signal.signal(each, handler)
+
+
+def listen(config: ServeConfig) -> socket.socket:
+    """Takes the port.
+
+    Raises:
+        UserError: it is taken, or there is no such address.
+    """
+    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+    try:
+        return socket.create_server((config.host, config.port), family=family, backlog=1024)
+    except OSError as error:
+        raise UserError(
+            f"--host {config.host} --port {config.port}: {error.strerror or error}; choose another port, or end what "
+            "is there"
+        ) from error
+
+
+def server_of(config: ServeConfig, models: list[Served]) -> uvicorn.Server:
+    """Returns the server of models, which `run(sockets=[listener])` starts."""
+    service = app.Service(config, models)
+    return _Server(
+        uvicorn.Config(
+            app.build(service),
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            lifespan="on",
+            http="h11",  # whose limits are known; httptools has others
+            timeout_keep_alive=15,
+            timeout_graceful_shutdown=_SECONDS_TO_END,
+            h11_max_incomplete_event_size=2**16,
+            ws="none",
+        )
+    )
+
+
+def run(config: ServeConfig, models: list[Served], listener: socket.socket) -> None:
+    """Answers requests until a signal comes."""
+    host, port = listener.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    names = " and ".join(each.name for each in models)
+    console = progress.open_console()
+    console.print(f"{names} at http://{shown}:{port} (process {os.getpid()}; Ctrl-C ends it)")
+    server_of(config, models).run(sockets=[listener])
+    console.print("ended; every request in hand was answered")

@@ -1,0 +1,135 @@
+"""A model that is served: a run's classifier or an exported one, and what is told of it."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from typing import NamedTuple
+
+import numpy as np
+
+from keras_dogs.data.datasets import display_name
+from keras_dogs.data.datasets.opening import sides_of
+from keras_dogs.evaluation.calibration import calibration_of
+from keras_dogs.evaluation.inference import Answering
+from keras_dogs.evaluation.inference import class_names_of
+from keras_dogs.evaluation.inference import logits_by
+from keras_dogs.runs import artifacts
+from keras_dogs.runs.exports import is_exported
+from keras_dogs.runs.records import Calibration
+from keras_dogs.runs.records import RunRecord
+
+# Formats whose runtime takes batches of any size as they come; others compile, or prepare, for each size.
+_ANY_BATCH = ("onnx", "torch", "openvino")
+
+
+class Served(NamedTuple):
+    """A model that answers.
+
+    Attributes:
+        name: str. In addresses.
+        class_names: tuple of str.
+        canvas: dict. How files become canvases: arguments of `to_canvas`.
+        calibration: `Calibration`.
+        ask: function of uint8 canvases `(batch, rows, columns, 3)` to logits `(batch, num_classes)`.
+        explain: function of a canvas to `evaluation.explanation.Explanation`, or `None` where there is no such.
+        any_batch: bool. Whether a batch of a size that it has not seen costs nothing.
+        facts: dict of str to str. What the page and `/metadata` tell of it.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    canvas: dict
+    calibration: Calibration
+    ask: Callable
+    explain: Callable | None
+    any_batch: bool
+    facts: dict[str, Any]
+
+    @property
+    def canvas_shape(self) -> tuple[int, int, int]:
+        """Rows, columns and channels of a canvas."""
+        return (*sides_of(self.canvas["size"]), 3)
+
+    def answering(self, top_k: int, coverage: float | None) -> Answering:
+        """Returns how logits become answers."""
+        return Answering(self.class_names, self.calibration, top_k, coverage)
+
+    def to_plain(self) -> dict:
+        """Returns what `/metadata` says."""
+        calibration = self.calibration
+        return {
+            "name": self.name,
+            **self.facts,
+            "classes": [{"name": name, "label": display_name(name)} for name in self.class_names],
+            "canvas": self.canvas,
+            "temperature": calibration.temperature,
+            "coverages": [0.5 + place / 100 for place in range(len(calibration.set_thresholds))],
+            "knows_unfamiliar": bool(calibration.energy_percentiles),
+            "explains": self.explain is not None,
+        }
+
+
+def open_all(runs: tuple[Path, ...]) -> list[Served]:
+    """Opens the models, each under a name of its own.
+
+    Raises:
+        UserError: one is no run or exported folder, is damaged, or its runtime is not installed.
+    """
+    stems = [run.resolve().stem if run.suffix == ".keras" else run.resolve().name for run in runs]
+    names = [stem if stems.count(stem) == 1 else f"{stem}-{number}" for number, stem in enumerate(stems, 1)]
+    return [_open(run, name) for run, name in zip(runs, names)]
+
+
+def _open(run: Path, name: str) -> Served:
+    return _open_export(run, name) if is_exported(run) else _open_run(run, name)
+
+
+def _open_export(run: Path, name: str) -> Served:
+    from keras_dogs.exporting.exported import open_exported
+
+    exported = open_exported(run)
+    facts = {key: exported.facts[key] for key in ("family", "preset", "format", "quantization")}
+    return Served(
+        name,
+        exported.class_names,
+        exported.canvas,
+        exported.calibration,
+        exported.ask,
+        None,
+        exported.facts["format"] in _ANY_BATCH,
+        facts,
+    )
+
+
+def _open_run(run: Path, name: str) -> Served:
+    from keras_dogs import backends
+    from keras_dogs.system import caches
+
+    model, calibration = artifacts.find_model(run), calibration_of(run)
+    backends.select()
+    from keras_dogs.evaluation import explanation
+    from keras_dogs.models import families
+    from keras_dogs.models.builders import load_classifier
+
+    backends.keep_compiled(caches.folder("compiled"))
+    classifier = load_classifier(model)
+
+    def explain(canvas: np.ndarray):
+        return explanation.explain_canvas(classifier, canvas, calibration.temperature)
+
+    can_explain = families.family(classifier.family).explanation != "none"
+    facts = {"family": classifier.family, "format": "run", "backend": backends.name()}
+    record = model.parent / artifacts.RECORD
+    if record.is_file() and calibration.num_pictures:
+        found = RunRecord.load(record)
+        facts |= {"preset": found.preset, "test_top1_accuracy": found.test and found.test.top1_accuracy}
+    return Served(
+        name,
+        tuple(class_names_of(classifier)),
+        classifier.canvas,
+        calibration,
+        logits_by(classifier),
+        explain if can_explain else None,
+        backends.name() == "torch",
+        facts,
+    )
