@@ -82,7 +82,8 @@ def _answer(config: PredictConfig, name, pictures: list, put, keep) -> int:
         seconds = time.perf_counter() - began
         rest = "".join(f", {counted[kind]:,} {kind}" for kind in ("unfamiliar", "unreadable") if counted[kind])
         progress.open_console().print(
-            f"{counted['named']:,} pictures named in {seconds:.1f} s ({len(pictures) / seconds:,.1f} a second){rest}"
+            f"{counted['named']:,} of {len(pictures):,} pictures named in {seconds:.1f} s "
+            f"({len(pictures) / seconds:,.1f} a second){rest}"
         )
     return 1 if counted["unreadable"] else 0
 

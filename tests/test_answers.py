@@ -215,7 +215,9 @@ def test_a_table_of_answers_and_how_it_goes_on(command, run_folder, dogs, tmp_pa
     (folder / 'a\nb, "c".png').write_bytes(next(folder.rglob("*_0000.png")).read_bytes())
     flags = ("--csv", table, "--top-k", 2, "--coverage", 0.8)
     status, out, err = command("predict", copy, folder, *flags)
-    assert status == 1 and not out and "10 pictures named" in err and "1 unreadable" in err and "unfamiliar" in err
+    assert (
+        status == 1 and not out and "10 of 11 pictures named" in err and "1 unreadable" in err and "unfamiliar" in err
+    )
     rows, whole = rows_of(table), table.read_bytes()
     assert len(rows) == 11 and len({row["file"] for row in rows}) == 11
     broken = next(row for row in rows if row["error"])

@@ -224,10 +224,12 @@ def test_predict_names_what_it_cannot_read_and_goes_on(command, work, run_folder
     (work / "text.jpg").write_text("I am not a dog.")
     status, out, err = command("predict", run_folder, work / "text.jpg", "missing.jpg", good)
     assert status == 1 and str(good) in out
-    assert err.splitlines() == [
+    *errors, summary = err.splitlines()
+    assert errors == [
         f"keras_dogs.predict: error: {work / 'text.jpg'}: not a picture that Pillow can read",
         "keras_dogs.predict: error: missing.jpg: no such file",
     ]
+    assert summary.startswith("1 of 3 pictures named in ") and summary.endswith(", 2 unreadable")
 
 
 def test_predict_on_nothing(command, work, run_folder):

@@ -13,7 +13,9 @@ from keras_dogs.models.presets import PRESETS
 from keras_dogs.models.weights import load_backbone
 
 
-@pytest.mark.parametrize("name", ["train", "evaluate", "compare", "explain", "export", "predict", "describe", "draw"])
+@pytest.mark.parametrize(
+    "name", ["train", "evaluate", "compare", "explain", "export", "predict", "describe", "draw", "serve"]
+)
 def test_help_loads_no_framework(child, name):
     """What makes `--help` answer in a fraction of a second."""
     code = (

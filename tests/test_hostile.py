@@ -30,6 +30,7 @@ from keras_dogs.evaluation.config import PredictConfig
 from keras_dogs.evaluation.predictions import Predictions
 from keras_dogs.exporting.config import ExportConfig
 from keras_dogs.runs import artifacts
+from keras_dogs.serving.config import ServeConfig
 from keras_dogs.training.config import TrainConfig
 
 pytestmark = pytest.mark.once
@@ -102,6 +103,7 @@ COMMANDS = {
     "cache": (CacheConfig, []),
     "draw": (DrawConfig, []),
     "export": (ExportConfig, ["nowhere", "--format", "keras", "--quantize", "int8"]),
+    "serve": (ServeConfig, ["nowhere"]),
 }
 NUMBERS = ["1e30", "-1e30", "nan", "inf", "-inf", "-1", "99999999999999999999", "0x10", "1,5", "", "१२३x", "1e-400x"]
 FLAGS = [(name, flag) for name, (config, _) in COMMANDS.items() for flag in numbers_of(config)]
@@ -405,6 +407,9 @@ USES = {
     "evaluate run": lambda path: ("evaluate", "--saved", path),
     "evaluate data": lambda path: ("evaluate", "nowhere", f"--dataset={path}"),
     "predict run": lambda path: ("predict", path, "a.png"),
+    "predict csv": lambda path: ("predict", "nowhere", "a.png", f"--csv={path}"),
+    "predict output": lambda path: ("predict", "nowhere", "a.png", f"--output={path}"),
+    "serve run": lambda path: ("serve", "--port=0", path),
     "explain run": lambda path: ("explain", path, "a.png"),
     "compare from": lambda path: ("compare", f"--from={path}"),
     "compare data": lambda path: ("compare", "--pair=embedded", f"--dataset={path}"),

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.requests import Request
 from starlette.responses import FileResponse
 from starlette.responses import JSONResponse
@@ -147,8 +148,15 @@ def build(service: Service):
         Route("/", _file("index.html")),
         *(Route(f"/{name}", _file(name)) for name in _FILES),
     ]
-    handlers = {HTTPException: _error, Overloaded: _overloaded, UserError: _user_error}
+    handlers = {
+        HTTPException: _error,
+        Overloaded: _overloaded,
+        UserError: _user_error,
+        ClientDisconnect: _gone,
+        Exception: _fault,
+    }
     app = Starlette(routes=routes, exception_handlers=handlers, lifespan=service.at_work)
+    app.router.redirect_slashes = False
     return OneLine(app, service.metrics)
 
 
@@ -295,3 +303,11 @@ async def _user_error(request: Request, error: UserError) -> Response:
 async def _overloaded(request: Request, error: Overloaded) -> Response:
     headers = {"retry-after": str(error.seconds)}
     return JSONResponse({"error": f"too many requests at once; try again in {error.seconds} s"}, 503, headers)
+
+
+async def _gone(request: Request, error: ClientDisconnect) -> Response:
+    return Response(status_code=499)  # for the log: nobody reads it
+
+
+async def _fault(request: Request, error: Exception) -> Response:
+    return JSONResponse({"error": "the server failed; its log says how"}, 500)

@@ -1,9 +1,7 @@
-"""What surrounds every request: its line in the log, its place in the metrics, and an answer whatever fails."""
+"""What surrounds every request: its line in the log and its place in the metrics."""
 
-import json
 import sys
 import time
-import traceback
 
 from keras_dogs.serving.metrics import Metrics
 from keras_dogs.system import terminal
@@ -13,7 +11,7 @@ _QUIET = ("/metrics", "/healthz", "/readyz", "/v2/health/live", "/v2/health/read
 
 
 class OneLine:
-    """Wraps an ASGI application: a line a request on standard error, counts, and JSON where it fails.
+    """Wraps an ASGI application: a line a request on standard error, and counts.
 
     Args:
         app: the ASGI application.
@@ -38,14 +36,6 @@ class OneLine:
 
         try:
             await self.app(scope, receive, watched)
-        except Exception as error:
-            if type(error).__name__ == "ClientDisconnect":
-                status = 499
-            elif status is None:  # a fault of ours: whoever asked gets an answer, whoever runs this the place
-                traceback.print_exc()
-                await _fail(watched)
-            else:
-                raise
         finally:
             self._note(scope, status or 499, time.perf_counter() - began)
 
@@ -58,10 +48,3 @@ class OneLine:
         client = (scope.get("client") or ("-",))[0]
         line = terminal.one_line(f"{scope['method']} {path}", 200)
         print(f"{client} {line} {status} {1000 * seconds:.0f} ms", file=sys.stderr, flush=True)
-
-
-async def _fail(send) -> None:
-    body = json.dumps({"error": "the server failed; its log says how"}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": 500, "headers": headers})
-    await send({"type": "http.response.body", "body": body})

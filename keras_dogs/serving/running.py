@@ -1,12 +1,15 @@
 """Runs the server from its port to its end."""
 
 import contextlib
+import json
 import os
 import signal
 import socket
 import threading
 
+import h11
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from keras_dogs.errors import UserError
 from keras_dogs.serving import app
@@ -35,6 +38,19 @@ class _Server(uvicorn.Server):
                 signal.signal(each, handler)
 
 
+class _Protocol(H11Protocol):
+    """Answers what is no HTTP in JSON, as everything else."""
+
+    def send_400_response(self, msg: str) -> None:
+        """See `H11Protocol`."""
+        body = json.dumps({"error": "this is no HTTP request"}).encode()
+        headers = {"content-type": "application/json", "content-length": str(len(body)), "connection": "close"}
+        head = h11.Response(status_code=400, headers=list(headers.items()), reason="Bad Request")
+        for event in (head, h11.Data(data=body), h11.EndOfMessage()):
+            self.transport.write(self.conn.send(event))
+        self.transport.close()
+
+
 def listen(config: ServeConfig) -> socket.socket:
     """Takes the port.
 
@@ -61,7 +77,7 @@ def server_of(config: ServeConfig, models: list[Served]) -> uvicorn.Server:
             access_log=False,
             server_header=False,
             lifespan="on",
-            http="h11",  # whose limits are known; httptools has others
+            http=_Protocol,
             timeout_keep_alive=15,
             timeout_graceful_shutdown=_SECONDS_TO_END,
             h11_max_incomplete_event_size=2**16,
