@@ -11,6 +11,11 @@ from keras_dogs.data.datasets.naming import display_name
 from keras_dogs.data.datasets.opening import UnreadablePicture
 from keras_dogs.data.datasets.opening import open_picture
 from keras_dogs.data.datasets.opening import to_canvas
+from keras_dogs.evaluation.answers import UNFAMILIAR
+from keras_dogs.evaluation.answers import order_of
+from keras_dogs.evaluation.answers import set_of
+from keras_dogs.evaluation.answers import threshold_for
+from keras_dogs.evaluation.answers import unfamiliarity_of
 
 BATCH_SIZE = 32
 
@@ -41,6 +46,9 @@ def main(open_model):
     parser = argparse.ArgumentParser(description="Names what is in pictures.")
     parser.add_argument("pictures", nargs="+", type=Path, metavar="PICTURE")
     parser.add_argument("--top-k", type=int, default=5, help="how many names a picture (default: 5)")
+    parser.add_argument(
+        "--coverage", type=float, help="also give the set that holds the right name this often, 0.5 to 0.99"
+    )
     flags = parser.parse_args()
     if flags.top_k < 1:
         parser.error("--top-k: has to be at least 1")
@@ -48,17 +56,35 @@ def main(open_model):
         stream.reconfigure(errors="backslashreplace")  # names of files and classes may be in any script
     folder, status = Path(__file__).resolve().parent, 0
     try:
-        canvas = json.loads((folder / "export.json").read_text("utf-8"))["canvas"]
+        facts = json.loads((folder / "export.json").read_text("utf-8"))
         run, names = open_model(folder)
     except Exception as error:  # each runtime has kinds of its own
         print(f"{folder}: the exported model cannot be opened: {error}", file=sys.stderr)
         return 1
-    for read, canvases, unread in read_canvases(flags.pictures, canvas):
+    calibration = facts.get("calibration") or {}
+    threshold = None
+    if flags.coverage is not None:
+        threshold = threshold_for(flags.coverage, calibration.get("set_thresholds", ()))
+        if threshold is None:
+            parser.error(f"--coverage {flags.coverage:g}: the run has too few validation pictures to promise that")
+    for read, canvases, unread in read_canvases(flags.pictures, facts["canvas"]):
         for file, why in unread:
             print(f"{file}: {why}", file=sys.stderr)
             status = 1
-        for file, probabilities in zip(read, run(canvases)[1] if read else ()):
+        for file, logits, probabilities in zip(read, *(run(canvases) if read else ((), ()))):
             print(file)
-            for place in np.argsort(-probabilities, kind="stable")[: flags.top_k]:
-                print(f"  {probabilities[place]:6.1%}  {display_name(names[place])}")
+            tell(logits, probabilities, names, flags.top_k, calibration.get("energy_percentiles"), threshold)
     return status
+
+
+def tell(logits, probabilities, names, top_k, percentiles, threshold):
+    """Prints what is known of one picture."""
+    if percentiles:
+        share = unfamiliarity_of(logits[None], percentiles)[0]
+        if share > UNFAMILIAR:
+            print(f"  unfamiliar: stranger than {100 * share:.0f} % of the validation pictures; the nearest breeds:")
+    for place in order_of(probabilities)[:top_k]:
+        print(f"  {probabilities[place]:6.1%}  {display_name(names[place])}")
+    if threshold is not None:
+        inside = (display_name(names[place]) for place in set_of(probabilities, threshold))
+        print(f"  the set: {', '.join(inside)}")

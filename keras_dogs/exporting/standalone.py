@@ -5,6 +5,7 @@ from pathlib import Path
 
 from keras_dogs.data.datasets import naming
 from keras_dogs.data.datasets import opening
+from keras_dogs.evaluation import answers
 from keras_dogs.exporting import answering
 from keras_dogs.exporting.formats import Format
 
@@ -14,7 +15,7 @@ _RUNTIMES = Path(__file__).parent / "runtimes"
 
 def program_of(row: Format) -> str:
     """Returns the text of the program: the very code that decodes pictures here, the runtime's, and a command line."""
-    ours = (naming, opening, answering)
+    ours = (naming, opening, answers, answering)
     sources = [*(Path(module.__file__) for module in ours), _RUNTIMES / f"{row.name}.py"]
     imports, bodies = set(), []
     for source in sources:
