@@ -12,10 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import runs
+import scipy.stats
 from real_sample import RESNET
 from real_sample import VIT
 
 from keras_dogs.data.datasets.drawn_dogs import write_drawn_dogs
+from keras_dogs.evaluation import answers
+from keras_dogs.evaluation.calibration import calibration_of
+from keras_dogs.evaluation.predictions import Predictions
 
 HELD_OUT = 6  # every sixth breed
 SPLITS = ("train", "validation", "test")
@@ -27,11 +31,15 @@ def main():
     parser.add_argument("--sample", type=Path, required=True)
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--backend", default="torch")
+    parser.add_argument("--sets", type=Path, metavar="RUN", help="measure the sets of this run alone")
     parser.add_argument("--features", nargs=2, type=Path, metavar=("RUN", "STRANGERS"), help=argparse.SUPPRESS)
     flags = parser.parse_args()
     if flags.features:
         return features(*flags.features)
     rows = []
+    if flags.sets:
+        rows = [{"model": f"ResNet-50, {flags.sets.name}", **row} for row in sets(flags.sets)]
+        return runs.write("unfamiliar", rows, line=in_words, key=("model", "strangers", "score"))
     with tempfile.TemporaryDirectory() as folder:
         known, strangers = divide(flags.sample.resolve(), Path(folder))
         for name, file in (("ResNet-50", RESNET), ("ViT-S/14", VIT)):
@@ -122,6 +130,31 @@ def score(run: Path) -> list[dict]:
                     "known_refused": float((known > threshold).mean()),
                 }
             )
+    return [*rows, *sets(run)]
+
+
+def sets(run: Path) -> list[dict]:
+    """Computes how often the sets of a run hold the breed of its test pictures; returns a row a coverage."""
+    found, rows = Predictions.load(run), []
+    calibration = calibration_of(run)
+    probabilities = answers.probabilities_of(found.logits, calibration.temperature)
+    for promised in (0.8, 0.9, 0.95):
+        threshold = answers.threshold_for(promised, calibration.set_thresholds)
+        inside = [answers.set_of(row, threshold) for row in probabilities]
+        held = [label in classes for label, classes in zip(found.labels, inside)]
+        low, high = scipy.stats.binom.interval(0.95, len(held), promised)
+        rows.append(
+            {
+                "strangers": "none",
+                "score": f"sets of {promised:g}",
+                "promised": promised,
+                "held": float(np.mean(held)),
+                "band": (low / len(held), high / len(held)),
+                "mean_size": float(np.mean([len(classes) for classes in inside])),
+                "num_known": len(held),
+                "num_validation": calibration.num_pictures,
+            }
+        )
     return rows
 
 
@@ -162,6 +195,9 @@ def in_words(row: dict) -> str:
     """Returns the line that is printed of a row."""
     if "error" in row:
         return f"{row['model']}: {row['error']}"
+    if "held" in row:
+        kept = f"{row['held']:.1%} of the pictures, {row['mean_size']:.1f} breeds"
+        return f"{row['model']}: sets of {row['promised']:.0%} hold the breed of {kept}"
     return (
         f"{row['model']}, {row['strangers']}, {row['score']}: AUROC {row['auroc']:.3f}, "
         f"{row['strangers_found']:.1%} of strangers and {row['known_refused']:.1%} of the known are refused"

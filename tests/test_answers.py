@@ -89,7 +89,7 @@ def test_what_is_stranger_than_validation_is_unfamiliar():
     assert strange.is_unfamiliar and strange.unfamiliarity == 1
     assert strange.to_plain()["unfamiliar"] is True
     logits = predictions().validation.logits
-    shares = answers.unfamiliarity_of(logits, calibrate(predictions()).energy_percentiles)
+    shares = answers.unfamiliarity_of(logits, calibrate(predictions()).strangeness_percentiles)
     assert np.mean(shares > answers.UNFAMILIAR) == pytest.approx(0.05, abs=0.002)
 
 
@@ -97,7 +97,7 @@ def test_what_is_stranger_than_validation_is_unfamiliar():
 def test_too_few_validation_pictures_promise_nothing():
     few = calibrate(predictions(validation=99))
     assert few.temperature is None and "99 validation pictures are too few" in few.why_no_temperature
-    assert not few.set_thresholds and not few.energy_percentiles
+    assert not few.set_thresholds and not few.strangeness_percentiles
     with pytest.raises(UserError, match="coverage 0.9: .* 100 validation pictures are needed, and the run has 99"):
         Answering("ab", few, 2, 0.9).check()
     some = calibrate(predictions(validation=100))
@@ -135,7 +135,7 @@ def calibrated(run_folder, folder, **changes):
         "num_pictures": 200,
         "temperature": 2.0,
         "set_thresholds": [0.2] * 50,
-        "energy_percentiles": ascending,
+        "strangeness_percentiles": ascending,
         **changes,
     }
     (folder / "record.json").write_text(json.dumps(record))
@@ -165,7 +165,7 @@ def test_a_run_of_an_earlier_version_is_calibrated_by_its_predictions(run_folder
     [
         ({"set_thresholds": [0.1, 0.2]}, "set_thresholds do not descend"),
         ({"set_thresholds": [2.0]}, "set_thresholds"),
-        ({"energy_percentiles": [1.0] * 7}, "not 101 ascending"),
+        ({"strangeness_percentiles": [1.0] * 7}, "not 101 ascending"),
         ({"temperature": 0.0}, "temperature"),
         ({"temperature": -1.0}, "temperature"),
         ({"num_pictures": "many"}, "num_pictures"),
@@ -185,7 +185,7 @@ def test_predict_tells_all_of_it(command, run_folder, dogs, tmp_path):
     assert status == 0
     before, after = json.loads(plain), json.loads(out)
     assert set(before) == {"file", "breeds"} and set(after) == {"file", "breeds", "set", "unfamiliarity", "unfamiliar"}
-    assert after["unfamiliar"] and after["unfamiliarity"] == 1  # the energies of this run are nowhere near -30
+    assert after["unfamiliar"] and after["unfamiliarity"] == 1  # the logits of this run are nowhere near 30
     scaled = np.array(list(before["breeds"].values())) ** 0.5  # divided by 2
     assert list(after["breeds"].values()) == pytest.approx(list(scaled / scaled.sum()), abs=1e-6)
     assert after["set"] == [name for name, share in after["breeds"].items() if share >= 0.2]

@@ -174,6 +174,14 @@ def test_the_table_of_exports_is_of_the_results(monkeypatch):
     assert exports.insert(page) == page
 
 
+def test_the_page_of_serving_is_of_the_results(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import serving_docs
+
+    page = (ROOT / "docs" / "serving.md").read_text()
+    assert serving_docs.insert(page) == page
+
+
 def test_the_page_of_scaling_is_up_to_date(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     import scaling_docs

@@ -14,11 +14,16 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 from test_answers import calibrated
+from test_exports import needs
+
+from keras_dogs.exporting import exporting
+from keras_dogs.exporting.config import ExportConfig
 
 pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
@@ -474,9 +479,7 @@ def test_the_command_ends_after_the_requests_in_hand(run_folder):
 
 @pytest.mark.exports
 def test_an_onnx_folder_is_served_without_keras(run_folder, dogs, tmp_path, command):
-    from keras_dogs.exporting import exporting
-    from keras_dogs.exporting.config import ExportConfig
-
+    needs("onnx")
     output = tmp_path / "onnx"
     exporting.export_run(ExportConfig(calibrated(run_folder, tmp_path / "dogs"), output=output))
     text = """
@@ -506,6 +509,25 @@ sys.exit(serve.main())
     assert (
         said["breeds"] == pytest.approx(expected["breeds"], abs=1e-5) and said["unfamiliar"] is expected["unfamiliar"]
     )
+
+
+@pytest.mark.long
+@pytest.mark.once
+def test_the_list_of_packages_is_enough(run_folder, tmp_path):
+    """`deploy/requirements.txt` and the wheel alone open an ONNX folder and listen."""
+    needs("onnx")
+    output, root, place = tmp_path / "onnx", Path(__file__).parents[1], tmp_path / "venv"
+    exporting.export_run(ExportConfig(run_folder, output=output))
+    subprocess.run([sys.executable, "-m", "venv", place], check=True)
+    pip = [place / "bin" / "pip", "--quiet", "install", "--no-compile"]
+    subprocess.run([*pip, "--requirement", root / "deploy" / "requirements.txt"], check=True)
+    subprocess.run([*pip, "--no-deps", root], check=True)
+    command = [place / "bin" / "python", "-m", "keras_dogs.serve", output, "--port", "0"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    with process:
+        said = process.stderr.readline()
+        process.terminate()
+    assert said.startswith("onnx at http://127.0.0.1:")
 
 
 CHROMIUM = shutil.which("chromium")

@@ -18,11 +18,12 @@ def probabilities_of(logits, temperature: float | None) -> np.ndarray:
     return exponents / exponents.sum(axis=1, keepdims=True)
 
 
-def energies_of(logits) -> np.ndarray:
-    """Returns the free energy of each picture, the less the more familiar (Liu et al., arXiv 2010.03759, eq. 4)."""
-    logits = np.asarray(logits, np.float64)
-    most = logits.max(axis=1)
-    return -most - np.log(np.exp(logits - most[:, None]).sum(axis=1))
+def strangeness_of(logits) -> np.ndarray:
+    """Returns how strange each picture is: its greatest logit, negated (Hendrycks et al., arXiv 1911.11132).
+
+    It was the best of five scores, before energy; `benchmarks/unfamiliar.py` has the others.
+    """
+    return -np.asarray(logits, np.float64).max(axis=1)
 
 
 def unfamiliarity_of(logits, percentiles) -> np.ndarray:
@@ -30,9 +31,9 @@ def unfamiliarity_of(logits, percentiles) -> np.ndarray:
 
     Args:
         logits: float array `(num_pictures, num_classes)`.
-        percentiles: sequence of float. The energies of validation pictures at 0, 1, ..., 100 per cent.
+        percentiles: sequence of float. `strangeness_of` validation pictures at 0, 1, ..., 100 per cent.
     """
-    return np.interp(energies_of(logits), percentiles, np.linspace(0, 1, len(percentiles)))
+    return np.interp(strangeness_of(logits), percentiles, np.linspace(0, 1, len(percentiles)))
 
 
 def order_of(probabilities) -> np.ndarray:

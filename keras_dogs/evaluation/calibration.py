@@ -40,11 +40,10 @@ def calibrate(found: Predictions) -> Calibration:
     if len(labels) < LEAST_PICTURES:
         return Calibration(**known)
     probabilities = answers.probabilities_of(logits, temperature.value)
-    energies = answers.energies_of(logits)
     return Calibration(
         **known,
         set_thresholds=_set_thresholds(probabilities[np.arange(len(labels)), labels]),
-        energy_percentiles=np.percentile(energies, np.arange(101)).tolist(),
+        strangeness_percentiles=np.percentile(answers.strangeness_of(logits), np.arange(101)).tolist(),
     )
 
 

@@ -110,8 +110,8 @@ class Answering(NamedTuple):
         found, threshold = self.calibration, self.check()
         probabilities = answers.probabilities_of(logits, found.temperature)
         strange = [None] * len(probabilities)
-        if found.energy_percentiles:
-            strange = answers.unfamiliarity_of(logits, found.energy_percentiles).tolist()
+        if found.strangeness_percentiles:
+            strange = answers.unfamiliarity_of(logits, found.strangeness_percentiles).tolist()
         return [self._answer(row, threshold, each) for row, each in zip(probabilities, strange)]
 
     def _answer(self, probabilities, threshold: float | None, strange: float | None) -> Answer:

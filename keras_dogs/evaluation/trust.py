@@ -81,10 +81,10 @@ def _of_sets(calibration: Calibration, sets: Sets | None) -> str:
 
 
 def _of_strangers(found: Predictions, calibration: Calibration) -> str:
-    if not calibration.energy_percentiles:
+    if not calibration.strangeness_percentiles:
         return ""
-    strange = answers.unfamiliarity_of(found.logits, calibration.energy_percentiles) > answers.UNFAMILIAR
+    strange = answers.unfamiliarity_of(found.logits, calibration.strangeness_percentiles) > answers.UNFAMILIAR
     return (
         f"{100 * strange.mean():.1f} % of these pictures would be called unfamiliar, as they are stranger, by their "
-        f"energy, than {100 * answers.UNFAMILIAR:.0f} % of the validation pictures.\n"
+        f"greatest logit, than {100 * answers.UNFAMILIAR:.0f} % of the validation pictures.\n"
     )

@@ -73,7 +73,7 @@ def main(open_model):
             status = 1
         for file, logits, probabilities in zip(read, *(run(canvases) if read else ((), ()))):
             print(file)
-            tell(logits, probabilities, names, flags.top_k, calibration.get("energy_percentiles"), threshold)
+            tell(logits, probabilities, names, flags.top_k, calibration.get("strangeness_percentiles"), threshold)
     return status
 
 

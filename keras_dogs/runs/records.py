@@ -113,8 +113,8 @@ class Calibration:
         calibration_error: pair of float or `None`. As `Scores.expected_calibration_error`, of the same.
         set_thresholds: list of float. The least probability of a class in a set that holds the right one with a
             probability of 50, 51, ... 99 %; fewer where the pictures are too few to promise that.
-        energy_percentiles: list of float. The energies of the validation pictures (`evaluation.answers.energies_of`) at
-            0, 1, ..., 100 %: what is above most of them is unfamiliar. Empty where the pictures are too few.
+        strangeness_percentiles: list of float. `evaluation.answers.strangeness_of` the validation pictures at 0, 1,
+            ..., 100 %: what is above most of them is unfamiliar. Empty where the pictures are too few.
     """
 
     num_pictures: Count
@@ -123,13 +123,15 @@ class Calibration:
     loss: tuple[NotNegative, NotNegative] | None = None
     calibration_error: tuple[Share, Share] | None = None
     set_thresholds: Annotated[list[Share], Meta(max_length=50)] = dataclasses.field(default_factory=list)
-    energy_percentiles: list[float] = dataclasses.field(default_factory=list)
+    strangeness_percentiles: list[float] = dataclasses.field(default_factory=list)
 
     def __post_init__(self):
         if self.set_thresholds != sorted(self.set_thresholds, reverse=True):
             raise ValueError("set_thresholds do not descend")
-        if len(self.energy_percentiles) not in (0, 101) or self.energy_percentiles != sorted(self.energy_percentiles):
-            raise ValueError("energy_percentiles are not 101 ascending numbers")
+        if len(self.strangeness_percentiles) not in (0, 101) or self.strangeness_percentiles != sorted(
+            self.strangeness_percentiles
+        ):
+            raise ValueError("strangeness_percentiles are not 101 ascending numbers")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -64,7 +64,7 @@ class Served(NamedTuple):
             "canvas": self.canvas,
             "temperature": calibration.temperature,
             "coverages": [0.5 + place / 100 for place in range(len(calibration.set_thresholds))],
-            "knows_unfamiliar": bool(calibration.energy_percentiles),
+            "knows_unfamiliar": bool(calibration.strangeness_percentiles),
             "explains": self.explain is not None,
         }
 
@@ -75,9 +75,16 @@ def open_all(runs: tuple[Path, ...]) -> list[Served]:
     Raises:
         UserError: one is no run or exported folder, is damaged, or its runtime is not installed.
     """
-    stems = [run.resolve().stem if run.suffix == ".keras" else run.resolve().name for run in runs]
+    stems = [_stem_of(run.resolve()) for run in runs]
     names = [stem if stems.count(stem) == 1 else f"{stem}-{number}" for number, stem in enumerate(stems, 1)]
     return [_open(run, name) for run, name in zip(runs, names)]
+
+
+def _stem_of(run: Path) -> str:
+    """Returns what a model is called: `mine` for `runs/mine`, `mine-onnx` for `runs/mine/exports/onnx`."""
+    if run.suffix == ".keras":
+        return run.parent.name if run.name == artifacts.MODEL else run.stem
+    return f"{run.parent.parent.name}-{run.name}" if run.parent.name == "exports" else run.name
 
 
 def _open(run: Path, name: str) -> Served:
