@@ -327,6 +327,15 @@ def test_a_slow_client_is_told_and_the_others_are_answered(models):
         assert answer.startswith(b"HTTP/1.1 408") and b"did not arrive within 0.5 s" in answer
 
 
+@pytest.mark.once
+def test_who_says_nothing_is_told_and_let_go(models, monkeypatch):
+    monkeypatch.setattr(running, "_SECONDS_TO_BEGIN", 0.3)
+    with Server(models, max_batch=1) as server:
+        answer = server.send(b"POST /predict HTTP/1.1\r\nhost: a\r\nx: ", is_broken_off=False)
+        assert answer.startswith(b"HTTP/1.1 408") and b"no request came" in answer
+        assert server.ask("POST", "/predict", png())[0] == 200
+
+
 class Slow:
     """A model that takes its time, and keeps the sizes of its batches."""
 

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import threading
+from http import HTTPStatus
 
 import h11
 import uvicorn
@@ -18,6 +19,7 @@ from keras_dogs.serving.served import Served
 from keras_dogs.system import progress
 
 _SECONDS_TO_END = 30  # for the requests in hand
+_SECONDS_TO_BEGIN = 30  # for the head of a request on a new connection
 
 
 class _Server(uvicorn.Server):
@@ -39,13 +41,25 @@ class _Server(uvicorn.Server):
 
 
 class _Protocol(H11Protocol):
-    """Answers what is no HTTP in JSON, as everything else."""
+    """Answers what is no HTTP, and who says nothing, in JSON, as everything else."""
+
+    def connection_made(self, transport) -> None:
+        """See `H11Protocol`."""
+        super().connection_made(transport)
+        self.loop.call_later(_SECONDS_TO_BEGIN, self._end_if_silent)
 
     def send_400_response(self, msg: str) -> None:
         """See `H11Protocol`."""
-        body = json.dumps({"error": "this is no HTTP request"}).encode()
+        self._refuse(400, "this is no HTTP request")
+
+    def _end_if_silent(self) -> None:
+        if self.cycle is None and not self.transport.is_closing():
+            self._refuse(408, f"no request came within {_SECONDS_TO_BEGIN} s")
+
+    def _refuse(self, status: int, why: str) -> None:
+        body = json.dumps({"error": why}).encode()
         headers = {"content-type": "application/json", "content-length": str(len(body)), "connection": "close"}
-        head = h11.Response(status_code=400, headers=list(headers.items()), reason="Bad Request")
+        head = h11.Response(status_code=status, headers=list(headers.items()), reason=HTTPStatus(status).phrase)
         for event in (head, h11.Data(data=body), h11.EndOfMessage()):
             self.transport.write(self.conn.send(event))
         self.transport.close()
