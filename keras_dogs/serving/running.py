@@ -19,6 +19,7 @@ from keras_dogs.serving.served import Served
 from keras_dogs.system import progress
 
 _SECONDS_TO_END = 30  # for the requests in hand
+_MOST_FILES = 65_536
 _SECONDS_TO_BEGIN = 30  # for the head of a request on a new connection
 
 
@@ -100,8 +101,19 @@ def server_of(config: ServeConfig, models: list[Served]) -> uvicorn.Server:
     )
 
 
+def _allow_connections() -> None:
+    """Raises the number of open files that this process may have: each connection is one."""
+    with contextlib.suppress(ImportError, ValueError, OSError):
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        most = _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
+
+
 def run(config: ServeConfig, models: list[Served], listener: socket.socket) -> None:
     """Answers requests until a signal comes."""
+    _allow_connections()
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     names = " and ".join(each.name for each in models)
