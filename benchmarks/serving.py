@@ -197,7 +197,7 @@ async def steady(server: Server, answers: dict, clients: int) -> dict:
 
 
 async def overload(server: Server, answers: dict, rate: float) -> dict:
-    """Has `CONNECTIONS` clients send so many pictures a second together, or as many as they can, whatever comes back."""
+    """Has `CONNECTIONS` clients send so many pictures a second, or as many as they can, whatever comes back."""
     tally, began, sent, broken = Tally(answers), time.perf_counter(), 0, 0
 
     async def client():
