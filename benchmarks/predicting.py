@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import runs
 
-NUM_PICTURES, TURNS, BATCH = 20_000, 3, 32
+NUM_PICTURES, TURNS, BATCH = 20_000, 2, 32
 
 
 def main():
