@@ -49,7 +49,11 @@ def fill(folder: Path, pictures: Path) -> Path:
 
 def measure(backend: str, flags, many: Path, work: Path) -> dict:
     """Returns the row of a backend."""
-    row = {"model": runs.RunRecord.load(flags.run / "record.json").preset, "backend": backend, "turns": []}
+    row = {
+        "model": runs.RunRecord.load(flags.run / "record.json").preset.rpartition("/")[2],
+        "backend": backend,
+        "turns": [],
+    }
     for turn in range(TURNS):
         table = work / f"{backend}-{turn}.csv"
         rate, memory = command(backend, flags.run, many, table)

@@ -33,6 +33,7 @@ def main():
     parser.add_argument("--pictures", type=Path, required=True)
     parser.add_argument("--backends", nargs="+", default=["jax", "tensorflow", "torch"])
     parser.add_argument("--requests", type=int, default=REQUESTS, help="over which memory is watched")
+    parser.add_argument("--predicted", type=int, default=2000, help="pictures of which `predict` names the rate")
     flags = parser.parse_args()
     rows = [measure(backend, flags) for backend in flags.backends]
     runs.write("serving", rows, line=in_words, key=("model", "backend"))
@@ -41,7 +42,7 @@ def main():
 def measure(backend: str, flags) -> dict:
     """Returns the row of a backend."""
     print(f"\n{backend}", flush=True)
-    row = {"model": runs.RunRecord.load(flags.run / "record.json").preset, "backend": backend}
+    row = {"model": runs.RunRecord.load(flags.run / "record.json").preset.rpartition("/")[2], "backend": backend}
     with tempfile.TemporaryDirectory() as work:
         rate, answers = predict(backend, flags, Path(work))
     row["predict_images_per_second"] = rate
@@ -62,7 +63,7 @@ def predict(backend: str, flags, work: Path) -> tuple[float, dict]:
     pictures = sorted(path for path in flags.pictures.rglob("*") if path.suffix in (".png", ".jpg"))
     many = work / "many"
     many.mkdir()
-    for number, picture in zip(range(2000), itertools.cycle(pictures)):
+    for number, picture in zip(range(flags.predicted), itertools.cycle(pictures)):
         (many / f"{number:05d}{picture.suffix}").symlink_to(picture.resolve())
     table = work / "answers.csv"
     done = subprocess.run(
