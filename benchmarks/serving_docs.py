@@ -23,7 +23,7 @@ def insert(page: str) -> str:
 
 
 def rows_of(name: str) -> list[dict]:
-    """Returns the rows of a result, wherever it was measured; none where it was not."""
+    """Returns the rows of a result, of the last machine by name; none where it was not measured."""
     files = sorted(runs.RESULTS.glob(f"{name}-*.json"))
     return json.loads(files[-1].read_text())["rows"] if files else []
 
@@ -38,6 +38,9 @@ def of_strangers() -> str:
         those = [found[score, *column] for column in columns]
         mean = sum(each["auroc"] for each in those) / len(those)
         cells.append([score, *(f"{each['auroc']:.3f}" for each in those), f"{mean:.3f}"])
+    for what, field in (("called unfamiliar", "strangers_found"), ("known ones called unfamiliar", "known_refused")):
+        those = [found["greatest logit", *column] for column in columns]
+        cells.append([what, *(f"{100 * each[field]:.0f} %" for each in those), ""])
     header = [f"{model}, {strangers}" for model, strangers in columns]
     return table(["score", *header, "mean"], cells)
 
@@ -74,7 +77,7 @@ def of_load() -> str:
                 f"{overload['sent_per_second']:.0f}",
                 f"{100 * refused:.0f} %",
                 f"{overload['p99_ms']:.0f} ms",
-                f"{overload['lost']} / {overload['wrong']}",
+                f"{overload['lost']} / {sum(part.get('wrong', 0) for part in row.values() if isinstance(part, dict))}",
                 f"{100 * memory['growth']:+.1f} %",
             ]
         )

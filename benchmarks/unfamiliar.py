@@ -7,6 +7,7 @@ pictures have their breed in the 90 % set.
 """
 
 import argparse
+import math
 import tempfile
 from pathlib import Path
 
@@ -142,7 +143,8 @@ def sets(run: Path) -> list[dict]:
         threshold = answers.threshold_for(promised, calibration.set_thresholds)
         inside = [answers.set_of(row, threshold) for row in probabilities]
         held = [label in classes for label, classes in zip(found.labels, inside)]
-        low, high = scipy.stats.binom.interval(0.95, len(held), promised)
+        num, place = calibration.num_pictures, math.ceil((calibration.num_pictures + 1) * promised)
+        low, high = scipy.stats.betabinom.interval(0.95, len(held), place, num + 1 - place)
         rows.append(
             {
                 "strangers": "none",

@@ -60,10 +60,10 @@ def first_line(error: BaseException) -> str:
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
-def write_error(path, error: OSError) -> UserError:
-    """Turns a failed write into a `UserError` that names `path` and what to do about it."""
+def write_error(path, error: OSError, flag: str = "--output") -> UserError:
+    """Turns a failed write into a `UserError` that names `path` and what to do about it: another value of `flag`."""
     reason = error.strerror or str(error)
-    remedy = "free some space or choose another --output" if error.errno in NO_SPACE else "choose another --output"
+    remedy = f"free some space or choose another {flag}" if error.errno in NO_SPACE else f"choose another {flag}"
     return UserError(f"cannot write {path}: {reason}; {remedy}")
 
 

@@ -24,13 +24,15 @@ def _predict(config: PredictConfig) -> int:
     from keras_dogs.evaluation.inference import find_pictures
 
     pictures = find_pictures(config.pictures)
-    name = (_by_export if is_exported(config.run) else _by_run)(config)
     with contextlib.ExitStack() as stack:
         if config.csv:
             put, keep, pictures = _into_table(config, pictures, stack)
         else:
             put, keep = _into_text(config, stack), lambda: None
-        return _answer(config, name, pictures, put, keep) if pictures else 0
+        if not pictures:
+            return 0
+        name = (_by_export if is_exported(config.run) else _by_run)(config)
+        return _answer(config, name, pictures, put, keep)
 
 
 def _into_table(config: PredictConfig, pictures: list, stack: contextlib.ExitStack):
@@ -38,7 +40,7 @@ def _into_table(config: PredictConfig, pictures: list, stack: contextlib.ExitSta
     from keras_dogs.evaluation.answer_table import AnswerTable
     from keras_dogs.evaluation.answer_table import name_of
 
-    table = stack.enter_context(AnswerTable(config.csv, config.top_k, config.coverage is not None, config.resume))
+    table = stack.enter_context(AnswerTable(config.csv, config.run, config.top_k, config.coverage, config.resume))
     left = [file for file in pictures if name_of(file) not in table.done]
     if len(left) < len(pictures):
         progress.open_console().print(f"{config.csv}: {len(pictures) - len(left):,} pictures have a row already")

@@ -16,7 +16,7 @@ def main() -> int:
     return commands.run("serve", ServeConfig, _serve)
 
 
-def _serve(config: ServeConfig) -> None:
+def _serve(config: ServeConfig) -> int:
     for module in _NEEDED:
         if not importlib.util.find_spec(module):
             raise UserError(f"serve: needs {module}, which is not installed: {install_line('serve')}")
@@ -24,7 +24,7 @@ def _serve(config: ServeConfig) -> None:
     from keras_dogs.serving import served
 
     with running.listen(config) as listener:  # before a model is loaded in vain
-        running.run(config, served.open_all(config.runs), listener)
+        return running.run(config, served.open_all(config.runs), listener)
 
 
 if __name__ == "__main__":

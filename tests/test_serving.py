@@ -28,9 +28,19 @@ from keras_dogs.exporting.config import ExportConfig
 pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
 
+from keras_dogs.serving import app
 from keras_dogs.serving import running
 from keras_dogs.serving import served
 from keras_dogs.serving.config import ServeConfig
+
+
+@contextlib.contextmanager
+def killed_at_the_end(process: subprocess.Popen):
+    with process:
+        try:
+            yield
+        finally:
+            process.kill()
 
 
 class Server:
@@ -40,7 +50,8 @@ class Server:
         config = ServeConfig(runs=("models",), port=0, **flags)
         self.listener = running.listen(config)
         self.port = self.listener.getsockname()[1]
-        self.server = running.server_of(config, models)
+        self.service = app.Service(config, models)
+        self.server = running.server_of(config, self.service)
         self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self.listener]})
         self.thread.start()
 
@@ -200,6 +211,8 @@ def malformed(server) -> list[tuple[str, bytes, set[int]]]:
             ("a form without boundary", post(path, good, "multipart/form-data"), {400}),
             ("a form that is none", post(path, good, "multipart/form-data; boundary=x"), {400}),
             ("a form with no file", post(path, b"--x--\r\n", "multipart/form-data; boundary=x"), {400}),
+            ("a form in no encoding", post(path, good, "multipart/form-data; boundary=x; charset=undefined"), {400}),
+            ("PostScript", post(path, EPS), {400}),
             ("a form of fields", post(path, *form_of_fields(3)), {400}),
             ("a thousand fields", post(path, *form_of_fields(1000)), {400}),
             ("a thousand pictures", post(path, *form(*(("a.png", b"x") for _ in range(1000)))), {400}),
@@ -243,6 +256,8 @@ def malformed(server) -> list[tuple[str, bytes, set[int]]]:
         "negative": {"inputs": [{**sound, "data": [-1] * count}]},
         "floats": {"inputs": [{**sound, "data": [0.5] * count}]},
         "words": {"inputs": [{**sound, "data": ["a"] * count}]},
+        "a long word": {"inputs": [{**sound, "data": ["a"] * (count - 1) + ["b" * 100_000]}]},
+        "a long wrong id": {"inputs": [sound], "id": [1] * 100_000},
         "mixed": {"inputs": [{**sound, "data": [[0], 1, {}]}]},
         "beyond": {"inputs": [{**sound, "data": [10**400] * count}]},
         "another output": {"inputs": [sound], "outputs": [{"name": "x"}]},
@@ -266,6 +281,10 @@ def malformed(server) -> list[tuple[str, bytes, set[int]]]:
         ),
     ]
     return cases
+
+
+# What Pillow would have Ghostscript draw, for as long as it takes.
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n{} loop\n%%EOF\n"
 
 
 def form_of_fields(count: int) -> tuple[bytes, str]:
@@ -323,7 +342,7 @@ def test_a_slow_client_is_told_and_the_others_are_answered(models):
                 b"POST /predict HTTP/1.1\r\nhost: a\r\ncontent-type: image/png\r\ncontent-length: 900\r\n\r\nx"
             )
             assert server.ask("POST", "/predict", png())[0] == 200
-            answer = slow.recv(65536)
+            answer = b"".join(iter(lambda: slow.recv(65536), b""))
         assert answer.startswith(b"HTTP/1.1 408") and b"did not arrive within 0.5 s" in answer
 
 
@@ -363,8 +382,6 @@ def test_what_is_too_much_is_refused_and_nothing_is_lost(models):
             file = io.BytesIO()
             picture.save(file, "PNG")
             bodies.append(file.getvalue())
-        body = {"inputs": [{"name": "canvases", "datatype": "UINT8", "shape": [1, 1, 1, 3], "data": [0, 0, 0]}]}
-        del body
         with ThreadPoolExecutor(32) as pool:
             answers = list(
                 pool.map(lambda index: (index, *server.ask("POST", "/predict", bodies[index % 25])), range(300))
@@ -420,6 +437,39 @@ def test_a_model_that_fails_is_said_and_the_next_is_answered(models, capfd):
 
 
 @pytest.mark.once
+def test_a_model_that_cannot_warm_up_ends_the_server(models):
+    def fails(canvases):
+        raise MemoryError("8 GiB")
+
+    (model,) = of(fails, models)
+    config = ServeConfig(runs=("models",), port=0)
+    with running.listen(config) as listener:
+        assert running.run(config, [model], listener) == 1
+
+
+@pytest.mark.once
+def test_explanations_do_not_keep_predictions_waiting(models):
+    def explain(canvas):
+        time.sleep(0.2)
+        return models[0].explain(canvas)
+
+    with Server([models[0]._replace(explain=explain)], max_batch=2) as server, ThreadPoolExecutor(12) as pool:
+        explained = [pool.submit(server.ask, "POST", "/explain", png()) for _ in range(10)]
+        time.sleep(0.1)
+        began = time.perf_counter()
+        assert server.ask("POST", "/predict", png())[0] == 200
+        assert time.perf_counter() - began < 1.5 and [each.result()[0] for each in explained] == [200] * 10
+
+
+@pytest.mark.once
+def test_names_of_models_differ(run_folder, tmp_path):
+    folders = [tmp_path / "a" / "x", tmp_path / "b" / "x", tmp_path / "c" / "x-2"]
+    for folder in folders:
+        shutil.copytree(run_folder, folder)
+    assert len({each.name for each in served.open_all(tuple(folders))}) == 3
+
+
+@pytest.mark.once
 def test_those_who_have_gone_are_not_answered(models):
     ask = Slow(0.2)
     with Server(of(ask, models), max_batch=1, max_wait_ms=0, timeout=0.3) as server, ThreadPoolExecutor(8) as pool:
@@ -462,7 +512,7 @@ def test_the_command_ends_after_the_requests_in_hand(run_folder):
     """SIGTERM comes while requests are answered: those have their answers, and the status is 0."""
     command = [sys.executable, "-m", "keras_dogs.serve", str(run_folder), "--port", "0", "--max-wait-ms", "500"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=dict(os.environ))
-    with process, ThreadPoolExecutor(4) as pool:
+    with killed_at_the_end(process), ThreadPoolExecutor(4) as pool:
         said = process.stderr.readline()
         port = int(said.partition("127.0.0.1:")[2].split()[0])
 
@@ -473,11 +523,12 @@ def test_the_command_ends_after_the_requests_in_hand(run_folder):
                 return connection.getresponse().status
 
         deadline = time.monotonic() + 120
-        while time.monotonic() < deadline:
-            with contextlib.suppress(OSError):
-                if ask("GET", "/readyz") == 200:
-                    break
+        is_ready = False
+        while not is_ready and time.monotonic() < deadline:
             time.sleep(0.1)
+            with contextlib.suppress(OSError):
+                is_ready = ask("GET", "/readyz") == 200
+        assert is_ready
         waiting = [pool.submit(ask, "POST", "/predict", png()) for _ in range(4)]
         time.sleep(0.25)
         process.send_signal(signal.SIGTERM)
@@ -504,7 +555,7 @@ sys.exit(serve.main())
     process = subprocess.Popen(
         [sys.executable, "-c", text, str(output), "--port", "0"], stderr=subprocess.PIPE, text=True
     )
-    with process:
+    with killed_at_the_end(process):
         said = process.stderr.readline()
         port = int(said.partition("127.0.0.1:")[2].split()[0])
         picture = next((dogs / "test").rglob("*.png"))
@@ -533,7 +584,7 @@ def test_the_list_of_packages_is_enough(run_folder, tmp_path):
     subprocess.run([*pip, "--no-deps", root], check=True)
     command = [place / "bin" / "python", "-m", "keras_dogs.serve", output, "--port", "0"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    with process:
+    with killed_at_the_end(process):
         said = process.stderr.readline()
         process.terminate()
     assert said.startswith("onnx at http://127.0.0.1:")

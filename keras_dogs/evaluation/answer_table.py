@@ -1,55 +1,62 @@
-"""The table of `predict --csv`: a row a picture, added as pictures are answered, so that a broken-off work goes on."""
+"""The table of `predict --csv`: a row a picture, added as it is answered; an interrupted job continues."""
 
 import contextlib
 import csv
 import io
 import itertools
-import os
+import json
 from pathlib import Path
 
 from keras_dogs.errors import Damaged
 from keras_dogs.errors import UserError
 from keras_dogs.errors import write_error
 from keras_dogs.evaluation.inference import Prediction
+from keras_dogs.system import files
 from keras_dogs.system import terminal
 
 
 class AnswerTable:
-    """A CSV file that grows; a context manager.
+    """A CSV file that grows; a context manager. Nothing is written before the first row.
 
     Args:
         file: Path.
+        run: Path. Whose answers they are.
         top_k: int. Breeds a row.
-        has_sets: bool. Whether there is a column of sets.
-        resume: bool. Whether the file may be there: its rows stay, and a last one that was cut off is removed.
+        coverage: float or `None`. Of the column of sets.
+        resume: bool. Whether the file may exist: its rows stay, but for those of unreadable pictures, which are tried
+            again, and for a last one that was cut off.
 
     Attributes:
         done: set of str. The files that have a row, as `name_of` writes them.
 
     Raises:
-        UserError: the file is there without `resume`, has other columns, or cannot be written.
+        UserError: the file exists without `resume`, or holds something else or another run's answers.
     """
 
-    def __init__(self, file: Path, top_k: int, has_sets: bool, resume: bool):
-        self.file, self.top_k, self.has_sets = file, top_k, has_sets
+    def __init__(self, file: Path, run: Path, top_k: int, coverage: float | None, resume: bool):
+        self.file, self.run, self.top_k, self.coverage = file, name_of(run.resolve()), top_k, coverage
         breeds = [(f"breed_{place}", f"probability_{place}") for place in range(1, top_k + 1)]
-        self.columns = ["file", *itertools.chain(*breeds), *(["set"] if has_sets else [])]
-        self.columns += ["unfamiliarity", "unfamiliar", "error"]
+        self.columns = ["file", *itertools.chain(*breeds), *([f"set_{100 * coverage:g}"] if coverage else [])]
+        self.columns += ["unfamiliarity", "unfamiliar", "error", "run"]
+        self.done: set[str] = set()
+        self._opened = None
         if file.exists() and not resume:
-            raise UserError(f"--csv {file}: exists; give --resume to go on with it, or choose another")
+            raise UserError(f"--csv {file}: exists; give --resume to continue it, or choose another")
         try:
-            with contextlib.ExitStack() as stack:
-                self._opened = stack.enter_context(file.open("ab+"))
-                self.done = self._read()
-                stack.pop_all()  # it stays open where it is such a table
+            if file.exists():
+                self._keep_answered()
+            elif not file.parent.is_dir():
+                raise FileNotFoundError(2, "no such folder", str(file.parent))
         except OSError as error:
-            raise write_error(file, error) from error
+            raise self._refused(error) from error
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
-        self._opened.close()
+        if self._opened:
+            with contextlib.suppress(OSError):  # `keep` has said it
+                self._opened.close()
 
     def add(self, prediction: Prediction) -> None:
         """Adds a row.
@@ -58,49 +65,58 @@ class AnswerTable:
             UserError: the system refuses.
         """
         try:
+            if self._opened is None:
+                self._opened = self.file.open("ab")
+                if not self._opened.tell():
+                    self._opened.write(_line(self.columns))
             self._opened.write(_line(self._row(prediction)))
         except OSError as error:
-            raise write_error(self.file, error) from error
+            raise self._refused(error) from error
 
     def keep(self) -> None:
         """Brings the rows to the file: they are there whatever happens to this process."""
         try:
-            self._opened.flush()
+            if self._opened:
+                self._opened.flush()
         except OSError as error:
-            raise write_error(self.file, error) from error
+            raise self._refused(error) from error
 
-    def _read(self) -> set[str]:
-        """Returns the files that have a row; writes the header where there is none."""
-        self._opened.seek(0)
-        done, whole = set(), 0
-        for number, line in enumerate(self._opened):
+    def _refused(self, error: OSError) -> UserError:
+        return write_error(self.file, error, "--csv")
+
+    def _keep_answered(self) -> None:
+        """Reads the file, and puts it back without its rows of unreadable pictures and a row that was cut off."""
+        content = self.file.read_bytes()
+        lines, header = content.splitlines(keepends=True), _line(self.columns)
+        if lines and not header.startswith(lines[0]):
+            raise UserError(
+                f"--csv {self.file}: has other columns than these flags give; give those that it was begun with, or "
+                "choose another"
+            )
+        kept = lines[:1] if lines[:1] == [header] else []
+        for number, line in enumerate(lines[1:], 2):
             if not line.endswith(b"\n"):
                 break  # cut off
-            if number == 0 and line != _line(self.columns):
-                raise UserError(
-                    f"--csv {self.file}: has other columns than these flags give; give those that it was begun with, "
-                    "or choose another"
-                )
-            done |= {_first_field(self.file, number, line)} if number else set()
-            whole += len(line)
-        self._opened.truncate(whole)
-        self._opened.seek(0, os.SEEK_END)
-        if not whole:
-            self._opened.write(_line(self.columns))
-        return done
+            name, *_, error, run = _fields(self.file, number, line, len(self.columns))
+            if run != self.run:
+                raise UserError(f"--csv {self.file}: has answers of {run}; choose another file for those of {self.run}")
+            if not error:
+                kept.append(line)
+                self.done.add(name)
+        if b"".join(kept) != content:
+            files.write_bytes(self.file, b"".join(kept))
 
     def _row(self, prediction: Prediction) -> list:
         answer, name = prediction.answer, name_of(prediction.file)
         if answer is None:
-            empty = [""] * (len(self.columns) - 2)
-            return [name, *empty, terminal.one_line(prediction.error)]
-        breeds = [cell for name, probability in answer.breeds for cell in (name, f"{probability:.6g}")]
+            return [name, *[""] * (len(self.columns) - 3), terminal.one_line(prediction.error), self.run]
+        breeds = [cell for breed, share in answer.breeds for cell in (terminal.printable(breed), f"{share:.6g}")]
         breeds += [""] * (2 * self.top_k - len(breeds))
-        inside = [" ".join(answer.breed_set)] if self.has_sets else []
+        inside = [json.dumps(list(answer.breed_set), ensure_ascii=False)] if self.coverage else []
         strange = ["", ""]
         if answer.unfamiliarity is not None:
             strange = [f"{answer.unfamiliarity:.6g}", str(answer.is_unfamiliar).lower()]
-        return [name, *breeds, *inside, *strange, ""]
+        return [name, *breeds, *map(terminal.printable, inside), *strange, "", self.run]
 
 
 def name_of(file: Path) -> str:
@@ -114,8 +130,12 @@ def _line(row: list) -> bytes:
     return text.getvalue().encode("utf-8", "backslashreplace")
 
 
-def _first_field(file: Path, number: int, line: bytes) -> str:
+def _fields(file: Path, number: int, line: bytes, count: int) -> list[str]:
     try:
-        return next(csv.reader([line.decode()]))[0]
-    except (csv.Error, UnicodeDecodeError, StopIteration, IndexError) as error:
-        raise Damaged(f"--csv {file}: line {number + 1} is no row of such a table; choose another") from error
+        (fields,) = csv.reader([line.decode()])
+        if len(fields) == count:
+            return fields
+        problem = f"it has {len(fields)} of {count} fields"
+    except (csv.Error, UnicodeDecodeError, ValueError) as error:
+        problem = str(error)
+    raise Damaged(f"--csv {file}: line {number} is no row of such a table ({problem}); choose another")

@@ -1,6 +1,5 @@
 """What validation pictures say of answers: the temperature, the thresholds of sets, what is familiar."""
 
-import math
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,7 @@ LEAST_PICTURES = scoring.LEAST_FOR_TEMPERATURE
 NONE = Calibration(num_pictures=0, temperature=None, why_no_temperature="there are no validation predictions")
 
 
-def calibrate(found: Predictions) -> Calibration:
+def calibrate(found: Predictions, temperature: scoring.Temperature | None = None) -> Calibration:
     """Computes the calibration of a run from its validation predictions.
 
     Sets are those of split conformal prediction with the least average size (Sadinle et al., arXiv 1609.00451;
@@ -31,7 +30,7 @@ def calibrate(found: Predictions) -> Calibration:
     if found.validation is None:
         return NONE
     logits, labels = found.validation.logits, found.validation.labels
-    temperature = statistics.temperature_of(found)
+    temperature = temperature or statistics.temperature_of(found)
     known = dict(num_pictures=len(labels), temperature=temperature.value, why_no_temperature=temperature.why)
     if temperature.held_out is not None:
         before, after = (scoring.score_logits(each, labels) for each in (logits, temperature.held_out))
@@ -48,14 +47,10 @@ def calibrate(found: Predictions) -> Calibration:
 
 
 def _set_thresholds(of_label: np.ndarray) -> list[float]:
-    """Returns the least probability in the sets of each coverage, for as many as so many pictures can promise."""
-    descending, thresholds = np.sort(of_label)[::-1], []
-    for percent in range(answers.LEAST_COVERAGE, answers.MOST_COVERAGE + 1):
-        place = math.ceil((len(of_label) + 1) * percent / 100)
-        if place > len(of_label):
-            break
-        thresholds.append(float(descending[place - 1]))
-    return thresholds
+    """Returns the least probability in the sets of each coverage; `LEAST_PICTURES` are enough for all of them."""
+    descending = np.sort(of_label)[::-1]
+    percents = range(answers.LEAST_COVERAGE, answers.MOST_COVERAGE + 1)
+    return [float(descending[-(-(len(of_label) + 1) * percent // 100) - 1]) for percent in percents]
 
 
 def calibration_of(run: Path) -> Calibration:
@@ -89,9 +84,8 @@ def check_coverage(coverage: float, calibration: Calibration) -> float:
     """
     threshold = answers.threshold_for(coverage, calibration.set_thresholds)
     if threshold is None:
-        need = max(LEAST_PICTURES, math.ceil(coverage / (1 - coverage)))
         raise UserError(
-            f"--coverage {coverage:g}: to promise that, {need:,} validation pictures are needed, and the run has "
-            f"{calibration.num_pictures:,}; lower it, or train with more"
+            f"--coverage {coverage:g}: to promise that, {LEAST_PICTURES} validation pictures are needed, and there are "
+            f"{calibration.num_pictures:,}; train with more"
         )
     return threshold

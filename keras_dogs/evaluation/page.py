@@ -66,7 +66,8 @@ def write_page(folder: Path, subject: Subject, against: dict[str, Predictions], 
 
 def _write(folder: Path, subject: Subject, against: dict, overlap_list: Path | None) -> None:
     found = subject.predictions
-    temperature, calibration = statistics.temperature_of(found), calibrate(found)
+    temperature = statistics.temperature_of(found)
+    calibration = calibrate(found, temperature)
     cooled = found.logits / temperature.value if temperature.value else None
     scores = reading.check(_scores(found, temperature), schema.Evaluation, schema.FILE)
     sets = trust.sets_of(found, calibration)

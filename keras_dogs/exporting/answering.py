@@ -52,11 +52,14 @@ def main(open_model):
     flags = parser.parse_args()
     if flags.top_k < 1:
         parser.error("--top-k: has to be at least 1")
+    if flags.coverage is not None and not 0.5 <= flags.coverage <= 0.99:
+        parser.error("--coverage: has to be from 0.5 to 0.99")
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # names of files and classes may be in any script
     folder, status = Path(__file__).resolve().parent, 0
     try:
         facts = json.loads((folder / "export.json").read_text("utf-8"))
+        canvas = facts["canvas"]
         run, names = open_model(folder)
     except Exception as error:  # each runtime has kinds of its own
         print(f"{folder}: the exported model cannot be opened: {error}", file=sys.stderr)
@@ -67,7 +70,7 @@ def main(open_model):
         threshold = threshold_for(flags.coverage, calibration.get("set_thresholds", ()))
         if threshold is None:
             parser.error(f"--coverage {flags.coverage:g}: the run has too few validation pictures to promise that")
-    for read, canvases, unread in read_canvases(flags.pictures, facts["canvas"]):
+    for read, canvases, unread in read_canvases(flags.pictures, canvas):
         for file, why in unread:
             print(f"{file}: {why}", file=sys.stderr)
             status = 1

@@ -185,6 +185,8 @@ def _in_words(status: int, work: Path) -> str:
 
 
 def _describe(config, row: Format, record, calibration: Calibration, facts: writing.Facts) -> exports.Export:
+    if config.quantize:  # what validation says of sets and of the unfamiliar is of the logits before
+        calibration = dataclasses.replace(calibration, set_thresholds=[], strangeness_percentiles=[])
     size = facts["canvas"]["size"]
     rows, columns = size if isinstance(size, list) else (size, size)
     shape = ["batch", len(facts["class_names"])]

@@ -112,7 +112,7 @@ class Calibration:
             by the fit to the four fifths that it is not in.
         calibration_error: pair of float or `None`. As `Scores.expected_calibration_error`, of the same.
         set_thresholds: list of float. The least probability of a class in a set that holds the right one with a
-            probability of 50, 51, ... 99 %; fewer where the pictures are too few to promise that.
+            probability of 50, 51, ... 99 %; empty where the pictures are too few to promise that.
         strangeness_percentiles: list of float. `evaluation.answers.strangeness_of` the validation pictures at 0, 1,
             ..., 100 %: what is above most of them is unfamiliar. Empty where the pictures are too few.
     """

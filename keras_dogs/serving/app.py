@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -21,6 +20,7 @@ from keras_dogs.errors import UserError
 from keras_dogs.serving import metrics
 from keras_dogs.serving import protocol
 from keras_dogs.serving.batching import Batcher
+from keras_dogs.serving.batching import Limits
 from keras_dogs.serving.batching import Overloaded
 from keras_dogs.serving.config import ServeConfig
 from keras_dogs.serving.requests import OneLine
@@ -44,6 +44,10 @@ class Service:
     Args:
         config: `ServeConfig`.
         models: list of `Served`.
+
+    Attributes:
+        failure: what ended the server, or `None`.
+        end: function that ends the server.
     """
 
     def __init__(self, config: ServeConfig, models: list[Served]):
@@ -51,7 +55,8 @@ class Service:
         self.metrics = metrics.Metrics()
         self.reader = Reader(config.max_bytes, config.max_pixels, config.max_batch, config.timeout)
         self.batchers = {each.name: self._batcher(each) for each in models}
-        self.bytes_in_hand = 0
+        self.failure: Exception | None = None
+        self.end = lambda: None  # whoever runs the server gives another
 
     def _batcher(self, served: Served) -> Batcher:
         config, name = self.config, served.name
@@ -59,14 +64,14 @@ class Service:
         def count(size: int, seconds: float) -> None:
             self.metrics.count_batch(name, size, seconds)
 
-        sizes = config.max_batch, config.max_wait_ms / 1000, config.max_queue
-        return Batcher(served.ask, served.canvas_shape, served.any_batch, *sizes, count)
+        limits = Limits(config.max_batch, config.max_wait_ms / 1000, config.max_queue, config.timeout)
+        return Batcher(served.ask, served.canvas_shape, served.any_batch, limits, count)
 
     @contextlib.asynccontextmanager
     async def at_work(self, _app=None):
         """Warms the models up and has them work, for the block."""
-        tasks = [asyncio.create_task(each.work()) for each in self.batchers.values()]
-        tasks += [asyncio.create_task(each.warm_up()) for each in self.batchers.values()]
+        parts = [part for each in self.batchers.values() for part in (each.work(), each.warm_up())]
+        tasks = [asyncio.create_task(self._watched(part)) for part in parts]
         try:
             yield
         finally:
@@ -75,6 +80,14 @@ class Service:
             await asyncio.gather(*tasks, return_exceptions=True)
             for each in (*self.batchers.values(), self.reader):
                 each.close()
+
+    async def _watched(self, part) -> None:
+        """Ends the server where a part of it fails, as it would answer nothing any more."""
+        try:
+            await part
+        except Exception as error:
+            self.failure = error
+            self.end()
 
     @property
     def is_ready(self) -> bool:
@@ -93,30 +106,17 @@ class Service:
             raise HTTPException(404, f"no such model; there are: {', '.join(self.models)}")
         return self.models[name]
 
-    @contextlib.contextmanager
-    def room_for(self, request: Request):
-        """Takes room for the body of a request.
+    async def open_and_ask(self, served: Served, uploads: list[Upload]):
+        """Returns the canvas of each picture, or why it cannot be read, and the logits of the canvases.
 
         Raises:
-            Overloaded: there is none, as others are being read.
+            HTTPException: 400 or 413 where none can be read.
         """
-        said = request.headers.get("content-length", "")
-        size = min(int(said), self.config.max_bytes) if said.isdecimal() else self.config.max_bytes
-        if self.bytes_in_hand and self.bytes_in_hand + size > 8 * self.config.max_bytes:
-            raise Overloaded(1)
-        self.bytes_in_hand += size
-        try:
-            yield
-        finally:
-            self.bytes_in_hand -= size
-
-    async def logits_of(self, served: Served, canvases: list) -> np.ndarray:
-        """Returns the logits of canvases that were admitted.
-
-        Raises:
-            HTTPException: 504 where they do not come in time.
-        """
-        return await self.in_time(self.batchers[served.name].logits_of(canvases))
+        opened = await self.reader.open_all(uploads, served.canvas)
+        canvases = [each for each in opened if not isinstance(each, str)]
+        if not canvases:
+            raise _unreadable(uploads, opened)
+        return opened, await self.batchers[served.name].logits_of(canvases)
 
     async def in_time(self, answer):
         """Returns an answer.
@@ -180,14 +180,11 @@ async def _predict(service: Service, request: Request) -> Response:
     top_k = _whole(query, "top_k", 5, 1, len(served.class_names))
     answering = served.answering(top_k, _coverage(query))
     answering.check()
-    with service.room_for(request):
+    with service.reader.room(request):
         uploads = await service.reader.read_pictures(request)
         with service.batchers[served.name].admit(len(uploads)):
-            opened = await service.reader.open_all(uploads, served.canvas)
-            canvases = [each for each in opened if not isinstance(each, str)]
-            if not canvases:
-                raise _unreadable(uploads, opened)
-            answers = iter(answering.answers_to(await service.logits_of(served, canvases)))
+            opened, logits = await service.in_time(service.open_and_ask(served, uploads))
+    answers = iter(answering.answers_to(logits))
     predictions = [
         {"name": upload.name, **({"error": each} if isinstance(each, str) else next(answers).to_plain())}
         for upload, each in zip(uploads, opened)
@@ -199,14 +196,10 @@ async def _explain(service: Service, request: Request) -> Response:
     served = service.model_of(request.query_params.get("model"))
     if served.explain is None:
         raise HTTPException(404, f"{served.name} is not explained: an exported model, or of a family without a method")
-    batcher = service.batchers[served.name]
-    with service.room_for(request):
-        uploads = await service.reader.read_pictures(request)
-        with batcher.admit(1):
-            opened = await service.reader.open_all(uploads[:1], served.canvas)
-            if isinstance(opened[0], str):
-                raise _unreadable(uploads, opened)
-            found = await service.in_time(batcher.call(served.explain, opened[0]))
+    with service.reader.room(request):
+        uploads = (await service.reader.read_pictures(request))[:1]
+        with service.batchers[served.name].admit(1):
+            found = await service.in_time(_explain_one(service, served, uploads))
     heat = found.heat / max(float(found.heat.max()), 1e-12)
     rows = [[round(float(value), 4) for value in row] for row in heat]
     return JSONResponse(
@@ -220,13 +213,21 @@ async def _explain(service: Service, request: Request) -> Response:
     )
 
 
+async def _explain_one(service: Service, served: Served, uploads: list[Upload]):
+    (opened,) = await service.reader.open_all(uploads, served.canvas)
+    if isinstance(opened, str):
+        raise _unreadable(uploads, [opened])
+    return await service.batchers[served.name].call_alone(served.explain, opened)
+
+
 async def _infer(service: Service, request: Request) -> Response:
     served = service.model_of(request.path_params["model"])
-    with service.room_for(request):
+    with service.reader.room(request):
         body = await service.reader.read_body(request)
-        canvases, asked = protocol.read_request(body, served, service.config.max_batch)
+        read = protocol.read_request, body, served, service.config.max_batch
+        canvases, asked = await service.reader.in_thread(*read)
         with service.batchers[served.name].admit(len(canvases)):
-            logits = await service.logits_of(served, list(canvases))
+            logits = await service.in_time(service.batchers[served.name].logits_of(list(canvases)))
     return JSONResponse(protocol.answer(served, logits, asked))
 
 

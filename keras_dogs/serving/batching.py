@@ -2,6 +2,7 @@
 
 import asyncio
 import collections
+import contextlib
 import math
 import time
 from collections.abc import Callable
@@ -30,6 +31,23 @@ class _Waiting(NamedTuple):
     answer: asyncio.Future
 
 
+class Limits(NamedTuple):
+    """How much is taken.
+
+    Attributes:
+        max_batch: int. The most pictures of a batch.
+        max_wait: float. Seconds that a picture waits for others, where the model is idle.
+        max_queue: int. The most pictures that are in hand.
+        timeout: float. Seconds in which an answer has to come: what would take more than half of that, by the last
+            batches, is not taken.
+    """
+
+    max_batch: int
+    max_wait: float
+    max_queue: int
+    timeout: float
+
+
 class Batcher:
     """Answers canvases by a model in a thread of its own, as many at once as wait.
 
@@ -37,22 +55,19 @@ class Batcher:
         ask: function of uint8 canvases `(batch, rows, columns, 3)` to logits `(batch, num_classes)`.
         shape: tuple of int. Of a canvas.
         any_batch: bool. Whether a new size of batch costs nothing; else batches are filled up to powers of two.
-        max_batch: int.
-        max_wait: float. Seconds that a picture waits for others, where the model is idle.
-        max_queue: int. The most pictures that are in hand.
+        limits: `Limits`.
         on_batch: function of the number of pictures and the seconds of each batch, for metrics.
     """
 
-    def __init__(
-        self, ask: Callable, shape, any_batch: bool, max_batch: int, max_wait: float, max_queue: int, on_batch
-    ):
+    def __init__(self, ask: Callable, shape, any_batch: bool, limits: Limits, on_batch: Callable):
         self._ask, self._shape, self._any_batch, self._on_batch = ask, shape, any_batch, on_batch
-        self.max_batch, self.max_wait, self.max_queue = max_batch, max_wait, max_queue
+        self.limits, self.max_batch, self.max_wait = limits, limits.max_batch, limits.max_wait
         self.is_ready = False
         self.in_hand = 0  # pictures that were admitted, and are not answered yet
         self._rate = 0.0  # pictures a second, of the last batches
         self._queue: collections.deque[_Waiting] = collections.deque()
-        self._has_come = asyncio.Event()
+        self._has_come, self._is_full = asyncio.Event(), asyncio.Event()
+        self._alone = asyncio.Lock()
         self._thread = ThreadPoolExecutor(1, "model")
 
     def admit(self, count: int) -> "_Admitted":
@@ -61,8 +76,9 @@ class Batcher:
         Raises:
             Overloaded: there is none.
         """
-        if self.in_hand + count > self.max_queue:
-            raise Overloaded(min(max(math.ceil(self.in_hand / self._rate), 1), 60) if self._rate else 1)
+        seconds = self.in_hand / self._rate if self._rate else 0.0
+        if self.in_hand + count > self.limits.max_queue or seconds > self.limits.timeout / 2:
+            raise Overloaded(min(max(math.ceil(seconds), 1), 60))
         return _Admitted(self, count)
 
     async def logits_of(self, canvases: list[np.ndarray]) -> np.ndarray:
@@ -70,20 +86,29 @@ class Batcher:
         waiting = [_Waiting(canvas, asyncio.get_running_loop().create_future()) for canvas in canvases]
         self._queue.extend(waiting)
         self._has_come.set()
+        if len(self._queue) >= self.max_batch:
+            self._is_full.set()
         try:
             return np.stack(await asyncio.gather(*(each.answer for each in waiting)))
         finally:
-            for each in waiting:  # those who asked have gone
-                each.answer.cancel()
+            if not all(each.answer.done() for each in waiting):  # whoever asked has gone
+                for each in waiting:
+                    each.answer.cancel()
+                self._queue = collections.deque(each for each in self._queue if not each.answer.done())
 
-    async def call(self, function: Callable, *arguments):
-        """Calls a function between two batches, in the thread of the model, and returns what it gives."""
+    async def call_alone(self, function: Callable, *arguments):
+        """Calls a function in the thread of the model, between two batches, one such call at a time."""
+        async with self._alone:
+            return await self._call(function, *arguments)
+
+    async def _call(self, function: Callable, *arguments):
+        """Calls a function in the thread of the model, and returns what it gives."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
 
     async def warm_up(self) -> None:
         """Has the model answer a batch of each size that it will be given, so that no request waits for a compiler."""
         for size in {1, self.max_batch} if self._any_batch else self._sizes():
-            await self.call(self._ask, np.zeros((size, *self._shape), np.uint8))
+            await self._call(self._ask, np.zeros((size, *self._shape), np.uint8))
         self.is_ready = True
 
     async def work(self) -> None:
@@ -92,7 +117,8 @@ class Batcher:
             was_idle = not self._queue
             await self._has_come.wait()
             if was_idle and self.max_wait:  # else others have waited while it worked
-                await asyncio.sleep(self.max_wait)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._is_full.wait(), self.max_wait)
             batch = self._take()
             if batch:
                 await self._answer(batch)
@@ -113,13 +139,15 @@ class Batcher:
                 batch.append(each)
         if not self._queue:
             self._has_come.clear()
+        if len(self._queue) < self.max_batch:
+            self._is_full.clear()
         return batch
 
     async def _answer(self, batch: list[_Waiting]) -> None:
         began, count = time.perf_counter(), len(batch)
-        size = count if self._any_batch else next(size for size in self._sizes() if size >= count)
         try:
-            logits = await self.call(self._ask, filled_up([each.canvas for each in batch], size))
+            size = count if self._any_batch else next(size for size in self._sizes() if size >= count)
+            logits = await self._call(self._ask, filled_up([each.canvas for each in batch], size))
         except Exception as error:
             for each in batch:
                 if not each.answer.done():

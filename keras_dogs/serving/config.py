@@ -20,15 +20,15 @@ class ServeConfig:
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Run folders, .keras files or exported folders; the page shows the answers of several side by side."""
     host: str = "127.0.0.1"
-    """The address to listen at; 0.0.0.0 lets other machines in, and there is no password."""
+    """The address to listen on; 0.0.0.0 lets other machines in, without authentication."""
     port: int = 8000
-    """The port to listen at."""
+    """The port to listen on."""
     max_batch: int = 32
     """The most pictures that a model answers at once."""
     max_wait_ms: float = 5.0
     """How long a picture waits for others to be answered with it."""
     max_queue: int = 256
-    """The most pictures in hand, a model; what comes beyond is refused, to be sent again."""
+    """The most pictures in progress per model; further requests are refused with 503."""
     max_upload_mb: float = 32.0
     """The largest request, in megabytes."""
     max_megapixels: float = 50.0

@@ -46,5 +46,5 @@ class OneLine:
         if path in _QUIET and status < 400:
             return
         client = (scope.get("client") or ("-",))[0]
-        line = terminal.one_line(f"{scope['method']} {path}", 200)
-        print(f"{client} {line} {status} {1000 * seconds:.0f} ms", file=sys.stderr, flush=True)
+        line = terminal.one_line(f"{client} {scope['method']} {path}", 200)
+        print(f"{line} {status} {1000 * seconds:.0f} ms", file=sys.stderr, flush=True)

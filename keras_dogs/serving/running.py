@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import signal
 import socket
@@ -13,18 +14,26 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from keras_dogs.errors import UserError
+from keras_dogs.errors import first_line
 from keras_dogs.serving import app
 from keras_dogs.serving.config import ServeConfig
 from keras_dogs.serving.served import Served
 from keras_dogs.system import progress
 
-_SECONDS_TO_END = 30  # for the requests in hand
+_SECONDS_TO_END = 60  # at most, for the requests in hand
 _MOST_FILES = 65_536
 _SECONDS_TO_BEGIN = 30  # for the head of a request on a new connection
 
 
 class _Server(uvicorn.Server):
     """Ends after the requests in hand on any of the three signals, with status 0; at once on a second Ctrl-C."""
+
+    num_left = 0  # requests that were in hand at the end
+
+    async def shutdown(self, sockets=None) -> None:
+        """See `uvicorn.Server`."""
+        await super().shutdown(sockets)
+        self.num_left = len(self.server_state.tasks)
 
     @contextlib.contextmanager
     def capture_signals(self):
@@ -44,17 +53,42 @@ class _Server(uvicorn.Server):
 class _Protocol(H11Protocol):
     """Answers what is no HTTP, and who says nothing, in JSON, as everything else."""
 
+    _silent = None  # ends the connection unless the head of a request is whole by then
+
     def connection_made(self, transport) -> None:
         """See `H11Protocol`."""
         super().connection_made(transport)
-        self.loop.call_later(_SECONDS_TO_BEGIN, self._end_if_silent)
+        self._watch()
+
+    def data_received(self, data: bytes) -> None:
+        """See `H11Protocol`."""
+        super().data_received(data)
+        self._watch()
+
+    def connection_lost(self, exc) -> None:
+        """See `H11Protocol`."""
+        super().connection_lost(exc)
+        self._forget()
+
+    def _watch(self) -> None:
+        """Gives a head that has begun to arrive, or has to, its time."""
+        if self.conn.their_state is not h11.IDLE:
+            self._forget()
+        elif self._silent is None:
+            self._silent = self.loop.call_later(_SECONDS_TO_BEGIN, self._end_if_silent)
+
+    def _forget(self) -> None:
+        if self._silent is not None:
+            self._silent.cancel()
+        self._silent = None
 
     def send_400_response(self, msg: str) -> None:
         """See `H11Protocol`."""
-        self._refuse(400, "this is no HTTP request")
+        self._refuse(400, "this is not an HTTP request")
 
     def _end_if_silent(self) -> None:
-        if self.cycle is None and not self.transport.is_closing():
+        self._silent = None
+        if self.conn.their_state is h11.IDLE and not self.transport.is_closing():
             self._refuse(408, f"no request came within {_SECONDS_TO_BEGIN} s")
 
     def _refuse(self, status: int, why: str) -> None:
@@ -82,10 +116,9 @@ def listen(config: ServeConfig) -> socket.socket:
         ) from error
 
 
-def server_of(config: ServeConfig, models: list[Served]) -> uvicorn.Server:
-    """Returns the server of models, which `run(sockets=[listener])` starts."""
-    service = app.Service(config, models)
-    return _Server(
+def server_of(config: ServeConfig, service: app.Service) -> uvicorn.Server:
+    """Returns the server of a service, which `run(sockets=[listener])` starts."""
+    server = _Server(
         uvicorn.Config(
             app.build(service),
             log_level="warning",
@@ -94,11 +127,18 @@ def server_of(config: ServeConfig, models: list[Served]) -> uvicorn.Server:
             lifespan="on",
             http=_Protocol,
             timeout_keep_alive=15,
-            timeout_graceful_shutdown=_SECONDS_TO_END,
+            timeout_graceful_shutdown=min(math.ceil(2 * config.timeout), _SECONDS_TO_END),
+            proxy_headers=False,
             h11_max_incomplete_event_size=2**16,
             ws="none",
         )
     )
+
+    def end() -> None:
+        server.should_exit = True
+
+    service.end = end
+    return server
 
 
 def _allow_connections() -> None:
@@ -111,13 +151,22 @@ def _allow_connections() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
 
 
-def run(config: ServeConfig, models: list[Served], listener: socket.socket) -> None:
-    """Answers requests until a signal comes."""
+def run(config: ServeConfig, models: list[Served], listener: socket.socket) -> int:
+    """Answers requests until a signal comes; returns the exit status."""
     _allow_connections()
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     names = " and ".join(each.name for each in models)
     console = progress.open_console()
     console.print(f"{names} at http://{shown}:{port} (process {os.getpid()}; Ctrl-C ends it)")
-    server_of(config, models).run(sockets=[listener])
+    service = app.Service(config, models)
+    server = server_of(config, service)
+    server.run(sockets=[listener])
+    if service.failure:
+        console.print(f"ended: a model failed: {type(service.failure).__name__}: {first_line(service.failure)}")
+        return 1
+    if server.num_left:
+        console.print(f"ended; requests that were not answered: {server.num_left:,}")
+        return 1
     console.print("ended; every request in hand was answered")
+    return 0

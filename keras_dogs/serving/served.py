@@ -1,5 +1,6 @@
 """A model that is served: a run's classifier or an exported one, and what is told of it."""
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -75,8 +76,11 @@ def open_all(runs: tuple[Path, ...]) -> list[Served]:
     Raises:
         UserError: one is no run or exported folder, is damaged, or its runtime is not installed.
     """
-    stems = [_stem_of(run.resolve()) for run in runs]
-    names = [stem if stems.count(stem) == 1 else f"{stem}-{number}" for number, stem in enumerate(stems, 1)]
+    names: list[str] = []
+    for run in runs:
+        stem = _stem_of(run.resolve())
+        numbered = (f"{stem}-{number}" for number in itertools.count(2))
+        names.append(next(name for name in itertools.chain([stem], numbered) if name not in names))
     return [_open(run, name) for run, name in zip(runs, names)]
 
 

@@ -1,8 +1,10 @@
 """A request's pictures: read within limits of size and time, and decoded on all cores."""
 
 import asyncio
+import contextlib
 import io
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -17,8 +19,11 @@ from starlette.requests import Request
 from keras_dogs.data.datasets.opening import UnreadablePicture
 from keras_dogs.data.datasets.opening import open_picture
 from keras_dogs.data.datasets.opening import to_canvas
+from keras_dogs.serving.batching import Overloaded
 from keras_dogs.system import terminal
 
+_BODIES = 8  # of the largest size, in memory at once
+_MOST_DECODERS = 4  # each may hold a picture of the largest size
 _RAW = ("", "application/octet-stream", "binary/octet-stream")
 
 
@@ -47,7 +52,17 @@ class Reader:
     def __init__(self, max_bytes: int, max_pixels: int, max_pictures: int, timeout: float):
         self.max_bytes, self.max_pixels, self.max_pictures = max_bytes, max_pixels, max_pictures
         self.timeout = timeout
-        self._decoders = ThreadPoolExecutor(os.cpu_count(), "decoding")
+        self.bytes_in_hand = 0
+        self._decoders = ThreadPoolExecutor(min(os.cpu_count() or 1, _MOST_DECODERS), "decoding")
+
+    @contextlib.contextmanager
+    def room(self, request: Request):
+        """Provides room for the body of a request, which fills as its bytes arrive."""
+        request.state.size = 0
+        try:
+            yield
+        finally:
+            self.bytes_in_hand -= request.state.size
 
     async def read_body(self, request: Request) -> bytes:
         """Returns the body of a request.
@@ -82,9 +97,11 @@ class Reader:
 
     async def open_all(self, uploads: list[Upload], canvas: dict) -> list[np.ndarray | str]:
         """Returns the canvas of each picture, or why it cannot be read."""
-        loop = asyncio.get_running_loop()
-        tasks = [loop.run_in_executor(self._decoders, self._open, upload.content, canvas) for upload in uploads]
-        return await asyncio.gather(*tasks)
+        return await asyncio.gather(*(self.in_thread(self._open, upload.content, canvas) for upload in uploads))
+
+    async def in_thread(self, function: Callable, *arguments):
+        """Calls a function beside the loop, and returns what it gives."""
+        return await asyncio.get_running_loop().run_in_executor(self._decoders, function, *arguments)
 
     def close(self) -> None:
         """Ends the threads."""
@@ -114,8 +131,12 @@ class Reader:
             raise self._too_large()
         async for part in request.stream():
             total += len(part)
+            request.state.size += len(part)
+            self.bytes_in_hand += len(part)
             if total > self.max_bytes:
                 raise self._too_large()
+            if self.bytes_in_hand > _BODIES * self.max_bytes:
+                raise Overloaded(1)
             yield part
 
     def _too_large(self) -> HTTPException:
@@ -128,7 +149,11 @@ class Reader:
         try:
             form = await parser.parse()
         except MultiPartException as error:
+            if error.message.startswith("Too many"):
+                raise HTTPException(400, f"a request may have {self.max_pictures} pictures at most") from error
             raise HTTPException(400, f"the form is damaged: {error.message}") from error
+        except (ValueError, LookupError) as error:  # of its character set
+            raise HTTPException(400, f"the form is damaged: {terminal.one_line(error, 200)}") from error
         try:
             files = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
             return [Upload(terminal.one_line(file.filename or "", 200), await file.read()) for file in files]

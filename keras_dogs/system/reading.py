@@ -1,6 +1,7 @@
 """Reads files only as far as their schema allows: size, syntax, keys, types and ranges are checked before any use."""
 
 import re
+import reprlib
 import zipfile
 from pathlib import Path
 
@@ -15,6 +16,11 @@ from keras_dogs.system import terminal
 _LARGEST_TEXT = 256 * 2**20  # the longest history of a year of training is a tenth of that
 # Names pack to a hundredth, nothing but zeros to a thousandth: an archive of those is made to fill the memory.
 _LARGEST_RATIO, _ALWAYS_FINE = 500, 2**26
+
+# Shows a wrong value in an error, and no more of it than is read.
+_SHORT = reprlib.Repr()
+_SHORT.maxdict = _SHORT.maxlist = 20
+_SHORT.maxstring = _SHORT.maxlong = _SHORT.maxother = 200
 
 
 def read_text(file: Path) -> str:
@@ -121,7 +127,7 @@ def _in_words(error: msgspec.ValidationError, values) -> str:
     try:
         for part in re.findall(r"\.([^.\[]+)|\[(\d+)\]", key):
             values = values[part[0]] if part[0] else values[int(part[1])]
-        shown = terminal.one_line(repr(values), 60)
+        shown = terminal.one_line(_SHORT.repr(values), 60)
     except (KeyError, IndexError, TypeError, RecursionError):  # a key with a dot in it
         return f"{key.lstrip('.')}: {text}"
     return f"{key.lstrip('.')} is {shown}: {text}"

@@ -4,6 +4,7 @@ It needs Pillow and NumPy alone.
 """
 
 import contextlib
+import functools
 import threading
 import warnings
 from pathlib import Path
@@ -91,7 +92,7 @@ def open_picture(file: Path | str | BinaryIO, max_pixels: int = MAX_PIXELS) -> I
 def _identify(file) -> Image.Image:
     """Opens a picture of any format that Pillow or, where it is installed, pillow-heif reads."""
     try:
-        return Image.open(file)
+        return Image.open(file, formats=_formats())
     except Image.UnidentifiedImageError:
         if not _brand_of(file).startswith(_HEIF_BRANDS):
             raise
@@ -100,7 +101,17 @@ def _identify(file) -> Image.Image:
         except ImportError:
             raise UnreadablePicture("a HEIC picture; to read it: pip install pillow-heif") from None
         pillow_heif.register_heif_opener()
-        return Image.open(file)
+        return Image.open(file, formats=("HEIF",))
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    """Returns the formats that are opened: not all of Pillow's, as some start other programs (EPS is PostScript)."""
+    Image.init()
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
+
+
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "MPO", "JPEG2000", "AVIF", "ICO", "TGA", "PCX")
 
 
 _HEIF_BRANDS = (b"hei", b"hev", b"mif1", b"msf1")  # ISO/IEC 23008-12, annex B

@@ -8,14 +8,17 @@ const FRAMEWORKS = { jax: "JAX", tensorflow: "TensorFlow", torch: "PyTorch" };
 
 let models = [];
 let picture = null; // the file that is shown
-let turn = 0; // answers to an earlier picture are dropped
+let address = ""; // of the picture, in this browser
+let turn = 0; // answers to an earlier picture, or for an earlier coverage, are dropped
+let shownAt = 0; // the turn in which the picture came
 
 async function ask(route, model, extra = {}) {
   const query = new URLSearchParams({ model: model.name, ...extra });
   const headers = { "content-type": picture.type.startsWith("image/") ? picture.type : "application/octet-stream" };
   const answer = await fetch(`${route}?${query}`, { method: "POST", body: picture, headers });
-  const found = await answer.json();
-  if (!answer.ok) throw new Error(found.error);
+  const isOurs = answer.headers.get("content-type") === "application/json"; // not an error of a proxy
+  const found = isOurs ? await answer.json() : {};
+  if (!answer.ok) throw new Error(found.error ?? `the answer is HTTP ${answer.status}`);
   return found;
 }
 
@@ -31,24 +34,36 @@ function coverageOf(model) {
 function show(file) {
   picture = file;
   turn += 1;
-  element("error").hidden = true;
+  shownAt = turn;
   element("drop").classList.add("small");
   element("controls").hidden = false;
-  const address = URL.createObjectURL(file);
-  element("answers").replaceChildren(...models.map((model) => card(model, address)));
+  URL.revokeObjectURL(address);
+  address = URL.createObjectURL(file);
+  element("answers").replaceChildren(...models.map(card));
+  answerAll();
+  for (const model of models) if (model.explains) explain(model, turn);
+}
+
+function answerAll() {
+  element("error").hidden = true;
   for (const model of models) answer(model, turn);
 }
 
-function card(model, address) {
+function card(model) {
   const made = element("card").content.cloneNode(true).firstElementChild;
   made.id = `of-${model.name}`;
   made.classList.add("waiting");
+  made.setAttribute("aria-busy", "true");
   made.querySelector("h2").textContent = model.name;
   const accuracy = model.test_top1_accuracy;
   const facts = [model.preset, FRAMEWORKS[model.backend] ?? model.format, accuracy ? `${(100 * accuracy).toFixed(1)} % of its test pictures right` : ""];
   made.querySelector(".facts").textContent = facts.filter(Boolean).join(" · ");
   const shown = made.querySelector("img");
   shown.alt = `The picture that was given: ${picture.name || "pasted"}`;
+  shown.addEventListener("error", () => {
+    made.querySelector("figure").classList.add("unseen");
+    made.querySelector("figcaption").textContent = "This browser cannot show pictures of this format.";
+  });
   shown.src = address;
   return made;
 }
@@ -60,25 +75,33 @@ async function answer(model, mine) {
     const found = await ask("predict", model, coverage ? { coverage } : {});
     if (mine !== turn) return;
     tell(model, made, found.predictions[0], coverage);
-    if (model.explains) {
-      const heat = await ask("explain", model);
-      if (mine === turn) heatOver(made, heat);
-    }
   } catch (problem) {
-    if (mine !== turn) return;
-    element("error").textContent = `${model.name}: ${problem.message}`;
-    element("error").hidden = false;
+    if (mine === turn) refuse(`${model.name}: ${problem.message}`);
   }
   made.classList.remove("waiting");
+  made.setAttribute("aria-busy", "false");
+}
+
+async function explain(model, mine) {
+  try {
+    const heat = await ask("explain", model);
+    if (mine === shownAt) heatOver(element(`of-${model.name}`), heat);
+  } catch {
+    // The answer says what is wrong with the picture.
+  }
+}
+
+function refuse(text) {
+  element("error").textContent = text;
+  element("error").hidden = false;
 }
 
 function tell(model, made, said, coverage) {
-  made.classList.remove("waiting");
   made.classList.toggle("is-strange", said.unfamiliar === true);
   const strange = made.querySelector(".strange");
   strange.hidden = said.unfamiliar !== true;
   const share = said.unfamiliarity >= 0.995 ? "all" : `${Math.round(100 * said.unfamiliarity)} %`;
-  strange.replaceChildren(bold("Unfamiliar"), `Stranger than ${share} of the pictures it was validated on. It has probably never seen such a thing; the nearest breeds:`);
+  strange.replaceChildren(bold("Unfamiliar"), `Unusual for this model: stranger than ${share} of the pictures it was validated on. The nearest breeds:`);
   const rows = Object.entries(said.breeds).map(([name, probability]) => row(labelOf(model, name), probability));
   made.querySelector("ol").replaceChildren(...rows);
   const set = made.querySelector(".set");
@@ -142,7 +165,7 @@ function heatOver(made, found) {
   const context = canvas.getContext("2d");
   context.imageSmoothingQuality = "high";
   context.drawImage(small, 0, 0, canvas.width, canvas.height);
-  made.querySelector("figcaption").textContent = found.method;
+  if (!made.querySelector(".unseen")) made.querySelector("figcaption").textContent = found.method;
   made.dataset.fit = found.fit;
   place(made);
 }
@@ -170,14 +193,17 @@ function placeAll() {
 function take(files) {
   const file = [...files].find((each) => each.type.startsWith("image/") || /\.(hei[cf]|jpe?g|png|webp|tiff?|bmp|gif|avif)$/i.test(each.name));
   if (file) show(file);
-  else if (files.length) {
-    element("error").textContent = "That is no picture.";
-    element("error").hidden = false;
-  }
+  else if (files.length) refuse("That is not a picture.");
+}
+
+function chosen(event) {
+  const files = [...event.target.files];
+  event.target.value = ""; // the same file may be chosen again
+  take(files);
 }
 
 function listen() {
-  for (const id of ["choose", "photograph"]) element(id).addEventListener("change", (event) => take(event.target.files));
+  for (const id of ["choose", "photograph"]) element(id).addEventListener("change", chosen);
   document.addEventListener("paste", (event) => take(event.clipboardData.files));
   document.addEventListener("dragover", (event) => {
     event.preventDefault();
@@ -189,7 +215,10 @@ function listen() {
     take(event.dataTransfer.files);
   });
   element("heat").addEventListener("input", placeAll);
-  element("coverage").addEventListener("change", () => picture && models.forEach((model) => answer(model, turn)));
+  element("coverage").addEventListener("change", () => {
+    turn += 1;
+    if (picture) answerAll();
+  });
   window.addEventListener("resize", placeAll);
   document.addEventListener("load", placeAll, true);
 }
@@ -207,7 +236,4 @@ async function begin() {
   listen();
 }
 
-begin().catch((problem) => {
-  element("error").textContent = `The server does not answer: ${problem.message}`;
-  element("error").hidden = false;
-});
+begin().catch((problem) => refuse(`The server does not answer: ${problem.message}`));
