@@ -78,13 +78,13 @@ def of_load() -> str:
                 f"{100 * refused:.0f} %",
                 f"{overload['p99_ms']:.0f} ms",
                 f"{overload['lost']} / {sum(part.get('wrong', 0) for part in row.values() if isinstance(part, dict))}",
-                f"{100 * memory['growth']:+.1f} %",
+                f"{100 * memory['growth']:+.1f} %" if memory["requests"] > 19_000 else "–",
             ]
         )
     header = [
         "",
         "pictures/s",
-        "of `predict`",
+        "of predict",
         "gain of batches",
         "p50 / p99",
         "overload: sent/s",
@@ -105,7 +105,7 @@ def of_folders() -> str:
         ]
         for row in rows_of("predicting")
     ]
-    return table(["", "pictures/s", "of the model's own rate", "memory, first tenth to last"], cells)
+    return table(["", "pictures/s", "of the model's own rate", "memory, first tenth to last"], cells) if cells else ""
 
 
 if __name__ == "__main__":
