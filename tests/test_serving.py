@@ -368,7 +368,9 @@ class Slow:
 
 
 def of(ask, models, any_batch=True):
-    return [models[0]._replace(name="slow", class_names=("a", "b"), ask=ask, any_batch=any_batch, explain=None)]
+    return [
+        models[0]._replace(name="slow", class_names=("a", "b"), ask=ask, prepare=ask, any_batch=any_batch, explain=None)
+    ]
 
 
 @pytest.mark.once

@@ -208,6 +208,11 @@ def layer_by_layer():
     return module_of("runtime").layer_by_layer()
 
 
+def traced_at_once():
+    """Returns a context in which PyTorch traces a model at the third call of a shape, not after seconds of such."""
+    return module_of("runtime").traced_at_once()
+
+
 def num_traces(model) -> int:
     """Counts the traces of a model: where there is one more, a step has taken the time of making it."""
     return module_of("runtime").num_traces(model)

@@ -65,7 +65,7 @@ class Service:
             self.metrics.count_batch(name, size, seconds)
 
         limits = Limits(config.max_batch, config.max_wait_ms / 1000, config.max_queue, config.timeout)
-        return Batcher(served.ask, served.canvas_shape, served.any_batch, limits, count)
+        return Batcher(served.ask, served.prepare, served.canvas_shape, served.any_batch, limits, count)
 
     @contextlib.asynccontextmanager
     async def at_work(self, _app=None):

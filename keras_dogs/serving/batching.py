@@ -53,14 +53,16 @@ class Batcher:
 
     Args:
         ask: function of uint8 canvases `(batch, rows, columns, 3)` to logits `(batch, num_classes)`.
+        prepare: function of canvases: has the next batches of that size answered as fast as can be.
         shape: tuple of int. Of a canvas.
-        any_batch: bool. Whether a new size of batch costs nothing; else batches are filled up to powers of two.
+        any_batch: bool. Whether a new size of batch costs nothing; else batches are filled up to one of a few.
         limits: `Limits`.
         on_batch: function of the number of pictures and the seconds of each batch, for metrics.
     """
 
-    def __init__(self, ask: Callable, shape, any_batch: bool, limits: Limits, on_batch: Callable):
-        self._ask, self._shape, self._any_batch, self._on_batch = ask, shape, any_batch, on_batch
+    def __init__(self, ask: Callable, prepare: Callable, shape, any_batch: bool, limits: Limits, on_batch: Callable):
+        self._ask, self._prepare, self._shape = ask, prepare, shape
+        self._any_batch, self._on_batch = any_batch, on_batch
         self.limits, self.max_batch, self.max_wait = limits, limits.max_batch, limits.max_wait
         self.is_ready = False
         self.in_hand = 0  # pictures that were admitted, and are not answered yet
@@ -108,7 +110,7 @@ class Batcher:
     async def warm_up(self) -> None:
         """Has the model answer a batch of each size that it will be given, so that no request waits for a compiler."""
         for size in {1, self.max_batch} if self._any_batch else self._sizes():
-            await self._call(self._ask, np.zeros((size, *self._shape), np.uint8))
+            await self._call(self._prepare, np.zeros((size, *self._shape), np.uint8))
         self.is_ready = True
 
     async def work(self) -> None:
@@ -128,7 +130,10 @@ class Batcher:
         self._thread.shutdown(cancel_futures=True)
 
     def _sizes(self) -> list[int]:
-        return [*(1 << power for power in range((self.max_batch - 1).bit_length())), self.max_batch]
+        """Returns powers of two and, from 8 on, what is half-way between them: at most half of a batch is in vain."""
+        powers = [1 << power for power in range(self.max_batch.bit_length())]
+        between = [3 * power // 2 for power in powers if power >= 8]
+        return sorted({size for size in (*powers, *between, self.max_batch) if size <= self.max_batch})
 
     def _take(self) -> list[_Waiting]:
         """Takes a batch from the queue, less what nobody waits for."""

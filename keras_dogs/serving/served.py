@@ -21,6 +21,7 @@ from keras_dogs.runs.records import RunRecord
 
 # Formats whose runtime takes batches of any size as they come; others compile, or prepare, for each size.
 _ANY_BATCH = ("onnx", "torch", "openvino")
+_CALLS_TO_TRACE = 3
 
 
 class Served(NamedTuple):
@@ -32,6 +33,7 @@ class Served(NamedTuple):
         canvas: dict. How files become canvases: arguments of `to_canvas`.
         calibration: `Calibration`.
         ask: function of uint8 canvases `(batch, rows, columns, 3)` to logits `(batch, num_classes)`.
+        prepare: function of canvases: has the next batches of that size answered as fast as can be.
         explain: function of a canvas to `evaluation.explanation.Explanation`, or `None` where there is no such.
         any_batch: bool. Whether a batch of a size that it has not seen costs nothing.
         facts: dict of str to str. What the page and `/metadata` tell of it.
@@ -42,6 +44,7 @@ class Served(NamedTuple):
     canvas: dict
     calibration: Calibration
     ask: Callable
+    prepare: Callable
     explain: Callable | None
     any_batch: bool
     facts: dict[str, Any]
@@ -106,6 +109,7 @@ def _open_export(run: Path, name: str) -> Served:
         exported.canvas,
         exported.calibration,
         exported.ask,
+        exported.ask,
         None,
         exported.facts["format"] in _ANY_BATCH,
         facts,
@@ -124,6 +128,12 @@ def _open_run(run: Path, name: str) -> Served:
 
     backends.keep_compiled(caches.folder("compiled"))
     classifier = load_classifier(model)
+    ask = logits_by(classifier)
+
+    def prepare(canvases: np.ndarray) -> None:
+        with backends.traced_at_once():
+            for _ in range(_CALLS_TO_TRACE):
+                ask(canvases)
 
     def explain(canvas: np.ndarray):
         return explanation.explain_canvas(classifier, canvas, calibration.temperature)
@@ -139,8 +149,9 @@ def _open_run(run: Path, name: str) -> Served:
         tuple(class_names_of(classifier)),
         classifier.canvas,
         calibration,
-        logits_by(classifier),
+        ask,
+        prepare,
         explain if can_explain else None,
-        backends.name() == "torch",
+        False,
         facts,
     )

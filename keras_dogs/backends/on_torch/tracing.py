@@ -30,13 +30,18 @@ from keras_dogs.system.thread_flag import ThreadFlag
 SECONDS_BEFORE = 5.0
 _CALLS_BEFORE = 2  # at least: the first ones make things
 _TRACED = "traced once to calls of ATen"
-_layer_by_layer = ThreadFlag()
+_layer_by_layer, _at_once = ThreadFlag(), ThreadFlag()
 _tracing = threading.Lock()  # `make_fx` changes PyTorch for all threads
 
 
 def layer_by_layer():
     """Returns a context in which models run as Keras has them: for those who watch or change a layer."""
     return _layer_by_layer.on()
+
+
+def traced_at_once():
+    """Returns a context in which the third call of a kind is traced: for those who know that many will come."""
+    return _at_once.on()
 
 
 def trace(model: keras.Model) -> None:
@@ -99,7 +104,8 @@ class Traced:
         kind += tuple((tensor.shape, tensor.dtype) for tensor in tensors)
         kind += tuple(map(_variables_of, self._layers))
         spent = self._spent[kind]
-        if kind not in self._runners and len(spent) >= _CALLS_BEFORE and sum(spent) >= SECONDS_BEFORE:
+        seconds = 0.0 if _at_once.is_on else SECONDS_BEFORE
+        if kind not in self._runners and len(spent) >= _CALLS_BEFORE and sum(spent) >= seconds:
             if _tracing.acquire(blocking=False):  # or layer by layer, while another thread traces
                 try:
                     self._make_runner(tensors, kind)
