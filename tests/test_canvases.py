@@ -242,11 +242,11 @@ def test_what_may_pass_is_not_kept(cache, own_dogs, monkeypatch):
     """A picture that could not be read for want of a right or of memory is tried again."""
     opened, refused = Image.open, []
 
-    def refuse(file):
+    def refuse(file, **named):
         if not refused:
             refused.append(file)
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        return opened(file)
+        return opened(file, **named)
 
     monkeypatch.setattr(Image, "open", refuse)
     (test,) = load(own_dogs, wanted=["test"])
