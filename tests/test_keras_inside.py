@@ -79,7 +79,7 @@ def test_every_name_inside_is_in_the_table(file):
     modules = [node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module]
     assert not [module for module in modules if ".src." in f"{module}." or "._" in module]
     stored = (ast.Name, ast.Attribute)
-    ours = {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    ours = {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)}
     ours |= {
         getattr(node, "attr", getattr(node, "id", ""))
         for node in nodes
