@@ -102,7 +102,8 @@ def _open_export(run: Path, name: str) -> Served:
     from keras_dogs.exporting.exported import open_exported
 
     exported = open_exported(run)
-    facts = {key: exported.facts[key] for key in ("family", "preset", "format", "quantization")}
+    facts = {key: exported.facts[key] for key in ("family", "format", "quantization")}
+    facts["preset"] = exported.facts["preset"].rpartition("/")[2]  # where its file lay is nobody's business
     return Served(
         name,
         exported.class_names,
@@ -143,7 +144,10 @@ def _open_run(run: Path, name: str) -> Served:
     record = model.parent / artifacts.RECORD
     if record.is_file() and calibration.num_pictures:
         found = RunRecord.load(record)
-        facts |= {"preset": found.preset, "test_top1_accuracy": found.test and found.test.top1_accuracy}
+        facts |= {
+            "preset": found.preset.rpartition("/")[2],
+            "test_top1_accuracy": found.test and found.test.top1_accuracy,
+        }
     return Served(
         name,
         tuple(class_names_of(classifier)),

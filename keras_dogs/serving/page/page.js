@@ -105,7 +105,7 @@ function tell(model, made, said, coverage) {
   const rows = Object.entries(said.breeds).map(([name, probability]) => row(labelOf(model, name), probability));
   made.querySelector("ol").replaceChildren(...rows);
   const set = made.querySelector(".set");
-  set.hidden = !said.set;
+  set.hidden = !said.set || said.unfamiliar === true; // the promise is of pictures like those of validation
   if (said.set) {
     const several = said.set.length === 1 ? "one breed" : `${said.set.length} breeds`;
     set.querySelector("h3").textContent = `With ${Math.round(100 * coverage)} % probability, one of ${several}:`;
@@ -227,8 +227,7 @@ async function begin() {
   const found = await (await fetch("metadata")).json();
   models = found.models;
   element("answers").classList.toggle("one", models.length === 1);
-  const classes = models[0].classes.length;
-  element("models").textContent = `${models.map((each) => each.name).join(" and ")} ${models.length > 1 ? "know" : "knows"} ${classes} breeds.`;
+  element("models").textContent = models.map((each) => `${each.name} knows ${each.classes.length} breeds`).join("; ");
   const coverages = [0.8, 0.9, 0.95, 0.99].filter((each) => models.some((model) => model.coverages.some((one) => Math.abs(one - each) < 1e-9)));
   element("coverage").replaceChildren(...coverages.map((each) => new Option(`${Math.round(100 * each)} %`, each, each === 0.9, each === 0.9)));
   element("coverage-control").hidden = !coverages.length;
