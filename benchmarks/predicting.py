@@ -33,16 +33,20 @@ def main():
     if flags.own_rate:
         return own_rate(flags.run, flags.pictures)
     with tempfile.TemporaryDirectory() as work:
-        many = fill(Path(work) / "many", flags.pictures)
+        many = fill(Path(work) / "many", flags.pictures, NUM_PICTURES)
         rows = [measure(backend, flags, many, Path(work)) for backend in flags.backends]
     runs.write("predicting", rows, line=in_words, key=("model", "backend"))
 
 
-def fill(folder: Path, pictures: Path) -> Path:
-    """Links pictures into a folder until there are as many as are wanted."""
+def pictures_in(folder: Path) -> list[Path]:
+    """Returns the pictures below a folder, sorted."""
+    return sorted(path for path in folder.rglob("*") if path.suffix in (".png", ".jpg"))
+
+
+def fill(folder: Path, pictures: Path, count: int) -> Path:
+    """Links pictures into a new folder, in turns, until there are as many as are wanted; returns the folder."""
     folder.mkdir()
-    found = sorted(path for path in pictures.rglob("*") if path.suffix in (".png", ".jpg"))
-    for number, picture in zip(range(NUM_PICTURES), itertools.cycle(found)):
+    for number, picture in zip(range(count), itertools.cycle(pictures_in(pictures))):
         (folder / f"{number:05d}{picture.suffix}").symlink_to(picture.resolve())
     return folder
 

@@ -21,6 +21,8 @@ from pathlib import Path
 
 import numpy as np
 import runs
+from predicting import fill
+from predicting import pictures_in
 
 CLIENTS, SECONDS, OVERLOAD_SECONDS, REQUESTS = 32, 15, 60, 20_000
 CONNECTIONS = 400  # in overload: more than the server takes pictures in hand
@@ -60,11 +62,7 @@ def measure(backend: str, flags) -> dict:
 
 def predict(backend: str, flags, work: Path) -> tuple[float, dict]:
     """Returns pictures a second of the command, loading left out, and each picture's bytes with its answer."""
-    pictures = sorted(path for path in flags.pictures.rglob("*") if path.suffix in (".png", ".jpg"))
-    many = work / "many"
-    many.mkdir()
-    for number, picture in zip(range(flags.predicted), itertools.cycle(pictures)):
-        (many / f"{number:05d}{picture.suffix}").symlink_to(picture.resolve())
+    many = fill(work / "many", flags.pictures, flags.predicted)
     table = work / "answers.csv"
     done = subprocess.run(
         [sys.executable, "-m", "keras_dogs.predict", str(flags.run), str(many), "--csv", str(table)],
@@ -77,7 +75,7 @@ def predict(backend: str, flags, work: Path) -> tuple[float, dict]:
     with table.open(newline="") as opened:
         rows = {Path(row["file"]).name: row for row in csv.DictReader(opened)}
     found = {}
-    for number, picture in enumerate(pictures[:200]):
+    for number, picture in enumerate(pictures_in(flags.pictures)[:200]):
         said = rows[f"{number:05d}{picture.suffix}"]
         found[picture.read_bytes()] = said["breed_1"], float(said["probability_1"])
     return rate, found

@@ -18,7 +18,7 @@ from real_sample import RESNET
 from real_sample import VIT
 
 from keras_dogs.data.datasets.drawn_dogs import write_drawn_dogs
-from keras_dogs.evaluation import answers
+from keras_dogs.evaluation import trust
 from keras_dogs.evaluation.calibration import calibration_of
 from keras_dogs.evaluation.predictions import Predictions
 
@@ -138,11 +138,8 @@ def sets(run: Path) -> list[dict]:
     """Computes how often the sets of a run hold the breed of its test pictures; returns a row a coverage."""
     found, rows = Predictions.load(run), []
     calibration = calibration_of(run)
-    probabilities = answers.probabilities_of(found.logits, calibration.temperature)
     for promised in (0.8, 0.9, 0.95):
-        threshold = answers.threshold_for(promised, calibration.set_thresholds)
-        inside = [answers.set_of(row, threshold) for row in probabilities]
-        held = [label in classes for label, classes in zip(found.labels, inside)]
+        sizes, held = trust.sets_of(found, calibration, promised)
         num, place = calibration.num_pictures, math.ceil((calibration.num_pictures + 1) * promised)
         low, high = scipy.stats.betabinom.interval(0.95, len(held), place, num + 1 - place)
         rows.append(
@@ -150,9 +147,9 @@ def sets(run: Path) -> list[dict]:
                 "strangers": "none",
                 "score": f"sets of {promised:g}",
                 "promised": promised,
-                "held": float(np.mean(held)),
+                "held": float(held.mean()),
                 "band": (low / len(held), high / len(held)),
-                "mean_size": float(np.mean([len(classes) for classes in inside])),
+                "mean_size": float(sizes.mean()),
                 "num_known": len(held),
                 "num_validation": calibration.num_pictures,
             }

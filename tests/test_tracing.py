@@ -216,6 +216,19 @@ def test_a_scaled_loss_is_scaled_in_the_trace_too():
 
 
 @on_torch
+def test_calls_of_which_many_will_come_are_traced_at_once(monkeypatch):
+    monkeypatch.setattr(tracing, "SECONDS_BEFORE", 1e9)
+    model, (images, _) = build(augmentation="none"), batch()
+    for _ in range(4):
+        model.predict_on_batch(images)
+    assert tracing.count(model) == 0
+    expected = model.predict_on_batch(images)
+    backends.settle(lambda: model.predict_on_batch(images))
+    assert tracing.count(model) == 1
+    np.testing.assert_array_equal(model.predict_on_batch(images), expected)
+
+
+@on_torch
 def test_another_thread_is_no_concern_of_a_layer_that_is_watched():
     """Whether models run layer by layer is of each thread."""
     model, (images, _) = build(augmentation="none"), batch()

@@ -208,9 +208,12 @@ def layer_by_layer():
     return module_of("runtime").layer_by_layer()
 
 
-def traced_at_once():
-    """Returns a context in which PyTorch traces a model at the third call of a shape, not after seconds of such."""
-    return module_of("runtime").traced_at_once()
+def settle(call) -> None:
+    """Makes a call, a function of no argument, as often as it takes until calls of its shapes are as fast as they get.
+
+    One call is enough where it is compiled by it; PyTorch traces a model at the third, not after seconds of such calls.
+    """
+    module_of("runtime").settle(call)
 
 
 def num_traces(model) -> int:

@@ -25,9 +25,9 @@ class Sets(NamedTuple):
     hold: np.ndarray
 
 
-def sets_of(found: Predictions, calibration: Calibration) -> Sets | None:
-    """Returns the 90 % sets of predictions, or `None` where validation cannot promise such."""
-    threshold = answers.threshold_for(COVERAGE, calibration.set_thresholds)
+def sets_of(found: Predictions, calibration: Calibration, coverage: float = COVERAGE) -> Sets | None:
+    """Returns the sets of predictions with a coverage, or `None` where validation cannot promise such."""
+    threshold = answers.threshold_for(coverage, calibration.set_thresholds)
     if threshold is None:
         return None
     probabilities = answers.probabilities_of(found.logits, calibration.temperature)

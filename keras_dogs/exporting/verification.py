@@ -8,7 +8,7 @@ import numpy as np
 from keras_dogs import backends
 from keras_dogs.errors import UserError
 from keras_dogs.evaluation import intervals
-from keras_dogs.evaluation import scoring
+from keras_dogs.evaluation.answers import probabilities_of
 from keras_dogs.exporting.config import ExportConfig
 from keras_dogs.exporting.pictures import Pictures
 from keras_dogs.system import reading
@@ -114,7 +114,7 @@ def _check_numbers(reference: Answers, answers: dict, off: np.ndarray, largest: 
             f"{reference.files[worst]}: a logit of the exported file is off by {off[worst]:.2g}, more than "
             f"{BOUND:g} of the largest logit, {largest:.3g}"
         )
-    expected = np.exp(scoring.log_softmax(reference.logits / temperature))
+    expected = probabilities_of(reference.logits, temperature)
     apart = np.abs(answers["probabilities"] - expected).max(axis=1)
     if not apart.max() <= 1e-3:  # nor if it is not a number
         raise NotEqual(f"{reference.files[int(np.argmax(apart))]}: a probability is off by {apart.max():.2g}")

@@ -298,7 +298,7 @@ async def _error(request: Request, error: HTTPException) -> Response:
 
 
 async def _user_error(request: Request, error: UserError) -> Response:
-    return JSONResponse({"error": str(error)}, 400)
+    return JSONResponse({"error": str(error).removeprefix("--")}, 400)  # parameters are called as flags are
 
 
 async def _overloaded(request: Request, error: Overloaded) -> Response:

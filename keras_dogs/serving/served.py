@@ -21,7 +21,6 @@ from keras_dogs.runs.records import RunRecord
 
 # Formats whose runtime takes batches of any size as they come; others compile, or prepare, for each size.
 _ANY_BATCH = ("onnx", "torch", "openvino")
-_CALLS_TO_TRACE = 3
 
 
 class Served(NamedTuple):
@@ -132,9 +131,7 @@ def _open_run(run: Path, name: str) -> Served:
     ask = logits_by(classifier)
 
     def prepare(canvases: np.ndarray) -> None:
-        with backends.traced_at_once():
-            for _ in range(_CALLS_TO_TRACE):
-                ask(canvases)
+        backends.settle(lambda: ask(canvases))
 
     def explain(canvas: np.ndarray):
         return explanation.explain_canvas(classifier, canvas, calibration.temperature)

@@ -13,10 +13,10 @@ from keras_dogs.backends import keras_inside
 from keras_dogs.backends.on_torch.tracing import count as num_traces
 from keras_dogs.backends.on_torch.tracing import describe as describe_traces
 from keras_dogs.backends.on_torch.tracing import layer_by_layer
+from keras_dogs.backends.on_torch.tracing import settle
 from keras_dogs.backends.on_torch.tracing import trace
-from keras_dogs.backends.on_torch.tracing import traced_at_once
 
-__all__ = ["describe_traces", "layer_by_layer", "num_traces", "trace", "traced_at_once"]
+__all__ = ["describe_traces", "layer_by_layer", "num_traces", "settle", "trace"]
 
 COUNTER_DTYPE = "int32"
 COMPILER = "torch.compile"
