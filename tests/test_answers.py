@@ -299,7 +299,7 @@ def test_pictures_of_telephones(command, run_folder, tmp_path, monkeypatch):
     monkeypatch.setattr("keras_dogs.data.datasets.pictures.reads_heif", lambda: False)
     Image.new("RGB", (8, 8)).save(tmp_path / "other.png")
     _, out, err = command("predict", run_folder, tmp_path)
-    assert "1 HEIC pictures are left out; to read .heic: pip install pillow-heif" in err and "dog.heic" not in out
+    assert "HEIC pictures that are left out: 1; to read .heic: pip install pillow-heif" in err and "dog.heic" not in out
     monkeypatch.setitem(__import__("sys").modules, "pillow_heif", None)
     monkeypatch.setattr(Image, "ID", [name for name in Image.ID if name != "HEIF"])
     with pytest.raises(UnreadablePicture, match="pip install pillow-heif"):

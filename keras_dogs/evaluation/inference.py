@@ -148,7 +148,7 @@ def _pictures_of(folder: Path) -> list[Path]:
     files = list(files_in(folder))
     num_heif = 0 if reads_heif() else sum(file.suffix.lower() in HEIF_SUFFIXES for file in files)
     if num_heif:
-        progress.open_console().print(f"{folder}: {num_heif:,} HEIC pictures are left out; {HEIF_HINT}")
+        progress.open_console().print(f"{folder}: HEIC pictures that are left out: {num_heif:,}; {HEIF_HINT}")
     return sorted(filter(is_picture, files))
 
 

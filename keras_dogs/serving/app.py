@@ -1,4 +1,4 @@
-"""The routes of the server: pictures to answers, what the models are, how the server does, and the page."""
+"""The routes of the server: predictions, explanations, the models, the state of the server, and the page."""
 
 import asyncio
 import contextlib

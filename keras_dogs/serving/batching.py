@@ -1,4 +1,4 @@
-"""A queue before a model: pictures of many requests are answered together, and no more are taken than can be."""
+"""A queue before a model: pictures of many requests are answered together, and no more are accepted than can be."""
 
 import asyncio
 import collections
@@ -49,11 +49,11 @@ class Limits(NamedTuple):
 
 
 class Batcher:
-    """Answers canvases by a model in a thread of its own, as many at once as wait.
+    """Has a model answer canvases in a thread of its own, all that wait in one batch.
 
     Args:
         ask: function of uint8 canvases `(batch, rows, columns, 3)` to logits `(batch, num_classes)`.
-        prepare: function of canvases: has the next batches of that size answered as fast as can be.
+        prepare: function of canvases: compiles or traces the model for batches of that size.
         shape: tuple of int. Of a canvas.
         any_batch: bool. Whether a new size of batch costs nothing; else batches are filled up to one of a few.
         limits: `Limits`.
@@ -130,7 +130,7 @@ class Batcher:
         self._thread.shutdown(cancel_futures=True)
 
     def _sizes(self) -> list[int]:
-        """Returns powers of two and, from 8 on, what is half-way between them: at most half of a batch is in vain."""
+        """Returns powers of two and, from 8 on, what is half-way between them: less than half of a batch is padding."""
         powers = [1 << power for power in range(self.max_batch.bit_length())]
         between = [3 * power // 2 for power in powers if power >= 8]
         return sorted({size for size in (*powers, *between, self.max_batch) if size <= self.max_batch})

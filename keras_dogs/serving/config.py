@@ -26,7 +26,7 @@ class ServeConfig:
     max_batch: int = 32
     """The most pictures that a model answers at once."""
     max_wait_ms: float = 5.0
-    """How long a picture waits for others to be answered with it."""
+    """How long a picture waits for others that join its batch."""
     max_queue: int = 256
     """The most pictures in progress per model; further requests are refused with 503."""
     max_upload_mb: float = 32.0

@@ -22,7 +22,7 @@ from keras_dogs.system import progress
 
 _SECONDS_TO_END = 60  # at most, for the requests in hand
 _MOST_FILES = 65_536
-_SECONDS_TO_BEGIN = 30  # for the head of a request on a new connection
+_SECONDS_TO_BEGIN = 30  # for the head of a request to arrive
 
 
 class _Server(uvicorn.Server):
@@ -51,7 +51,7 @@ class _Server(uvicorn.Server):
 
 
 class _Protocol(H11Protocol):
-    """Answers what is no HTTP, and who says nothing, in JSON, as everything else."""
+    """Also answers in JSON what is not HTTP, and connections on which no request comes."""
 
     _silent = None  # ends the connection unless the head of a request is whole by then
 

@@ -32,7 +32,7 @@ class Served(NamedTuple):
         canvas: dict. How files become canvases: arguments of `to_canvas`.
         calibration: `Calibration`.
         ask: function of uint8 canvases `(batch, rows, columns, 3)` to logits `(batch, num_classes)`.
-        prepare: function of canvases: has the next batches of that size answered as fast as can be.
+        prepare: function of canvases: compiles or traces the model for batches of that size.
         explain: function of a canvas to `evaluation.explanation.Explanation`, or `None` where there is no such.
         any_batch: bool. Whether a batch of a size that it has not seen costs nothing.
         facts: dict of str to str. What the page and `/metadata` tell of it.

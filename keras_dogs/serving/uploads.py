@@ -1,4 +1,4 @@
-"""A request's pictures: read within limits of size and time, and decoded on all cores."""
+"""A request's pictures: read within limits of size and time, and decoded in threads."""
 
 import asyncio
 import contextlib
@@ -57,7 +57,7 @@ class Reader:
 
     @contextlib.contextmanager
     def room(self, request: Request):
-        """Provides room for the body of a request, which fills as its bytes arrive."""
+        """Counts the bytes of a request's body as they arrive, and releases them after the block."""
         request.state.size = 0
         try:
             yield
@@ -100,7 +100,7 @@ class Reader:
         return await asyncio.gather(*(self.in_thread(self._open, upload.content, canvas) for upload in uploads))
 
     async def in_thread(self, function: Callable, *arguments):
-        """Calls a function beside the loop, and returns what it gives."""
+        """Calls a function in a thread, while the event loop goes on, and returns what it gives."""
         return await asyncio.get_running_loop().run_in_executor(self._decoders, function, *arguments)
 
     def close(self) -> None:
