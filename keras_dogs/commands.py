@@ -13,6 +13,7 @@ from keras_dogs.errors import Quiet
 from keras_dogs.errors import UserError
 from keras_dogs.errors import in_words
 from keras_dogs.errors import naming_flags
+from keras_dogs.system import at_start  # noqa: F401 - the first that is imported
 from keras_dogs.system import flags
 from keras_dogs.system import signals
 from keras_dogs.system import terminal

@@ -55,8 +55,8 @@ def write_report(found: schema.Results, folder: Path) -> None:
     found = reading.check(found, schema.Results, f"{folder / schema.FILE}")
     folder.mkdir(parents=True, exist_ok=True)
     claim(folder)
-    for stale in folder.glob(f"{files.TEMPORARY}*/"):  # of a report that was killed
-        shutil.rmtree(stale, ignore_errors=True)
+    for stale in folder.glob(f"{files.TEMPORARY}*"):  # of a report that was killed
+        shutil.rmtree(stale, ignore_errors=True) if stale.is_dir() else stale.unlink(missing_ok=True)
     with tempfile.TemporaryDirectory(prefix=files.TEMPORARY, dir=folder) as made:
         drawn = figures.draw_all(found, Path(made) / figures.FOLDER)
         shown = _save_pictures(found, Path(made))

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import tyro
 
 from keras_dogs.errors import UserError
+from keras_dogs.system.signals import Stopped
 
 _MAY_BE_EMPTY = "--train-flags"
 _WIDE = "10000"  # columns: a message that is not broken into lines
@@ -118,14 +119,18 @@ def parse(program: str, config_type, arguments: list[str] | None = None):
             _check_texts(config)
             return config
     except SystemExit as stop:
-        if not stop.code:  # of `--help`
+        if not stop.code or isinstance(stop, Stopped):  # of `--help`, or a signal
             raise
     columns = os.environ.get("COLUMNS")
     os.environ["COLUMNS"] = _WIDE
     said.truncate(0)
     try:
-        with contextlib.redirect_stderr(said), contextlib.suppress(SystemExit):
+        with contextlib.redirect_stderr(said):
             tyro.cli(config_type, **given)
+    except Stopped:
+        raise
+    except SystemExit:
+        pass
     finally:
         os.environ.pop("COLUMNS") if columns is None else os.environ.update(COLUMNS=columns)
     raise UserError(f"{_of_box(said.getvalue(), config_type)}; {program} --help lists the flags")

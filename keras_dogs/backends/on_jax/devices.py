@@ -59,7 +59,7 @@ class Devices(SpreadEngine):
         if meeting and not jax.distributed.is_initialized():
             _initialize(meeting, max(int(spread.peer_timeout), 10))
         self.local = jax.local_devices()[: wanted(spread, len(jax.local_devices()))]
-        fewest, most = -group.agree(-len(self.local)), group.agree(len(self.local))
+        fewest, most = -self.group.agree(-len(self.local)), self.group.agree(len(self.local))
         if fewest != most:
             raise UserError(f"--devices: the processes have {fewest} to {most} devices; give a number that all have")
         everywhere = _first_of_each(jax.devices(), len(self.local)) if meeting else self.local
