@@ -13,7 +13,7 @@ from keras_dogs.system.flags import check_ranges
 
 @dataclasses.dataclass(frozen=True)
 class CacheConfig:
-    """Show what is kept for later runs: decoded pictures, downloaded .npz files, compiled programs."""
+    """Show what is kept for later runs: decoded pictures, features, downloaded .npz files, compiled programs."""
 
     empty: bool = False
     """Remove it."""

@@ -14,7 +14,7 @@ from keras_dogs.models.weights import load_backbone
 
 
 @pytest.mark.parametrize(
-    "name", ["train", "evaluate", "compare", "explain", "export", "predict", "describe", "draw", "serve"]
+    "name", ["train", "evaluate", "compare", "explain", "export", "predict", "describe", "draw", "serve", "check"]
 )
 def test_help_loads_no_framework(child, name):
     """What makes `--help` answer in a fraction of a second."""

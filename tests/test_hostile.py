@@ -22,6 +22,7 @@ from conftest import BACKEND
 from made_runs import make_run
 
 from keras_dogs.cache import CacheConfig
+from keras_dogs.checking.config import CheckConfig
 from keras_dogs.comparison.config import CompareConfig
 from keras_dogs.draw import DrawConfig
 from keras_dogs.errors import Interrupted
@@ -104,6 +105,7 @@ COMMANDS = {
     "draw": (DrawConfig, []),
     "export": (ExportConfig, ["nowhere", "--format", "keras", "--quantize", "int8"]),
     "serve": (ServeConfig, ["nowhere"]),
+    "check": (CheckConfig, ["nowhere"]),
 }
 NUMBERS = ["1e30", "-1e30", "nan", "inf", "-inf", "-1", "99999999999999999999", "0x10", "1,5", "", "१२३x", "1e-400x"]
 FLAGS = [(name, flag) for name, (config, _) in COMMANDS.items() for flag in numbers_of(config)]
@@ -414,6 +416,9 @@ USES = {
     "compare from": lambda path: ("compare", f"--from={path}"),
     "compare data": lambda path: ("compare", "--pair=embedded", f"--dataset={path}"),
     "compare presets": lambda path: ("compare", f"--presets={path}"),
+    "check data": lambda path: ("check", "--output=check", "--", path),
+    "check run": lambda path: ("check", "--output=check", f"--run={path}"),
+    "exclude": lambda path: ("train", "--epochs", 1, "--dataset=nowhere", f"--exclude={path}"),
     "describe": lambda path: ("describe", path),
     "draw": lambda path: ("draw", "--train-pictures", 1, "--test-pictures", 1, f"--output={path}"),
     "export run": lambda path: ("export", "--format=keras", path),

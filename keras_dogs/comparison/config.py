@@ -20,7 +20,18 @@ Budget = Literal["epochs", "time", "flops"]
 PairName = Literal[tuple(pairs.PAIRS)]
 
 
-_OF_TRAINING = ("backends", "seeds", "dataset", "data_dir", "epochs", "budget", "train_flags", "jobs", "gpus")
+_OF_TRAINING = (
+    "backends",
+    "seeds",
+    "dataset",
+    "data_dir",
+    "exclude",
+    "epochs",
+    "budget",
+    "train_flags",
+    "jobs",
+    "gpus",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +54,8 @@ class CompareConfig:
     """As for train; default: the pair's, or drawn_dogs."""
     data_dir: Path | None = None
     """As for train."""
+    exclude: Path | None = None
+    """As for train: a list of pictures that no run trains or validates on."""
     epochs: int | None = None
     """Passes over the train split; default: the pair's, the recipe's, or the preset's."""
     budget: Budget = "epochs"

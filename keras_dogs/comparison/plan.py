@@ -13,6 +13,8 @@ from keras_dogs.comparison.config import CompareConfig
 from keras_dogs.comparison.pairs import PAIRS
 from keras_dogs.data.datasets import DATASETS
 from keras_dogs.data.datasets import load_dataset
+from keras_dogs.data.datasets.exclusions import leave_out
+from keras_dogs.data.datasets.exclusions import read_exclusions
 from keras_dogs.errors import UserError
 from keras_dogs.errors import install_line
 from keras_dogs.models import costs
@@ -157,7 +159,7 @@ def _faults(config: CompareConfig) -> Iterator[str]:
 
 
 def _check_flags(config: CompareConfig) -> None:
-    ours = {"preset", "presets", "dataset", "data-dir", "seed", "output", "resume", "overwrite"}
+    ours = {"preset", "presets", "dataset", "data-dir", "exclude", "seed", "output", "resume", "overwrite"}
     for word in _train_flags(config):
         name = word.removeprefix("--").partition("=")[0].replace("_", "-")  # the parser takes either
         if word.startswith("--") and name in ours:
@@ -172,9 +174,13 @@ def _check_preset(config: CompareConfig, preset: str) -> None:
 
 def _check_dataset(config: CompareConfig) -> None:
     name = dataset_of(config)
+    exclusions = read_exclusions(config.exclude) if config.exclude else None
     if name == "stanford_dogs":
         return  # it may have to be fetched first, and has a test split of its own
-    tested = {load_dataset(name, seed, 0).test.names for seed in config.seeds[:2]}
+    datasets = [load_dataset(name, seed, 0) for seed in config.seeds[:2]]
+    if exclusions:
+        leave_out(datasets[0], exclusions)
+    tested = {dataset.test.names for dataset in datasets}
     if len(tested) > 1:
         raise UserError(
             f"--seeds: {name} has no test split of its own, so each seed would be tested on other pictures; divide "
@@ -224,12 +230,14 @@ def _plan(config: CompareConfig, preset: str, backend: str, seed: int, given: tu
 
 
 def _meant(flags: tuple[str, ...]) -> list[str]:
-    """Returns flags with the paths of data and weights resolved: another folder's `dogs` are other dogs."""
+    """Returns flags with what they mean: paths of data and weights resolved, and what a list of pictures says."""
     meant = list(flags)
     for place, flag in enumerate(flags[:-1]):
         value = flags[place + 1]
         if flag in ("--preset", "--dataset", "--data-dir") and Path(value).exists() and not _is_name(value):
             meant[place + 1] = str(Path(value).resolve())
+        if flag == "--exclude":
+            meant[place + 1] = read_exclusions(Path(value)).digest
     return meant
 
 
@@ -243,6 +251,7 @@ def _flags(config: CompareConfig, preset: str, given: tuple[str, ...]) -> tuple[
     pair = PAIRS.get(config.pair)
     flags = ["--preset", preset, "--dataset", dataset_of(config)]
     flags += ["--data-dir", str(config.data_dir)] if config.data_dir else []
+    flags += ["--exclude", str(config.exclude)] if config.exclude else []
     chosen = given or (("--epochs", str(config.epochs)) if config.epochs else ())
     flags += [] if chosen or not pair else pair.flags
     return (*flags, *_train_flags(config), *chosen)

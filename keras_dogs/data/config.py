@@ -30,6 +30,9 @@ class DataConfig:
     or the official Stanford layout (Images/ and lists/)."""
     data_dir: Path | None = None
     """Where stanford_dogs is kept; if images.tar, annotation.tar and lists.tar lie there, they are used."""
+    exclude: Path | None = None
+    """A list of pictures to leave out of train and validation, such as the exclude.txt of `python -m keras_dogs.check`;
+    the test split stays whole."""
     validation_fraction: float = 0.1
     """Share of each class of the train split that validates; 0 for none. A folder with validation/ keeps its own."""
     canvas_size: int | None = None

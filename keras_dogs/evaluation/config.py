@@ -50,6 +50,9 @@ class EvaluateConfig:
     probe."""
     overlap_list: Path | None = None
     """A list of files that the pretraining used, a name a line: the page splits the score into these and the rest."""
+    exclude: Path | None = None
+    """A list of pictures that are not scored, such as the exclude.txt of `python -m keras_dogs.check`; the page says
+    what they would change."""
     json: bool = False
     """Print the scores as one JSON object."""
 

@@ -12,16 +12,22 @@ from keras_dogs import backends
 from keras_dogs.data.config import DataConfig
 from keras_dogs.data.datasets import Dataset
 from keras_dogs.data.datasets import load_dataset
+from keras_dogs.data.datasets.exclusions import Exclusions
+from keras_dogs.data.datasets.exclusions import check_names
+from keras_dogs.data.datasets.exclusions import known_names
+from keras_dogs.data.datasets.exclusions import read_exclusions
 from keras_dogs.data.datasets.splits import Split
 from keras_dogs.data.loaders.canvases import Canvases
 from keras_dogs.data.loaders.canvases import load_canvases
 from keras_dogs.data.loaders.canvases import refuse_unreadable
 from keras_dogs.errors import UserError
+from keras_dogs.evaluation import leaving_out
 from keras_dogs.evaluation import statistics
 from keras_dogs.evaluation.config import EvaluateConfig
 from keras_dogs.evaluation.page import Subject
 from keras_dogs.evaluation.page import write_page
 from keras_dogs.evaluation.predictions import Predictions
+from keras_dogs.evaluation.scoring import is_correct
 from keras_dogs.evaluation.scoring import score_logits
 from keras_dogs.models import presets
 from keras_dogs.runs import artifacts
@@ -97,13 +103,33 @@ def _evaluate(config: EvaluateConfig, exported) -> Scores:
     against = _load_against(config)
     if config.overlap_list:
         statistics.split_by_overlap([], config.overlap_list)  # a mistake is said before anything long is begun
+    listed = read_exclusions(config.exclude) if config.exclude else None
     if config.saved:
         split, predictions = _saved(config, is_preset)
     else:
         split, predictions = _predict(config, is_preset, exported)
+    parts = []
+    if listed:
+        _check_listed(listed, config, predictions, exported)
+        correct = is_correct(predictions.logits, predictions.labels)
+        parts = leaving_out.parts_of(correct, leaving_out.kinds_in(predictions, listed))
+        predictions = leaving_out.without(predictions, listed)
+        against = {name: leaving_out.without(found, listed) for name, found in against.items()}
     if config.output:
-        _write_page(config, predictions, against, split, exported)
+        section = leaving_out.in_words(parts, listed) if listed else ""
+        _write_page(config, predictions, against, split, exported, section)
     return score_logits(predictions.logits, predictions.labels)
+
+
+def _check_listed(listed: Exclusions, config: EvaluateConfig, predictions: Predictions, exported) -> None:
+    """Refuses a list that names pictures which are in no split of the dataset, or which saved predictions lack."""
+    if config.saved:
+        parts = [predictions.names, predictions.trained_on]
+        parts.append(predictions.validation and predictions.validation.names)
+        known = {str(name) for part in parts if part is not None for name in part}
+        return check_names(known, config.run, listed)
+    dataset, *_ = _load_split(config, exported)
+    check_names(known_names(dataset), dataset.name, listed)
 
 
 def _load_against(config: EvaluateConfig) -> dict[str, Predictions]:
@@ -223,7 +249,7 @@ def _name_of(path: Path) -> str:
 def _command(config: EvaluateConfig) -> str:
     """Returns the command that makes the page again."""
     words = ["python", "-m", "keras_dogs.evaluate", config.run, "--split", config.split]
-    for flag in ("dataset", "data_dir", "image_size", "overlap_list", "output"):
+    for flag in ("dataset", "data_dir", "image_size", "overlap_list", "exclude", "output"):
         if getattr(config, flag):
             words += [flag_of(flag), str(getattr(config, flag))]
     words += ["--saved"] if config.saved else []
@@ -231,7 +257,9 @@ def _command(config: EvaluateConfig) -> str:
     return shlex.join(words)
 
 
-def _write_page(config: EvaluateConfig, predictions: Predictions, against: dict, split: Split | None, exported) -> None:
+def _write_page(
+    config: EvaluateConfig, predictions: Predictions, against: dict, split: Split | None, exported, section: str
+) -> None:
     record_file = Path(config.run) / artifacts.RECORD
     record = RunRecord.load(record_file) if record_file.is_file() else None
     name = _name_of(Path(config.run)) if record else config.run
@@ -259,7 +287,7 @@ def _write_page(config: EvaluateConfig, predictions: Predictions, against: dict,
         preset = record.preset if record else config.run
         pretraining = record.pretraining if record else presets.pretraining_of(preset)
     exports = exports_of(Path(config.run)) if record else []
-    subject = Subject(name, facts, preset, pretraining, predictions, read, exports)
+    subject = Subject(name, facts, preset, pretraining, predictions, read, exports, section)
     write_page(config.output, subject, against, config.overlap_list)
 
 

@@ -19,7 +19,7 @@ def draw_reliability(before, after, labels, temperature: float, file: Path) -> N
         temperature: float.
         file: Path.
     """
-    figure = _figure(4.6, 5.4)
+    figure = new_figure(4.6, 5.4)
     above, below = figure.subplots(2, 1, height_ratios=(3, 1), sharex=True)
     above.plot([0, 1], [0, 1], color=GREY, linewidth=1, label="perfect")
     kinds = [("as trained", before, BLUE, "o"), (f"temperature {temperature:.2f}", after, ORANGE, "s")]
@@ -38,7 +38,7 @@ def draw_reliability(before, after, labels, temperature: float, file: Path) -> N
     below.set(xlabel="confidence", ylabel="share of pictures")
     for axis in (above, below):
         axis.grid(alpha=0.3)
-    _save(figure, file)
+    save(figure, file)
 
 
 def draw_confusion(logits, labels, file: Path) -> None:
@@ -47,24 +47,24 @@ def draw_confusion(logits, labels, file: Path) -> None:
 
     counts = scoring.confusion_matrix(logits, labels)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    figure = _figure(5.4, 4.8)
+    figure = new_figure(5.4, 4.8)
     axis = figure.subplots()
     picture = axis.imshow(np.where(shares > 0, shares, np.nan), norm=colors.LogNorm(0.01, 1), cmap="viridis_r")
     axis.set(xlabel="taken for (class number)", ylabel="class number")
     figure.colorbar(picture, label="share of the class")
-    _save(figure, file)
+    save(figure, file)
 
 
 def draw_per_class(accuracies, file: Path) -> None:
     """Draws how many classes have which accuracy."""
-    figure = _figure(4.6, 2.6)
+    figure = new_figure(4.6, 2.6)
     axis = figure.subplots()
     axis.hist(accuracies, bins=np.linspace(0, 1, 21), color=BLUE, edgecolor="white")
     axis.axvline(np.mean(accuracies), color=ORANGE, linewidth=2, label=f"mean {np.mean(accuracies):.1%}")
     axis.set(xlabel="top-1 accuracy of a class", ylabel="classes", xlim=(0, 1))
     axis.legend(frameon=False, loc="upper left")
     axis.grid(alpha=0.3, axis="y")
-    _save(figure, file)
+    save(figure, file)
 
 
 def draw_risk(curve, file: Path) -> None:
@@ -75,19 +75,19 @@ def draw_risk(curve, file: Path) -> None:
         file: Path.
     """
     share, risk = curve
-    figure = _figure(4.6, 3.0)
+    figure = new_figure(4.6, 3.0)
     axis = figure.subplots()
     axis.plot(share, risk, color=BLUE, linewidth=2)
     axis.set(xlabel="share of pictures answered, surest first", ylabel="share of them wrong", xlim=(0, 1))
     axis.set_ylim(0, max(1.1 * float(np.max(risk)), 0.01))
     axis.grid(alpha=0.3)
-    _save(figure, file)
+    save(figure, file)
 
 
 def draw_set_sizes(sizes, file: Path) -> None:
     """Draws how many pictures have a set of each size; sets of ten breeds and more are one bar."""
     most = 10
-    figure = _figure(4.6, 2.6)
+    figure = new_figure(4.6, 2.6)
     axis = figure.subplots()
     counts = np.bincount(np.minimum(sizes, most), minlength=most + 1)[1:]
     places = np.arange(1, most + 1)
@@ -95,7 +95,7 @@ def draw_set_sizes(sizes, file: Path) -> None:
     axis.set_xticks(places, [*map(str, places[:-1]), f"{most}+"])
     axis.set(xlabel="breeds in the 90 % set", ylabel="share of pictures")
     axis.grid(alpha=0.3, axis="y")
-    _save(figure, file)
+    save(figure, file)
 
 
 def draw_explanation(canvas, heat, title: str, file: Path) -> None:
@@ -107,7 +107,7 @@ def draw_explanation(canvas, heat, title: str, file: Path) -> None:
         title: str.
         file: Path.
     """
-    figure = _figure(5.4, 3.0)
+    figure = new_figure(5.4, 3.0)
     plain, heated = figure.subplots(1, 2)
     extent = (0, canvas.shape[1], canvas.shape[0], 0)
     plain.imshow(canvas, extent=extent)
@@ -116,15 +116,16 @@ def draw_explanation(canvas, heat, title: str, file: Path) -> None:
     for axis in (plain, heated):
         axis.set_axis_off()
     figure.suptitle(title, fontsize=11, parse_math=False)
-    _save(figure, file)
+    save(figure, file)
 
 
-def _figure(width: float, height: float):
+def new_figure(width: float, height: float):
     """Returns an empty figure, in inches: an object of its own, without pyplot's state of a whole process."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def _save(figure, file: Path) -> None:
+def save(figure, file: Path) -> None:
+    """Writes a figure as PNG."""
     figure.savefig(file, dpi=130, facecolor="white")

@@ -53,6 +53,33 @@ def difference_interval(differences) -> tuple[float, float]:
     return float(max(mean - reach, -1.0)), float(min(mean + reach, 1.0))
 
 
+def part_difference_interval(values, kept) -> tuple[float, float]:
+    """Computes the 95 % interval of the share of right answers of a part of the pictures, less that of all.
+
+    The pictures that stay and those that do not are two independent samples. The difference of their shares has Agresti
+    and Caffo's interval (The American Statistician 54, 2000: one right and one wrong answer added to each), and the
+    part differs from the whole by that times the share of pictures that do not stay.
+
+    Args:
+        values: bool array `(num_pictures,)`. Whether each answer is right.
+        kept: bool array `(num_pictures,)`. The part.
+
+    Returns:
+        The bounds, in [-1, 1]; both are 0 where all or none stay.
+    """
+    values, kept = np.asarray(values, bool), np.asarray(kept, bool)
+    if kept.all() or not kept.any():
+        return 0.0, 0.0
+    shares, variances = [], []
+    for part in (values[kept], values[~kept]):
+        share = (part.sum() + 1) / (len(part) + 2)
+        shares.append(share)
+        variances.append(share * (1 - share) / (len(part) + 2))
+    reach = scipy.stats.norm.ppf((1 + CONFIDENCE) / 2) * sum(variances) ** 0.5
+    weight = 1 - kept.mean()
+    return float(weight * (shares[0] - shares[1] - reach)), float(weight * (shares[0] - shares[1] + reach))
+
+
 def _adjusted(differences) -> tuple[float, float]:
     """Returns the mean and standard error of differences, with one picture added for either side."""
     differences = np.asarray(differences, np.float64)

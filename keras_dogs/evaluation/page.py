@@ -40,6 +40,7 @@ class Subject(NamedTuple):
         predictions: `Predictions` of the split, with those of validation where there are.
         read: function of a picture's name to a `PIL.Image` or `None`; `None` where no picture is at hand.
         exports: list of `runs.exports.Export`: what was exported from it.
+        left_out: str. The section on pictures that were left out, Markdown; empty where none were.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Subject(NamedTuple):
     predictions: Predictions
     read: object = None
     exports: tuple = ()
+    left_out: str = ""
 
 
 def write_page(folder: Path, subject: Subject, against: dict[str, Predictions], overlap_list: Path | None) -> None:
@@ -81,6 +83,7 @@ def _write(folder: Path, subject: Subject, against: dict, overlap_list: Path | N
     parts = [
         _head(subject),
         _score_table(found, scores),
+        subject.left_out,
         _seen_before(subject, against, overlap_list),
         _calibration(temperature, scores),
         trust.in_words(found, calibration, sets),
@@ -247,9 +250,7 @@ def _thumbnail(subject: Subject, name: str, file: Path, folder: Path) -> Markdow
     picture = subject.read(name) if subject.read else None
     if picture is None:
         return code(name)
-    picture.thumbnail((_THUMBNAIL, _THUMBNAIL))
-    file.parent.mkdir(exist_ok=True)
-    picture.save(file, quality=85)
+    pages.save_thumbnail(picture, file, _THUMBNAIL)
     return image(name, file.relative_to(folder).as_posix())
 
 

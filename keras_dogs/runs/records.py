@@ -62,6 +62,7 @@ class DatasetRecord:
     """What was trained and scored on; `num_unreadable` pictures of it were left out and are listed in `unreadable`.
 
     `pool` is a digest of the pictures that trained or validated, whichever did what; empty in runs of earlier versions.
+    `excluded` are those that the list of `--exclude` took from them, and `exclusions_digest` is that list's.
     """
 
     name: str
@@ -73,6 +74,8 @@ class DatasetRecord:
     num_unreadable: Count = 0
     unreadable: list[str] = dataclasses.field(default_factory=list)
     pool: str = ""
+    excluded: list[str] = dataclasses.field(default_factory=list)
+    exclusions_digest: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

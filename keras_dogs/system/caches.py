@@ -22,8 +22,10 @@ from keras_dogs.system import terminal
 
 _VARIABLE = "KERAS_DOGS_CACHE"
 _DOWNLOADS = "npz"
-# Names that nobody else gives: a hash of the pictures; what JAX calls a compiled program; where XLA keeps its choices.
+# Names that nobody else gives: a hash of the pictures, or of those and a model; what JAX calls a compiled program;
+# where XLA keeps its choices.
 _CANVASES = r"[0-9a-f]{24}\.(json|canvases|partial|lock)"
+_FEATURES = r"[0-9a-f]{24}\.npz"
 _COMPILED = r".+-[0-9a-f]{64}-(cache|atime)|xla_gpu_\w+_cache_dir"
 
 
@@ -31,7 +33,7 @@ class Entry(NamedTuple):
     """Something that is kept.
 
     Attributes:
-        kind: str. `"canvases"`, `"npz"` or `"compiled"`.
+        kind: str. `"canvases"`, `"features"`, `"npz"` or `"compiled"`.
         name: str. What it is, for a person.
         files: tuple of Path. A folder counts with all that is in it.
         size: int. Bytes.
@@ -52,7 +54,7 @@ def root() -> Path:
 
 
 def folder(kind: str) -> Path:
-    """Returns the folder for one kind of entry: `"canvases"`, `"npz"` or `"compiled"`."""
+    """Returns the folder for one kind of entry: `"canvases"`, `"features"`, `"npz"` or `"compiled"`."""
     return root() / kind
 
 
@@ -83,6 +85,8 @@ def entries(older_than: float = 0.0) -> list[Entry]:
     """
     found = [_entry("canvases", _name(files[0]), files) for files in _canvases()]
     found += [_entry("npz", file.name, (file,)) for file in _in("npz") if _is_download(file)]
+    features = [file for file in _in("features") if re.fullmatch(_FEATURES, file.name)]
+    found += [_entry("features", file.name, (file,)) for file in features]
     compiled = [file for file in _in("compiled") if re.fullmatch(_COMPILED, file.name)]
     found.append(_entry("compiled", f"{len(compiled)} programs", tuple(compiled)))
     before = time.time() - older_than * 86_400

@@ -25,7 +25,7 @@ from keras_dogs.system.files import write_text
 MANIFEST = ".keras_dogs.json"
 LOCK = ".lock"
 # The kinds of folders, by the command that makes them.
-TRAIN, COMPARE, EVALUATE, EXPLAIN, DRAW, CACHE, EXPORT = (
+TRAIN, COMPARE, EVALUATE, EXPLAIN, DRAW, CACHE, EXPORT, CHECK = (
     "train",
     "compare",
     "evaluate",
@@ -33,6 +33,7 @@ TRAIN, COMPARE, EVALUATE, EXPLAIN, DRAW, CACHE, EXPORT = (
     "draw",
     "cache",
     "export",
+    "check",
 )
 _SCHEMA_VERSION = 1
 _PASSING = (MANIFEST, LOCK)  # ours in any folder

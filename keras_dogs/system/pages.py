@@ -60,6 +60,19 @@ def _inline(file: Path) -> str:
     return f"data:image/{_KINDS[file.suffix]};base64,{base64.b64encode(file.read_bytes()).decode()}"
 
 
+def save_thumbnail(picture, file: Path, side: int) -> None:
+    """Writes a picture as a small JPEG, and makes the folder for it.
+
+    Args:
+        picture: `PIL.Image.Image`, RGB; it is made small in place.
+        file: Path.
+        side: int. Of the square that it fits into, pixels.
+    """
+    picture.thumbnail((side, side))
+    file.parent.mkdir(exist_ok=True)
+    picture.save(file, quality=85)
+
+
 class Markdown(str):
     """Text that is Markdown already; any other text is escaped where it enters a page."""
 

@@ -75,13 +75,13 @@ def open_bar(console: Console, *columns) -> Progress:
 
 @contextlib.contextmanager
 def counting(description: str, total: int):
-    """Shows how far `total` steps are; gives a function to call after each, from any thread."""
+    """Shows how far `total` steps are; gives a function to call after each (or after some), from any thread."""
     console = open_console()
     started = time.perf_counter()
     if console.is_terminal:
         with open_bar(console) as bar:
             task = bar.add_task(description, total=total)
-            yield lambda: bar.advance(task)
+            yield lambda steps=1: bar.advance(task, steps)
     else:
         lines = _Lines(console, description, total, started)
         yield lines.advance
@@ -114,8 +114,8 @@ class _Lines:
         self.console, self.description, self.total = console, description, total
         self.done, self.started, self.last = 0, started, started
 
-    def advance(self):
-        self.done += 1
+    def advance(self, steps: int = 1):
+        self.done += steps
         now = time.perf_counter()
         if now - self.last > SECONDS_BETWEEN_LINES:
             self.last = now

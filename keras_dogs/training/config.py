@@ -50,7 +50,7 @@ _RANGES = {
 # Of `config.json`. 2: with a digest, which tells what was changed or taken out.
 SCHEMA_VERSION = 2
 # Flags that may differ from process to process.
-_OWN = ("process_id", "data_dir", "cache_dir", "output")
+_OWN = ("process_id", "data_dir", "cache_dir", "exclude", "output")
 # On what a run runs, which may change when it goes on.
 _WHERE = ("devices", "model_shards", "coordinator", "num_processes", "process_id", "peer_timeout")
 
@@ -268,7 +268,8 @@ class TrainConfig:
 
     def on_another_host(self, own: "TrainConfig") -> "TrainConfig":
         """Returns this config for a process on another host, with the folders and devices of `own`."""
-        data = dataclasses.replace(self.data, data_dir=own.data.data_dir, cache_dir=own.data.cache_dir)
+        own_paths = {name: getattr(own.data, name) for name in ("data_dir", "cache_dir", "exclude")}
+        data = dataclasses.replace(self.data, **own_paths)
         return dataclasses.replace(self, data=data, **own.where())
 
 

@@ -10,7 +10,7 @@ import keras
 from keras_dogs import backends
 from keras_dogs.backends import devices
 from keras_dogs.backends.layers import describe as describe_swaps
-from keras_dogs.data.datasets import load_dataset
+from keras_dogs.data.datasets import load_configured
 from keras_dogs.data.loaders.placing import Place
 from keras_dogs.data.loaders.placing import choose_place
 from keras_dogs.data.loaders.stream import check_grain
@@ -80,7 +80,7 @@ def _train(config: TrainConfig, began: float, started: float, scores_test: bool 
 def _train_job(config: TrainConfig, began: float, started: float, scores_test: bool) -> Run:
     """Trains with a config that is settled; of several processes, the first one alone writes."""
     engine, output = devices.current(), config.output
-    dataset = load_dataset(config.data.dataset, config.seed, config.data.validation_fraction, config.data.data_dir)
+    dataset = load_configured(config.data, config.seed)
     given = {**config.to_plain(), "schema_version": SCHEMA_VERSION}
     given |= {"fingerprint": dataset.fingerprint, "backend": backends.name()}
     jobs.check_same_pictures(dataset)

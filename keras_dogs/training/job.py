@@ -1,6 +1,7 @@
 """What a config comes to: the classifier, the pictures, and what must hold before it trains."""
 
 import contextlib
+import itertools
 import math
 import re
 import shlex
@@ -15,6 +16,7 @@ from keras_dogs.backends import devices
 from keras_dogs.backends import keras_inside
 from keras_dogs.data.datasets import Dataset
 from keras_dogs.data.datasets import drawn_class_names
+from keras_dogs.data.loaders.canvases import equal_pictures
 from keras_dogs.data.loaders.canvases import load_canvases
 from keras_dogs.data.loaders.canvases import refuse_unreadable
 from keras_dogs.data.loaders.stream import check_readable
@@ -250,7 +252,25 @@ def decode_pictures(job: Job) -> Pictures:
     refuse_unreadable(decoded, config.data.unreadable_limit, len(dataset.class_names))
     for line in pictures.unreadable:
         progress.open_console().print(f"left out: {line}")
+    _say_what_is_leaked(config, pictures)
     return pictures
+
+
+def _say_what_is_leaked(config: TrainConfig, pictures: Pictures) -> None:
+    """Says in one line how many pictures of a split are in another, too, as far as canvases are equal."""
+    parts = [(name, getattr(pictures, name)) for name in Pictures._fields if getattr(pictures, name) is not None]
+    found = [
+        (other, same)
+        for (_, first), (other, second) in itertools.combinations(parts, 2)
+        for same in equal_pictures(first, second)
+    ]
+    if found:
+        other, (first, second) = found[-1]
+        progress.open_console().print(
+            f"warning: {len(found):,} pictures are in two splits, such as {first} = {second} ({other}), so that scores "
+            f"are too good: python -m keras_dogs.check {shlex.quote(config.data.dataset)} finds these and others like "
+            "them, and writes a list for --exclude"
+        )
 
 
 def announce(job: Job, pictures: Pictures) -> None:
@@ -290,4 +310,6 @@ def describe_dataset(dataset: Dataset, pictures: Pictures) -> DatasetRecord:
         num_classes=len(dataset.class_names),
         num_unreadable=len(pictures.unreadable),
         unreadable=pictures.unreadable,
+        excluded=list(dataset.excluded),
+        exclusions_digest=dataset.exclusions_digest,
     )

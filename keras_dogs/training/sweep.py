@@ -8,7 +8,7 @@ from pathlib import Path
 
 from keras_dogs import backends
 from keras_dogs.backends import devices
-from keras_dogs.data.datasets import load_dataset
+from keras_dogs.data.datasets import load_configured
 from keras_dogs.errors import Diverged
 from keras_dogs.errors import Interrupted
 from keras_dogs.errors import UserError
@@ -124,7 +124,7 @@ def _copy_run(source: Path, target: Path) -> None:
 
 def _test_best(config: TrainConfig, folder: Path, record: RunRecord | None, table: list[dict] | None):
     """Scores the chosen run on the test split, once, and completes its record."""
-    dataset = load_dataset(config.data.dataset, config.seed, config.data.validation_fraction, config.data.data_dir)
+    dataset = load_configured(config.data, config.seed)
     job = jobs.settle(config, dataset)
     pictures = jobs.decode_pictures(job)
     fitting.load_weights_everywhere(job.classifier, folder / artifacts.MODEL)

@@ -3,8 +3,11 @@
 import difflib
 from pathlib import Path
 
+from keras_dogs.data.config import DataConfig
 from keras_dogs.data.datasets import drawn_breeds
 from keras_dogs.data.datasets.drawn_dogs import load_drawn_dogs
+from keras_dogs.data.datasets.exclusions import leave_out
+from keras_dogs.data.datasets.exclusions import read_exclusions
 from keras_dogs.data.datasets.folder import load_folder
 from keras_dogs.data.datasets.naming import display_name
 from keras_dogs.data.datasets.splits import Dataset
@@ -42,9 +45,20 @@ def load_dataset(
     return described.with_validation(validation_fraction, seed)
 
 
+def load_configured(data: DataConfig, seed: int) -> Dataset:
+    """Describes the dataset of a config, without the pictures that its list leaves out.
+
+    Raises:
+        UserError: as `load_dataset`, or the list cannot be used.
+    """
+    exclusions = read_exclusions(data.exclude) if data.exclude else None  # a mistake in it is said first
+    dataset = load_dataset(data.dataset, seed, data.validation_fraction, data.data_dir)
+    return leave_out(dataset, exclusions) if exclusions else dataset
+
+
 def drawn_class_names() -> tuple[str, ...]:
     """Returns the breeds of drawn dogs, of either half."""
     return tuple(breed.name for breed in (*drawn_breeds.BREEDS, *drawn_breeds.PRETRAINING_BREEDS))
 
 
-__all__ = ["DATASETS", "Dataset", "Split", "display_name", "drawn_class_names", "load_dataset"]
+__all__ = ["DATASETS", "Dataset", "Split", "display_name", "drawn_class_names", "load_configured", "load_dataset"]

@@ -9,6 +9,7 @@ import threading
 import warnings
 from pathlib import Path
 from typing import BinaryIO
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -87,6 +88,33 @@ def open_picture(file: Path | str | BinaryIO, max_pixels: int = MAX_PIXELS) -> I
     except Exception as error:  # Pillow's plugins raise whatever a damaged file makes them
         may_pass = isinstance(error, MemoryError) or getattr(error, "errno", None) is not None
         raise UnreadablePicture(_first_line(error), may_pass) from error
+
+
+class Header(NamedTuple):
+    """What a picture's file says of itself before it is decoded.
+
+    Attributes:
+        format: str. Pillow's name of it: `"JPEG"`.
+        width, height: int. Pixels, as they lie in the file.
+        orientation: int. EXIF's, 1 to 8; 1 is upright.
+    """
+
+    format: str
+    width: int
+    height: int
+    orientation: int
+
+
+def header_of(file: Path | str | BinaryIO) -> Header:
+    """Reads the header of a picture that `open_picture` can open."""
+    with _without_warnings, _identify(file) as picture:
+        orientation = 1
+        with contextlib.suppress(Exception):  # broken EXIF
+            orientation = int(picture.getexif().get(_ORIENTATION, 1))
+        return Header(picture.format or "", *picture.size, orientation if 1 <= orientation <= 8 else 1)
+
+
+_ORIENTATION = 0x0112  # EXIF 2.3, section 4.6.4
 
 
 def _identify(file) -> Image.Image:

@@ -56,6 +56,8 @@ class Dataset:
         test: `Split`, scored once, whole.
         validation: `Split` or `None`. `None` until one is carved from train; some folders bring their own.
         keeps_validation: bool. Whether the validation split was there already when one was to be carved.
+        excluded: tuple of str. The pictures that `exclusions.leave_out` took from train and validation.
+        exclusions_digest: str. Of the list that named them; empty where there was none.
         notes: tuple of str. What the user should know of it: files that were left out, a split that lacks a class.
     """
 
@@ -66,6 +68,8 @@ class Dataset:
     validation: Split | None = None
     notes: tuple[str, ...] = ()
     keeps_validation: bool = False
+    excluded: tuple[str, ...] = ()
+    exclusions_digest: str = ""
 
     @property
     def pool(self) -> str:

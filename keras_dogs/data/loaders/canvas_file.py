@@ -48,6 +48,10 @@ class Checksums:
         self._description, self._expected = description, expected
         self._is_checked = np.zeros(len(expected), bool)
 
+    def of(self, rows: np.ndarray) -> np.ndarray:
+        """Returns the CRC-32 that rows of the table should have."""
+        return self._expected[rows]
+
     def check(self, table: np.ndarray, rows: np.ndarray) -> None:
         """Checks rows of the table.
 

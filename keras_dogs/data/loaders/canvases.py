@@ -1,6 +1,7 @@
 """Canvases: each picture of a split once, as uint8, in memory or mapped from a file that later runs map, too."""
 
 import dataclasses
+import zlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -113,6 +114,25 @@ def load_canvases(
         places = {name: place for place, name in enumerate(pool.names)}
         found |= {name: _select(split, decoded, places) for name, split in splits.items()}
     return [found.get(name) for name in wanted]
+
+
+def equal_pictures(first: Canvases, second: Canvases) -> list[tuple[str, str]]:
+    """Returns the names of pictures that are in both, canvas for canvas, each of the second with one of the first."""
+    places = dict(zip(_checksums(first)[::-1], range(len(first))[::-1]))  # the first of equal ones
+    found = []
+    for index, checksum in enumerate(_checksums(second)):
+        place = places.get(checksum)
+        if place is not None and np.array_equal(first.images[place], second.images[index]):
+            found.append((first.names[place], second.names[index]))
+    return found
+
+
+def _checksums(canvases: Canvases) -> list[int]:
+    """Returns the CRC-32 of each canvas: what the cache keeps, or computed."""
+    images = canvases.images
+    if isinstance(images, Rows) and images.checksums:
+        return images.checksums.of(images.rows).tolist()
+    return [zlib.crc32(np.ascontiguousarray(images[index])) for index in range(len(canvases))]
 
 
 def decode_split(split: Split, size, fit: str = "squash") -> Canvases:

@@ -90,12 +90,20 @@ def decode(
         put(index, canvas)
         return None
 
-    cores, left = os.cpu_count() or 1, iter(range(len(split)))
+    return dict(filter(None, on_all_cores(one, len(split))))
 
-    def work() -> list[tuple[int, str]]:
+
+def on_all_cores(one: Callable[[int], object], count: int) -> list:
+    """Calls a function of 0, 1, ... `count` - 1 on a thread a core; returns what it gave, in no order.
+
+    The first exception ends the others and is raised.
+    """
+    cores, left = os.cpu_count() or 1, iter(range(count))
+
+    def work() -> list:
         # All take from one iterator: a task a picture would cost some per cent of its decoding.
         try:
-            return [outcome for index in left if (outcome := one(index))]
+            return [one(index) for index in left]
         except BaseException:
             collections.deque(left, maxlen=0)  # the others end, too
             raise
@@ -103,7 +111,7 @@ def decode(
     with ThreadPoolExecutor(cores) as pool:
         try:
             tasks = [pool.submit(work) for _ in range(cores)]
-            return dict(outcome for task in tasks for outcome in task.result())
+            return [outcome for task in tasks for outcome in task.result()]
         finally:
             collections.deque(left, maxlen=0)  # where the user stops it
 

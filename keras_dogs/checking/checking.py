@@ -1,0 +1,182 @@
+"""Checks a dataset and writes what was found: `check`'s procedure."""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from keras_dogs.checking import page
+from keras_dogs.checking import probe
+from keras_dogs.checking import schema
+from keras_dogs.checking import verdicts
+from keras_dogs.checking.config import CheckConfig
+from keras_dogs.checking.duplicates import find_groups
+from keras_dogs.checking.facts import facts_of
+from keras_dogs.checking.features import features_of
+from keras_dogs.checking.labels import find_suspects
+from keras_dogs.checking.pool import Pool
+from keras_dogs.checking.pool import look_at_all
+from keras_dogs.checking.verdicts import Group
+from keras_dogs.data.datasets import Dataset
+from keras_dogs.data.datasets import drawn_class_names
+from keras_dogs.data.datasets import load_dataset
+from keras_dogs.errors import UserError
+from keras_dogs.evaluation import leaving_out
+from keras_dogs.evaluation import scoring
+from keras_dogs.evaluation.predictions import Predictions
+from keras_dogs.runs import artifacts
+from keras_dogs.runs.records import RunRecord
+from keras_dogs.system import caches
+from keras_dogs.system import network
+from keras_dogs.system import ownership
+from keras_dogs.system import progress
+from keras_dogs.system import reading
+
+EXCLUDE = "exclude.txt"
+_FOR_DRAWN_DOGS = "resnet_nano"
+_LEAST_FOR_PROBE = 2  # pictures a class, on average
+
+
+class _Run(NamedTuple):
+    folder: Path
+    record: RunRecord
+    predictions: Predictions
+
+
+def check_dataset(config: CheckConfig) -> schema.Check:
+    """Looks for leaks, duplicates, wrong labels and unusual files, and writes the folder.
+
+    Raises:
+        UserError: there is no such dataset, run or preset, the run is of another dataset, or no picture can be read.
+    """
+    with network.offline(config.offline), caches.use(config.cache_dir):
+        run = _load_run(config.run) if config.run else None
+        dataset = _load_dataset(config, run)
+        if run:
+            _check_same(run, dataset)
+        pool = look_at_all(dataset)
+        if len(pool.unreadable) == len(pool.names):
+            first = pool.names[0]
+            raise UserError(f"{dataset.name}: no picture can be read ({first}: {pool.unreadable[0]}); repair them")
+        members = find_groups(pool.looks, pool.grey)
+        groups = verdicts.judge(pool, members)
+        labels, suspects, why = _check_labels(config, dataset, pool, members)
+        found: schema.Check = {
+            "schema_version": schema.SCHEMA_VERSION,
+            "dataset": dataset.name,
+            "fingerprint": dataset.fingerprint,
+            "facts": facts_of(pool),
+            "groups": [_plain_group(pool, group) for group in groups],
+            "labels": labels,
+            "why_no_labels": why,
+            "score": _score(run, pool, groups, suspects) if run else None,
+        }
+        reading.check(found, schema.Check, schema.FILE)
+        with ownership.new_folder(config.output, ownership.CHECK) as folder:
+            (folder / schema.FILE).write_text(json.dumps(found, indent=1) + "\n")
+            (folder / EXCLUDE).write_text(verdicts.exclusion_list(pool, dataset.name, groups, suspects))
+            page.write_page(folder, page.Subject(config, pool, found, groups, suspects))
+    return found
+
+
+def _load_run(folder: Path) -> _Run:
+    record = RunRecord.load(folder / artifacts.RECORD)
+    return _Run(folder, record, Predictions.load(folder))
+
+
+def _load_dataset(config: CheckConfig, run: _Run | None) -> Dataset:
+    """Describes the dataset as the run divided it, or without a validation split of ours."""
+    if not run:
+        return load_dataset(config.dataset, config.seed, 0, config.data_dir)
+    data = run.record.config["data"]
+    name, folder = config.dataset or data["dataset"], config.data_dir or data.get("data_dir")
+    return load_dataset(name, run.record.seed, data.get("validation_fraction", 0.1), folder)
+
+
+def _check_same(run: _Run, dataset: Dataset) -> None:
+    """Refuses a run of other classes or other test pictures.
+
+    Raises:
+        UserError: it says which differ.
+    """
+    if tuple(map(str, run.predictions.class_names)) != dataset.class_names:
+        raise UserError(f"--run {run.folder}: has other classes than {dataset.name}; give the run's own dataset")
+    strangers = np.setdiff1d(run.predictions.names, np.array(dataset.test.names))
+    if len(strangers):
+        raise UserError(
+            f"--run {run.folder}: was scored on {len(strangers):,} pictures that are not in the test split of "
+            f"{dataset.name}, such as {strangers[0]}; give the run's own dataset"
+        )
+
+
+def _check_labels(config: CheckConfig, dataset: Dataset, pool: Pool, members):
+    """Returns what a probe says of the labels, its suspects, and why there is none of it."""
+    preset = config.preset
+    if not (preset or config.run) and set(dataset.class_names) <= set(drawn_class_names()):
+        preset = _FOR_DRAWN_DOGS
+    if not (preset or config.run):
+        return None, [], "not checked, for want of a model: give --run or --preset"
+    if len(pool.names) - len(pool.unreadable) < _LEAST_FOR_PROBE * len(pool.class_names):
+        return None, [], "not checked: there are too few pictures a class"
+    features = features_of(dataset, config.run, preset)
+    place = {name: index for index, name in enumerate(pool.names)}
+    rows = np.array([place[name] for name in features.names])
+    row_of = {int(index): row for row, index in enumerate(rows)}
+    together = [[row_of[member.index] for member in group if member.index in row_of] for group in members]
+    with progress.waiting("Checking labels"):
+        labels = pool.labels[rows]
+        probabilities = probe.held_out_probabilities(features.values, labels, [each for each in together if each])
+        suspects, alike = find_suspects(probabilities, labels)
+    suspects = [suspect._replace(index=int(rows[suspect.index])) for suspect in suspects]
+    names = pool.class_names
+    found: schema.Labels = {
+        "model": preset or str(config.run),
+        "num_pictures": len(rows),
+        "accuracy": float((probabilities.argmax(axis=1) == labels).mean()),
+        "suspects": [_plain_suspect(pool, suspect) for suspect in suspects],
+        "alike": [
+            {"classes": (names[each.first], names[each.second]), "told_apart": each.told_apart} for each in alike
+        ],
+    }
+    return found, suspects, ""
+
+
+def _plain_suspect(pool: Pool, suspect) -> schema.Suspect:
+    return {
+        "name": pool.names[suspect.index],
+        "split": pool.splits[suspect.index],
+        "given": pool.label(suspect.index),
+        "likely": pool.class_names[suspect.likely],
+        "given_probability": suspect.given_probability,
+        "likely_probability": suspect.likely_probability,
+    }
+
+
+def _plain_group(pool: Pool, group: Group) -> schema.Group:
+    members: list[schema.Member] = [
+        {
+            "name": pool.names[member.index],
+            "split": pool.splits[member.index],
+            "label": pool.label(member.index),
+            "kind": member.kind,
+            "correlation": member.correlation,
+        }
+        for member in group.members
+    ]
+    return {"is_leak": group.is_leak, "has_conflict": group.has_conflict, "members": members}
+
+
+def _score(run: _Run, pool: Pool, groups: list[Group], suspects) -> schema.Score:
+    """Holds the findings against the test score of a run."""
+    names = run.predictions.names
+    kinds = {
+        "leaks": {pool.names[index] for index in verdicts.leaked(pool, groups)},
+        "suspect labels": {pool.names[suspect.index] for suspect in suspects},
+    }
+    correct = scoring.is_correct(run.predictions.logits, run.predictions.labels)
+    left_out = {what: np.isin(names, sorted(listed)) for what, listed in kinds.items()}
+    return {
+        "run": str(run.folder),
+        "parts": [part._asdict() for part in leaving_out.parts_of(correct, left_out)],
+    }
