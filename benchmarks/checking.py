@@ -241,7 +241,8 @@ def peer_rows(folder: Path, changed, known: set, flipped: dict) -> list[dict]:
 def imagededup_rows(folder: Path, changed, flipped: dict, known: set) -> list[dict]:
     """Returns what imagededup's perceptual hash finds at its default distance of 10 bits of 64."""
     # Its neural network is imported with it, and has no build for the PyTorch of CI; the hash does not need it.
-    for name in ("torchvision", "torchvision.models", "torchvision.transforms"):
+    parts = ("torchvision", "torchvision.models", "torchvision.models.vision_transformer", "torchvision.transforms")
+    for name in parts:
         sys.modules.setdefault(name, unittest.mock.MagicMock())
     from imagededup.methods import PHash
 
