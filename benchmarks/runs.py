@@ -165,7 +165,7 @@ def write(name: str, rows: list[dict], summary: dict | None = None, line=in_word
             {**row, "commit": commit} for row in rows
         ]
         # The newer of two, at the place of the older.
-        rows = list({tuple(row[part] for part in key): row for row in rows}.values())
+        rows = list({tuple(row.get(part) for part in key): row for row in rows}.values())
     result = {
         "machine": machine,
         "versions": versions,

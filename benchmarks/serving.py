@@ -2,7 +2,8 @@
 
 The server and 32 clients of it share this machine. A row a backend: pictures a second of `predict` on the same
 pictures, of the server with batches and without, and of a single client; what happens under four times that load for a
-minute; and memory over 20,000 requests. Every answer is compared with `predict`'s.
+minute; and memory over 20,000 requests. Every answer is compared with `predict`'s. `--turns 3` measures the ratio to
+`predict` alone, in turns.
 """
 
 import argparse
@@ -36,7 +37,11 @@ def main():
     parser.add_argument("--backends", nargs="+", default=["jax", "tensorflow", "torch"])
     parser.add_argument("--requests", type=int, default=REQUESTS, help="over which memory is watched")
     parser.add_argument("--predicted", type=int, default=2000, help="pictures of which `predict` names the rate")
+    parser.add_argument("--turns", type=int, help="measure the ratio to `predict` alone, so often")
     flags = parser.parse_args()
+    if flags.turns:
+        rows = [in_turns(backend, flags) for backend in flags.backends]
+        return runs.write("serving_ratio", rows, line=json.dumps, key=("model", "backend"))
     rows = [measure(backend, flags) for backend in flags.backends]
     runs.write("serving", rows, line=in_words, key=("model", "backend"))
 
@@ -58,6 +63,20 @@ def measure(backend: str, flags) -> dict:
     row["of_predict"] = row["steady"]["images_per_second"] / rate
     row["gain_of_batches"] = row["steady"]["images_per_second"] / row["single"]["images_per_second"]
     return row
+
+
+def in_turns(backend: str, flags) -> dict:
+    """Returns the row of a backend: the rate of the server as a part of `predict`'s, measured in turns."""
+    row = {"model": runs.RunRecord.load(flags.run / "record.json").preset.rpartition("/")[2], "backend": backend}
+    row |= {"turns": [], "wrong": 0}
+    for _ in range(flags.turns):
+        with tempfile.TemporaryDirectory() as work:
+            rate, answers = predict(backend, flags, Path(work))
+        with Server(backend, flags.run) as server:
+            found = asyncio.run(steady(server, answers, CLIENTS))
+        row["turns"].append({"predict": rate, "server": found["images_per_second"], "p99_ms": found["p99_ms"]})
+        row["wrong"] += found["wrong"] + sum(count for status, count in found["statuses"].items() if status != "200")
+    return {**row, "ratio": runs.spread([turn["server"] / turn["predict"] for turn in row["turns"]])}
 
 
 def predict(backend: str, flags, work: Path) -> tuple[float, dict]:

@@ -1,6 +1,7 @@
 """Writes the tables of `docs/serving.md` from the results: `python benchmarks/serving_docs.py`."""
 
 import json
+import statistics
 from pathlib import Path
 
 import runs
@@ -17,7 +18,13 @@ def main():
 
 def insert(page: str) -> str:
     """Returns the page with the tables of the newest results."""
-    for mark, make in (("strangers", of_strangers), ("sets", of_sets), ("load", of_load), ("folders", of_folders)):
+    for mark, make in (
+        ("strangers", of_strangers),
+        ("sets", of_sets),
+        ("load", of_load),
+        ("ratio", of_ratio),
+        ("folders", of_folders),
+    ):
         page = runs.put_between(page, mark, make())
     return page
 
@@ -92,6 +99,20 @@ def of_load() -> str:
         "p99 there",
     ]
     return table([*header, "lost / wrong", "memory"], cells)
+
+
+def of_ratio() -> str:
+    """Returns the table of the server's rate beside that of `predict`, measured in turns."""
+    cells = [
+        [
+            f"{row['model']}, {runs.PROSE[row['backend']]}",
+            f"{statistics.median(turn['server'] for turn in row['turns']):.1f}",
+            f"{row['ratio']['median']:.2f} ({row['ratio']['min']:.2f} to {row['ratio']['max']:.2f})",
+            str(row["wrong"]),
+        ]
+        for row in rows_of("serving_ratio")
+    ]
+    return table(["", "pictures/s", "of predict, in turns", "wrong"], cells) if cells else ""
 
 
 def of_folders() -> str:

@@ -7,6 +7,8 @@ from conftest import files_below
 from PIL import Image
 from test_pictures import huge_png
 
+pytestmark = pytest.mark.once
+
 QUICK = ("--epochs", "1", "--batch-size", "4")
 
 

@@ -23,6 +23,8 @@ from keras_dogs.data.loaders.canvases import load_canvases
 from keras_dogs.errors import UserError
 from keras_dogs.system import caches
 
+pytestmark = pytest.mark.once
+
 SPLITS = ("train", "validation", "test")
 
 

@@ -1,6 +1,7 @@
 """The data doctor: what is planted is found, what is sound is left alone, and lists are obeyed."""
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -35,6 +36,9 @@ CHANGES = {
     "crop of 8 %": lambda picture: picture.crop((7, 0, 95, 88)),
     "brightness +20 %": lambda picture: ImageEnhance.Brightness(picture).enhance(1.2),
     "grey": lambda picture: picture.convert("L").convert("RGB"),
+    "upside down": lambda picture: picture.transpose(Image.Transpose.FLIP_TOP_BOTTOM),
+    "quarter turn": lambda picture: picture.transpose(Image.Transpose.ROTATE_90),
+    "quarter turn back": lambda picture: picture.transpose(Image.Transpose.ROTATE_270),
     "rotation of 3 degrees": lambda picture: picture.rotate(3, Image.Resampling.BICUBIC),
 }
 
@@ -47,18 +51,26 @@ def in_memory(pictures) -> Split:
 # Lists
 
 
+@pytest.mark.once
 def test_a_list_gives_back_every_name(tmp_path):
     file = tmp_path / "exclude.txt"
     file.write_text("# a comment\n\n" + "".join(f"{exclusions.line_of(name, 'leak: x  # y')}\n" for name in ODD_NAMES))
     found = exclusions.read_exclusions(file)
-    assert list(found.reasons) == ODD_NAMES and set(found.reasons.values()) == {"leak: x # y"}
+    assert list(found.reasons) == ODD_NAMES and set(found.reasons.values()) == {"leak: x  # y"}
 
 
+@pytest.mark.once
+def test_lists_that_were_edited_by_hand(tmp_path):
+    file = tmp_path / "list.txt"
+    file.write_text('\ufeff# a comment\r\n a.jpg # why\r\n  "b  c.jpg"  # moved\r\nd.jpg\r\n#e.jpg\r\n')
+    assert exclusions.read_exclusions(file).reasons == {"a.jpg": "why", "b  c.jpg": "moved", "d.jpg": ""}
+
+
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("content", "says"),
     [
         (None, "cannot be read"),
-        ("# nothing\n", "names no picture"),
         ('"open\n', "line 1"),
         ("nobody.jpg\n", "nobody"),
     ],
@@ -80,19 +92,37 @@ def test_a_training_leaves_out_what_is_listed_and_scores_the_whole_test_split(co
     file.write_text("".join(f"{exclusions.line_of(name, 'mine')}\n" for name in listed))
     flags = ("--dataset", dogs, "--epochs", 1, "--batch-size", 4, "--exclude", file, "--output", run)
     status, _, err = command("train", *flags)
-    assert status == 0 and "2 pictures are left out" in err and "1 others on the list are of the test split" in err, err
+    assert status == 0 and ": 2 pictures; on the list, but of the test split" in err and "whole: 1" in err, err
     record, found = RunRecord.load(run / "record.json"), Predictions.load(run)
     assert record.dataset.excluded == sorted(listed[:2]) and len(record.dataset.exclusions_digest) == 16
     assert listed[0] not in found.trained_on and listed[1] not in found.validation.names and listed[2] in found.names
     status, out, err = command("evaluate", run, "--saved", "--json", "--exclude", file)
-    assert status == 2 and listed[0] in err  # the run knows nothing of them
-    file.write_text(listed[2])
+    assert status == 0 and json.loads(out)["num_pictures"] == len(found.names) - 1, err
+    file.write_text(f"{listed[2]} # http://an.address/of: mine")
     status, out, _ = command("evaluate", run, "--json", "--exclude", file, "--output", tmp_path / "page")
     assert status == 0 and json.loads(out)["num_pictures"] == len(found.names) - 1
-    assert "without: listed" in (tmp_path / "page" / "report.md").read_text()
-    assert command("evaluate", run, "--saved", "--exclude", file)[0] == 0
+    assert "without: others on the list" in (tmp_path / "page" / "report.md").read_text()
+    more = ("--saved", "--exclude", file, "--against", run, "--output", tmp_path / "against")
+    assert command("evaluate", run, *more)[0] == 0
+    assert command("evaluate", run, "--saved", "--exclude", file.with_name("none"))[0] == 2
+    (tmp_path / "strangers").write_text("nobody.jpg")
+    for flags in ((), ("--saved",)):
+        status, _, err = command("evaluate", run, *flags, "--exclude", tmp_path / "strangers")
+        assert status == 2 and "nobody.jpg" in err
 
 
+@pytest.mark.once
+def test_a_list_of_another_division_is_told(dogs, tmp_path):
+    dataset = load_dataset(str(dogs))
+    (tmp_path / "list").write_text("# Division into train and test: other\n" + dataset.train.names[0])
+    notes = exclusions.leave_out(dataset, exclusions.read_exclusions(tmp_path / "list")).notes
+    assert "another division" in notes[-1]
+    (tmp_path / "list").write_text(exclusions.division_line(dataset))
+    notes = exclusions.leave_out(dataset, exclusions.read_exclusions(tmp_path / "list")).notes
+    assert "another division" not in notes[-1]
+
+
+@pytest.mark.once
 def test_a_class_is_not_emptied(dogs, tmp_path):
     dataset = load_dataset(str(dogs))
     gone = [name for name, label in zip(dataset.train.names, dataset.train.labels) if label == 1]
@@ -101,6 +131,7 @@ def test_a_class_is_not_emptied(dogs, tmp_path):
         exclusions.leave_out(dataset, exclusions.read_exclusions(tmp_path / "list"))
 
 
+@pytest.mark.once
 def test_the_parts_of_a_score():
     correct = np.array([True] * 70 + [False] * 30)
     leaks = np.arange(100) < 10
@@ -114,6 +145,7 @@ def test_the_parts_of_a_score():
     assert neither.num_left_out == 15 and wrong.num_pictures == 95
 
 
+@pytest.mark.once
 def test_the_interval_of_a_part_covers_the_truth():
     """Of 2,000 simulated data sets: pictures that were leaked are right more often."""
     generator = np.random.default_rng(0)
@@ -123,12 +155,13 @@ def test_the_interval_of_a_part_covers_the_truth():
     for _ in range(2000):
         low, high = intervals.part_difference_interval(generator.random(300) < np.where(kept, 0.8, 0.95), kept)
         inside += low <= truth <= high
-    assert inside / 2000 >= 0.94
+    assert 0.94 <= inside / 2000 <= 0.99
 
 
 # Duplicates
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("change", CHANGES)
 def test_changed_pictures_are_found(change):
     train = load_drawn_dogs().train
@@ -139,15 +172,27 @@ def test_changed_pictures_are_found(change):
     assert [[member.index for member in group] for group in groups] == [[number, 20 + number] for number in range(5)]
 
 
+@pytest.mark.once
 def test_equal_pictures_are_found_however_many():
     """More of them than a picture proposes others."""
     drawn = [load_drawn_dogs().train.read(index) for index in range(3)]
     looked = look_at(in_memory([drawn[number % 2] for number in range(20)] + [drawn[2]]), "pictures")
     groups = duplicates.find_groups(looked.looks, looked.grey)
     assert [len(group) for group in groups] == [10, 10]
-    assert {member.kind for group in groups for member in group} == {"equal file"}
+    assert {member.kind for group in groups for member in group} == {"equal pixels"}
 
 
+@pytest.mark.once
+def test_many_changed_copies_on_both_sides_are_one_group():
+    """Each one's nearest are its own kind: the first of what lies together looks further."""
+    picture = load_drawn_dogs().train.read(5).resize((192, 192))
+    sizes = [picture.resize((side, side)) for side in (100, 120, 140, 160, 180)]
+    pictures = [*sizes, *(each.crop((6, 6, each.width, each.height)) for each in sizes)]
+    looked = look_at(in_memory(pictures), "pictures")
+    assert [len(group) for group in duplicates.find_groups(looked.looks, looked.grey)] == [10]
+
+
+@pytest.mark.once
 def test_pictures_without_anything_in_them_are_no_duplicates():
     blank = [Image.new("RGB", (40, 40), (level,) * 3) for level in (0, 3, 128, 255)]
     looked = look_at(in_memory(blank), "pictures")
@@ -164,6 +209,7 @@ def clusters(num_classes=6, a_class=20, width=12, spread=1.0):
     return (centres[given] + spread * generator.normal(size=(len(given), width))).astype(np.float32), given
 
 
+@pytest.mark.once
 def test_the_probe_has_not_learned_from_what_it_answers():
     """The closed form is what fits without the pictures give."""
     features, given = clusters(3, 12, 5, spread=4.0)
@@ -179,22 +225,37 @@ def test_the_probe_has_not_learned_from_what_it_answers():
         return inputs[group] @ weights
 
     def press(strength):
-        return sum(np.square(np.eye(3)[given[i]] - without([i], strength)[0]).sum() for i in range(len(given)))
+        alone = set(range(len(given))) - {0, 5, 20, 30, 31}
+        return sum(np.square(np.eye(3)[given[i]] - without([i], strength)[0]).sum() for i in alone)
 
     best = min(probe._STRENGTHS, key=press)
+    assert best == fitted._best_strength(groups)[0]
     for group in (*groups, [1], [17]):
         np.testing.assert_allclose(found[group], without(group, best), atol=1e-4)
+    large = list(range(8, 28))  # more pictures than features
+    strength = fitted._best_strength([large])
+    np.testing.assert_allclose(fitted._without(np.array(large), strength), without(large, strength[0]), atol=1e-4)
 
 
+@pytest.mark.once
 def test_wrong_labels_come_first():
     features, given = clusters()
     wrong = given.copy()
     wrong[[3, 50, 110]] = 5, 0, 1
     suspects, alike = labels.find_suspects(probe.held_out_probabilities(features, wrong, []), wrong)
     assert {suspect.index for suspect in suspects[:3]} == {3, 50, 110} and not alike
-    assert [suspect.likely for suspect in sorted(suspects[:3])] == [0, 2, 5]
+    assert sorted((suspect.index, suspect.likely) for suspect in suspects) == [(3, 0), (50, 2), (110, 5)]
 
 
+@pytest.mark.once
+def test_what_the_probe_answers_as_it_is_labelled_is_no_suspect():
+    """A class of little confidence has a low threshold."""
+    probabilities = np.array([[0.8, 0.18, 0.02], [0.9, 0.05, 0.05], [0.7, 0.28, 0.02], *[[0.5, 0.1, 0.01]] * 3])
+    suspects, _ = labels.find_suspects(probabilities, np.array([0, 0, 0, 2, 2, 2]))
+    assert {suspect.index for suspect in suspects} <= {3, 4, 5}
+
+
+@pytest.mark.once
 def test_a_duplicate_does_not_answer_for_a_wrong_label():
     features, given = clusters()
     features[4] = features[3]
@@ -203,6 +264,7 @@ def test_a_duplicate_does_not_answer_for_a_wrong_label():
     assert probe.held_out_probabilities(features, given, [[3, 4]])[3, 2] < alone
 
 
+@pytest.mark.once
 def test_classes_that_are_the_same_are_named():
     features, given = clusters()
     halves = np.where(given == 5, np.where(np.arange(len(given)) % 2, 5, 6), given)
@@ -312,6 +374,41 @@ def test_what_it_means_for_a_run(command, run_folder, dogs, tmp_path):
     assert found["labels"]["model"] == str(run_folder) and "report.html" in out
 
 
+@pytest.mark.once
+def test_leaks_count_where_the_run_has_learned_from_them(command, ailing, tmp_path):
+    """Those that it left out, when it was trained, do not."""
+    check = ("check", ailing, "--output", tmp_path / "check")
+    assert command(*check)[0] == 0
+    flags = ("--dataset", ailing, "--epochs", 1, "--batch-size", 8, "--skip-unreadable")
+    scores = {}
+    for name, more in (("all", ()), ("clean", ("--exclude", tmp_path / "check" / "exclude.txt"))):
+        assert command("train", *flags, *more, "--output", tmp_path / name)[0] == 0
+        assert command("check", "--run", tmp_path / name, "--output", tmp_path / f"of-{name}")[0] == 0
+        scores[name] = json.loads((tmp_path / f"of-{name}" / "check.json").read_text())["score"]["parts"]
+    leaks = {
+        name: [part["num_left_out"] for part in parts if part["what"] == "leaks"] for name, parts in scores.items()
+    }
+    assert leaks == {"all": [2], "clean": []}
+
+
+@pytest.mark.once
+def test_names_that_are_not_utf_8(command, tmp_path):
+    folder = write_dogs(tmp_path / "dogs", num_breeds=2, train=4, test=2)
+    first = sorted((folder / "train").iterdir())[0]
+    odd = os.fsdecode(b"caf\xe9 # x.png")
+    for split in ("train", "test"):
+        shutil.copy(sorted(first.glob("*.png"))[0], folder / split / first.name / odd)
+    status, _, err = command("check", folder, "--output", tmp_path / "check")
+    assert status == 0, err
+    listed = tmp_path / "check" / "exclude.txt"
+    assert sum(name.endswith(odd) for name in exclusions.read_exclusions(listed).reasons) == 2
+    flags = ("--dataset", folder, "--epochs", 1, "--batch-size", 4, "--exclude", listed, "--output", tmp_path / "run")
+    assert command("train", *flags)[0] == 0
+    assert len(RunRecord.load(tmp_path / "run" / "record.json").dataset.excluded) == 2
+    assert (tmp_path / "check" / "report.html").stat().st_size
+
+
+@pytest.mark.once
 def test_runs_and_datasets_that_do_not_go_together(command, dogs, ailing, tmp_path):
     run = make_run(tmp_path / "run")
     names = (tmp_path / "names").mkdir() or tmp_path / "names"
@@ -331,6 +428,7 @@ def test_runs_and_datasets_that_do_not_go_together(command, dogs, ailing, tmp_pa
         assert not (tmp_path / "check").exists()
 
 
+@pytest.mark.once
 def test_nothing_that_can_be_read(command, tmp_path):
     for label in ("a", "b"):
         (tmp_path / "broken" / label).mkdir(parents=True)

@@ -6,6 +6,8 @@ from keras_dogs.errors import UserError
 from keras_dogs.evaluation import statistics
 from keras_dogs.evaluation.predictions import Predictions
 
+pytestmark = pytest.mark.once
+
 RNG = np.random.default_rng(0)
 
 

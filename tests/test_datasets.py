@@ -15,6 +15,8 @@ from keras_dogs.data.datasets.drawn_breeds import TRAITS
 from keras_dogs.data.datasets.drawn_dogs import load_drawn_dogs
 from keras_dogs.errors import UserError
 
+pytestmark = pytest.mark.once
+
 
 def pictures(folder, counts):
     """`folder/class/N.png` for a dict of class to count; every picture differs."""

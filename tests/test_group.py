@@ -19,6 +19,8 @@ from keras_dogs.backends.devices.group import Rendezvous
 from keras_dogs.data.loaders.batches import predict_in_batches
 from keras_dogs.errors import UserError
 
+pytestmark = pytest.mark.once
+
 TOLD = {"--batch-size": 32, "keras": "3.15.1"}
 
 

@@ -6,6 +6,8 @@ import scipy.stats
 
 from keras_dogs.evaluation import intervals
 
+pytestmark = pytest.mark.once
+
 RNG = np.random.default_rng(0)
 
 

@@ -14,6 +14,8 @@ from keras_dogs.data.datasets.opening import open_picture
 from keras_dogs.data.datasets.opening import to_canvas
 from keras_dogs.data.datasets.pictures import is_picture
 
+pytestmark = pytest.mark.once
+
 
 def huge_png(file, side=30_000):
     """A valid black 1-bit PNG of `side` x `side`, written without ever holding its pixels."""

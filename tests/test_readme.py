@@ -22,6 +22,7 @@ SCALING = (ROOT / "docs" / "scaling.md").read_text()
 
 # Made quick: the same commands on fewer pictures, for fewer epochs.
 QUICKER = {
+    "check": "",
     "draw": "--train-pictures 4 --test-pictures 1",
     "train": "--epochs 1",
     "evaluate": "",
@@ -91,6 +92,15 @@ def test_the_comparison_is_understood():
     (line,) = [command for command in commands() if "keras_dogs.compare" in command]
     config = tyro.cli(CompareConfig, args=shlex.split(line)[3:])
     assert config.pair == "embedded" and config.seeds == (0, 1, 2)
+
+
+def test_the_page_on_checking_has_the_measured_figures(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import checking_docs
+
+    page = (ROOT / "docs" / "checking.md").read_text()
+    assert checking_docs.insert(page) == page
+    assert all("keras_dogs." in line for block in blocks("bash", page) for line in block.strip().splitlines())
 
 
 def test_describe(command):

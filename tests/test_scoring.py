@@ -4,6 +4,8 @@ import pytest
 from keras_dogs.evaluation import scoring
 from keras_dogs.evaluation.scoring import score_logits
 
+pytestmark = pytest.mark.once
+
 
 def test_scores_by_hand():
     logits = np.log([[0.7, 0.2, 0.1], [0.1, 0.6, 0.3], [0.5, 0.3, 0.2], [0.2, 0.3, 0.5]])

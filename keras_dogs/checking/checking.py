@@ -28,10 +28,12 @@ from keras_dogs.evaluation.predictions import Predictions
 from keras_dogs.runs import artifacts
 from keras_dogs.runs.records import RunRecord
 from keras_dogs.system import caches
+from keras_dogs.system import files
 from keras_dogs.system import network
 from keras_dogs.system import ownership
 from keras_dogs.system import progress
 from keras_dogs.system import reading
+from keras_dogs.system import terminal
 
 EXCLUDE = "exclude.txt"
 _FOR_DRAWN_DOGS = "resnet_nano"
@@ -55,29 +57,44 @@ def check_dataset(config: CheckConfig) -> schema.Check:
         dataset = _load_dataset(config, run)
         if run:
             _check_same(run, dataset)
-        pool = look_at_all(dataset)
-        if len(pool.unreadable) == len(pool.names):
-            first = pool.names[0]
-            raise UserError(f"{dataset.name}: no picture can be read ({first}: {pool.unreadable[0]}); repair them")
-        members = find_groups(pool.looks, pool.grey)
-        groups = verdicts.judge(pool, members)
-        labels, suspects, why = _check_labels(config, dataset, pool, members)
-        found: schema.Check = {
-            "schema_version": schema.SCHEMA_VERSION,
-            "dataset": dataset.name,
-            "fingerprint": dataset.fingerprint,
-            "facts": facts_of(pool),
-            "groups": [_plain_group(pool, group) for group in groups],
-            "labels": labels,
-            "why_no_labels": why,
-            "score": _score(run, pool, groups, suspects) if run else None,
-        }
-        reading.check(found, schema.Check, schema.FILE)
+        # The folder first: that it cannot be written is not to be learned at the end.
         with ownership.new_folder(config.output, ownership.CHECK) as folder:
-            (folder / schema.FILE).write_text(json.dumps(found, indent=1) + "\n")
-            (folder / EXCLUDE).write_text(verdicts.exclusion_list(pool, dataset.name, groups, suspects))
-            page.write_page(folder, page.Subject(config, pool, found, groups, suspects))
+            return _check(config, run, dataset, folder)
+
+
+def _check(config: CheckConfig, run: "_Run | None", dataset: Dataset, folder: Path) -> schema.Check:
+    pool = look_at_all(dataset)
+    if len(pool.unreadable) == len(pool.names):
+        first = pool.names[0]
+        raise UserError(f"{dataset.name}: no picture can be read ({first}: {pool.unreadable[0]}); repair them")
+    members = find_groups(pool.looks, pool.grey)
+    groups = verdicts.judge(pool, members)
+    labels, suspects, why = _check_labels(config, dataset, pool, members)
+    found: schema.Check = {
+        "schema_version": schema.SCHEMA_VERSION,
+        "dataset": dataset.name,
+        "fingerprint": dataset.fingerprint,
+        "facts": facts_of(pool),
+        "groups": [_plain_group(pool, group) for group in groups],
+        "labels": labels,
+        "why_no_labels": why,
+        "score": _score(run, pool, groups, suspects) if run else None,
+    }
+    reading.check(found, schema.Check, schema.FILE)
+    found = _printable(found)
+    files.write_text(folder / schema.FILE, json.dumps(found, indent=1) + "\n")
+    files.write_text(folder / EXCLUDE, verdicts.exclusion_list(pool, dataset, groups, suspects))
+    page.write_page(folder, page.Subject(config, pool, found, groups, suspects))
     return found
+
+
+def _printable(found):
+    """Returns what was found with escapes in the place of what no JSON file holds: names that are not UTF-8."""
+    if isinstance(found, dict):
+        return {name: _printable(value) for name, value in found.items()}
+    if isinstance(found, (list, tuple)):
+        return [_printable(value) for value in found]
+    return terminal.printable(found) if isinstance(found, str) else found
 
 
 def _load_run(folder: Path) -> _Run:
@@ -116,7 +133,7 @@ def _check_labels(config: CheckConfig, dataset: Dataset, pool: Pool, members):
     if not (preset or config.run) and set(dataset.class_names) <= set(drawn_class_names()):
         preset = _FOR_DRAWN_DOGS
     if not (preset or config.run):
-        return None, [], "not checked, for want of a model: give --run or --preset"
+        return None, [], "not checked: no model was given; use --run or --preset"
     if len(pool.names) - len(pool.unreadable) < _LEAST_FOR_PROBE * len(pool.class_names):
         return None, [], "not checked: there are too few pictures a class"
     features = features_of(dataset, config.run, preset)
@@ -171,7 +188,7 @@ def _score(run: _Run, pool: Pool, groups: list[Group], suspects) -> schema.Score
     """Holds the findings against the test score of a run."""
     names = run.predictions.names
     kinds = {
-        "leaks": {pool.names[index] for index in verdicts.leaked(pool, groups)},
+        "leaks": {pool.names[index] for index in verdicts.leaked(pool, groups, _learned(run.predictions))},
         "suspect labels": {pool.names[suspect.index] for suspect in suspects},
     }
     correct = scoring.is_correct(run.predictions.logits, run.predictions.labels)
@@ -180,3 +197,11 @@ def _score(run: _Run, pool: Pool, groups: list[Group], suspects) -> schema.Score
         "run": str(run.folder),
         "parts": [part._asdict() for part in leaving_out.parts_of(correct, left_out)],
     }
+
+
+def _learned(found: Predictions) -> set[str] | None:
+    """Returns the pictures that a run was trained on or chosen by; `None` of an earlier version, which kept no names."""
+    if found.trained_on is None:
+        return None
+    chosen_by = [] if found.validation is None else found.validation.names.tolist()
+    return {*found.trained_on.tolist(), *chosen_by}

@@ -6,13 +6,15 @@ import numpy as np
 import scipy.sparse
 from scipy.sparse.csgraph import connected_components
 
+from keras_dogs.checking import orientations
 from keras_dogs.checking import registration
 from keras_dogs.checking import signatures
 from keras_dogs.checking.looks import Look
 from keras_dogs.system import progress
 
 # From the surest on.
-KINDS = ("equal file", "equal pixels", "near", "mirrored")
+KINDS = ("equal file", "equal pixels", "near", "mirrored", "turned")
+_KIND_OF = {0: "near", orientations.MIRRORED: "mirrored"}
 
 
 class Member(NamedTuple):
@@ -41,11 +43,30 @@ def find_groups(looks: list[Look | None], grey: np.ndarray) -> list[list[Member]
     """
     ties = _equal(looks, "content", 0) + _equal(looks, "pixels", 1)
     others = np.setdiff1d(_readable(looks), [second for _, second, *_ in ties]).astype(np.int64)
-    proposed = signatures.propose(signatures.signatures_of(grey[others])) if len(others) else np.zeros((0, 3), int)
-    with progress.counting("Comparing pairs", len(proposed)) as on_pair:
-        for first, second, is_mirrored, fit in registration.confirm(grey[others], proposed, on_pair):
-            ties.append((int(others[first]), int(others[second]), 2 + is_mirrored, fit.correlation))
+    # Of what lies together, the first one proposes again: its next ones may not be more of the same.
+    queries = others
+    while len(queries):
+        found = _alike(grey[others], np.searchsorted(others, queries))
+        ties += [(int(others[first]), int(others[second]), kind, fit) for first, second, kind, fit in found]
+        group_of = _components(ties, len(looks))
+        _, firsts = np.unique(group_of[others], return_index=True)
+        grown = group_of[[int(others[first]) for first, *_ in found]]
+        others = others[np.sort(firsts)]
+        queries = others[np.isin(group_of[others], grown)]
     return _grouped(ties, len(looks))
+
+
+def _alike(grey: np.ndarray, queries: np.ndarray) -> list[tuple[int, int, int, float]]:
+    """Returns the ties of pictures to others that show the same, changed a little."""
+    of_all, blocks = signatures.signatures_of(grey), -(-len(queries) // signatures.ROWS)
+    with progress.counting("Looking for pictures that are alike (blocks)", blocks) as on_block:
+        proposed = signatures.propose(of_all, queries, on_block)
+    with progress.counting("Laying pictures over each other (pairs)", len(proposed)) as on_pairs:
+        confirmed = registration.confirm(grey, proposed, on_pairs)
+    return [
+        (first, second, KINDS.index(_KIND_OF.get(orientation, "turned")), fit.correlation)
+        for first, second, orientation, fit in confirmed
+    ]
 
 
 def _readable(looks) -> list[int]:
@@ -56,18 +77,22 @@ def _equal(looks, name: str, kind: int) -> list[tuple[int, int, int, float]]:
     """Returns a tie from each picture to the first that is equal to it."""
     first, ties = {}, []
     for index in _readable(looks):
-        found = first.setdefault(getattr(looks[index], name), index)
-        if found != index:
+        digest = getattr(looks[index], name)
+        found = first.setdefault(digest, index)
+        if digest and found != index:
             ties.append((found, index, kind, 1.0))
     return ties
 
 
+def _components(ties, count: int) -> np.ndarray:
+    """Returns the number of the group that each picture is in, of one or more."""
+    ends = np.array([tie[:2] for tie in ties], np.int64).reshape(-1, 2)
+    graph = scipy.sparse.coo_matrix((np.ones(len(ends)), tuple(ends.T)), (count, count))
+    return connected_components(graph, directed=False)[1]
+
+
 def _grouped(ties, count: int) -> list[list[Member]]:
-    if not ties:
-        return []
-    rows, columns, *_ = zip(*ties)
-    graph = scipy.sparse.coo_matrix((np.ones(len(ties)), (rows, columns)), (count, count))
-    _, group_of = connected_components(graph, directed=False)
+    group_of = _components(ties, count)
     surest: dict[int, tuple[int, float]] = {}
     for first, second, kind, correlation in ties:
         for index in (first, second):

@@ -1,6 +1,7 @@
 """Facts about the files of a dataset, without a model."""
 
 import collections
+import contextlib
 import unicodedata
 
 import numpy as np
@@ -61,6 +62,8 @@ def _names_alike(pool: Pool) -> list[list[str]]:
 def _no_pictures(pool: Pool) -> list[str]:
     """Returns the files beside pictures that are not taken for pictures, by their paths."""
     files = (pool.file(index) for index in range(len(pool.names)))
-    folders = sorted({file.parent for file in files if file is not None})
-    beside = (file for folder in folders for file in sorted(folder.iterdir()) if file.is_file())
-    return [str(file) for file in beside if not is_left_by_tools(file.name) and not is_picture(file)]
+    found = []
+    for folder in sorted({file.parent for file in files if file is not None}):
+        with contextlib.suppress(OSError):  # a folder whose files can be opened, but not listed
+            found += [file for file in sorted(folder.iterdir()) if file.is_file()]
+    return [str(file) for file in found if not is_left_by_tools(file.name) and not is_picture(file)]

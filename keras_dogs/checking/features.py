@@ -90,6 +90,8 @@ def _compute(classifier, dataset: Dataset, wanted: list[str], file: Path) -> Fea
 
     extractor, names, values = submodels.feature_extractor(classifier), [], []
     for what, canvases in zip(wanted, load_canvases(dataset, wanted, **classifier.canvas)):
+        if not len(canvases):  # none of the split is readable
+            continue
         with progress.counting(f"Features of {what} (batches)", -(-len(canvases) // _BATCH)) as on_batch:
             values.append(predict_in_batches(extractor, canvases.images, _BATCH, on_batch)[0])
         names += canvases.names

@@ -13,6 +13,7 @@ import numpy as np
 
 # Two classes are told apart where the probe prefers the right one of them for this share of the pictures of each.
 _TOLD_APART = 0.75
+_LEAST_OF_A_CLASS = 3  # pictures; of fewer, nobody knows how sure the probe is of such
 
 
 class Suspect(NamedTuple):
@@ -46,8 +47,8 @@ class Alike(NamedTuple):
 def find_suspects(probabilities: np.ndarray, labels: np.ndarray) -> tuple[list[Suspect], list[Alike]]:
     """Finds labels that are probably wrong, and classes that cannot be told apart.
 
-    Suspects come by the probability of the given class, the least first ("self-confidence"): breeds that are easily
-    confused leave each other some, a slip of the hand leaves none.
+    Suspects are sorted by the probability of the given class, the lowest first ("self-confidence"): two breeds that are
+    easily confused leave each other some probability, a slip of the hand leaves none.
 
     Args:
         probabilities: float array `(num_pictures, num_classes)`, of pictures that were held out.
@@ -56,11 +57,11 @@ def find_suspects(probabilities: np.ndarray, labels: np.ndarray) -> tuple[list[S
     rows = np.arange(len(labels))
     own = probabilities[rows, labels]
     thresholds = np.full(probabilities.shape[1], np.inf)
-    for label in np.unique(labels):
+    for label in np.flatnonzero(np.bincount(labels) >= _LEAST_OF_A_CLASS):
         thresholds[label] = own[labels == label].mean()
     likely = np.where(probabilities >= thresholds, probabilities, 0).argmax(axis=1)
     of_likely = probabilities[rows, likely]
-    is_off = (of_likely >= thresholds[likely]) & (likely != labels)
+    is_off = (of_likely >= thresholds[likely]) & (likely != labels) & (probabilities.argmax(axis=1) != labels)
     alike = _alike(probabilities, labels, np.column_stack([labels, likely])[is_off])
     pairs = {frozenset((each.first, each.second)) for each in alike}
     found = [

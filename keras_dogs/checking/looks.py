@@ -16,6 +16,7 @@ from keras_dogs.data.loaders.decoding import on_all_cores
 from keras_dogs.system import progress
 
 SIDE = 64  # of the grey copies, pixels
+_LARGEST_FILE = 2**28  # bytes; what is larger is not held in memory whole
 _GREY_WITHIN = 4  # of 255. JPEG keeps a grey picture's channels that close.
 
 
@@ -23,7 +24,8 @@ class Look(NamedTuple):
     """What one picture is.
 
     Attributes:
-        content, pixels: bytes. Digests of the file and of the upright RGB picture; equal ones are equal pictures.
+        content: bytes. A digest of the file; empty where the picture is not a file of its own, or of a huge one.
+        pixels: bytes. A digest of the upright RGB picture.
         format: str. Of the file; empty where the picture is not a file of its own.
         width, height: int. Pixels, upright.
         orientation: int. EXIF's, 1 to 8; 1 is upright.
@@ -74,22 +76,22 @@ def look_at(split: Split, what: str) -> Looked:
 
 
 def _look(split: Split, index: int) -> tuple[Look, np.ndarray]:
-    file, content = split.file(index), b""
-    if file is None:
-        picture, header = split.read(index), None
-    else:
-        try:
+    file, content, header = split.file(index), b"", None
+    try:
+        if file is None or file.stat().st_size > _LARGEST_FILE:
+            picture = split.read(index)
+        else:
             content = file.read_bytes()
-        except OSError as error:
-            raise UnreadablePicture(error.strerror or str(error)) from error
-        picture = open_picture(io.BytesIO(content)) if content else open_picture(file)
-        header = header_of(io.BytesIO(content))
+            picture = open_picture(io.BytesIO(content)) if content else split.read(index)
+            header = header_of(io.BytesIO(content))
+    except (OSError, MemoryError) as error:
+        raise UnreadablePicture(getattr(error, "strerror", None) or "too large for the memory") from error
     pixels = _digest(np.asarray(picture))
     small = to_canvas(picture, SIDE)
     levels = np.asarray(Image.fromarray(small).convert("L"))
     spread = np.ptp(small, axis=-1)
     return Look(
-        content=_digest(content) if content else pixels,
+        content=_digest(content) if content else b"",
         pixels=pixels,
         format=header.format if header else "",
         width=picture.width,

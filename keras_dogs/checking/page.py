@@ -74,14 +74,14 @@ _ON_LEAKS = (
     "classifier has seen the answer."
 )
 _ON_CONFLICTS = "One of the labels is wrong, whatever a model says."
-_ON_OTHERS = "They count twice, in training or in a score."
+_ON_OTHERS = "Each duplicate is counted again, in training or in a score."
 _METHOD = """
 ## How it was looked for
 
 - **Duplicates.** Equal files and equal pixels by their digests. For the others, the lowest frequencies of each picture
-  in grey, also in a mirror, propose the four most alike pictures of each; a pair counts where one of the two, moved,
-  scaled and turned by a few degrees, lies over the other with a correlation of the grey levels of 0.95 or more. Other
-  pictures of one scene, a second apart, are mostly below that.
+  in grey, turned by quarters and mirrored, propose the four most alike pictures of each; a pair counts where one of the
+  two, moved, scaled and turned by a few degrees, lies over the other with a correlation of the grey levels of 0.95 or
+  more. Pictures of one scene that were taken a second apart are mostly below that.
 - **Labels.** A linear probe on the model's features answers each picture without having learned from it or its
   duplicates. A picture is suspect where the probe is as sure of another class as it is, on average, of that class's own
   pictures (confident learning, arXiv 1911.00068). The model may be wrong; look before you leave out a picture.
@@ -108,39 +108,24 @@ def summary_of(found: schema.Check) -> list[tuple[str, int, str]]:
     """Returns what was found, for people: what, how many, and what it means or what to do."""
     groups, facts, labels = found["groups"], found["facts"], found["labels"]
     leaks = [group for group in groups if group["is_leak"]]
-    tested = sum(
-        member["split"] == "test"
-        for group in leaks
-        for member in group["members"]
-        if any(other["split"] != "test" for other in group["members"])
-    )
     within = [group for group in groups if not group["is_leak"]]
-    rows = [
-        ("test pictures that are also in train or validation", tested, "leave them out: exclude.txt"),
-        ("leaks between train and validation", sum(_spares_test(group) for group in leaks), "exclude.txt"),
-        ("groups of one picture under two labels", sum(group["has_conflict"] for group in groups), "exclude.txt"),
-        ("groups of duplicates within a split", len(within), "exclude.txt has all but the first of each"),
-        (
-            "suspect labels",
-            len(labels["suspects"]) if labels else -1,
-            "look at each" if labels else found["why_no_labels"],
-        ),
-        (
-            "pairs of classes that are not told apart",
-            len(labels["alike"]) if labels else -1,
-            "the model cannot judge them",
-        ),
+    into_test = [group for group in leaks if any(member["split"] == "test" for member in group["members"])]
+    tested = sum(member["split"] == "test" for group in into_test for member in group["members"])
+    conflicts = sum(group["has_conflict"] for group in within)
+    why = found["why_no_labels"]
+    return [
+        ("test pictures that are also in train or validation", tested, "exclude.txt has both sides of each"),
+        ("groups in train and in validation", len(leaks) - len(into_test), "exclude.txt has those of train"),
+        ("groups within a split under two labels", conflicts, "correct the labels; exclude.txt has all of them"),
+        ("other groups within a split", len(within) - conflicts, "exclude.txt has all but the first of each"),
+        ("suspect labels", len(labels["suspects"]) if labels else -1, "look at each" if labels else why),
+        ("pairs of classes that are not told apart", len(labels["alike"]) if labels else -1, "by this model"),
         ("unreadable files", len(facts["unreadable"]), "repair or remove them; training leaves them out"),
-        ("pictures below 64 pixels", len(facts["tiny"]), "little to learn from"),
+        ("pictures below 64 pixels", len(facts["tiny"]), "there is little to learn from them"),
         ("nearly black or uniform pictures", len({*facts["nearly_black"], *facts["nearly_uniform"]}), "look at them"),
-        ("files that are no pictures", len(facts["no_pictures"]), "left out of every split"),
+        ("files that are not pictures", len(facts["no_pictures"]), "no split has them"),
         ("names that differ by case or Unicode form alone", len(facts["names_alike"]), "some disks take them for one"),
     ]
-    return rows
-
-
-def _spares_test(group: schema.Group) -> bool:
-    return all(member["split"] != "test" for member in group["members"])
 
 
 def _summary(subject: Subject) -> str:
@@ -148,7 +133,7 @@ def _summary(subject: Subject) -> str:
         [what, f"{count:,}" if count >= 0 else "–", note if count else ""]
         for what, count, note in summary_of(subject.found)
     ]
-    return "\n## What was found\n\n" + table(["", "number", ""], rows)
+    return "\n## What was found\n\n" + table(["what", "number", "what to do"], rows)
 
 
 def _groups(subject: Subject, folder: Path, title: str, text: str, groups: list[Group]) -> str:
@@ -161,8 +146,8 @@ def _groups(subject: Subject, folder: Path, title: str, text: str, groups: list[
         names = [_name(subject.pool, member.index) for member in group.members[:_ABREAST]]
         kind = max(group.members, key=lambda member: member.correlation < 1)
         tie = kind.kind if kind.correlation == 1 else f"{kind.kind}, {kind.correlation:.3f}"
-        rows.append([number + 1, Markdown(" ".join(pictures)), Markdown("<br>".join(names) + more), tie])
-    return f"\n## {title}\n\n{text}\n\n" + table(["", "pictures", "names", "the same by"], rows) + _rest(len(groups))
+        rows.append([number + 1, Markdown(" ".join(pictures)), tie, Markdown("<br>".join(names) + more)])
+    return f"\n## {title}\n\n{text}\n\n" + table(["", "pictures", "the same by", "names"], rows) + _rest(len(groups))
 
 
 def _rest(count: int) -> str:
@@ -222,7 +207,8 @@ def _score(score: schema.Score | None) -> str:
         + leaving_out.as_table(parts)
         + "\nThe interval of a difference is Agresti and Caffo's, of "
         "the pictures that stay and those that do not. Suspect labels are those that a model finds hard, so a score "
-        "without them is too good for that reason alone; correct the labels to know.\n"
+        "without them is too good for that reason alone. To measure the effect, correct the labels and evaluate "
+        "again.\n"
     )
 
 
@@ -246,7 +232,7 @@ def _facts(facts: schema.Facts) -> str:
         "grey": facts["grey"],
         "turned by EXIF": facts["turned_by_exif"],
         "names alike": [" = ".join(names) for names in facts["names_alike"]],
-        "no pictures": facts["no_pictures"],
+        "not pictures": facts["no_pictures"],
     }
     for what, names in kinds.items():
         if names:

@@ -12,6 +12,7 @@ from scipy.special import log_softmax
 
 _STRENGTHS = 10.0 ** np.arange(-4, 3)  # of the penalty, as a part of the mean variance along an axis
 _BLOCK = 4096  # pictures at a time
+_MOST_FOR_SCALE = 20_000  # pictures; one number is fitted
 _SCALES = (0.0, 8.0)  # of the logarithm: between no opinion and certainty
 
 
@@ -24,18 +25,22 @@ def held_out_probabilities(features: np.ndarray, labels: np.ndarray, groups: lis
         groups: list of lists of indices. Pictures that are left out together.
 
     Returns:
-        float64 array `(num_pictures, num_classes)`.
+        float32 array `(num_pictures, num_classes)`.
     """
     classes, codes = np.unique(labels, return_inverse=True)
     fitted = _Ridge(features, codes, len(classes))
     scores = fitted.held_out(groups)
-    found = np.zeros((len(labels), int(classes.max()) + 1))
-    found[:, classes] = np.exp(log_softmax(_scale(scores, codes) * scores, axis=1))
+    found, scale = np.zeros((len(labels), int(classes.max()) + 1), np.float32), _scale(scores, codes)
+    for start in range(0, len(scores), _BLOCK):
+        part = slice(start, start + _BLOCK)
+        found[part, classes] = np.exp(log_softmax(scale * scores[part], axis=1))
     return found
 
 
 def _scale(scores: np.ndarray, codes: np.ndarray) -> float:
     """Returns the factor that makes calibrated logits of scores: that of the least cross-entropy."""
+    some = slice(None, None, -(-len(codes) // _MOST_FOR_SCALE))
+    scores, codes = scores[some].astype(np.float64), codes[some]
     rows = np.arange(len(codes))
     return float(
         np.exp(
@@ -68,12 +73,8 @@ class _Ridge:
 
     def held_out(self, groups: list[list[int]]) -> np.ndarray:
         """Returns the scores of each picture by the fit to the others, with the penalty that makes them best."""
-        errors = sum(
-            np.square((targets[..., None] - scores) / (1 - leverage)[:, None]).sum((0, 1))
-            for targets, scores, leverage in map(self._answers, self._raw(), [_STRENGTHS] * len(self))
-        )
-        strength = _STRENGTHS[[int(np.argmin(errors))]]
-        found = np.empty((len(self.features), self.num_classes))
+        strength = self._best_strength(groups)
+        found = np.empty((len(self.features), self.num_classes), np.float32)
         for places, block in self._raw():
             targets, scores, leverage = self._answers((places, block), strength)
             left = (targets - scores[..., 0]) / (1 - leverage)
@@ -82,13 +83,33 @@ class _Ridge:
             found[group] = self._without(np.array(group), strength)
         return found
 
+    def _best_strength(self, groups: list[list[int]]) -> np.ndarray:
+        """Returns the penalty with the least squared error of pictures that are left out one at a time.
+
+        Those in groups do not count, as the others of their group would answer for them.
+        """
+        counts = np.ones(len(self.features), bool)
+        counts[[index for group in groups for index in group]] = False
+        if not counts.any():
+            counts[:] = True
+        errors = np.zeros(len(_STRENGTHS))
+        for block in self._raw():
+            targets, scores, leverage = self._answers(block, _STRENGTHS)
+            left = (targets[..., None] - scores) / (1 - leverage)[:, None]
+            errors += np.square(left[counts[block[0]]]).sum((0, 1))
+        return _STRENGTHS[[int(np.argmin(errors))]]
+
     def _without(self, group: np.ndarray, strength: np.ndarray) -> np.ndarray:
         """Returns the scores of a group of pictures by the fit to all the others."""
         targets, scores, _ = self._answers((group, self.features[group]), strength)
-        along = self._along(self.features[group])
-        weights = 1 / (self.variances + strength * self.unit)
-        hat = (along * weights) @ along.T + 1 / len(self.features)
-        return targets + self.shares - np.linalg.solve(np.eye(len(group)) - hat, targets - scores[..., 0])
+        along = np.column_stack([self._along(self.features[group]), np.ones(len(group))]).astype(np.float64)
+        penalised = np.append(self.variances + strength * self.unit, len(self.features))
+        errors = targets - scores[..., 0]
+        if len(group) <= len(penalised):
+            left = np.linalg.solve(np.eye(len(group)) - (along / penalised) @ along.T, errors)
+        else:  # Woodbury's identity: the system is as large as the features, however many pictures there are
+            left = errors + along @ np.linalg.solve(np.diag(penalised) - along.T @ along, along.T @ errors)
+        return targets + self.shares - left
 
     def _answers(self, block, strengths: np.ndarray):
         """Returns centred targets, the fit's scores for each penalty and the pictures' leverage for each."""
@@ -109,6 +130,3 @@ class _Ridge:
         for start in range(0, len(self.features), _BLOCK):
             places = np.arange(start, min(start + _BLOCK, len(self.features)))
             yield places, np.asarray(self.features[places[0] : places[-1] + 1], np.float32)
-
-    def __len__(self):
-        return -(-len(self.features) // _BLOCK)

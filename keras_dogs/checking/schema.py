@@ -28,7 +28,7 @@ class Range(TypedDict):
 
 
 class Facts(TypedDict):
-    """What can be told of the files without a model. Lists are names of pictures."""
+    """What can be told of the files without a model. Lists are names of pictures; `no_pictures` are paths."""
 
     splits: dict[str, Count]
     num_classes: Positive

@@ -9,10 +9,12 @@ crop that changes a quarter of the bits leaves the numbers nearer than those of 
 import numpy as np
 import scipy.fft
 
+from keras_dogs.checking import orientations
+
 _FREQUENCIES = 5  # in each direction
 _LEAST = 0.8  # cosine of the signatures of a pair that is proposed; crops of 8 % have 0.81 and more
-_MOST = 4  # proposals a picture
-_ROWS, _COLUMNS = 1024, 8192  # of a block of cosines: 32 MiB
+_MOST = 4  # proposals a picture and orientation
+ROWS, _COLUMNS = 1024, 8192  # of a block of cosines: 32 MiB
 
 
 def signatures_of(grey: np.ndarray) -> np.ndarray:
@@ -22,59 +24,64 @@ def signatures_of(grey: np.ndarray) -> np.ndarray:
         grey: uint8 array `(num_pictures, side, side)`.
 
     Returns:
-        float32 array `(num_pictures, 24)`.
+        float32 array `(num_pictures, 25)`, of which the first number is 0.
     """
-    found = np.empty((len(grey), _FREQUENCIES**2 - 1), np.float32)
+    found = np.empty((len(grey), _FREQUENCIES**2), np.float32)
     for start in range(0, len(grey), _COLUMNS):
         part = scipy.fft.dctn(grey[start : start + _COLUMNS].astype(np.float32), axes=(1, 2), norm="ortho")
-        lowest = part[:, :_FREQUENCIES, :_FREQUENCIES].reshape(len(part), -1)[:, 1:]
+        lowest = part[:, :_FREQUENCIES, :_FREQUENCIES].reshape(len(part), -1)
+        lowest[:, 0] = 0
         found[start : start + _COLUMNS] = lowest / np.maximum(np.linalg.norm(lowest, axis=1, keepdims=True), 1e-6)
     return found
 
 
-def mirrored(signatures: np.ndarray) -> np.ndarray:
-    """Returns the signatures of the pictures in a mirror: every odd horizontal frequency changes its sign."""
-    signs = np.tile((-1.0) ** np.arange(_FREQUENCIES), _FREQUENCIES)[1:]
-    return signatures * signs.astype(np.float32)
-
-
-def propose(signatures: np.ndarray) -> np.ndarray:
+def propose(signatures: np.ndarray, queries: np.ndarray, on_block=lambda: None) -> np.ndarray:
     """Finds the pairs of pictures that may show the same.
 
-    All pairs are compared, a block at a time: the time grows with the square of their number, at 25 numbers a pair.
+    Every query is compared with every picture, a block at a time: where all are queries, the time grows with the square
+    of their number, at 200 numbers a pair.
 
     Args:
-        signatures: float32 array `(num_pictures, 24)`.
+        signatures: float32 array `(num_pictures, 25)`.
+        queries: int array. The pictures that propose others: the four that are most alike in each orientation.
+        on_block: function of no argument, called after each `ROWS` queries.
 
     Returns:
-        int64 array `(num_pairs, 3)`: two indices, the lesser first, and whether the second is to be mirrored. Each
-        picture proposes the four others that are most alike, at the most.
+        int64 array `(num_pairs, 3)`: two indices, the lesser first, and the orientation that the second is to be given.
     """
-    pairs = [_nearest(queries, signatures) for queries in (signatures, mirrored(signatures))]
-    found = [
-        np.column_stack([np.sort(each, axis=1), np.full(len(each), is_mirrored)])
-        for is_mirrored, each in enumerate(pairs)
-    ]
-    return np.unique(np.concatenate(found), axis=0)
+    pairs = [np.zeros((0, 3), np.int64)]
+    for start in range(0, len(queries), ROWS):
+        block = queries[start : start + ROWS]
+        frequencies = signatures[block].reshape(len(block), _FREQUENCIES, _FREQUENCIES)
+        for orientation in orientations.ALL:
+            oriented = orientations.of_frequencies(frequencies, orientation).reshape(len(block), -1)
+            row, column = _nearest(oriented.astype(np.float32), signatures, block)
+            pairs.append(np.column_stack([column, block[row], np.full(len(row), orientation)]))
+        on_block()
+    found = np.concatenate(pairs)
+    swapped = found[:, 0] > found[:, 1]
+    found[swapped] = np.column_stack(
+        [found[swapped, 1], found[swapped, 0], orientations.inverses_of(found[swapped, 2])]
+    )
+    return np.unique(found, axis=0)
 
 
-def _nearest(queries: np.ndarray, signatures: np.ndarray) -> np.ndarray:
-    """Returns the pairs of a query and one of its nearest other signatures: int64 `(num_pairs, 2)`."""
-    pairs = []
-    for start in range(0, len(queries), _ROWS):
-        rows, columns, cosines = [], [], []
-        for first in range(0, len(signatures), _COLUMNS):
-            found = queries[start : start + _ROWS] @ signatures[first : first + _COLUMNS].T
-            row, column = _greatest(found)
-            rows.append(row), columns.append(first + column), cosines.append(found[row, column])
-        row, column = np.concatenate(rows), np.concatenate(columns)
-        order = np.lexsort((column, -np.concatenate(cosines), row))
-        row, column = row[order], column[order]
-        is_other = row + start != column
-        row, column = row[is_other], column[is_other]
-        place = np.arange(len(row)) - np.searchsorted(row, row)  # 0 for the nearest of each
-        pairs.append(np.column_stack([row + start, column])[place < _MOST])
-    return np.concatenate(pairs) if pairs else np.zeros((0, 2), np.int64)
+def _nearest(block: np.ndarray, signatures: np.ndarray, own: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns rows of a block, and for each the places of the nearest signatures, its own left out."""
+    rows, columns, cosines = [], [], []
+    for first in range(0, len(signatures), _COLUMNS):
+        found = block @ signatures[first : first + _COLUMNS].T
+        row, column = _greatest(found)
+        rows.append(row)
+        columns.append(first + column)
+        cosines.append(found[row, column])
+    row, column = np.concatenate(rows), np.concatenate(columns)
+    order = np.lexsort((column, -np.concatenate(cosines), row))
+    row, column = row[order], column[order]
+    is_other = own[row] != column
+    row, column = row[is_other], column[is_other]
+    is_near = np.arange(len(row)) - np.searchsorted(row, row) < _MOST  # counted from the nearest of each row
+    return row[is_near], column[is_near]
 
 
 def _greatest(cosines: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -5,13 +5,17 @@ from typing import NamedTuple
 from keras_dogs.checking.duplicates import Member
 from keras_dogs.checking.labels import Suspect
 from keras_dogs.checking.pool import Pool
+from keras_dogs.data.datasets import Dataset
 from keras_dogs.data.datasets import display_name
+from keras_dogs.data.datasets.exclusions import division_line
 from keras_dogs.data.datasets.exclusions import line_of
+from keras_dogs.system import terminal
 
 _FIRST_LINES = """\
 # Pictures of {dataset} to leave out, found by keras_dogs.check. Give this file as --exclude to train, evaluate or
 # compare: a training leaves them out of train and validation (the test split stays whole), an evaluation does not score
-# them. A line that begins with a # is not read.
+# them. Other lines that begin with a # are not read.
+{division}
 """
 _SUSPECTS = """
 # Labels that are probably wrong. Look at each in report.html; to leave one out, remove the # before its name.
@@ -47,10 +51,20 @@ def is_test_leak(pool: Pool, group: Group) -> bool:
     return group.is_leak and any(pool.splits[member.index] == "test" for member in group.members)
 
 
-def leaked(pool: Pool, groups: list[Group]) -> list[int]:
-    """Returns the test pictures that are also in train or validation."""
-    leaks = (group for group in groups if is_test_leak(pool, group))
-    return [member.index for group in leaks for member in group.members if pool.splits[member.index] == "test"]
+def leaked(pool: Pool, groups: list[Group], learned: set[str] | None = None) -> list[int]:
+    """Returns the test pictures that are also in train or validation.
+
+    Args:
+        pool: `Pool`.
+        groups: list of `Group`.
+        learned: set of names or `None`. The pictures that a run was trained on or chosen by, instead of those two.
+    """
+    found = []
+    for group in groups:
+        names = {pool.names[member.index] for member in group.members}
+        if is_test_leak(pool, group) if learned is None else names & learned:
+            found += [member.index for member in group.members if pool.splits[member.index] == "test"]
+    return found
 
 
 def reasons_of(pool: Pool, groups: list[Group]) -> dict[str, str]:
@@ -90,10 +104,10 @@ def _in_words(pool: Pool, member: Member) -> str:
     return f"{pool.names[member.index]} of {pool.splits[member.index]}"
 
 
-def exclusion_list(pool: Pool, dataset: str, groups: list[Group], suspects: list[Suspect]) -> str:
+def exclusion_list(pool: Pool, dataset: Dataset, groups: list[Group], suspects: list[Suspect]) -> str:
     """Returns the text of `exclude.txt`."""
     reasons = reasons_of(pool, groups)
-    text = _FIRST_LINES.format(dataset=" ".join(dataset.split()))
+    text = _FIRST_LINES.format(dataset=terminal.one_line(dataset.name), division=division_line(dataset))
     text += "".join(f"{line_of(name, reason)}\n" for name, reason in reasons.items())
     left = [suspect for suspect in suspects if pool.names[suspect.index] not in reasons]
     if left:

@@ -177,9 +177,10 @@ def _check_dataset(config: CompareConfig) -> None:
     exclusions = read_exclusions(config.exclude) if config.exclude else None
     if name == "stanford_dogs":
         return  # it may have to be fetched first, and has a test split of its own
-    datasets = [load_dataset(name, seed, 0) for seed in config.seeds[:2]]
-    if exclusions:
-        leave_out(datasets[0], exclusions)
+    fraction = _resolved(config, presets_of(config)[0])[0].data.validation_fraction if exclusions else 0
+    datasets = [load_dataset(name, seed, fraction) for seed in (config.seeds if exclusions else config.seeds[:2])]
+    for dataset in datasets if exclusions else ():
+        leave_out(dataset, exclusions)
     tested = {dataset.test.names for dataset in datasets}
     if len(tested) > 1:
         raise UserError(

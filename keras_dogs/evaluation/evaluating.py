@@ -104,13 +104,17 @@ def _evaluate(config: EvaluateConfig, exported) -> Scores:
     if config.overlap_list:
         statistics.split_by_overlap([], config.overlap_list)  # a mistake is said before anything long is begun
     listed = read_exclusions(config.exclude) if config.exclude else None
+    loaded = None if config.saved else _load_split(config, exported)
+    if listed and loaded:
+        check_names(known_names(loaded[0]), loaded[0].name, listed)
     if config.saved:
         split, predictions = _saved(config, is_preset)
     else:
-        split, predictions = _predict(config, is_preset, exported)
+        split, predictions = _predict(config, is_preset, exported, loaded)
     parts = []
     if listed:
-        _check_listed(listed, config, predictions, exported)
+        if config.saved:
+            _check_listed(listed, Path(config.run), predictions)
         correct = is_correct(predictions.logits, predictions.labels)
         parts = leaving_out.parts_of(correct, leaving_out.kinds_in(predictions, listed))
         predictions = leaving_out.without(predictions, listed)
@@ -121,15 +125,17 @@ def _evaluate(config: EvaluateConfig, exported) -> Scores:
     return score_logits(predictions.logits, predictions.labels)
 
 
-def _check_listed(listed: Exclusions, config: EvaluateConfig, predictions: Predictions, exported) -> None:
-    """Refuses a list that names pictures which are in no split of the dataset, or which saved predictions lack."""
-    if config.saved:
-        parts = [predictions.names, predictions.trained_on]
-        parts.append(predictions.validation and predictions.validation.names)
-        known = {str(name) for part in parts if part is not None for name in part}
-        return check_names(known, config.run, listed)
-    dataset, *_ = _load_split(config, exported)
-    check_names(known_names(dataset), dataset.name, listed)
+def _check_listed(listed: Exclusions, run: Path, predictions: Predictions) -> None:
+    """Refuses a list that names pictures of which a run knows nothing; runs of earlier versions do not know all."""
+    record_file = run / artifacts.RECORD
+    if predictions.trained_on is None or not record_file.is_file():
+        return
+    parts = [predictions.names, predictions.trained_on]
+    parts.append(predictions.validation and predictions.validation.names)
+    known = {str(name) for part in parts if part is not None for name in part}
+    dataset = RunRecord.load(record_file).dataset
+    known |= {*dataset.excluded, *(line.partition(": ")[0] for line in dataset.unreadable)}
+    check_names(known, str(run), listed)
 
 
 def _load_against(config: EvaluateConfig) -> dict[str, Predictions]:
@@ -164,9 +170,9 @@ def _load_split(config: EvaluateConfig, exported=None) -> tuple[Dataset, Split, 
     return dataset, split, data
 
 
-def _predict(config: EvaluateConfig, is_preset: bool, exported) -> tuple[Split, Predictions]:
+def _predict(config: EvaluateConfig, is_preset: bool, exported, loaded) -> tuple[Split, Predictions]:
     model_file = None if is_preset or exported else artifacts.find_model(Path(config.run))
-    dataset, split, data = _load_split(config, exported)
+    dataset, split, data = loaded
     classifier = exported or _load(config, model_file, dataset.class_names)
     check_classes(classifier.class_names, classifier.num_classes, dataset, data.dataset)
     canvases = decode_for(classifier, dataset, config.split, data.unreadable_limit)

@@ -77,7 +77,8 @@ def part_difference_interval(values, kept) -> tuple[float, float]:
         variances.append(share * (1 - share) / (len(part) + 2))
     reach = scipy.stats.norm.ppf((1 + CONFIDENCE) / 2) * sum(variances) ** 0.5
     weight = 1 - kept.mean()
-    return float(weight * (shares[0] - shares[1] - reach)), float(weight * (shares[0] - shares[1] + reach))
+    difference = shares[0] - shares[1]
+    return float(weight * max(difference - reach, -1.0)), float(weight * min(difference + reach, 1.0))
 
 
 def _adjusted(differences) -> tuple[float, float]:

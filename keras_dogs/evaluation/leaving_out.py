@@ -12,6 +12,15 @@ from keras_dogs.evaluation.predictions import Predictions
 from keras_dogs.system.pages import code
 from keras_dogs.system.pages import table
 
+# How the reasons begin that `check` gives; of a list of the user's own, they may be anything.
+_KINDS = {
+    "leak": "leaks",
+    "conflict": "pictures under two labels",
+    "duplicate": "duplicates",
+    "label": "suspect labels",
+}
+_OTHER, _ANY = "others on the list", "any of these"
+
 
 class Part(NamedTuple):
     """The score without some pictures.
@@ -44,7 +53,7 @@ def parts_of(correct: np.ndarray, left_out: Mapping[str, np.ndarray]) -> list[Pa
     """
     kinds = {what: mask for what, mask in left_out.items() if mask.any()}
     if len(kinds) > 1:
-        kinds["any of these"] = np.any(list(kinds.values()), axis=0)
+        kinds[_ANY] = np.any(list(kinds.values()), axis=0)
     return [_part("", correct, np.zeros(len(correct), bool))] + [
         _part(what, correct, mask) for what, mask in kinds.items() if not mask.all()
     ]
@@ -66,7 +75,7 @@ def _part(what: str, correct: np.ndarray, mask: np.ndarray) -> Part:
 def kinds_in(found: Predictions, listed: Exclusions) -> dict[str, np.ndarray]:
     """Returns which pictures are on a list for each kind of reason: bool arrays `(num_pictures,)`."""
     reasons = [listed.reasons.get(str(name)) for name in found.names]
-    kinds = [None if reason is None else reason.partition(":")[0] or "listed" for reason in reasons]
+    kinds = [None if reason is None else _KINDS.get(reason.partition(":")[0], _OTHER) for reason in reasons]
     return {kind: np.array([each == kind for each in kinds]) for kind in sorted({kind for kind in kinds if kind})}
 
 

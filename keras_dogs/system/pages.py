@@ -20,6 +20,7 @@ thead th:empty { padding: 0; border: 0; }
 td { white-space: nowrap; }
 td:last-child { white-space: normal; min-width: 6rem; }
 img { max-width: 100%; border-radius: 4px; }
+td img { max-width: none; }
 img[src^="data:image/svg"] { width: min(100%, 40rem); }
 pre { overflow-x: auto; padding: .5rem; border: 1px solid var(--line); }
 """

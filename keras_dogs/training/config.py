@@ -210,7 +210,7 @@ class TrainConfig:
         """
         before = TrainConfig.from_plain(values, f"{self.output or 'the run'}/config.json")
         self.check_same_flags(before.to_plain(), "was begun")
-        given = {name: getattr(self.data, name) for name in ("cache", "cache_dir")}
+        given = {name: getattr(self.data, name) for name in ("cache", "cache_dir", "exclude")}
         given = {name: value for name, value in given.items() if value != getattr(DataConfig(), name)}
         data = dataclasses.replace(before.data, **given)
         return dataclasses.replace(
@@ -233,7 +233,8 @@ class TrainConfig:
         Raises:
             UserError: a flag that was given now differs.
         """
-        about_where = ("output", "resume", "overwrite", "offline", "data", "cache", "cache_dir", *_WHERE)
+        # The fingerprint of the dataset tells what a list leaves out, wherever it lies.
+        about_where = ("output", "resume", "overwrite", "offline", "data", "cache", "cache_dir", "exclude", *_WHERE)
         compared = [(name, getattr(self, name), TrainConfig(), before) for name in TrainConfig.__dataclass_fields__]
         compared += [
             (name, getattr(self.data, name), DataConfig(), before.get("data", {}))
@@ -268,8 +269,8 @@ class TrainConfig:
 
     def on_another_host(self, own: "TrainConfig") -> "TrainConfig":
         """Returns this config for a process on another host, with the folders and devices of `own`."""
-        own_paths = {name: getattr(own.data, name) for name in ("data_dir", "cache_dir", "exclude")}
-        data = dataclasses.replace(self.data, **own_paths)
+        own_paths = {name: getattr(own.data, name) for name in ("data_dir", "cache_dir")}
+        data = dataclasses.replace(self.data, **own_paths, exclude=own.data.exclude or self.data.exclude)
         return dataclasses.replace(self, data=data, **own.where())
 
 

@@ -32,6 +32,7 @@ from keras_dogs.runs.records import DatasetRecord
 from keras_dogs.runs.records import RunRecord
 from keras_dogs.runs.records import recipe_in_words
 from keras_dogs.system import progress
+from keras_dogs.system import terminal
 from keras_dogs.training import recipes
 from keras_dogs.training import without_effect
 from keras_dogs.training.config import TrainConfig
@@ -163,7 +164,10 @@ def check_same_pictures(dataset: Dataset) -> None:
     """Refuses hosts whose datasets differ: they would train on nonsense."""
     first, _ = devices.current().group.from_first(dataset.fingerprint)
     if first != dataset.fingerprint:
-        raise UserError(f"the pictures of {dataset.name} on this host are not those of process 0; copy them")
+        raise UserError(
+            f"the pictures of {dataset.name} on this host are not those of process 0; copy them, and give each process "
+            "the same --exclude"
+        )
 
 
 def check_same_canvases(pictures: Pictures) -> None:
@@ -266,10 +270,12 @@ def _say_what_is_leaked(config: TrainConfig, pictures: Pictures) -> None:
     ]
     if found:
         other, (first, second) = found[-1]
+        words = ["python", "-m", "keras_dogs.check", config.data.dataset]
+        words += ["--data-dir", str(config.data.data_dir)] if config.data.data_dir else []
+        words += ["--seed", str(config.seed)] if config.seed else []
         progress.open_console().print(
-            f"warning: {len(found):,} pictures are in two splits, such as {first} = {second} ({other}), so that scores "
-            f"are too good: python -m keras_dogs.check {shlex.quote(config.data.dataset)} finds these and others like "
-            "them, and writes a list for --exclude"
+            f"warning: {len(found):,} pictures are in two splits, such as {first} = {second} ({other}); scores on them "
+            f"are too good. To find these and others like them: {shlex.join(words)}; it writes a list for --exclude"
         )
 
 
@@ -310,6 +316,6 @@ def describe_dataset(dataset: Dataset, pictures: Pictures) -> DatasetRecord:
         num_classes=len(dataset.class_names),
         num_unreadable=len(pictures.unreadable),
         unreadable=pictures.unreadable,
-        excluded=list(dataset.excluded),
+        excluded=[terminal.printable(name) for name in dataset.excluded],
         exclusions_digest=dataset.exclusions_digest,
     )

@@ -1,13 +1,14 @@
 """The list of pictures to leave out: `check` writes it, `--exclude` of `train`, `evaluate` and `compare` takes it.
 
-A line names a picture as the dataset does, with the reason behind two blanks and `# `. Lines that begin with `# ` are
-comments. A name that could be taken for something else (it begins with `#` or a quote, or holds two blanks) stands in
-quotes, as JSON has them.
+A line names a picture as the dataset does; behind a blank and `#` may stand a reason. Lines that begin with `#` are
+comments. A name that could be taken for something else (it begins with `#` or a quote, or has a blank before a `#` or
+at its ends) stands in quotes, as JSON has them.
 """
 
 import dataclasses
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,8 +18,10 @@ from keras_dogs.data.datasets.splits import Dataset
 from keras_dogs.data.datasets.splits import Split
 from keras_dogs.errors import UserError
 from keras_dogs.system import reading
+from keras_dogs.system import terminal
 
-_SEPARATOR = "  # "
+_REASON = re.compile(r"\s+#\s*")
+_DIVISION = "# Division into train and test: "
 
 
 class Exclusions(NamedTuple):
@@ -28,48 +31,56 @@ class Exclusions(NamedTuple):
         file: Path. Where it stands.
         reasons: dict of a picture's name to why it is left out; the text up to a colon is the kind of reason.
         digest: str. 16 hexadecimal digits of the SHA-256 of the names.
+        division: str. `Dataset.division` of the dataset that `check` looked at; empty in a list of the user's own.
     """
 
     file: Path
     reasons: dict[str, str]
     digest: str
+    division: str = ""
 
 
 def line_of(name: str, reason: str) -> str:
     """Returns the line of a list that leaves out a picture."""
-    is_odd = name[:1] in ("#", '"') or name != name.strip() or "  " in name or not name.isprintable()
-    return (json.dumps(name) if is_odd else name) + _SEPARATOR + " ".join(reason.split())
+    is_odd = name[:1] in ("#", '"') or name != name.strip() or _REASON.search(name) or not name.isprintable()
+    return f"{json.dumps(name) if is_odd else name}  # {terminal.one_line(reason)}"
+
+
+def division_line(dataset: Dataset) -> str:
+    """Returns the line by which a list tells the division into train and test that it was made for."""
+    return _DIVISION + dataset.division
 
 
 def read_exclusions(file: Path) -> Exclusions:
     """Reads a list.
 
     Raises:
-        UserError: it cannot be read, a name in quotes is damaged, or it names no picture.
+        UserError: it cannot be read, or a name in quotes is damaged.
     """
-    reasons = {}
+    reasons, division = {}, ""
     try:
-        for number, line in enumerate(reading.read_text(file).splitlines(), 1):
-            if line.strip() and not line.startswith("#"):
+        for number, line in enumerate(reading.read_text(file).removeprefix("\ufeff").split("\n"), 1):
+            line = line.strip()
+            if line.startswith(_DIVISION):
+                division = line.removeprefix(_DIVISION)
+            elif line and not line.startswith("#"):
                 name, reason = _parse(line, f"{file}: line {number}")
                 reasons.setdefault(name, reason)
     except UserError as error:
         raise UserError(f"--exclude {error.args[0]}") from error
-    if not reasons:
-        raise UserError(f"--exclude {file}: names no picture; leave it out")
     digest = hashlib.sha256("\n".join(sorted(reasons)).encode(errors="surrogatepass")).hexdigest()[:16]
-    return Exclusions(file, reasons, digest)
+    return Exclusions(file, reasons, digest, division)
 
 
 def _parse(line: str, where: str) -> tuple[str, str]:
     if not line.startswith('"'):
-        name, _, reason = line.partition(_SEPARATOR)
-        return name.strip(), reason.strip()
+        name, *reason = _REASON.split(line, maxsplit=1)
+        return name, "".join(reason)
     try:
         name, end = json.JSONDecoder().raw_decode(line)
     except ValueError as error:
         raise UserError(f"{where}: a name in quotes that is not closed") from error
-    return name, line[end:].partition(_SEPARATOR)[2].strip()
+    return name, _REASON.sub("", line[end:], count=1)
 
 
 def leave_out(dataset: Dataset, exclusions: Exclusions) -> Dataset:
@@ -91,16 +102,21 @@ def leave_out(dataset: Dataset, exclusions: Exclusions) -> Dataset:
             raise UserError(f"--exclude {exclusions.file}: leaves no picture to validate on; keep some")
     tested = set(dataset.test.names)
     excluded = tuple(sorted(name for name in exclusions.reasons if name not in tested))
-    note = f"{len(excluded):,} pictures are left out of train and validation (--exclude {exclusions.file})"
+    notes = [f"left out of train and validation by --exclude {exclusions.file}: {len(excluded):,} pictures"]
     if num_tested := len(exclusions.reasons) - len(excluded):
-        note += f"; {num_tested:,} others on the list are of the test split, which is scored whole"
+        notes[0] += f"; on the list, but of the test split, which is scored whole: {num_tested:,}"
+    if exclusions.division not in ("", dataset.division):
+        notes.append(
+            f"warning: {exclusions.file} was made for another division into train and test, so that leaks may remain; "
+            "make it anew with python -m keras_dogs.check, with the same --seed"
+        )
     return dataclasses.replace(
         dataset,
         train=train,
         validation=validation,
         excluded=excluded,
         exclusions_digest=exclusions.digest,
-        notes=(*dataset.notes, note),
+        notes=(*dataset.notes, *notes),
     )
 
 
@@ -119,7 +135,8 @@ def check_names(known: set[str], dataset_name: str, exclusions: Exclusions) -> N
     if strangers := [name for name in exclusions.reasons if name not in known]:
         raise UserError(
             f"--exclude {exclusions.file}: {len(strangers):,} of its {len(exclusions.reasons):,} names are no pictures "
-            f"of {dataset_name}, such as {strangers[0]}; make the list anew with python -m keras_dogs.check"
+            f"of {dataset_name}, such as {strangers[0]}; a reason follows a blank and #; to make the list anew: "
+            "python -m keras_dogs.check"
         )
 
 

@@ -79,6 +79,11 @@ class Dataset:
         return hashlib.sha256(repr((self.class_names, rows)).encode(errors="surrogateescape")).hexdigest()[:16]
 
     @property
+    def division(self) -> str:
+        """16 hexadecimal digits that change with what is in the test split."""
+        return hashlib.sha256("\n".join(self.test.names).encode(errors="surrogateescape")).hexdigest()[:16]
+
+    @property
     def fingerprint(self) -> str:
         """16 hexadecimal digits that change with any class name, picture name, label or place in a split."""
         digest = hashlib.sha256("\n".join(self.class_names).encode(errors="surrogateescape"))
