@@ -200,7 +200,7 @@ def _score(run: _Run, pool: Pool, groups: list[Group], suspects) -> schema.Score
 
 
 def _learned(found: Predictions) -> set[str] | None:
-    """Returns the pictures that a run was trained on or chosen by; `None` of an earlier version, which kept no names."""
+    """Returns the pictures that a run was trained on or chosen by; `None` where an earlier version kept no names."""
     if found.trained_on is None:
         return None
     chosen_by = [] if found.validation is None else found.validation.names.tolist()
