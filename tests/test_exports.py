@@ -81,6 +81,16 @@ def pictures_of(dogs: Path) -> list[Path]:
 @pytest.mark.parametrize("kind", ["vit", "resnet"])
 @pytest.mark.parametrize("name", formats.FORMATS)
 def test_the_file_answers_as_the_run(command, answer, run_folder, vit, dogs, tmp_path, name, kind):
+    answers_as_the_run(command, answer, run_folder, vit, dogs, tmp_path, name, kind)
+
+
+def test_the_file_of_this_backend_answers_as_the_run(command, answer, run_folder, vit, dogs, tmp_path):
+    """One format that needs no more than the backend; `tox -e export` has the others."""
+    name = {"jax": "keras", "tensorflow": "tf_saved_model", "torch": "torch"}[BACKEND]
+    answers_as_the_run(command, answer, run_folder, vit, dogs, tmp_path, name, "resnet")
+
+
+def answers_as_the_run(command, answer, run_folder, vit, dogs, tmp_path, name, kind):
     needs(name)
     output, run = tmp_path / "exported", run_of(kind, run_folder, vit)
     more = () if kind == "resnet" else ("--pictures", dogs)
