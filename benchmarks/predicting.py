@@ -20,6 +20,7 @@ import numpy as np
 import runs
 
 NUM_PICTURES, TURNS, BATCH = 20_000, 2, 32
+_OWN = 2000  # pictures at most of which the model's own rate is taken, three times
 
 
 def main():
@@ -28,12 +29,13 @@ def main():
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--pictures", type=Path, required=True)
     parser.add_argument("--backends", nargs="+", default=["jax", "tensorflow", "torch"])
+    parser.add_argument("--count", type=int, default=NUM_PICTURES, help="pictures in the folder; fewer of large models")
     parser.add_argument("--own-rate", action="store_true", help=argparse.SUPPRESS)
     flags = parser.parse_args()
     if flags.own_rate:
         return own_rate(flags.run, flags.pictures)
     with tempfile.TemporaryDirectory() as work:
-        many = fill(Path(work) / "many", flags.pictures, NUM_PICTURES)
+        many = fill(Path(work) / "many", flags.pictures, flags.count)
         rows = [measure(backend, flags, many, Path(work)) for backend in flags.backends]
     runs.write("predicting", rows, line=in_words, key=("model", "backend"))
 
@@ -60,7 +62,7 @@ def measure(backend: str, flags, many: Path, work: Path) -> dict:
     }
     for turn in range(TURNS):
         table = work / f"{backend}-{turn}.csv"
-        rate, memory = command(backend, flags.run, many, table)
+        rate, memory = command(backend, flags, many, table)
         own = runs.measure(backend, __file__, "--run", flags.run, "--pictures", many, "--own-rate")
         if "error" in own:
             return {**row, **own}
@@ -68,13 +70,13 @@ def measure(backend: str, flags, many: Path, work: Path) -> dict:
         print(row["turns"][-1], flush=True)
     ratios = [turn["predict"] / turn["model"] for turn in row["turns"]]
     growth = [turn["resident_mib"][-1] / turn["resident_mib"][0] - 1 for turn in row["turns"]]
-    return {**row, "ratio": runs.spread(ratios), "growth": max(growth)}
+    return {**row, "count": flags.count, "ratio": runs.spread(ratios), "growth": max(growth)}
 
 
-def command(backend: str, run: Path, many: Path, table: Path) -> tuple[float, list[float]]:
+def command(backend: str, flags, many: Path, table: Path) -> tuple[float, list[float]]:
     """Returns pictures a second of `predict --csv`, and its memory at each tenth of the table."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "keras_dogs.predict", str(run), str(many), "--csv", str(table), "--top-k", "1"],
+        [sys.executable, "-m", "keras_dogs.predict", str(flags.run), str(many), "--csv", str(table), "--top-k", "1"],
         env={**os.environ, "KERAS_BACKEND": backend},
         stderr=subprocess.PIPE,
         text=True,
@@ -85,7 +87,7 @@ def command(backend: str, run: Path, many: Path, table: Path) -> tuple[float, li
     sizes = []
     while process.poll() is None:
         lines = table.read_bytes().count(b"\n") if table.exists() else 0
-        if lines > (len(sizes) + 1) * NUM_PICTURES / 10:
+        if lines > (len(sizes) + 1) * flags.count / 10:
             status = Path(f"/proc/{process.pid}/status").read_text()
             found = re.search(r"VmRSS:\s+(\d+)", status)
             sizes += [int(found[1]) / 1024] if found else []
@@ -107,7 +109,8 @@ def own_rate(run: Path, many: Path) -> None:
     from keras_dogs.models.builders import load_classifier
 
     classifier = load_classifier(run / "model.keras")
-    files = sorted(many.iterdir())[:2000]
+    files = sorted(many.iterdir())
+    files = files[: min(_OWN, max(len(files) // 4, 4 * BATCH))]
     canvases = np.stack([to_canvas(open_picture(file), **classifier.canvas) for file in files])
     predict_in_batches(classifier, canvases[: 4 * BATCH], BATCH)
     rates = []
