@@ -210,31 +210,30 @@ def clusters(num_classes=6, a_class=20, width=12, spread=1.0):
 
 
 @pytest.mark.once
-def test_the_probe_has_not_learned_from_what_it_answers():
-    """The closed form is what fits without the pictures give."""
-    features, given = clusters(3, 12, 5, spread=4.0)
-    groups = [[0, 5, 20], [30, 31]]
-    fitted = probe._Ridge(features, given, 3)
-    found = fitted.held_out(groups)
+def test_the_probe_is_the_one_of_scikit_learn_and_has_not_learned_from_what_it_answers():
+    """With one shrinkage, its scores of a fold are those of a fit to the other folds, but for a factor."""
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-    def without(group, strength):
-        kept = np.setdiff1d(np.arange(len(given)), group)
-        inputs = np.column_stack([features.astype(float), np.ones(len(given))])
-        penalty = strength * fitted.unit * np.diag([1.0] * 5 + [0.0])
-        weights = np.linalg.solve(inputs[kept].T @ inputs[kept] + penalty, inputs[kept].T @ np.eye(3)[given[kept]])
-        return inputs[group] @ weights
+    features, given = clusters(4, 30, 7, spread=4.0)
+    folds = probe.folds_of(given, [[0, 5, 40]])
+    assert folds[0] == folds[5] == folds[40] and np.bincount(folds).min() >= 10
+    parts = [probe._Sums(features, given, 4, np.flatnonzero(folds == fold)) for fold in range(folds.max() + 1)]
+    found = probe._held_out_scores(features, folds, parts, features.mean(0), 0.25)
+    for fold in range(folds.max() + 1):
+        rest = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=0.2)  # 0.2 / (1 - 0.2) is 0.25
+        rest.fit(features[folds != fold], given[folds != fold])
+        expected = rest.decision_function(features[folds == fold]) - np.log(rest.priors_)  # ours has none
+        scores = 1.25 * found[folds == fold]
+        differences = [each - each.mean(1, keepdims=True) for each in (scores, expected)]
+        np.testing.assert_allclose(*differences, atol=1e-3 * np.abs(expected).max())
 
-    def press(strength):
-        alone = set(range(len(given))) - {0, 5, 20, 30, 31}
-        return sum(np.square(np.eye(3)[given[i]] - without([i], strength)[0]).sum() for i in alone)
 
-    best = min(probe._STRENGTHS, key=press)
-    assert best == fitted._best_strength(groups)[0]
-    for group in (*groups, [1], [17]):
-        np.testing.assert_allclose(found[group], without(group, best), atol=1e-4)
-    large = list(range(8, 28))  # more pictures than features
-    strength = fitted._best_strength([large])
-    np.testing.assert_allclose(fitted._without(np.array(large), strength), without(large, strength[0]), atol=1e-4)
+@pytest.mark.once
+def test_probabilities_are_calibrated():
+    features, given = clusters(8, 60, 6, spread=5.0)
+    found = probe.held_out_probabilities(features, given, [])
+    np.testing.assert_allclose(found.sum(1), 1, atol=1e-5)
+    assert abs(found.max(1).mean() - (found.argmax(1) == given).mean()) < 0.05
 
 
 @pytest.mark.once

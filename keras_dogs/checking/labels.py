@@ -1,10 +1,9 @@
 """Finds labels that are probably wrong, by confident learning.
 
-The method is that of Northcutt, Jiang and Chuang, JAIR 70, 2021 (arXiv 1911.00068).
-
-A picture is suspect where a probe that has not learned from it is more confident of another class than it is, on
-average, of that class's own pictures. Classes that the features cannot tell apart are named as such, and no picture is
-suspect for being taken for the other of the two.
+The method is that of Northcutt, Jiang and Chuang, JAIR 70, 2021 (arXiv 1911.00068). A picture is suspect where a probe
+that has not learned from it answers another class, and is as confident of that class as it is, on average, of the
+class's own pictures; or where it gives the label less than one chance in a hundred. Classes that the features cannot
+tell apart are named as such, and no picture is suspect for being taken for the other of the two.
 """
 
 from typing import NamedTuple
@@ -13,6 +12,7 @@ import numpy as np
 
 # Two classes are told apart where the probe prefers the right one of them for this share of the pictures of each.
 _TOLD_APART = 0.75
+_IMPROBABLE = 0.01  # of the given class: whatever the picture shows, it is not that
 _LEAST_OF_A_CLASS = 3  # pictures; of fewer, nobody knows how sure the probe is of such
 
 
@@ -61,7 +61,11 @@ def find_suspects(probabilities: np.ndarray, labels: np.ndarray) -> tuple[list[S
         thresholds[label] = own[labels == label].mean()
     likely = np.where(probabilities >= thresholds, probabilities, 0).argmax(axis=1)
     of_likely = probabilities[rows, likely]
-    is_off = (of_likely >= thresholds[likely]) & (likely != labels) & (probabilities.argmax(axis=1) != labels)
+    first = probabilities.argmax(axis=1)
+    is_confident = (of_likely >= thresholds[likely]) & (likely != labels)
+    likely = np.where(is_confident, likely, first)
+    is_off = (first != labels) & (is_confident | (own < _IMPROBABLE))
+    of_likely = probabilities[rows, likely]
     alike = _alike(probabilities, labels, np.column_stack([labels, likely])[is_off])
     pairs = {frozenset((each.first, each.second)) for each in alike}
     found = [

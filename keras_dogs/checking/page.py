@@ -84,7 +84,8 @@ _METHOD = """
   more. Pictures of one scene that were taken a second apart are mostly below that.
 - **Labels.** A linear probe on the model's features answers each picture without having learned from it or its
   duplicates. A picture is suspect where the probe is as sure of another class as it is, on average, of that class's own
-  pictures (confident learning, arXiv 1911.00068). The model may be wrong; look before you leave out a picture.
+  pictures (confident learning, arXiv 1911.00068), or gives the label less than one chance in a hundred. The model may
+  be wrong; look before you leave out a picture.
 - Nothing was removed or changed. `exclude.txt` is for `--exclude` of train, evaluate and compare.
 """
 
