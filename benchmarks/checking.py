@@ -2,7 +2,7 @@
 
 100 pictures of the sample's train list are changed in ten ways and put into its test list, and 100 others are put into
 the folder of another breed. A row a way says how many are found; another says how many of the first 100 suspect labels
-are wrong ones. `--peers` adds rows of cleanlab and imagededup, where they are installed. `--scale` measures time and
+are wrong ones. `--same DATASET` compares what backends find there. `--peers` adds rows of cleanlab and imagededup, where they are installed. `--scale` measures time and
 memory against the number of pictures, with made pictures and features.
 """
 
@@ -69,6 +69,7 @@ def main():
     parser.add_argument("--weights", type=Path)
     parser.add_argument("--backends", nargs="*", default=["torch"])
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--same", metavar="DATASET")
     parser.add_argument("--peers", action="store_true")
     parser.add_argument("--scale", action="store_true")
     parser.add_argument("--scale-child", type=int, help=argparse.SUPPRESS)
@@ -76,9 +77,10 @@ def main():
     if flags.scale_child:
         return scale_child(flags.scale_child)
     rows = [scale(count) for count in SIZES] if flags.scale else []
+    rows += [same(flags.backends, flags.same)] if flags.same else []
     if flags.sample:
         rows += planted(flags)
-    runs.write("checking", rows, line=in_words, key=("what", "by", "backend", "kind", "num_pictures"))
+    runs.write("checking", rows, line=in_words, key=("what", "by", "backend", "kind", "num_pictures", "dataset"))
 
 
 def in_words(row: dict) -> str:
@@ -98,16 +100,15 @@ def planted(flags) -> list[dict]:
         rows.append({"what": "sample", "by": "keras_dogs", **sample_row(alone)})
         for backend in flags.backends:
             found = check(backend, folder, Path(made) / backend, "--preset", preset)
-            findings[backend] = json.dumps({key: found[key] for key in ("facts", "groups")})
+            findings[backend] = found
             again = check(backend, folder, Path(made) / f"{backend}-again", "--preset", preset)
             pairs = {frozenset(pair) for pair in _pairs(found["groups"])}
             rows += rows_of_pairs(pairs, changed, flipped, known, "keras_dogs", backend)
             rows.append({**label_row(found, flipped), "by": "keras_dogs", "backend": backend})
             seconds = {"first": found["seconds"], "again": again["seconds"]}
             rows.append({"what": "time", "by": "keras_dogs", "backend": backend, **seconds})
-            findings[backend, "labels"] = [each["name"] for each in found["labels"]["suspects"]]
         if len(flags.backends) > 1:
-            rows.append({"what": "same", "by": "keras_dogs", **sameness(flags.backends, findings)})
+            rows.append({"what": "same", "by": "keras_dogs", "dataset": "planted", **sameness(findings)})
         if flags.peers:
             rows += peer_rows(folder, changed, known, flipped)
     return rows
@@ -216,12 +217,19 @@ def sample_row(found: dict) -> dict:
     }
 
 
-def sameness(backends, findings: dict) -> dict:
-    """Says whether backends found the same."""
-    first, *others = backends
-    suspects = [findings[backend, "labels"] for backend in backends]
+def same(backends, dataset: str) -> dict:
+    """Compares what backends find in a dataset."""
+    with tempfile.TemporaryDirectory() as made:
+        findings = {backend: check(backend, dataset, Path(made) / backend) for backend in backends}
+    return {"what": "same", "by": "keras_dogs", "dataset": Path(dataset).name, **sameness(findings)}
+
+
+def sameness(findings: dict) -> dict:
+    """Says whether backends found the same: facts, groups of pictures, and suspect labels in their order."""
+    first, *others = ({key: found[key] for key in ("facts", "groups")} for found in findings.values())
+    suspects = [[each["name"] for each in found["labels"]["suspects"]] for found in findings.values()]
     return {
-        "duplicates": all(findings[first] == findings[other] for other in others),
+        "duplicates": all(first == other for other in others),
         "suspects": all(each == suspects[0] for each in suspects),
         "suspects_in_common": len(set.intersection(*map(set, suspects))),
         "num_suspects": [len(each) for each in suspects],
