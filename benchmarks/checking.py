@@ -2,8 +2,9 @@
 
 100 pictures of the sample's train list are changed in ten ways and put into its test list, and 100 others are put into
 the folder of another breed. A row a way says how many are found; another says how many of the first 100 suspect labels
-are wrong ones. `--same DATASET` compares what backends find there. `--peers` adds rows of cleanlab and imagededup, where they are installed. `--scale` measures time and
-memory against the number of pictures, with made pictures and features.
+are wrong ones. `--same DATASET` compares what backends find there. `--peers` adds rows of cleanlab and imagededup,
+where they are installed. `--scale` measures time and memory against the number of pictures, with made pictures and
+features.
 """
 
 import argparse
