@@ -419,6 +419,7 @@ USES = {
     "check data": lambda path: ("check", "--output=check", "--", path),
     "check run": lambda path: ("check", "--output=check", f"--run={path}"),
     "exclude": lambda path: ("train", "--epochs", 1, "--dataset=nowhere", f"--exclude={path}"),
+    "overlap list": lambda path: ("evaluate", "nowhere", "--output=page", f"--overlap-list={path}"),
     "describe": lambda path: ("describe", path),
     "draw": lambda path: ("draw", "--train-pictures", 1, "--test-pictures", 1, f"--output={path}"),
     "export run": lambda path: ("export", "--format=keras", path),

@@ -9,6 +9,7 @@ from keras_dogs.errors import UserError
 from keras_dogs.evaluation import intervals
 from keras_dogs.evaluation import scoring
 from keras_dogs.evaluation.predictions import Predictions
+from keras_dogs.system import reading
 
 
 class Summary(NamedTuple):
@@ -125,9 +126,9 @@ def split_by_overlap(names, overlap_list: Path) -> np.ndarray:
         UserError: the file cannot be read or names nothing.
     """
     try:
-        lines = overlap_list.read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--overlap-list {overlap_list}: cannot be read ({error})") from error
+        lines = reading.read_text(overlap_list).splitlines()
+    except UserError as error:
+        raise UserError(f"--overlap-list {error.args[0]}") from error
     listed = {Path(line.split()[0]).stem for line in lines if line.strip()}
     if not listed:
         raise UserError(f"--overlap-list {overlap_list}: names no file")

@@ -2,6 +2,7 @@
 
 import re
 import reprlib
+import stat
 import zipfile
 from pathlib import Path
 
@@ -30,12 +31,17 @@ def read_text(file: Path) -> str:
         UserError: it is missing, cannot be read, is too large or is not UTF-8; the text names the file.
     """
     try:
-        size = file.stat().st_size
-        if size > _LARGEST_TEXT:
+        found = file.stat()
+        if stat.S_ISCHR(found.st_mode) or stat.S_ISBLK(found.st_mode):  # some have no end
+            raise UserError(f"{file}: is a device; give a file")
+        with file.open("rb") as opened:
+            content = opened.read(_LARGEST_TEXT + 1)  # of a pipe the size is not known before
+        if len(content) > _LARGEST_TEXT:
             raise Damaged(
-                f"{file}: {size / 2**20:,.0f} MiB, far larger than such a file can be; it was not written by keras_dogs"
+                f"{file}: above {_LARGEST_TEXT / 2**20:,.0f} MiB, far larger than such a file can be; it was not written "
+                "by keras_dogs"
             )
-        return file.read_text("utf-8")
+        return content.decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror or error})") from error
     except UnicodeDecodeError as error:
