@@ -70,6 +70,9 @@ def main():
     parser.add_argument("--weights", type=Path)
     parser.add_argument("--backends", nargs="*", default=["torch"])
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--kept", nargs="+", type=Path, help="features in the cache, a file a backend, of what was planted"
+    )
     parser.add_argument("--same", metavar="DATASET")
     parser.add_argument("--peers", action="store_true")
     parser.add_argument("--scale", action="store_true")
@@ -78,8 +81,10 @@ def main():
     if flags.scale_child:
         return scale_child(flags.scale_child)
     rows = [scale(count) for count in SIZES] if flags.scale else []
+    if flags.kept:
+        rows += kept_rows(flags)
     rows += [same(flags.backends, flags.same)] if flags.same else []
-    if flags.sample:
+    if flags.sample and not flags.kept:
         rows += planted(flags)
     runs.write("checking", rows, line=in_words, key=("what", "by", "backend", "kind", "num_pictures", "dataset"))
 
@@ -191,6 +196,31 @@ def rows_of_pairs(pairs: set, changed, flipped: dict, known: set, by: str, backe
     right = len(pairs) - len(wrong)
     total = {"recall": float(np.mean(hits)), "precision": right / max(len(pairs), 1), "num_wrong": len(wrong)}
     return [*rows, {"what": "duplicates", "by": by, "backend": backend, "kind": "all", **total}]
+
+
+def kept_rows(flags) -> list[dict]:
+    """Returns the rows of labels from features that were kept when the same pictures were planted before."""
+    from keras_dogs.checking import labels
+    from keras_dogs.checking import probe
+
+    with tempfile.TemporaryDirectory() as made:
+        changed, flipped = plant(flags.sample.resolve(), Path(made) / "planted", flags.seed)
+    rows, findings = [], {}
+    for backend, file in zip(flags.backends, flags.kept, strict=True):
+        kept = np.load(file)
+        names = kept["names"].tolist()
+        place = {name: index for index, name in enumerate(names)}
+        breeds = sorted({name.partition("/")[0].lower() for name in names})
+        given = np.array([breeds.index(name.partition("/")[0].lower()) for name in names])
+        together = [[place[name], place[planted_name]] for _, name, planted_name in changed]
+        probabilities = probe.held_out_probabilities(kept["features"], given, together)
+        suspects, _ = labels.find_suspects(probabilities, given)
+        found = {"accuracy": float((probabilities.argmax(1) == given).mean())}
+        found["suspects"] = [{"name": names[suspect.index]} for suspect in suspects]
+        findings[backend] = {"facts": {}, "groups": [], "labels": found}
+        rows.append({**label_row({"labels": found}, flipped), "by": "keras_dogs", "backend": backend})
+    compared = {key: value for key, value in sameness(findings).items() if key != "duplicates"}
+    return [*rows, {"what": "same", "by": "keras_dogs", "dataset": "planted, labels", **compared}]
 
 
 def label_row(found: dict, flipped: dict) -> dict:

@@ -38,8 +38,8 @@ def read_text(file: Path) -> str:
             content = opened.read(_LARGEST_TEXT + 1)  # of a pipe the size is not known before
         if len(content) > _LARGEST_TEXT:
             raise Damaged(
-                f"{file}: above {_LARGEST_TEXT / 2**20:,.0f} MiB, far larger than such a file can be; it was not written "
-                "by keras_dogs"
+                f"{file}: above {_LARGEST_TEXT / 2**20:,.0f} MiB, far larger than such a file can be; it was not "
+                "written by keras_dogs"
             )
         return content.decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
     except OSError as error:
