@@ -104,13 +104,14 @@ def _evaluate(config: EvaluateConfig, exported) -> Scores:
     if config.overlap_list:
         statistics.split_by_overlap([], config.overlap_list)  # a mistake is said before anything long is begun
     listed = read_exclusions(config.exclude) if config.exclude else None
+    model_file = None if is_preset or exported or config.saved else artifacts.find_model(Path(config.run))
     loaded = None if config.saved else _load_split(config, exported)
     if listed and loaded:
         check_names(known_names(loaded[0]), loaded[0].name, listed)
     if config.saved:
         split, predictions = _saved(config, is_preset)
     else:
-        split, predictions = _predict(config, is_preset, exported, loaded)
+        split, predictions = _predict(config, model_file, exported, loaded)
     parts = []
     if listed:
         if config.saved:
@@ -170,13 +171,12 @@ def _load_split(config: EvaluateConfig, exported=None) -> tuple[Dataset, Split, 
     return dataset, split, data
 
 
-def _predict(config: EvaluateConfig, is_preset: bool, exported, loaded) -> tuple[Split, Predictions]:
-    model_file = None if is_preset or exported else artifacts.find_model(Path(config.run))
+def _predict(config: EvaluateConfig, model_file: Path | None, exported, loaded) -> tuple[Split, Predictions]:
     dataset, split, data = loaded
     classifier = exported or _load(config, model_file, dataset.class_names)
     check_classes(classifier.class_names, classifier.num_classes, dataset, data.dataset)
     canvases = decode_for(classifier, dataset, config.split, data.unreadable_limit)
-    if not is_preset:
+    if model_file or exported:
         canvases = _without_trained_on(config, dataset, canvases)
     batch_size = min(config.batch_size, len(canvases))
     if exported:
