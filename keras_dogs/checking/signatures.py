@@ -69,9 +69,10 @@ def propose(signatures: np.ndarray, queries: np.ndarray, on_block=lambda: None) 
 def _nearest(block: np.ndarray, signatures: np.ndarray, own: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns rows of a block, and for each the places of the nearest signatures, its own left out."""
     rows, columns, cosines = [], [], []
+    least = np.full((len(block), 1), _LEAST, np.float32)  # it rises: what is not among the nearest so far is none
     for first in range(0, len(signatures), _COLUMNS):
         found = block @ signatures[first : first + _COLUMNS].T
-        row, column = _greatest(found)
+        row, column = _greatest(found, least)
         rows.append(row)
         columns.append(first + column)
         cosines.append(found[row, column])
@@ -84,11 +85,11 @@ def _nearest(block: np.ndarray, signatures: np.ndarray, own: np.ndarray) -> tupl
     return row[is_near], column[is_near]
 
 
-def _greatest(cosines: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the places of cosines that are great enough; of each row no more than are needed."""
-    is_near = cosines > _LEAST
+def _greatest(cosines: np.ndarray, least: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the places of cosines that are at least `least`, `(rows, 1)`, which is raised where there are many."""
+    is_near = cosines >= least
     many = np.flatnonzero(is_near.sum(axis=1) > _MOST + 1)  # one is the picture itself
     if len(many):
-        least = -np.partition(-cosines[many], _MOST, axis=1)[:, _MOST : _MOST + 1]
-        is_near[many] &= cosines[many] >= least
+        least[many] = -np.partition(-cosines[many], _MOST, axis=1)[:, _MOST : _MOST + 1]
+        is_near[many] &= cosines[many] >= least[many]
     return np.nonzero(is_near)
