@@ -1,5 +1,6 @@
 """Checks a dataset and writes what was found: `check`'s procedure."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import NamedTuple
@@ -195,7 +196,7 @@ def _score(run: _Run, pool: Pool, groups: list[Group], suspects) -> schema.Score
     left_out = {what: np.isin(names, sorted(listed)) for what, listed in kinds.items()}
     return {
         "run": str(run.folder),
-        "parts": [part._asdict() for part in leaving_out.parts_of(correct, left_out)],
+        "parts": [dataclasses.asdict(part) for part in leaving_out.parts_of(correct, left_out)],
     }
 
 

@@ -19,7 +19,6 @@ from keras_dogs.system import progress
 from keras_dogs.system import tables
 
 _BATCH = 32
-_SPLITS = ("train", "validation", "test")
 _SCHEMA = {"features": tables.Array("f", 2), "names": tables.Array("U", 1)}
 
 
@@ -47,8 +46,7 @@ def features_of(dataset: Dataset, run: Path | None, preset: str | None) -> Featu
         UserError: there is no such run or preset.
     """
     classifier = _load(dataset, run, preset)
-    splits = {name: getattr(dataset, name) for name in _SPLITS}
-    splits = {name: split for name, split in splits.items() if split is not None}
+    splits = dataset.splits
     file = caches.folder("features") / f"{_fingerprint(classifier, str(preset or run), splits)}.npz"
     return _read(file) or _compute(classifier, dataset, list(splits), file)
 

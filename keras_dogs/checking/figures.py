@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_dogs.checking.pool import SPLITS
 from keras_dogs.checking.pool import Pool
 from keras_dogs.evaluation.figures import BLUE
 from keras_dogs.evaluation.figures import GREY
@@ -12,14 +11,16 @@ from keras_dogs.evaluation.figures import ORANGE
 from keras_dogs.evaluation.figures import new_figure
 from keras_dogs.evaluation.figures import save
 
-_COLOURS = dict(zip(SPLITS, (BLUE, GREY, ORANGE)))
+_COLOURS = {"train": BLUE, "validation": GREY, "test": ORANGE}
 
 
 def draw_classes(pool: Pool, file: Path) -> None:
     """Draws how many pictures each class has in each split, from the largest class to the smallest."""
     count = len(pool.class_names)
     splits = np.array(pool.splits)
-    counts = {name: np.bincount(pool.labels[splits == name], minlength=count) for name in SPLITS if name in pool.splits}
+    counts = {
+        name: np.bincount(pool.labels[splits == name], minlength=count) for name in _COLOURS if name in pool.splits
+    }
     order = np.argsort(-sum(counts.values()), kind="stable")
     figure = new_figure(6.4, 2.6)
     axis = figure.subplots()

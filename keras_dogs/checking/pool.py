@@ -9,8 +9,6 @@ from keras_dogs.checking.looks import look_at
 from keras_dogs.data.datasets.splits import Dataset
 from keras_dogs.data.datasets.splits import Split
 
-SPLITS = ("train", "validation", "test")
-
 
 class Pool(NamedTuple):
     """The pictures of a dataset.
@@ -51,8 +49,7 @@ class Pool(NamedTuple):
 
 def look_at_all(dataset: Dataset) -> Pool:
     """Looks at every picture of every split."""
-    splits = {name: getattr(dataset, name) for name in SPLITS}
-    splits = {name: split for name, split in splits.items() if split is not None}
+    splits = dataset.splits
     looked = {name: look_at(split, f"the {name} pictures") for name, split in splits.items()}
     starts = dict(zip(splits, np.cumsum([0, *map(len, splits.values())])))
     return Pool(

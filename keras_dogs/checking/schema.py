@@ -4,6 +4,7 @@ from typing import Literal
 from typing import TypedDict
 
 from keras_dogs.checking.duplicates import KINDS
+from keras_dogs.evaluation.leaving_out import Part
 from keras_dogs.runs.records import Count
 from keras_dogs.runs.records import Positive
 from keras_dogs.runs.records import Share
@@ -90,18 +91,6 @@ class Labels(TypedDict):
     accuracy: Share
     suspects: list[Suspect]
     alike: list[Alike]
-
-
-class Part(TypedDict):
-    """The run's test score without some pictures."""
-
-    what: str
-    num_left_out: Count
-    num_pictures: Positive
-    accuracy: Share
-    interval: tuple[Share, Share]
-    difference: float
-    difference_interval: tuple[float, float]
 
 
 class Score(TypedDict):

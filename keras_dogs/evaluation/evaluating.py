@@ -112,16 +112,15 @@ def _evaluate(config: EvaluateConfig, exported) -> Scores:
         split, predictions = _saved(config, is_preset)
     else:
         split, predictions = _predict(config, model_file, exported, loaded)
-    parts = []
+    section = ""
     if listed:
         if config.saved:
             _check_listed(listed, Path(config.run), predictions)
         correct = is_correct(predictions.logits, predictions.labels)
-        parts = leaving_out.parts_of(correct, leaving_out.kinds_in(predictions, listed))
+        section = leaving_out.in_words(leaving_out.parts_of(correct, leaving_out.kinds_in(predictions, listed)), listed)
         predictions = leaving_out.without(predictions, listed)
         against = {name: leaving_out.without(found, listed) for name, found in against.items()}
     if config.output:
-        section = leaving_out.in_words(parts, listed) if listed else ""
         _write_page(config, predictions, against, split, exported, section)
     return score_logits(predictions.logits, predictions.labels)
 

@@ -1,7 +1,7 @@
 """What leaving out pictures means for a score: duplicates of training pictures, labels that are probably wrong."""
 
+import dataclasses
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import numpy as np
 
@@ -9,6 +9,9 @@ from keras_dogs.data.datasets.exclusions import Exclusions
 from keras_dogs.errors import UserError
 from keras_dogs.evaluation import intervals
 from keras_dogs.evaluation.predictions import Predictions
+from keras_dogs.runs.records import Count
+from keras_dogs.runs.records import Positive
+from keras_dogs.runs.records import Share
 from keras_dogs.system.pages import code
 from keras_dogs.system.pages import table
 
@@ -22,7 +25,8 @@ _KINDS = {
 _OTHER, _ANY = "others on the list", "any of these"
 
 
-class Part(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Part:
     """The score without some pictures.
 
     Attributes:
@@ -35,10 +39,10 @@ class Part(NamedTuple):
     """
 
     what: str
-    num_left_out: int
-    num_pictures: int
-    accuracy: float
-    interval: tuple[float, float]
+    num_left_out: Count
+    num_pictures: Positive
+    accuracy: Share
+    interval: tuple[Share, Share]
     difference: float
     difference_interval: tuple[float, float]
 

@@ -122,8 +122,7 @@ def leave_out(dataset: Dataset, exclusions: Exclusions) -> Dataset:
 
 def known_names(dataset: Dataset) -> set[str]:
     """Returns the names of the pictures of every split."""
-    splits = (dataset.train, dataset.validation, dataset.test)
-    return {name for split in splits if split is not None for name in split.names}
+    return {name for split in dataset.splits.values() for name in split.names}
 
 
 def check_names(known: set[str], dataset_name: str, exclusions: Exclusions) -> None:

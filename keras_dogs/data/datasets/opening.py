@@ -95,13 +95,10 @@ class Header(NamedTuple):
 
     Attributes:
         format: str. Pillow's name of it: `"JPEG"`.
-        width, height: int. Pixels, as they lie in the file.
         orientation: int. EXIF's, 1 to 8; 1 is upright.
     """
 
     format: str
-    width: int
-    height: int
     orientation: int
 
 
@@ -111,7 +108,7 @@ def header_of(file: Path | str | BinaryIO) -> Header:
         orientation = 1
         with contextlib.suppress(Exception):  # broken EXIF
             orientation = int(picture.getexif().get(_ORIENTATION, 1))
-        return Header(picture.format or "", *picture.size, orientation if 1 <= orientation <= 8 else 1)
+        return Header(picture.format or "", orientation if 1 <= orientation <= 8 else 1)
 
 
 _ORIENTATION = 0x0112  # EXIF 2.3, section 4.6.4

@@ -72,6 +72,12 @@ class Dataset:
     exclusions_digest: str = ""
 
     @property
+    def splits(self) -> dict[str, Split]:
+        """The splits that there are, by name: train, validation, test."""
+        named = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {name: split for name, split in named.items() if split is not None}
+
+    @property
     def pool(self) -> str:
         """16 hexadecimal digits that change with the pictures that train or validate, and not with which does what."""
         parts = [part for part in (self.train, self.validation) if part is not None]
