@@ -173,6 +173,21 @@ def test_changed_pictures_are_found(change):
 
 
 @pytest.mark.once
+def test_changed_pictures_are_found_among_more_than_are_compared_with_each():
+    train = load_drawn_dogs().train
+    drawn = [train.read(index) for index in range(0, 600, 12)]
+    changed = [CHANGES[change](picture) for change, picture in zip([*CHANGES] * 6, drawn)]
+    looked = look_at(in_memory([*drawn, *changed]), "pictures")
+    coarse = np.random.default_rng(0).normal(size=(10_000, 5, 5)).astype(np.float32)
+    noise = np.einsum("ai,bj,nij->nab", *(np.eye(5)[np.arange(64) * 5 // 64],) * 2, coarse, optimize=True)
+    grey = np.concatenate([looked.grey, (128 + 40 * noise).clip(0, 255).astype(np.uint8)])
+    own = [number.to_bytes(4) for number in range(10_000)]
+    other = [looked.looks[0]._replace(content=digest, pixels=digest) for digest in own]
+    groups = duplicates.find_groups([*looked.looks, *other], grey)
+    assert [[member.index for member in group] for group in groups] == [[number, 50 + number] for number in range(50)]
+
+
+@pytest.mark.once
 def test_equal_pictures_are_found_however_many():
     """More of them than a picture proposes others."""
     drawn = [load_drawn_dogs().train.read(index) for index in range(3)]

@@ -7,6 +7,7 @@ import scipy.sparse
 from scipy.sparse.csgraph import connected_components
 
 from keras_dogs.checking import orientations
+from keras_dogs.checking import proposals
 from keras_dogs.checking import registration
 from keras_dogs.checking import signatures
 from keras_dogs.checking.looks import Look
@@ -58,9 +59,9 @@ def find_groups(looks: list[Look | None], grey: np.ndarray) -> list[list[Member]
 
 def _alike(grey: np.ndarray, queries: np.ndarray) -> list[tuple[int, int, int, float]]:
     """Returns the ties of pictures to others that show the same, changed a little."""
-    of_all, blocks = signatures.signatures_of(grey), -(-len(queries) // signatures.ROWS)
-    with progress.counting("Looking for pictures that are alike (blocks)", blocks) as on_block:
-        proposed = signatures.propose(of_all, queries, on_block)
+    of_all, steps = signatures.signatures_of(grey), proposals.num_steps(len(grey))
+    with progress.counting("Looking for pictures that are alike (steps)", steps) as on_step:
+        proposed = proposals.propose(of_all, queries, on_step)
     with progress.counting("Laying pictures over each other (pairs)", len(proposed)) as on_pairs:
         confirmed = registration.confirm(grey, proposed, on_pairs)
     return [

@@ -80,12 +80,13 @@ class _Sums:
 def _held_out_scores(features, folds, parts: list[_Sums], center: np.ndarray, shrinkage: float) -> np.ndarray:
     """Returns the scores of each picture by the fit to the other folds: float32 `(num_pictures, num_classes)`."""
     scores = np.empty((len(features), len(parts[0].counts)), np.float32)
+    middle = center.astype(np.float32)  # or the products would be in float64
     for fold in range(_FOLDS):
         weights, biases = _fit([part for number, part in enumerate(parts) if number != fold], center, shrinkage)
         places = np.flatnonzero(folds == fold)
         for start in range(0, len(places), _BLOCK):
             block = places[start : start + _BLOCK]
-            scores[block] = (np.asarray(features[block], np.float32) - center) @ weights + biases
+            scores[block] = (np.asarray(features[block], np.float32) - middle) @ weights + biases
     return scores
 
 
