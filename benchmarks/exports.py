@@ -15,7 +15,7 @@ from pathlib import Path
 
 import runs
 
-from keras_dogs.exporting.formats import FORMATS
+from keras_dogs.exporting.formats import RUNTIMES
 from keras_dogs.runs.records import BACKENDS
 from keras_dogs.runs.records import PROSE
 
@@ -53,7 +53,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", action="store_true")
     parser.add_argument("--docs", action="store_true")
-    parser.add_argument("--formats", nargs="+", default=list(FORMATS))
+    parser.add_argument("--formats", nargs="+", default=list(RUNTIMES))
     parser.add_argument("--models", nargs="+")
     flags = parser.parse_args()
     if flags.docs:
@@ -141,8 +141,8 @@ def _table(rows: list[dict], first: str, which) -> str:
         name = f"`{row['model']}`, {which(row)}"
         cell = f"{row['relative_difference']:.0e}" if "error" not in row else f"no: {row['error'].partition(': ')[2]}"
         found.setdefault(name, {})[row["format"]] = cell
-    lines = [f"| {first} | " + " | ".join(f"`{name}`" for name in FORMATS) + " |", "|---" * (len(FORMATS) + 1) + "|"]
-    lines += [f"| {name} | " + " | ".join(cells.get(f, "–") for f in FORMATS) + " |" for name, cells in found.items()]
+    lines = [f"| {first} | " + " | ".join(f"`{name}`" for name in RUNTIMES) + " |", "|---" * (len(RUNTIMES) + 1) + "|"]
+    lines += [f"| {name} | " + " | ".join(cells.get(f, "–") for f in RUNTIMES) + " |" for name, cells in found.items()]
     return "\n".join(lines)
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import runs
 
 from keras_dogs.exporting.formats import FORMATS
+from keras_dogs.exporting.formats import RUNTIMES
 from keras_dogs.runs.records import BACKENDS
 from keras_dogs.runs.records import PROSE
 
@@ -29,7 +30,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=list(MODELS))
     # What plain Keras takes is what a backend of it takes.
-    parser.add_argument("--formats", nargs="+", default=[name for name in FORMATS if name != "keras"])
+    parser.add_argument("--formats", nargs="+", default=[name for name in RUNTIMES if name != "keras"])
     parser.add_argument("--pictures", help="a folder in the layout of a dataset; int8 is calibrated with it")
     parser.add_argument("--turns", type=int, default=_TURNS)
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)

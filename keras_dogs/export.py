@@ -1,8 +1,11 @@
-"""Write a trained classifier for another runtime: `python -m keras_dogs.export RUN --format onnx`."""
+"""Write a trained classifier for another runtime or library: `python -m keras_dogs.export RUN --format onnx`."""
 
+import shlex
 import sys
+from pathlib import Path
 
 from keras_dogs import commands
+from keras_dogs.errors import UserError
 from keras_dogs.exporting.config import ExportConfig
 from keras_dogs.system import terminal
 
@@ -15,7 +18,10 @@ def main() -> int:
 def _export(config: ExportConfig) -> int:
     from keras_dogs.exporting.exporting import export_run
     from keras_dogs.exporting.verification import NothingWritten
+    from keras_dogs.runs import exports
 
+    if config.push and exports.is_exported(config.run):
+        return _push(config, config.run)
     try:
         output, found = export_run(config)
     except NothingWritten as error:
@@ -24,6 +30,29 @@ def _export(config: ExportConfig) -> int:
     for line in _in_words(found):
         print(terminal.printable(line))
     print(terminal.printable(f"exported: {output}"))
+    return _push(config, output) if config.push else 0
+
+
+def _push(config: ExportConfig, folder: Path) -> int:
+    """Sends a folder, or says what would be sent."""
+    from keras_dogs.exporting import exported
+    from keras_dogs.exporting import pushing
+
+    facts = exported.read_library_folder(folder)
+    target = pushing.parse(config.push)
+    if config.dry_run:
+        for line in pushing.plan(folder, target, config.public):
+            print(terminal.printable(line))
+        return 0
+    message = f"{facts['family']} of {len(facts['class_names'])} classes, written by keras_dogs"
+    print(terminal.printable(f"pushing to {target} ..."), flush=True)
+    again = f"the folder is kept; to go on: python -m keras_dogs.export {shlex.quote(str(folder))} --push {target}"
+    try:
+        page = pushing.push(folder, target, config.public, message)
+    except (UserError, pushing.NotPushed) as error:
+        print(terminal.one_line(f"keras_dogs.export: error: {error}; {again}"), file=sys.stderr)
+        return 2 if isinstance(error, UserError) else 1
+    print(terminal.printable(f"pushed: {page}"))
     return 0
 
 
@@ -37,7 +66,13 @@ def _in_words(found: dict) -> list[str]:
     ]
     if checked["top1_accuracy"] is not None:
         lines.append(f"  top-1 accuracy     {checked['top1_accuracy']:.1%} (run {checked['top1_accuracy_of_run']:.1%})")
-    if found["quantization"] and checked["accuracy_loss_interval"]:
+    if "notes" in found:
+        lines[1:3] = [
+            f"  same pixels        largest difference {off:.2g} of logits up to {largest:.3g} ({off / largest:.1e})",
+            f"  from the files     {checked['agreement']:.1%} same name, by the preprocessing of {found['format']}",
+        ]
+        lines += [f"  note               {note}" for note in found["notes"]]
+    if (found["quantization"] or "notes" in found) and checked["accuracy_loss_interval"]:
         low, high = (100 * bound for bound in checked["accuracy_loss_interval"])
         lines.append(f"  accuracy lost      {low:+.1f} to {high:+.1f} points (95 % interval)")
     return [

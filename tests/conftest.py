@@ -18,6 +18,7 @@ from keras_dogs.system import caches
 BACKEND = backends.select()
 
 SHARED = Path(__file__).parents[2] / "shared"
+TORCHVISION = Path(__file__).parent / "torchvision_stub"
 
 
 def pytest_configure(config):
@@ -113,6 +114,24 @@ def child():
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def references(tmp_path_factory) -> Path:
+    """The folder that `write_references.py` wrote; 2 GB, kept until the end of the session."""
+    import filelock
+
+    kept = os.environ.get("KERAS_DOGS_REFERENCES")
+    folder = Path(kept) if kept else tmp_path_factory.mktemp("references")
+    with filelock.FileLock(folder.with_suffix(".lock")):  # one worker writes for all
+        if not (folder / "expected.npz").is_file():
+            folder.mkdir(exist_ok=True)
+            program = [sys.executable, Path(__file__).parent / "write_references.py", folder]
+            environment = {**os.environ, "PYTHONPATH": str(TORCHVISION)}
+            subprocess.run(program, check=True, capture_output=True, env=environment)
+    yield folder
+    if not kept:
+        shutil.rmtree(folder)
 
 
 def is_installed(package: str) -> bool:

@@ -79,7 +79,7 @@ def pictures_of(dogs: Path) -> list[Path]:
 
 @pytest.mark.exports
 @pytest.mark.parametrize("kind", ["vit", "resnet"])
-@pytest.mark.parametrize("name", formats.FORMATS)
+@pytest.mark.parametrize("name", formats.RUNTIMES)
 def test_the_file_answers_as_the_run(command, answer, run_folder, vit, dogs, tmp_path, name, kind):
     answers_as_the_run(command, answer, run_folder, vit, dogs, tmp_path, name, kind)
 
@@ -130,7 +130,7 @@ def test_the_program_in_the_folder(command, onnx_folder, dogs, tmp_path):
     assert not list(moved.rglob("__pycache__"))
 
 
-@pytest.mark.parametrize("name", formats.FORMATS)
+@pytest.mark.parametrize("name", formats.RUNTIMES)
 def test_the_program_stands_alone(name):
     program = standalone.program_of(formats.find(name))
     compile(program, "predict.py", "exec")

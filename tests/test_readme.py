@@ -103,6 +103,14 @@ def test_the_page_on_checking_has_the_measured_figures(monkeypatch):
     assert all("keras_dogs." in line for block in blocks("bash", page) for line in block.strip().splitlines())
 
 
+def test_the_page_on_libraries_has_the_measured_figures(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import libraries
+
+    page = (ROOT / "docs" / "libraries.md").read_text()
+    assert libraries.insert(page) == page
+
+
 def test_describe(command):
     block = next(block for block in blocks("bash") if "keras_dogs.describe" in block)
     for line in block.strip().splitlines():

@@ -8,11 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import filelock
 import keras
 import numpy as np
 import pytest
 from conftest import SHARED
+from conftest import TORCHVISION
 from conftest import is_installed
 
 import keras_dogs
@@ -24,21 +24,6 @@ from keras_dogs.models.weights.positions import resample_positions
 
 MISSING = [name for name in ("torch", "transformers", "timm", "torchvision") if not is_installed(name)]
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"needs {', '.join(MISSING)}: tox -e reference has them")
-SCRIPT = Path(__file__).parent / "write_references.py"
-
-
-@pytest.fixture(scope="session")
-def references(tmp_path_factory) -> Path:
-    """The folder that `write_references.py` wrote; 2 GB, kept until the end of the session."""
-    kept = os.environ.get("KERAS_DOGS_REFERENCES")
-    folder = Path(kept) if kept else tmp_path_factory.mktemp("references")
-    with filelock.FileLock(folder.with_suffix(".lock")):  # one worker writes for all
-        if not (folder / "expected.npz").is_file():
-            folder.mkdir(exist_ok=True)
-            subprocess.run([sys.executable, SCRIPT, folder], check=True, capture_output=True)
-    yield folder
-    if not kept:
-        shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="session")
@@ -196,23 +181,20 @@ def test_the_real_vit_gives_transformers_features():
     folder = SHARED / "weights" / "dinov2_vits14_hf"
     pictures = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3), dtype="uint8")
     code = (
-        "import sys, numpy as np, torch\n"
-        "for library in [torch.library.Library('torchvision', 'DEF')]:\n"
-        "    library.define('nms(Tensor a, Tensor b, float c) -> Tensor')\n"
-        "    library.define('qnms(Tensor a, Tensor b, float c) -> Tensor')\n"
-        "    import transformers\n"
-        "    model = transformers.AutoModel.from_pretrained(sys.argv[1], torch_dtype=torch.float32).eval()\n"
-        "    pixels = torch.tensor(np.load(sys.argv[2])).permute(0, 3, 1, 2) / 255\n"
-        "    mean, std = (torch.tensor(v)[:, None, None] for v in ([.485, .456, .406], [.229, .224, .225]))\n"
-        "    with torch.no_grad():\n"
-        "        np.save(sys.argv[2], model((pixels - mean) / std).last_hidden_state[:, 0].numpy())\n"
+        "import sys, numpy as np, torch, transformers\n"
+        "model = transformers.AutoModel.from_pretrained(sys.argv[1], torch_dtype=torch.float32).eval()\n"
+        "pixels = torch.tensor(np.load(sys.argv[2])).permute(0, 3, 1, 2) / 255\n"
+        "mean, std = (torch.tensor(v)[:, None, None] for v in ([.485, .456, .406], [.229, .224, .225]))\n"
+        "with torch.no_grad():\n"
+        "    np.save(sys.argv[2], model((pixels - mean) / std).last_hidden_state[:, 0].numpy())\n"
     )
     import tempfile
 
     with tempfile.TemporaryDirectory() as work:
         file = Path(work) / "pictures.npy"
         np.save(file, pictures)
-        subprocess.run([sys.executable, "-c", code, folder, file], check=True, capture_output=True)
+        environment = {**os.environ, "PYTHONPATH": str(TORCHVISION)}
+        subprocess.run([sys.executable, "-c", code, folder, file], check=True, capture_output=True, env=environment)
         features = np.load(file)
     classifier = keras_dogs.build_vit(str(folder), num_classes=3, image_size=224, augmentation="none")
     ours = keras.ops.convert_to_numpy(feature_extractor(classifier)(pictures))

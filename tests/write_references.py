@@ -8,18 +8,11 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import timm
+import timm.layers
+import timm.models
 import torch
-
-# timm and transformers import torchvision, which has no CPU build for every PyTorch; these two operators are all that
-# its Python part asks for.
-OPERATORS = torch.library.Library("torchvision", "DEF")
-for name in ("nms", "qnms"):
-    OPERATORS.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-
-import timm  # noqa: E402
-import timm.layers  # noqa: E402
-import timm.models  # noqa: E402
-import transformers  # noqa: E402
+import transformers
 
 PICTURES = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3), dtype="uint8")
 IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])

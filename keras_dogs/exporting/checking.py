@@ -34,7 +34,7 @@ def main():
         last = last if canvases is None else canvases
     logits, probabilities = np.concatenate(logits), np.concatenate(probabilities)
     told = [names[place] for place in np.argmax(probabilities, axis=1)]
-    latencies, images_per_second = _measure(run, last)
+    latencies, images_per_second = measure(run, last)
     arrays = {"files": np.array(answered), "logits": logits, "probabilities": probabilities, "told": np.array(told)}
     np.savez(work / "answers.npz", **arrays)
     measured = {
@@ -64,7 +64,7 @@ def _load(file: Path):
     return module
 
 
-def _measure(run, canvases):
+def measure(run, canvases):
     """Returns the seconds of single pictures, one after the other, and the pictures a second in batches of 32."""
     single, batch, latencies = canvases[:1], np.resize(canvases, (32, *canvases.shape[1:])), []
     run(single)

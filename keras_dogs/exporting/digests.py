@@ -4,12 +4,18 @@ from pathlib import Path
 
 from keras_dogs.errors import UserError
 from keras_dogs.exporting.formats import Format
+from keras_dogs.runs import exports
 from keras_dogs.system import files
+
+_NOT_READ = ("README.md", exports.FILE)  # of a library's folder
 
 
 def digests_of(folder: Path, row: Format) -> dict[str, str]:
     """Returns the SHA-256 of each file that the runtime reads, by its path in the folder."""
     path = folder / row.file
+    if row.is_library:
+        found = [file for file in folder.rglob("*") if file.name not in _NOT_READ and not file.name.startswith(".")]
+        return {file.relative_to(folder).as_posix(): files.digest_of(file) for file in sorted(found) if file.is_file()}
     beside = [path.with_suffix(".bin"), path.with_name(f"{path.name}.data")]  # weights of OpenVINO, and of large ONNX
     found = [file for file in (path.rglob("*") if path.is_dir() else [path, *beside]) if file.is_file()]
     return {file.relative_to(folder).as_posix(): files.digest_of(file) for file in sorted(found)}

@@ -65,6 +65,20 @@ class Exported(NamedTuple):
         return np.concatenate(parts)
 
 
+def read_library_folder(folder: Path) -> exports.Export:
+    """Reads what a folder for another library says of itself, after its files were found to be those that were checked.
+
+    Raises:
+        UserError: it is damaged, a file is another one, or it is for no library.
+    """
+    facts = exports.read(folder / exports.FILE)
+    row = FORMATS.get(facts["format"])
+    if row is None or not row.is_library:
+        raise UserError(f"{folder}: for {facts['format']}; only what is written for a library can be pushed")
+    digests.check(folder, row, facts.get("digests", {}))
+    return facts
+
+
 def open_exported(folder: Path) -> Exported:
     """Opens an exported folder, after its files were found to be those that were checked.
 
@@ -75,6 +89,11 @@ def open_exported(folder: Path) -> Exported:
     if facts["format"] not in FORMATS:
         raise UserError(f"{folder / exports.FILE}: damaged: format is none of {', '.join(FORMATS)}")
     row = FORMATS[facts["format"]]
+    if row.is_library:
+        raise UserError(
+            f"{folder}: written for {row.name}, which answers with it (its README.md says how); give the run itself, "
+            "or one exported to a format such as onnx"
+        )
     require(str(folder), row, row.reading)
     digests.check(folder, row, facts.get("digests", {}))
     sides = facts["canvas"]["size"]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from keras_dogs.errors import UserError
 from keras_dogs.evaluation.calibration import calibration_of
+from keras_dogs.exporting import cards
 from keras_dogs.exporting import checking
 from keras_dogs.exporting import digests
 from keras_dogs.exporting import formats
@@ -99,18 +100,25 @@ def _export(config, row: Format, model: Path, record, calibration: Calibration, 
     found = _describe(config, row, record, calibration, facts)
     (folder / exports.FILE).write_text(json.dumps(found, indent=2) + "\n", "utf-8")
     (folder / LABELS).write_text("".join(f"{name}\n" for name in facts["class_names"]), "utf-8")
-    (folder / standalone.PROGRAM).write_text(standalone.program_of(row), "utf-8")
+    if not row.is_library:
+        (folder / standalone.PROGRAM).write_text(standalone.program_of(row), "utf-8")
     reference = verification.read_reference(work / writing.REFERENCE, facts["class_names"])
     _run_checking(folder, reference.files, backend, row, work)
-    verified = verification.verify(
-        work, reference, facts["class_names"], calibration.temperature or 1.0, config, pictures
-    )
+    verified = _verify(row, work, reference, facts["class_names"], calibration.temperature or 1.0, config, pictures)
     sums = digests.digests_of(folder, row)
     size = sum((folder / name).stat().st_size for name in sums)
     found |= {"digests": sums, "verification": {**verified, "size_bytes": size}}
     reading.check(found, exports.Export, exports.FILE)
     (folder / exports.FILE).write_text(json.dumps(found, indent=2) + "\n", "utf-8")
+    if row.is_library:
+        (folder / cards.FILE).write_text(cards.card_of(found, record), "utf-8")
     return found
+
+
+def _verify(row: Format, work: Path, reference, class_names: list[str], temperature: float, config, pictures) -> dict:
+    if row.is_library:
+        return verification.verify_library(row, work, reference, class_names, pictures)
+    return verification.verify(work, reference, class_names, temperature, config, pictures)
 
 
 def _say_unread(files: list[str]) -> None:
@@ -154,11 +162,15 @@ def _run_checking(folder: Path, files: list[str], backend: str, row: Format, wor
     listed = work / "files.json"
     listed.write_text(json.dumps(files))
     program = [str(Path(checking.__file__)), str(folder), str(listed), str(work)]
-    text = f"Checking it from {len(files):,} picture files"
-    status = _run(["-P", *program], {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}, text, work)
+    if row.is_library:
+        program = [str(Path(checking.__file__).with_name("checking_library.py")), *program[1:], row.name]
+    text = f"Checking it from {len(files):,} picture files" + (f" with {row.name}" if row.is_library else "")
+    settings = {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3", "HF_HUB_OFFLINE": "1"}
+    status = _run(["-P", *program], settings, text, work)
     if status:
+        who = row.name if row.is_library else "its runtime"
         raise verification.NotEqual(
-            f"--format {row.name}: its runtime cannot run what was written: {_in_words(status, work)}"
+            f"--format {row.name}: {who} cannot run what was written: {_in_words(status, work)}"
         )
 
 
@@ -190,6 +202,8 @@ def _describe(config, row: Format, record, calibration: Calibration, facts: writ
     size = facts["canvas"]["size"]
     rows, columns = size if isinstance(size, list) else (size, size)
     shape = ["batch", len(facts["class_names"])]
+    given = {"name": "canvases", "dtype": "uint8", "shape": ["batch", rows, columns, 3], "layout": "NHWC, RGB"}
+    names = ("logits",) if row.is_library else ("logits", "probabilities")
     found = exports.Export(
         schema_version=exports.SCHEMA_VERSION,
         format=row.name,
@@ -201,8 +215,8 @@ def _describe(config, row: Format, record, calibration: Calibration, facts: writ
         family=facts["family"],
         class_names=facts["class_names"],
         canvas=facts["canvas"],
-        input={"name": "canvases", "dtype": "uint8", "shape": ["batch", rows, columns, 3], "layout": "NHWC, RGB"},
-        outputs={name: {"dtype": "float32", "shape": shape} for name in ("logits", "probabilities")},
+        input={"prepared_by": row.name} if row.is_library else given,
+        outputs={name: {"dtype": "float32", "shape": shape} for name in names},
         temperature=calibration.temperature,
         calibration=dataclasses.asdict(calibration),
         written_by=facts["backend"],
@@ -210,7 +224,19 @@ def _describe(config, row: Format, record, calibration: Calibration, facts: writ
         data=record.config["data"] if record else {},
         seed=record.seed if record else 0,
     )
+    if row.is_library:
+        found |= {"notes": facts["notes"], "run": Path(found["run"]).name, "preset": _without_path(found["preset"])}
+        found["data"] = {"dataset": _without_path(record.config["data"]["dataset"])} if record else {}
     return found if calibration.temperature else {**found, "why_no_temperature": calibration.why_no_temperature}
+
+
+def _without_path(name: str) -> str:
+    """Returns a name without the folders of this machine: what is pushed tells nobody where files lie."""
+    model, _, file = name.rpartition(":")  # applications:resnet50:FILE
+    is_address = name.split("://")[0] in ("hf", "kaggle", "gs", "http", "https")
+    if is_address or os.sep not in name:
+        return name
+    return model if model.startswith("applications:") else Path(file if model else name).name
 
 
 def _own_version() -> str:

@@ -12,7 +12,7 @@ INT8, FLOAT16 = "int8", "float16"
 
 
 class Format(NamedTuple):
-    """A row of the table. A format also has a file in `runtimes`, which opens what was written.
+    """A row of the table. A format also has a file in `runtimes` or `libraries`, which opens what was written.
 
     Attributes:
         name: str. What `--format` takes.
@@ -24,6 +24,8 @@ class Format(NamedTuple):
         packages: str. What `pip install` calls those.
         quantizations: tuple of str. What `--quantize` takes: `INT8`, `FLOAT16`.
         quantizing: tuple of str. Modules that are needed for `INT8`.
+        is_library: bool. Whether it is for a library of models, which prepares pictures in its own way, by a file in
+            `libraries`; what was written for one can be pushed to a hub.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Format(NamedTuple):
     packages: str
     quantizations: tuple[str, ...] = ()
     quantizing: tuple[str, ...] = ()
+    is_library: bool = False
 
 
 _ROWS = (
@@ -96,8 +99,40 @@ _ROWS = (
         reading=("keras", "keras_hub"),
         packages="keras keras-hub",
     ),
+    Format(
+        name="transformers",
+        file="model.safetensors",
+        backend=None,
+        extra="transformers",
+        writing=(),
+        reading=("torch", "transformers"),
+        packages="torch torchvision transformers",
+        is_library=True,
+    ),
+    Format(
+        name="timm",
+        file="model.safetensors",
+        backend=None,
+        extra="timm",
+        writing=(),
+        reading=("torch", "timm"),
+        packages="timm",
+        is_library=True,
+    ),
+    Format(
+        name="keras_hub",
+        file="model.weights.h5",
+        backend=None,
+        extra="",
+        writing=(),
+        reading=("keras", "keras_hub"),
+        packages="keras keras-hub",
+        is_library=True,
+    ),
 )
 FORMATS = {row.name: row for row in _ROWS}
+RUNTIMES = tuple(row.name for row in _ROWS if not row.is_library)
+LIBRARIES = tuple(row.name for row in _ROWS if row.is_library)
 
 
 def find(name: str) -> Format:

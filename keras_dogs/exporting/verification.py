@@ -10,6 +10,7 @@ from keras_dogs.errors import UserError
 from keras_dogs.evaluation import intervals
 from keras_dogs.evaluation.answers import probabilities_of
 from keras_dogs.exporting.config import ExportConfig
+from keras_dogs.exporting.formats import Format
 from keras_dogs.exporting.pictures import Pictures
 from keras_dogs.system import reading
 from keras_dogs.system import tables
@@ -38,6 +39,15 @@ class Answers(NamedTuple):
     files: list[str]
     logits: np.ndarray
     told: list[str]
+
+    def first(self, count: int) -> "Answers":
+        """Returns those to the first pictures."""
+        return Answers(self.files[:count], self.logits[:count], self.told[:count])
+
+    def of(self, files) -> "Answers":
+        """Returns those to some of the pictures."""
+        places = [self.files.index(file) for file in files]
+        return Answers([self.files[place] for place in places], self.logits[places], [self.told[p] for p in places])
 
 
 def read_reference(file: Path, class_names: list[str]) -> Answers:
@@ -77,21 +87,62 @@ def verify(
     if list(answers["files"]) != reference.files:
         missing = sorted(set(reference.files) ^ set(answers["files"])) or reference.files
         raise NotEqual(f"{missing[0]}: only one of the run and the exported program could read it")
-    largest = float(np.abs(reference.logits).max())
-    off = np.abs(answers["logits"].astype(np.float64) - reference.logits).max(axis=1)
-    if not np.isfinite(off).all():
-        raise NotEqual(f"{reference.files[int(np.argmin(np.isfinite(off)))]}: the exported file gives no finite logits")
-    worst = int(np.argmax(off))
+    largest, off = _differences(reference, answers["logits"])
     if not config.quantize:
         _check_numbers(reference, answers, off, largest, temperature)
     if measured["class_names"] != class_names:
         raise NotEqual("the class names in the exported file are not those of the run")
+    result = _in_figures(reference, answers["told"], largest, off, class_names, pictures, measured)
+    if config.quantize:
+        _check_loss(result, config)
+    return result
+
+
+def verify_library(row: Format, work: Path, reference: Answers, class_names: list[str], pictures: Pictures) -> dict:
+    """Compares the answers of another library, which `checking_library` has left in `work`, with the run's own.
+
+    Returns:
+        `Verification`, less the size of the files. The logits are those of the pixels that the run's own preprocessing
+        made, the names those of the picture files by the library's.
+
+    Raises:
+        NotEqual: a class has another name, or a logit is off by more than the bound.
+    """
+    schema = {"files": Array("U", 1), "told": Array("U", 1), "of_pixels": Array("f", 2)}
+    answers = tables.read_arrays(work / "answers.npz", schema)
+    measured = reading.read_json(work / "measured.json")
+    of_pixels = reference.first(len(answers["of_pixels"]))
+    largest, off = _differences(of_pixels, answers["of_pixels"])
+    if off.max() > BOUND * largest:
+        raise NotEqual(
+            f"{of_pixels.files[int(np.argmax(off))]}: a logit of {row.name} is off by {off.max():.2g}, more than "
+            f"{BOUND:g} of the largest logit, {largest:.3g}"
+        )
+    if measured["class_names"] != class_names:
+        raise NotEqual(f"the class names that {row.name} reads are not those of the run")
+    if not len(answers["files"]):
+        file, why = measured["unread"][0]
+        raise NotEqual(f"{row.name} cannot read any of the pictures: {file}: {why}")
+    read = reference.of(answers["files"])
+    result = _in_figures(read, answers["told"], largest, off, class_names, pictures, measured)
+    return result | ({"unread": [file for file, _ in measured["unread"]]} if measured["unread"] else {})
+
+
+def _differences(reference: Answers, logits: np.ndarray) -> tuple[float, np.ndarray]:
+    """Returns the run's largest logit, and by how much a picture's are off at most."""
+    off = np.abs(logits.astype(np.float64) - reference.logits).max(axis=1)
+    if not np.isfinite(off).all():
+        raise NotEqual(f"{reference.files[int(np.argmin(np.isfinite(off)))]}: the exported file gives no finite logits")
+    return float(np.abs(reference.logits).max()), off
+
+
+def _in_figures(reference: Answers, told, largest: float, off: np.ndarray, class_names, pictures, measured) -> dict:
     result = {
         "pictures": pictures.source,
         "num_pictures": len(reference.files),
-        "agreement": float(np.mean([one == other for one, other in zip(reference.told, answers["told"])])),
+        "agreement": float(np.mean([one == other for one, other in zip(reference.told, told)])),
         "largest_logit": largest,
-        "largest_difference": float(off[worst]),
+        "largest_difference": float(off.max()),
         "top1_accuracy": None,
         "top1_accuracy_of_run": None,
         "accuracy_loss_interval": None,
@@ -101,9 +152,7 @@ def verify(
     if measured["imported"]:
         result["imported"] = measured["imported"]
     if pictures.labels and set(pictures.labels.values()) <= set(class_names):
-        result |= _score(reference, answers["told"], pictures.labels)
-    if config.quantize:
-        _check_loss(result, config)
+        result |= _score(reference, told, pictures.labels)
     return result
 
 

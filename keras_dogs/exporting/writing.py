@@ -55,6 +55,7 @@ class Facts(TypedDict):
     backend: str
     versions: dict[str, str]
     unreadable: list[str]
+    notes: list[str]
 
 
 @naming_flags()
@@ -85,7 +86,6 @@ def _write(job: Job, work: Path) -> None:
     from keras_dogs.exporting.answering import BATCH_SIZE
     from keras_dogs.models.builders import load_classifier
     from keras_dogs.models.plain import in_float32
-    from keras_dogs.models.plain import plain_classifier
 
     classifier = load_classifier(Path(job["model"]))
     policy = classifier.backbone.dtype_policy.name
@@ -97,6 +97,12 @@ def _write(job: Job, work: Path) -> None:
         raise UserError("none of the pictures of the check can be read; give others by --pictures")
     logits, _ = predict_in_batches(classifier, canvases, min(BATCH_SIZE, len(canvases)))
     np.savez(work / REFERENCE, files=np.array(read), logits=logits)
+    notes: tuple[str, ...] = ()
+    if formats.find(job["format"]).is_library:
+        from keras_dogs.exporting import writing_library
+
+        writing_library.save_pixels(classifier, canvases, work / writing_library.PIXELS)
+        notes = writing_library.write(job["format"], Path(job["model"]), names, canvas, Path(job["folder"]))
     facts = Facts(
         class_names=names,
         canvas=canvas,
@@ -105,8 +111,17 @@ def _write(job: Job, work: Path) -> None:
         backend=backends.name(),
         versions=backends.versions(),
         unreadable=unread,
+        notes=list(notes),
     )
     (work / FACTS).write_text(json.dumps(facts))
+    if job["format"] in _WRITERS:
+        _write_file(job, classifier, names, canvas, canvases, work)
+
+
+def _write_file(job: Job, classifier, names: list[str], canvas: dict, canvases: np.ndarray, work: Path) -> None:
+    """Writes the one file of a format that has one."""
+    from keras_dogs.models.plain import plain_classifier
+
     plain = plain_classifier(classifier, job["temperature"])
     calibration = _open_all(job.get("calibration", []), canvas)[1]
     if job.get("quantize") == formats.INT8 and calibration is None:

@@ -37,12 +37,14 @@ class Verification(TypedDict):
     Attributes:
         pictures: str. Where they come from.
         num_pictures: int. That both answered.
-        agreement: float. The share with the same name.
+        agreement: float. The share with the same name; of another library from the picture files by its own
+            preprocessing, while the logits are of the pixels as they are here.
         largest_logit, largest_difference: float. Of all logits of the run's own classifier, and between the two.
         top1_accuracy, top1_accuracy_of_run: float or `None` where no labels are known.
         accuracy_loss_interval: pair of floats. 95 %, paired, of run less export, as shares.
         size_bytes: int. Of all files that the runtime reads.
         imported: list of str. What of Keras and of us the runtime imported.
+        unread: list of str. Files that the library cannot read and the run can.
     """
 
     pictures: str
@@ -59,6 +61,7 @@ class Verification(TypedDict):
     images_per_second: NotNegative
     size_bytes: Positive
     imported: NotRequired[list[str]]
+    unread: NotRequired[list[str]]
     machine: str
 
 
@@ -72,6 +75,7 @@ class Export(TypedDict):
         temperature: float or `None`. What logits are divided by before the softmax; `why_no_temperature` if not.
         calibration: `Calibration` of the run; not in files of earlier versions.
         digests: dict of str to str. SHA-256 of each file that the runtime reads.
+        notes: list of str. Of a folder for another library: what it does otherwise.
     """
 
     schema_version: Positive
@@ -94,6 +98,7 @@ class Export(TypedDict):
     data: dict[str, Any]
     seed: Count
     digests: NotRequired[dict[str, str]]
+    notes: NotRequired[list[str]]
     verification: NotRequired[Verification]
 
 

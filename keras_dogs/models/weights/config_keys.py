@@ -116,7 +116,14 @@ _DROPS = ("drop_rate", "pos_drop_rate", "patch_drop_rate", "proj_drop_rate", "at
 TIMM_VIT_ARGUMENTS = Keys(
     read=(
         *("img_size", "patch_size", "embed_dim", "depth", "num_heads", "mlp_ratio", "global_pool", "class_token"),
-        *("fc_norm", "act_layer", "num_classes", "qkv_bias", "no_embed_class"),  # the last two by the tensors
+        *(
+            "fc_norm",
+            "act_layer",
+            "num_classes",
+            "qkv_bias",
+            "no_embed_class",
+            "init_values",
+        ),  # the last three by the tensors
     ),
     idle=(*_DROPS, "weight_init", "fix_init", "device", "dtype", "dynamic_img_size", "final_norm"),
     fixed={
@@ -126,7 +133,6 @@ TIMM_VIT_ARGUMENTS = Keys(
         "proj_bias": (True,),
         "pos_embed": ("learn",),
         "reg_tokens": (0,),
-        "init_values": _NOTHING,
         **dict.fromkeys(("embed_layer", "embed_norm_layer", "norm_layer", "block_fn", "mlp_layer"), _NOTHING),
         "attn_layer": (None, "attn"),
     },
@@ -153,10 +159,19 @@ TIMM_RESNET_ARGUMENTS = Keys(
     },
 )
 TIMM = Keys(
-    read=("architecture", "global_pool", "model_args", "pretrained_cfg", "num_classes", "mean", "std", "interpolation"),
+    read=(
+        "architecture",
+        "global_pool",
+        "model_args",
+        "pretrained_cfg",
+        "num_classes",
+        "mean",
+        "std",
+        "interpolation",
+        "label_names",
+    ),
     idle=(
         "num_features",
-        "label_names",
         "label_descriptions",
         "library_name",
         "timm_version",

@@ -7,6 +7,7 @@ too, but ignores `layer_norm_eps`, the classifier's second head, and tensors tha
 import functools
 from pathlib import Path
 from typing import Annotated
+from typing import NamedTuple
 from typing import NotRequired
 from typing import TypedDict
 
@@ -17,6 +18,7 @@ from keras_dogs.errors import UserError
 from keras_dogs.models import families
 from keras_dogs.models.presets import CONVERSIONS
 from keras_dogs.models.weights import config_keys
+from keras_dogs.models.weights import hugging_face_names as names
 from keras_dogs.models.weights import resnets
 from keras_dogs.models.weights import vits
 from keras_dogs.models.weights.checkpoint import Checkpoint
@@ -25,13 +27,7 @@ from keras_dogs.models.weights.loaded import Head
 from keras_dogs.models.weights.loaded import Loaded
 from keras_dogs.models.weights.loaded import Wanted
 from keras_dogs.models.weights.loaded import conversion_of
-from keras_dogs.models.weights.transfer import From
-from keras_dogs.models.weights.transfer import batch_norm
-from keras_dogs.models.weights.transfer import convolution
-from keras_dogs.models.weights.transfer import linear
-from keras_dogs.models.weights.transfer import norm
 from keras_dogs.models.weights.transfer import transfer
-from keras_dogs.models.weights.transfer import zeros
 from keras_dogs.system import memory
 from keras_dogs.system import reading
 
@@ -94,15 +90,14 @@ def load(wanted: Wanted, folder: Path, config: dict) -> Loaded:
 def _load_vit(wanted: Wanted, folder: Path, config: dict) -> Loaded:
     family = FAMILIES[config["model_type"]]
     own = config_keys.size(wanted.error, "config.json", config, "image_size")
-    # DINOv2 was trained at 518 and is used at any size, as a rule at 224.
-    usual = families.family(family).usual_size
-    size = wanted.image_size or ((usual, usual) if usual else own)
+    size = wanted.image_size or vits.usual_size(family, own)
     architecture = _architecture(wanted, family, own, config)
     _check_size(wanted, folder, config, architecture.get("mlp_dim") or architecture["intermediate_dim"])
     backbone = vits.build(family, size, wanted.dtype, **architecture)
     num_prefix = families.family(family).num_prefix + config.get("num_register_tokens", 0)
-    scale, offset, interpolation, notes = _conversion(wanted, folder, family)
-    loaded = Loaded(backbone, family, size, scale, offset, "token", None, interpolation, num_prefix, notes=notes)
+    prepared = _preprocessing(wanted, folder, family)
+    loaded = Loaded(backbone, family, size, *prepared.conversion, "token", num_prefix=num_prefix)
+    loaded = loaded._replace(interpolation=prepared.interpolation, notes=prepared.notes)
     if not wanted.load_weights:
         return loaded
     with open_checkpoint(wanted.preset, folder) as checkpoint:
@@ -120,9 +115,7 @@ def _fill_vit(wanted: Wanted, loaded: Loaded, checkpoint: Checkpoint, config: di
     patch = vits.patch_size_of(config)
     grid = tuple(side // patch for side in config_keys.size(wanted.error, "config.json", config, "image_size"))
     sources = vits.position_sources(table, family, backbone, num_prefix, method, grid)
-    sources |= _vit_sources(base, family, config)
-    if family == "dinov2" and backbone.use_mask_token:
-        sources["mask_token"] = From(f"{base}embeddings.mask_token")
+    sources |= names.vit_sources(base, family, config)
     ignored = transfer(checkpoint, vits.weights(family, backbone), sources, _IGNORED)
     loaded = loaded._replace(ignored=tuple(ignored), notes=(*checkpoint.notes, *loaded.notes))
     return _with_head(loaded, checkpoint, config) if wanted.with_head else loaded
@@ -160,7 +153,7 @@ def _architecture(wanted: Wanted, family: str, own: tuple[int, int], config: dic
         intermediate_dim=int(config["hidden_size"] * config["mlp_ratio"]),
         layer_scale_init_value=config.get("layerscale_value", 1.0),
         num_register_tokens=config.get("num_register_tokens", 0),
-        use_mask_token=config.get("use_mask_token", True),
+        use_mask_token=False,  # it stands for patches that are hidden in pretraining
         use_swiglu_ffn=bool(config.get("use_swiglu_ffn")),
         position_embedding_shape=own,
         antialias_in_interpolation=config["model_type"] != "dinov2",
@@ -181,56 +174,6 @@ def _check_size(wanted: Wanted, folder: Path, config: dict, mlp_dim: int) -> Non
         raise wanted.error(f"{what} parameters or more, and {available / 2**30:.1f} GiB of memory are free")
 
 
-def _vit_sources(base: str, family: str, config: dict) -> dict[str, From]:
-    sources = {
-        **convolution("patch", f"{base}embeddings.patch_embeddings.projection"),
-        "patch.bias": From(f"{base}embeddings.patch_embeddings.projection.bias"),
-        "class_token": From(f"{base}embeddings.cls_token"),
-        **norm("norm", f"{base}layernorm"),
-    }
-    if family == "deit":
-        sources["distillation_token"] = From(f"{base}embeddings.distillation_token")
-    if config.get("num_register_tokens"):
-        sources["register_tokens"] = From(f"{base}embeddings.register_tokens")
-    for number in range(config["num_hidden_layers"]):
-        block = _dinov2_block if family == "dinov2" else _vit_block
-        parts = block(f"{base}encoder.layer.{number}", config)
-        sources |= {f"{number}.{name}": source for name, source in parts.items()}
-    return sources
-
-
-def _attention(layer: str, config: dict) -> dict[str, From]:
-    sources = {}
-    for name in ("query", "key", "value"):
-        sources |= linear(name, f"{layer}.attention.attention.{name}")
-        if not config.get("qkv_bias", True):
-            sources[f"{name}.bias"] = zeros(config["hidden_size"])
-    return sources | linear("out", f"{layer}.attention.output.dense")
-
-
-def _vit_block(layer: str, config: dict) -> dict[str, From]:
-    return {
-        **norm("norm1", f"{layer}.layernorm_before"),
-        **_attention(layer, config),
-        **norm("norm2", f"{layer}.layernorm_after"),
-        **linear("fc1", f"{layer}.intermediate.dense"),
-        **linear("fc2", f"{layer}.output.dense"),
-    }
-
-
-def _dinov2_block(layer: str, config: dict) -> dict[str, From]:
-    first, second = ("weights_in", "weights_out") if config.get("use_swiglu_ffn") else ("fc1", "fc2")
-    return {
-        **norm("norm1", f"{layer}.norm1"),
-        **_attention(layer, config),
-        "scale1": From(f"{layer}.layer_scale1.lambda1"),
-        **norm("norm2", f"{layer}.norm2"),
-        **linear("fc1", f"{layer}.mlp.{first}"),
-        **linear("fc2", f"{layer}.mlp.{second}"),
-        "scale2": From(f"{layer}.layer_scale2.lambda1"),
-    }
-
-
 def _load_resnet(wanted: Wanted, folder: Path, config: dict) -> Loaded:
     is_bottleneck = config.get("layer_type", "bottleneck") == "bottleneck"
     filters = [size // 4 if is_bottleneck else size for size in config["hidden_sizes"]]
@@ -242,30 +185,17 @@ def _load_resnet(wanted: Wanted, folder: Path, config: dict) -> Loaded:
         raise wanted.error("only ResNets that begin with 64 channels and use ReLU are supported")
     first_stride = 2 if config.get("downsample_in_first_stage") else 1
     backbone = resnets.build(config["depths"], is_bottleneck, False, wanted.dtype, first_stride, filters)
-    scale, offset, interpolation, notes = _conversion(wanted, folder, "resnet")
-    size = wanted.image_size or (224, 224)
-    loaded = Loaded(backbone, "resnet", size, scale, offset, "average", None, interpolation, 0, notes=notes)
+    prepared = _preprocessing(wanted, folder, "resnet")
+    size = wanted.image_size or prepared.size or (224, 224)
+    loaded = Loaded(backbone, "resnet", size, *prepared.conversion, "average", num_prefix=0)
+    loaded = loaded._replace(interpolation=prepared.interpolation, notes=prepared.notes)
     if not wanted.load_weights:
         return loaded
     with open_checkpoint(wanted.preset, folder) as checkpoint:
         base = _base(checkpoint, "embedder.embedder.convolution.weight")
-        ignored = transfer(checkpoint, resnets.weights(backbone), _resnet_sources(base, backbone), _IGNORED)
+        ignored = transfer(checkpoint, resnets.weights(backbone), names.resnet_sources(base, backbone), _IGNORED)
         loaded = loaded._replace(ignored=tuple(ignored))
         return _with_head(loaded, checkpoint, config) if wanted.with_head else loaded
-
-
-def _resnet_sources(base: str, backbone) -> dict[str, From]:
-    stem = f"{base}embedder.embedder"
-    sources = convolution("stem.conv", f"{stem}.convolution") | batch_norm("stem.norm", f"{stem}.normalization")
-    for stage, block, has_shortcut in resnets.blocks_of(backbone):
-        ours, theirs = f"{stage}.{block}", f"{base}encoder.stages.{stage}.layers.{block}"
-        if has_shortcut:
-            sources |= convolution(f"{ours}.shortcut", f"{theirs}.shortcut.convolution")
-            sources |= batch_norm(f"{ours}.shortcut.norm", f"{theirs}.shortcut.normalization")
-        for number in range(resnets.num_convolutions(backbone)):
-            sources |= convolution(f"{ours}.conv{number + 1}", f"{theirs}.layer.{number}.convolution")
-            sources |= batch_norm(f"{ours}.norm{number + 1}", f"{theirs}.layer.{number}.normalization")
-    return sources
 
 
 def _base(checkpoint: Checkpoint, name: str) -> str:
@@ -303,16 +233,32 @@ def mean_head(heads: list, class_names: list[str] | None = None) -> Head:
     return Head(kernel, sum(bias for _, bias in heads) / len(heads), class_names)
 
 
-def _conversion(wanted: Wanted, folder: Path, family: str):
-    """Returns the checkpoint's own mean, deviation and resampling, and notes; the family's where it brings none.
+class _Preprocessing(NamedTuple):
+    """What `preprocessor_config.json` says.
+
+    Attributes:
+        conversion: pair of tuples of 3 floats. Scale and offset of `Loaded`.
+        interpolation: str.
+        notes: tuple of str.
+        size: pair of ints or `None`. Rows and columns of what the model is given, pixels.
+    """
+
+    conversion: tuple[tuple[float, ...], tuple[float, ...]]
+    interpolation: str = "bilinear"
+    notes: tuple[str, ...] = ()
+    size: tuple[int, int] | None = None
+
+
+def _preprocessing(wanted: Wanted, folder: Path, family: str) -> _Preprocessing:
+    """Returns the checkpoint's own conversion, resampling and size; the family's conversion where it brings none.
 
     Raises:
         UserError: the file is damaged, or has a key that is unknown or out of range.
     """
     file = folder / "preprocessor_config.json"
-    scale, offset = CONVERSIONS[families.family(family).conversion]
+    conversion = CONVERSIONS[families.family(family).conversion]
     if not file.is_file():
-        return scale, offset, "bilinear", ()
+        return _Preprocessing(conversion)
     try:
         values = reading.read_json(file, name=file.name)
     except UserError as error:
@@ -322,16 +268,26 @@ def _conversion(wanted: Wanted, folder: Path, family: str):
     rescale = config_keys.number(wanted.error, file.name, values, "rescale_factor", 1 / 255, 1e-6, 1e3, float)
     rescale = rescale if values.get("do_rescale", True) else 1.0
     if not values.get("do_normalize", True):
-        scale, offset = conversion_of([0.0] * 3, [1.0] * 3, rescale)
+        conversion = conversion_of([0.0] * 3, [1.0] * 3, rescale)
     elif "image_mean" in values or "image_std" in values:
         mean = config_keys.colours(wanted.error, file.name, values, "image_mean")
-        scale, offset = conversion_of(
-            mean, config_keys.colours(wanted.error, file.name, values, "image_std", True), rescale
-        )
+        deviation = config_keys.colours(wanted.error, file.name, values, "image_std", True)
+        conversion = conversion_of(mean, deviation, rescale)
     elif rescale != 1 / 255:
         raise wanted.error(f"{file.name}: do_rescale or rescale_factor is given without image_mean and image_std")
     interpolation, notes = config_keys.interpolation_of(values.get("resample", 2))
-    return scale, offset, interpolation, (*notes, *config_keys.crop_note(_share_seen(values)))
+    notes = (*notes, *config_keys.crop_note(_share_seen(values)))
+    return _Preprocessing(conversion, interpolation, notes, _size(wanted, file.name, values))
+
+
+def _size(wanted: Wanted, file: str, values: dict) -> tuple[int, int] | None:
+    """Returns rows and columns of what is cut out, or resized to; `None` where the file does not say."""
+    cut = values.get("crop_size") if values.get("do_center_crop") else None
+    found = cut or values.get("size")
+    if isinstance(found, dict):
+        side = found.get("shortest_edge")
+        found = [found.get("height", side), found.get("width", side)]
+    return None if found in (None, [None, None]) else config_keys.size(wanted.error, file, {"size": found}, "size")
 
 
 def _share_seen(values: dict) -> float | None:

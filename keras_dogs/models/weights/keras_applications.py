@@ -10,6 +10,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from keras_dogs.models.weights import resnets
 from keras_dogs.models.weights.loaded import Head
 from keras_dogs.models.weights.loaded import Loaded
 from keras_dogs.models.weights.loaded import Wanted
@@ -17,6 +18,7 @@ from keras_dogs.system.network import in_words
 from keras_dogs.system.network import is_offline
 
 _PREFIX = "applications:"
+_NUM_BLOCKS = {"resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3), "resnet152": (3, 8, 36, 3)}
 _CLASSES = {"resnet50": "ResNet50", "resnet101": "ResNet101", "resnet152": "ResNet152"}
 # Caffe's mean pixel, RGB (keras.applications.imagenet_utils, mode "caffe"); no division by a standard deviation.
 _MEAN_PIXEL = (123.68, 116.779, 103.939)
@@ -61,6 +63,40 @@ def load(wanted: Wanted) -> Loaded:
         num_prefix=0,
         notes=notes if num_beyond else (),
     )
+
+
+def shape_of(backbone: keras.Model) -> resnets.Shape:
+    """Returns the blocks of a ResNet of keras.applications, by its name."""
+    return resnets.Shape(_NUM_BLOCKS[backbone.name], "bottleneck_block")
+
+
+def folded_weights(backbone: keras.Model) -> dict[str, np.ndarray]:
+    """Returns all weights under the names of `resnets.weights`, as PyTorch's libraries hold them.
+
+    The biases of convolutions become part of the means that batch norms subtract, and the batch norms' epsilon,
+    1.001e-5, that of PyTorch: what is computed stays the same.
+    """
+    found = _folded("stem.conv", "stem.norm", backbone, "conv1")
+    for stage, block, has_shortcut in resnets.blocks_of(shape_of(backbone)):
+        ours, theirs = f"{stage}.{block}", f"conv{stage + 2}_block{block + 1}"
+        if has_shortcut:
+            found |= _folded(f"{ours}.shortcut", f"{ours}.shortcut.norm", backbone, f"{theirs}_0")
+        for number in (1, 2, 3):
+            found |= _folded(f"{ours}.conv{number}", f"{ours}.norm{number}", backbone, f"{theirs}_{number}")
+    return found
+
+
+def _folded(conv: str, norm: str, backbone: keras.Model, layer: str) -> dict[str, np.ndarray]:
+    kernel, bias = backbone.get_layer(f"{layer}_conv").get_weights()
+    normalisation = backbone.get_layer(f"{layer}_bn")
+    gamma, beta, mean, variance = normalisation.get_weights()
+    return {
+        f"{conv}.kernel": kernel,
+        f"{norm}.gamma": gamma,
+        f"{norm}.beta": beta,
+        f"{norm}.mean": mean - bias,
+        f"{norm}.variance": variance + np.float32(normalisation.epsilon - resnets.TORCH_EPSILON),
+    }
 
 
 def _load_classifier(wanted: Wanted, build, file: str) -> keras.Model:

@@ -95,7 +95,8 @@ def _load_preset(wanted: Wanted, handle: str) -> Loaded:
 
 def _with_own_positions(backbone: keras.Model, wanted: Wanted) -> keras.Model:
     """Returns a DINOv2 that keeps what it learns of positions, resampled in NumPy: the same on every backend."""
-    again = vits.DINOV2Variant.from_config(backbone.get_config())
+    # The mask token stands for patches that are hidden in pretraining: here it would get no gradient.
+    again = vits.DINOV2Variant.from_config({**backbone.get_config(), "use_mask_token": False})
     before, after = (vits.weights("dinov2", model) for model in (backbone, again))
     for name, weight in after.items():
         weight.assign(before[name])

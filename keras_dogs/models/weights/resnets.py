@@ -5,8 +5,24 @@ at the end of a v2; `.kernel` follows a convolution, `.gamma`, `.beta`, `.mean` 
 follows `conv1`; in v2 it precedes it, and the shortcut has no norm.
 """
 
+from typing import NamedTuple
+
 import keras
 import keras_hub
+
+TORCH_EPSILON = 1e-5  # of PyTorch's batch norms, and of KerasHub's ResNet
+
+
+class Shape(NamedTuple):
+    """What of a backbone tells its blocks.
+
+    Attributes:
+        stackwise_num_blocks: tuple of int. Of each stage.
+        block_type: str. `"basic_block"` or `"bottleneck_block"`.
+    """
+
+    stackwise_num_blocks: tuple[int, ...]
+    block_type: str
 
 
 def build(
@@ -45,14 +61,14 @@ def weights(backbone: keras.Model) -> dict:
     return found | (_norm("norm", backbone, "post_bn") if is_v2 else {})
 
 
-def blocks_of(backbone: keras.Model):
+def blocks_of(backbone: keras.Model | Shape):
     """Yields `(stage, block, has_shortcut)`: whether the block's input goes through a convolution to be added."""
     for stage, count in enumerate(backbone.stackwise_num_blocks):
         for block in range(count):
             yield stage, block, block == 0 and (backbone.block_type == "bottleneck_block" or stage > 0)
 
 
-def num_convolutions(backbone: keras.Model) -> int:
+def num_convolutions(backbone: keras.Model | Shape) -> int:
     """Returns the number of convolutions in a block: 3 in a bottleneck, else 2."""
     return 3 if backbone.block_type == "bottleneck_block" else 2
 

@@ -1,4 +1,4 @@
-"""timm checkpoints of ViT, DeiT and ResNet (v1.5 and v2), and torchvision's of ResNets, which have the same names.
+"""timm checkpoints of ViT, DeiT, DINOv2 and ResNet (v1.5, v2), and torchvision's of ResNets, which have the same names.
 
 The layouts are those of `timm/models/{vision_transformer,deit,resnet,resnetv2}.py`. The architecture is read off the
 tensors; `config.json` says what they cannot tell (`model_args`) and how pictures were converted (`pretrained_cfg`).
@@ -8,9 +8,11 @@ import math
 import re
 from pathlib import Path
 
+from keras_dogs.models import families
 from keras_dogs.models.presets import CONVERSIONS
 from keras_dogs.models.weights import config_keys
 from keras_dogs.models.weights import resnets
+from keras_dogs.models.weights import timm_names as names
 from keras_dogs.models.weights import vits
 from keras_dogs.models.weights.checkpoint import Checkpoint
 from keras_dogs.models.weights.checkpoint import open_checkpoint
@@ -19,19 +21,13 @@ from keras_dogs.models.weights.loaded import Head
 from keras_dogs.models.weights.loaded import Loaded
 from keras_dogs.models.weights.loaded import Wanted
 from keras_dogs.models.weights.loaded import conversion_of
-from keras_dogs.models.weights.transfer import From
-from keras_dogs.models.weights.transfer import batch_norm
-from keras_dogs.models.weights.transfer import convolution
-from keras_dogs.models.weights.transfer import linear
-from keras_dogs.models.weights.transfer import norm
 from keras_dogs.models.weights.transfer import transfer
-from keras_dogs.models.weights.transfer import zeros
 
 # Architectures whose tensors tell everything: others have the same tensors and compute something else with them
 # (resnetaa50 pools, so400m has other heads and another GELU).
 _ARCHITECTURES = (
     r"(vit|deit)_(tiny|small|base|large|huge)_(distilled_)?patch\d+(_gap)?_\d+(_miil)?"
-    r"|resnet(18|26|34|50|101|152)|resnetv2_(18|34|50|101|152)"
+    r"|vit_(small|base|large)_patch14_dinov2|resnet(18|26|34|50|101|152)|resnetv2_(18|34|50|101|152)"
 )
 _GELUS = {"gelu": False, "gelu_tanh": True}
 _NUM_HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16}
@@ -53,8 +49,16 @@ def load(wanted: Wanted, path: Path, config: dict) -> Loaded:
         raise wanted.error(f"config.json: global_pool {config['global_pool']} of timm is not supported")
     config_keys.check(wanted.error, "pretrained_cfg", _pretrained(config), config_keys.TIMM_PRETRAINED)
     with open_checkpoint(wanted.preset, path) as checkpoint:
-        loaded = _with_conversion(wanted, _load(wanted, checkpoint, config), config)
+        loaded = _with_names(_with_conversion(wanted, _load(wanted, checkpoint, config), config), config)
         return loaded._replace(notes=(*checkpoint.notes, *loaded.notes))
+
+
+def _with_names(loaded: Loaded, config: dict) -> Loaded:
+    """Returns the names of the classes with the head, where the config has one for each."""
+    names = config.get("label_names")
+    if loaded.head is None or not isinstance(names, list) or len(names) != len(loaded.head.bias):
+        return loaded
+    return loaded._replace(head=loaded.head._replace(class_names=[str(name) for name in names]))
 
 
 def _pretrained(config: dict) -> dict:
@@ -101,40 +105,59 @@ def _load_vit(wanted: Wanted, checkpoint: Checkpoint, config: dict) -> Loaded:
         )
     if type(num_heads) is not int or num_heads < 1 or width % num_heads:
         raise checkpoint.error(f"model_args: num_heads is {num_heads}, which does not divide the width {width}")
-    depth = sum(name.startswith("blocks.") and name.endswith(".norm1.weight") for name in checkpoint.shapes)
-    is_distilled, has_token = "dist_token" in checkpoint, "cls_token" in checkpoint
-    family, num_prefix = ("deit", 2) if is_distilled else ("vit", int(has_token))
-    mlp_dim = checkpoint.shapes["blocks.0.mlp.fc1.weight"][0]
-    given = dict(embed_dim=width, depth=depth, patch_size=patch, mlp_ratio=mlp_dim / width, class_token=has_token)
-    for name, found in given.items():
-        if not is_distilled and name in arguments and arguments[name] != found and arguments[name] != [found, found]:
-            raise checkpoint.error(f"model_args: {name} is {arguments[name]}, the tensors say {found}")
+    family, num_prefix = _family_of(checkpoint)
     grid = _grid(wanted, checkpoint, arguments, config, patch, num_prefix)
-    size = wanted.image_size or (grid[0] * patch, grid[1] * patch)
-    architecture = dict(patch_size=patch, num_layers=depth, num_heads=num_heads, hidden_dim=width)
-    has_fc_norm = "fc_norm.weight" in checkpoint
-    activation = arguments.get("act_layer") or "gelu"
-    if activation not in _GELUS or (is_distilled and _GELUS[activation]):
-        raise checkpoint.error(f"model_args: act_layer is {activation!r}, which is not supported; gelu is")
-    if family == "deit":
-        architecture |= dict(intermediate_dim=mlp_dim)
-    else:
-        architecture |= dict(mlp_dim=mlp_dim, use_class_token=has_token, final_norm=not has_fc_norm)
-        architecture |= dict(approximate_gelu=_GELUS[activation])
+    own = (grid[0] * patch, grid[1] * patch)
+    size = wanted.image_size or vits.usual_size(family, own)
+    architecture = _architecture(checkpoint, family, arguments, patch, own) | dict(num_heads=num_heads)
     backbone = vits.build(family, size, wanted.dtype, **architecture)
-    sources = _vit_sources(checkpoint, family, backbone, num_prefix, wanted.positions or "bicubic", grid)
+    sources = names.vit_sources(checkpoint, family, backbone, num_prefix)
+    sources |= vits.position_sources("pos_embed", family, backbone, num_prefix, wanted.positions or "bicubic", grid)
     ignored = transfer(checkpoint, vits.weights(family, backbone), sources, _IGNORED)
+    has_token, has_fc_norm = "cls_token" in checkpoint, "fc_norm.weight" in checkpoint
     # Of itself timm has a norm after the pooling only where it averages.
     pool = arguments["global_pool"] or ("token" if has_token and not has_fc_norm else "avg")
-    if pool not in ("token", "avg") or (pool == "token" and not has_token) or (pool == "avg" and is_distilled):
+    if pool not in ("token", "avg") or (pool == "token" and not has_token) or (pool == "avg" and family == "deit"):
         raise checkpoint.error(f"config.json: global_pool is {pool!r}, which is not supported for this ViT")
     pooling, fc_norm = {"token": "token", "avg": "average_of_patches"}[pool], None
     if has_fc_norm:
         fc_norm = (checkpoint.read("fc_norm.weight"), checkpoint.read("fc_norm.bias"))
         ignored = [name for name in ignored if not name.startswith("fc_norm.")]
-    conversion = CONVERSIONS["imagenet" if is_distilled else "inception"]
+    conversion = CONVERSIONS[families.family(family).conversion]
     loaded = Loaded(backbone, family, size, *conversion, pooling, None, "bicubic", num_prefix, fc_norm, tuple(ignored))
     return _with_head(loaded, checkpoint, "head", "head_dist") if wanted.with_head else loaded
+
+
+def _family_of(checkpoint: Checkpoint) -> tuple[str, int]:
+    """Returns the family that the tensors are of, and the number of tokens before the patches."""
+    is_distilled, has_token = "dist_token" in checkpoint, "cls_token" in checkpoint
+    if "blocks.0.ls1.gamma" not in checkpoint:
+        return ("deit", 2) if is_distilled else ("vit", int(has_token))
+    if is_distilled or not has_token or "fc_norm.weight" in checkpoint:
+        raise checkpoint.error("a ViT that scales its branches as DINOv2 does, but is none; it is not supported")
+    return "dinov2", 1
+
+
+def _architecture(checkpoint: Checkpoint, family: str, arguments: dict, patch: int, own: tuple[int, int]) -> dict:
+    """Returns the arguments of KerasHub's class, but for the number of heads; refuses what `model_args` says else."""
+    width, mlp_dim = checkpoint.shapes["patch_embed.proj.weight"][0], checkpoint.shapes["blocks.0.mlp.fc1.weight"][0]
+    depth = sum(name.startswith("blocks.") and name.endswith(".norm1.weight") for name in checkpoint.shapes)
+    has_token = "cls_token" in checkpoint
+    given = dict(embed_dim=width, depth=depth, patch_size=patch, mlp_ratio=mlp_dim / width, class_token=has_token)
+    for name, found in given.items():
+        if family != "deit" and name in arguments and arguments[name] != found and arguments[name] != [found, found]:
+            raise checkpoint.error(f"model_args: {name} is {arguments[name]}, the tensors say {found}")
+    activation = arguments.get("act_layer") or "gelu"
+    if activation not in _GELUS or (family != "vit" and _GELUS[activation]):
+        raise checkpoint.error(f"model_args: act_layer is {activation!r}, which is not supported; gelu is")
+    common = dict(patch_size=patch, num_layers=depth, hidden_dim=width)
+    if family == "deit":
+        return common | dict(intermediate_dim=mlp_dim)
+    if family == "dinov2":
+        return common | dict(intermediate_dim=mlp_dim, use_mask_token=False, position_embedding_shape=own)
+    final_norm = "fc_norm.weight" not in checkpoint
+    variant = dict(use_class_token=has_token, final_norm=final_norm, approximate_gelu=_GELUS[activation])
+    return common | dict(mlp_dim=mlp_dim) | variant
 
 
 def _grid(wanted, checkpoint, arguments: dict, config: dict, patch: int, num_prefix: int) -> tuple[int, int]:
@@ -156,47 +179,6 @@ def _grid(wanted, checkpoint, arguments: dict, config: dict, patch: int, num_pre
     raise checkpoint.error(f"{count} positions fit neither a square of patches nor img_size {size}")
 
 
-def _vit_sources(checkpoint, family, backbone, num_prefix, positions, grid) -> dict[str, From]:
-    sources = {
-        **convolution("patch", "patch_embed.proj"),
-        "patch.bias": From("patch_embed.proj.bias"),
-        **vits.position_sources("pos_embed", family, backbone, num_prefix, positions, grid),
-        **norm("norm", "norm"),
-    }
-    if "fc_norm.weight" in checkpoint:  # there is no norm before the pooling
-        sources["norm.gamma"], sources["norm.beta"] = (_constant(value, backbone.hidden_dim) for value in (1.0, 0.0))
-    if num_prefix:
-        sources["class_token"] = From("cls_token")
-    if family == "deit":
-        sources["distillation_token"] = From("dist_token")
-    for number in range(backbone.num_layers):
-        parts = _vit_block(checkpoint, f"blocks.{number}", backbone.hidden_dim)
-        sources |= {f"{number}.{name}": source for name, source in parts.items()}
-    return sources
-
-
-def _constant(value: float, size: int) -> From:
-    return From("", lambda _: value + zeros(size).change(None))
-
-
-def _vit_block(checkpoint, block: str, width: int) -> dict[str, From]:
-    fused = f"{block}.attn.qkv"
-    sources = {
-        **norm("norm1", f"{block}.norm1"),
-        **linear("out", f"{block}.attn.proj"),
-        **norm("norm2", f"{block}.norm2"),
-        **linear("fc1", f"{block}.mlp.fc1"),
-        **linear("fc2", f"{block}.mlp.fc2"),
-    }
-    has_bias = f"{fused}.bias" in checkpoint
-    for third, name in enumerate(("query", "key", "value")):
-        rows = slice(third * width, (third + 1) * width)
-        sources[f"{name}.kernel"] = From(f"{fused}.weight", lambda matrix, rows=rows: matrix[rows].T)
-        bias = From(f"{fused}.bias", lambda vector, rows=rows: vector[rows]) if has_bias else zeros(width)
-        sources[f"{name}.bias"] = bias
-    return sources
-
-
 def _load_resnet(wanted: Wanted, checkpoint: Checkpoint, config: dict) -> Loaded:
     arguments = _arguments(wanted, config, config_keys.TIMM_RESNET_ARGUMENTS)
     if arguments["global_pool"] not in (None, "avg"):
@@ -216,7 +198,7 @@ def _load_resnet(wanted: Wanted, checkpoint: Checkpoint, config: dict) -> Loaded
     if 0 in counts:
         raise checkpoint.error("a stage has no blocks; not a ResNet of four stages")
     backbone = resnets.build(counts, is_bottleneck, is_v2, wanted.dtype)
-    sources = (_v2_sources if is_v2 else _v1_sources)(backbone)
+    sources = (names.resnet_v2_sources if is_v2 else names.resnet_sources)(backbone)
     ignored = tuple(transfer(checkpoint, resnets.weights(backbone), sources, _IGNORED))
     if "layers" in arguments and list(arguments["layers"]) != counts:
         raise checkpoint.error(f"model_args: layers is {arguments['layers']}, the tensors say {counts}")
@@ -226,31 +208,6 @@ def _load_resnet(wanted: Wanted, checkpoint: Checkpoint, config: dict) -> Loaded
     conversion = CONVERSIONS["imagenet"]
     loaded = Loaded(backbone, "resnet", size, *conversion, "average", None, "bicubic", 0, None, ignored)
     return _with_head(loaded, checkpoint, "head.fc" if is_v2 else "fc") if wanted.with_head else loaded
-
-
-def _v1_sources(backbone) -> dict[str, From]:
-    sources = convolution("stem.conv", "conv1") | batch_norm("stem.norm", "bn1")
-    for stage, block, has_shortcut in resnets.blocks_of(backbone):
-        ours, theirs = f"{stage}.{block}", f"layer{stage + 1}.{block}"
-        if has_shortcut:
-            sources |= convolution(f"{ours}.shortcut", f"{theirs}.downsample.0")
-            sources |= batch_norm(f"{ours}.shortcut.norm", f"{theirs}.downsample.1")
-        for number in range(1, resnets.num_convolutions(backbone) + 1):
-            sources |= convolution(f"{ours}.conv{number}", f"{theirs}.conv{number}")
-            sources |= batch_norm(f"{ours}.norm{number}", f"{theirs}.bn{number}")
-    return sources
-
-
-def _v2_sources(backbone) -> dict[str, From]:
-    sources = convolution("stem.conv", "stem.conv") | batch_norm("norm", "norm")
-    for stage, block, has_shortcut in resnets.blocks_of(backbone):
-        ours, theirs = f"{stage}.{block}", f"stages.{stage}.blocks.{block}"
-        if has_shortcut:
-            sources |= convolution(f"{ours}.shortcut", f"{theirs}.downsample.conv")
-        for number in range(1, resnets.num_convolutions(backbone) + 1):
-            sources |= convolution(f"{ours}.conv{number}", f"{theirs}.conv{number}")
-            sources |= batch_norm(f"{ours}.norm{number}", f"{theirs}.norm{number}")
-    return sources
 
 
 def _with_head(loaded: Loaded, checkpoint: Checkpoint, *names: str) -> Loaded:

@@ -1,19 +1,29 @@
-"""Moves the tensors of a checkpoint into the weights of a model, and leaves none of either unaccounted for."""
+"""Moves tensors of a checkpoint into the weights of a model and back, and leaves none of either unaccounted for."""
 
 import fnmatch
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+from keras import ops
 
+from keras_dogs.errors import UserError
 from keras_dogs.models.weights.checkpoint import Checkpoint
 
 
 class From(NamedTuple):
-    """Where a weight comes from: a tensor's name, and what is done to it."""
+    """Where a weight comes from, and where it goes back to.
+
+    Attributes:
+        name: str. The tensor; empty where there is none. Weights with one tensor are its rows, in their order.
+        change: function of a tensor to the weight.
+        undo: function of the weight to the tensor.
+    """
 
     name: str
     change: Callable = lambda tensor: tensor
+    undo: Callable = lambda weight: weight
 
 
 def transpose(matrix):
@@ -21,9 +31,21 @@ def transpose(matrix):
     return matrix.T
 
 
+def to_matrix(kernel):
+    """Turns Keras' `(inputs, outputs)` into PyTorch's `(outputs, inputs)`; the axis of attention's heads goes."""
+    if kernel.ndim == 3:  # as many inputs as outputs
+        kernel = kernel.reshape(math.isqrt(kernel.size), -1)
+    return kernel.T
+
+
 def to_kernel(tensor):
     """Turns PyTorch's `(outputs, inputs, height, width)` into Keras' `(height, width, inputs, outputs)`."""
     return np.transpose(tensor, (2, 3, 1, 0))
+
+
+def to_filters(kernel):
+    """Undoes `to_kernel`."""
+    return np.transpose(kernel, (3, 2, 0, 1))
 
 
 def zeros(*shape):
@@ -61,6 +83,28 @@ def transfer(checkpoint: Checkpoint, weights: dict, sources: dict[str, From], ig
     return rest
 
 
+def collect(weights: dict, sources: dict[str, From]) -> dict[str, np.ndarray]:
+    """Returns the tensors that `transfer` would make the same weights of.
+
+    Args:
+        weights: dict of str to `keras.Variable`, or to an array of the same shape.
+        sources: dict of str to `From`, for each of `weights`.
+
+    Raises:
+        UserError: a weight for which there is no tensor is not what the other library takes it to be.
+    """
+    if weights.keys() != sources.keys():
+        raise ValueError(f"weights and sources differ: {sorted(weights.keys() ^ sources.keys())}")
+    parts: dict[str, list[np.ndarray]] = {}
+    for name, weight in weights.items():
+        source, value = sources[name], np.asarray(ops.convert_to_numpy(weight), np.float32)
+        if source.name:
+            parts.setdefault(source.name, []).append(np.ascontiguousarray(source.undo(value)))
+        elif not np.array_equal(value.ravel(), source.change(None)):
+            raise UserError(f"there is no tensor for {name}, whose numbers are not the usual ones")
+    return {name: np.concatenate(values) if values[1:] else values[0] for name, values in parts.items()}
+
+
 def _assign(checkpoint: Checkpoint, weight, source: From) -> None:
     value = source.change(checkpoint.read(source.name) if source.name else None)
     # Attention kernels are matrices in checkpoints and have an axis for the heads in Keras.
@@ -80,12 +124,13 @@ def _some(names: list[str]) -> str:
 
 def linear(key: str, name: str) -> dict[str, From]:
     """Sources of a Dense layer from a PyTorch `Linear`."""
-    return {f"{key}.kernel": From(f"{name}.weight", transpose), f"{key}.bias": From(f"{name}.bias")}
+    bias = From(f"{name}.bias", undo=np.ravel)
+    return {f"{key}.kernel": From(f"{name}.weight", transpose, to_matrix), f"{key}.bias": bias}
 
 
 def convolution(key: str, name: str) -> dict[str, From]:
     """Returns the source of a convolution's kernel from a PyTorch `Conv2d`."""
-    return {f"{key}.kernel": From(f"{name}.weight", to_kernel)}
+    return {f"{key}.kernel": From(f"{name}.weight", to_kernel, to_filters)}
 
 
 def norm(key: str, name: str) -> dict[str, From]:

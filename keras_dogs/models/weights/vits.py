@@ -17,6 +17,7 @@ import numpy as np
 from keras_dogs.backends import keras_inside
 from keras_dogs.backends import register
 from keras_dogs.errors import UserError
+from keras_dogs.models import families
 from keras_dogs.models.weights.positions import resample_positions
 from keras_dogs.models.weights.transfer import From
 
@@ -228,6 +229,12 @@ def patch_size_of(architecture) -> int:
     """Returns the side of a patch, pixels: KerasHub keeps an int or a pair, in a config or on a backbone."""
     patch = architecture["patch_size"] if isinstance(architecture, dict) else architecture.patch_size
     return patch[0] if isinstance(patch, (tuple, list)) else patch
+
+
+def usual_size(family: str, own: tuple[int, int]) -> tuple[int, int]:
+    """Returns the size at which weights for `own` are used: DINOv2 was trained at 518, and is used at 224 as a rule."""
+    usual = families.family(family).usual_size
+    return (usual, usual) if usual and own == (518, 518) else own
 
 
 def grid_of(backbone: keras.Model) -> tuple[int, int]:

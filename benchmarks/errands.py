@@ -1,0 +1,94 @@
+"""How long a new user waits, and how long nothing is shown: `python benchmarks/errands.py --backends torch`.
+
+The README's commands, as it has them, in a new folder with an empty cache, on a terminal of this script's own. A row a
+command: its seconds, and the longest time in which it wrote nothing, with the second at which that began. The main
+job is whole, the comparison has one seed; what needs a download or another host is left out.
+"""
+
+import argparse
+import os
+import pty
+import re
+import select
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import runs
+
+README = Path(__file__).parents[1] / "README.md"
+_LEFT_OUT = ("stanford_dogs", "--devices", "keras_dogs.serve")
+
+
+def main():
+    """Measures the rows."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--backends", nargs="+", default=["jax", "tensorflow", "torch"])
+    flags = parser.parse_args()
+    rows = []
+    for backend in flags.backends:
+        with tempfile.TemporaryDirectory() as folder:
+            kept = {"KERAS_BACKEND": backend, "KERAS_DOGS_CACHE": f"{folder}/cache"}
+            for command in [*commands(), *programs()]:
+                rows.append({"backend": backend, "command": command[-1] if command[0] == "-c" else shlex.join(command)})
+                rows[-1] |= watch([sys.executable, *command], Path(folder), kept)
+                print(in_words(rows[-1]), flush=True)
+    runs.write("errands", rows, line=in_words, key=("backend", "command"))
+
+
+def commands() -> list[list[str]]:
+    """Returns what follows `python` in the README's commands, in their order."""
+    blocks = re.findall(r"```bash\n(.*?)```", README.read_text(), re.DOTALL)
+    lines = [part.strip() for block in blocks for line in block.splitlines() for part in line.split("&&")]
+    lines = [line.removeprefix("KERAS_BACKEND=jax ").replace("--seeds 0 1 2", "--seeds 0") for line in lines]
+    lines = [line for line in lines if line.startswith("python -m") and not any(name in line for name in _LEFT_OUT)]
+    return [shlex.split(line)[1:] for line in lines]
+
+
+def programs() -> list[list[str]]:
+    """Returns the README's pieces of Python."""
+    return [["-c", code] for code in re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)]
+
+
+def watch(command: list[str], folder: Path, environment: dict) -> dict:
+    """Runs a command on a terminal of its own, and returns its status, seconds and longest silence."""
+    ours, theirs = pty.openpty()
+    began = last = time.perf_counter()
+    silence, at, said = 0.0, 0.0, b""
+    with subprocess.Popen(
+        command, cwd=folder, env={**os.environ, **environment}, stdin=theirs, stdout=theirs, stderr=theirs
+    ) as process:
+        os.close(theirs)
+        while True:
+            ready, _, _ = select.select([ours], [], [], 0.05)
+            now = time.perf_counter()
+            if ready:
+                try:
+                    part = os.read(ours, 65536)
+                except OSError:  # the other end is closed
+                    part = b""
+                if now - last > silence:
+                    silence, at = now - last, last - began
+                if not part:
+                    break
+                last, said = now, (said + part)[-400:]
+            elif process.poll() is not None:
+                break
+    os.close(ours)
+    row = {"status": process.returncode, "seconds": time.perf_counter() - began, "silence_s": silence, "at_s": at}
+    return row | ({"said": said.decode(errors="replace")} if process.returncode else {})
+
+
+def in_words(row: dict) -> str:
+    """Returns a row for the terminal."""
+    first = row["command"].partition("\n")[0][:90]
+    times = f"{row['seconds']:.1f} s, silent for {row['silence_s']:.1f} s from {row['at_s']:.1f} s"
+    text = f"{row['backend']}: {times}: {first}"
+    return text + (f" (status {row['status']}: {row['said'][-200:]})" if row["status"] else "")
+
+
+if __name__ == "__main__":
+    main()
