@@ -1,5 +1,7 @@
 import json
+import re
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -7,10 +9,21 @@ from conftest import BACKEND
 from conftest import files_below
 from PIL import Image
 
+from keras_dogs import __main__ as dogs_main
+from keras_dogs.__main__ import COMMANDS
+from keras_dogs.checking.config import CheckConfig
+from keras_dogs.comparison.config import CompareConfig
 from keras_dogs.data.datasets.drawn_dogs import load_drawn_dogs
+from keras_dogs.evaluation.config import EvaluateConfig
+from keras_dogs.evaluation.config import ExplainConfig
+from keras_dogs.evaluation.config import PredictConfig
+from keras_dogs.exporting.config import ExportConfig
 from keras_dogs.models.costs import count_parameters
 from keras_dogs.models.presets import PRESETS
 from keras_dogs.models.weights import load_backbone
+from keras_dogs.serving.config import ServeConfig
+from keras_dogs.system import flags
+from keras_dogs.training.config import TrainConfig
 
 
 @pytest.mark.parametrize(
@@ -29,6 +42,45 @@ def test_help_loads_no_framework(child, name):
     finished = child(["-c", code])
     assert finished.returncode == 0, finished.stderr
     assert f"usage: python -m keras_dogs.{name}" in finished.stdout
+
+
+CONFIGS = {
+    "train": TrainConfig,
+    "evaluate": EvaluateConfig,
+    "predict": PredictConfig,
+    "explain": ExplainConfig,
+    "compare": CompareConfig,
+    "check": CheckConfig,
+    "export": ExportConfig,
+    "serve": ServeConfig,
+}
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_is_of_its_flags(command, name, monkeypatch):
+    """No `{None}`, no default that is `None`, no line that is too long; what is first fits on a screen."""
+    monkeypatch.setenv("COLUMNS", "100")
+    status, out, _ = command(name, "--help")
+    assert status == 0 and out.count("\n") <= 40 and max(map(len, out.splitlines())) <= 100
+    everything = command(name, "--help-all")[1]
+    assert "None" not in out + everything
+    for field in flags._kinds(CONFIGS[name]) if name in CONFIGS else ():
+        shown = re.findall(rf"^  (?:{flags.flag_of(field[0].rstrip('_'))}|{field[0].upper()})(?: |$)", everything, re.M)
+        assert len(shown) == 1, field
+    assert "(10 for resnet_nano)" in out or name != "train"
+
+
+@pytest.mark.once
+def test_the_commands_are_listed(command, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["keras_dogs"])
+    assert dogs_main.main() == 0
+    out = capsys.readouterr().out
+    assert all(f"  {name} " in out for name in COMMANDS)
+    monkeypatch.setattr(sys, "argv", ["keras_dogs", "describe", "resnet_nano"])
+    assert dogs_main.main() == 0 and "drawn dogs" in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", ["keras_dogs", "trian"])
+    assert dogs_main.main() == 2 and "did you mean train?" in capsys.readouterr().err
 
 
 @pytest.mark.once

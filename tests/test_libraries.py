@@ -44,7 +44,7 @@ BACKBONES = {
     "dinov2 with registers": lambda: keras_hub.models.DINOV2Backbone(
         8, 2, 16, 2, 32, image_shape=(32, 32, 3), position_embedding_shape=(32, 32), num_register_tokens=2
     ),
-    "resnet": lambda: resnets.build([3, 4, 6, 3], True, False, None),
+    "resnet": lambda: resnets.build([2, 2, 2, 2], True, False, None),
     "basic resnet": lambda: resnets.build([2, 2, 2, 2], False, False, None),
     "resnet v2": lambda: resnets.build([2, 2, 2, 2], False, True, None),
     "resnet of two stages": lambda: resnets.build([1, 1], False, False, None, filters=(64, 96)),

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import tyro
 
 from keras_dogs.errors import UserError
+from keras_dogs.system import help
 from keras_dogs.system.signals import Stopped
 
 _MAY_BE_EMPTY = "--train-flags"
@@ -111,7 +112,11 @@ def parse(program: str, config_type, arguments: list[str] | None = None):
         UserError: there is an unknown flag, one is missing, or a value is invalid.
     """
     said = io.StringIO()
-    arguments = _with_values(sys.argv[1:] if arguments is None else arguments, config_type)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if asked := {*help.ASKS, help.ASKS_ALL} & set(arguments):
+        print(help.write(program, config_type, help.ASKS_ALL in asked))
+        raise SystemExit(0)
+    arguments = _with_values(arguments, config_type)
     given = dict(prog=program, description=config_type.__doc__, args=arguments)
     try:
         with contextlib.redirect_stderr(said):
@@ -119,7 +124,7 @@ def parse(program: str, config_type, arguments: list[str] | None = None):
             _check_texts(config)
             return config
     except SystemExit as stop:
-        if not stop.code or isinstance(stop, Stopped):  # of `--help`, or a signal
+        if isinstance(stop, Stopped):  # of a signal
             raise
     columns = os.environ.get("COLUMNS")
     os.environ["COLUMNS"] = _WIDE

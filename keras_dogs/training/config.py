@@ -3,6 +3,7 @@
 import dataclasses
 from pathlib import Path
 from typing import Annotated
+from typing import ClassVar
 from typing import Literal
 
 import tyro
@@ -12,6 +13,7 @@ from keras_dogs.data.config import SEEDS
 from keras_dogs.data.config import DataConfig
 from keras_dogs.errors import Damaged
 from keras_dogs.errors import UserError
+from keras_dogs.models import presets
 from keras_dogs.system import reading
 from keras_dogs.system.flags import Range
 from keras_dogs.system.flags import check_ranges
@@ -89,14 +91,14 @@ class TrainConfig:
     layer_decay: float | None = None
     """What the learning rate is multiplied by from each block to the one below, such as 0.75; default: the recipe's."""
     warmup_fraction: float | None = None
-    """Share of all updates in which the learning rate rises; default: the recipe's, mostly 0.1."""
+    """Share of all updates in which the learning rate rises; default: the recipe's."""
     global_clipnorm: float | None = None
-    """Gradients are scaled down to this global norm; 0 for never; default: the recipe's, 1."""
+    """Gradients are scaled down to this global norm; 0 for never; default: the recipe's."""
     label_smoothing: float | None = None
     """Share of the target that is spread over all classes, such as 0.1; default: the recipe's."""
     ema: float | None = None
-    """Momentum of a running mean of the weights, which is then scored and kept, such as 0.999; default: the recipe's,
-    mostly 0 for none."""
+    """Momentum of a running mean of the weights, which is then scored and kept, such as 0.999; 0 for none; default: the
+    recipe's."""
     freeze_batch_norm: bool | None = None
     """Keep statistics, scales and offsets of batch norms as they are; default: the recipe's."""
     probe_first: bool | None = None
@@ -164,6 +166,42 @@ class TrainConfig:
     """A project of Weights & Biases to log to (needs wandb)."""
     seed: int = 0
     """Decides the validation split, the order of the batches, the crops, and random weights."""
+
+    PANELS: ClassVar[dict[str, tuple[str, ...]]] = {
+        "what people need first": (
+            *("preset", "dataset", "output", "recipe", "epochs", "batch_size", "learning_rate", "image_size"),
+            *("augmentation", "linear_probe"),
+        ),
+        "data": (
+            *("data_dir", "exclude", "validation_fraction", "canvas_size", "fit", "cache", "cache_dir"),
+            *("max_unreadable", "skip_unreadable", "balanced", "offline"),
+        ),
+        "model": ("head", "position_resampling", "dropout", "drop_path", "remat", "dtype_policy"),
+        "recipe": (
+            *("optimizer", "weight_decay", "layer_decay", "warmup_fraction", "global_clipnorm", "label_smoothing"),
+            *("ema", "accumulate", "freeze_batch_norm", "probe_first", "unfreeze_every", "patience"),
+        ),
+        "augmentation": ("mixup", "cutmix", "erasing", "views"),
+        "run folder": ("resume", "overwrite", "checkpoint_every", "keep_checkpoints", "seed", "strict"),
+        "devices": (
+            *("devices", "sync_batch_norm", "model_shards", "coordinator", "num_processes", "process_id"),
+            "peer_timeout",
+        ),
+        "tracking": ("tensorboard", "wandb"),
+    }
+
+    @classmethod
+    def defaults_in_words(cls) -> dict[str, str]:
+        """Says what the recipe's own values are, those of the default recipe and preset."""
+        recipe = recipes.RECIPES["adamw"]._asdict()
+        settings = presets.default_settings(cls.preset, presets.PRESETS[cls.preset].family, False)._asdict()
+        words = {}
+        for name, value in recipe.items():
+            if value is None and name in settings:
+                words[name] = f"{settings[name]:g} for {cls.preset}"
+            elif isinstance(value, (bool, int, float, str)) and name in cls.__dataclass_fields__:
+                words[name] = str(value)
+        return words
 
     def __post_init__(self):
         check_ranges(self, _RANGES, words=("sweep", "all"))
