@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import sys
 from typing import Annotated
 
@@ -39,7 +40,8 @@ def _describe(config: DescribeConfig) -> None:
     if config.json:
         print("\n".join(json.dumps(row) for row in rows))
     elif config.preset is None:
-        print("\n".join(_in_a_line(row) for row in rows))
+        for line in [_HEADER, *map(_in_a_line, rows)]:
+            print(_as_wide_as_the_terminal(line))
     else:
         print("\n".join(f"{name.replace('_', ' '):<24}{_in_words(value)}" for name, value in rows[0].items()))
 
@@ -84,10 +86,19 @@ def _describe_loaded(preset: str) -> dict:
     }
 
 
+_HEADER = f"{'preset':<46}{'parameters':>12} {'operations':>13}  {'input':>6}  {'top-1':>7}  what the weights have seen"
+
+
+def _as_wide_as_the_terminal(line: str) -> str:
+    """Cuts a line at the edge of a terminal; a file or a pipe gets all of it."""
+    columns = shutil.get_terminal_size().columns
+    return line if len(line) <= columns or not sys.stdout.isatty() else line[: columns - 1] + "…"
+
+
 def _in_a_line(row: dict) -> str:
     accuracy = f"{row['imagenet_top1_accuracy']:.1f} %" if row["imagenet_top1_accuracy"] else ""
     return (
-        f"{row['preset']:<46}{row['parameters'] / 1e6:7.1f} M {row['gflops']:8.1f} GFLOPs  {row['image_size']:>3} px  "
+        f"{row['preset']:<46}{row['parameters'] / 1e6:10.1f} M {row['gflops']:6.1f} GFLOPs  {row['image_size']:>3} px  "
         f"{accuracy:>7}  {row['pretraining'] or row['source']}"
     )
 

@@ -16,12 +16,15 @@ def main() -> int:
 
 
 def _export(config: ExportConfig) -> int:
+    from keras_dogs.exporting.exporting import default_output
     from keras_dogs.exporting.exporting import export_run
     from keras_dogs.exporting.verification import NothingWritten
     from keras_dogs.runs import exports
 
-    if config.push and exports.is_exported(config.run):
-        return _push(config, config.run)
+    before = config.run if exports.is_exported(config.run) else default_output(config)
+    if config.push and not config.output and exports.is_exported(before):
+        print(terminal.printable(f"exported before: {before}"))
+        return _push(config, before)
     try:
         output, found = export_run(config)
     except NothingWritten as error:
@@ -47,6 +50,7 @@ def _push(config: ExportConfig, folder: Path) -> int:
     message = f"{facts['family']} of {len(facts['class_names'])} classes, written by keras_dogs"
     print(terminal.printable(f"pushing to {target} ..."), flush=True)
     again = f"the folder is kept; to go on: python -m keras_dogs.export {shlex.quote(str(folder))} --push {target}"
+    again += " --public" if config.public else ""
     try:
         page = pushing.push(folder, target, config.public, message)
     except (UserError, pushing.NotPushed) as error:
@@ -59,22 +63,22 @@ def _push(config: ExportConfig, folder: Path) -> int:
 def _in_words(found: dict) -> list[str]:
     checked = found["verification"]
     off, largest = checked["largest_difference"], checked["largest_logit"]
-    lines = [
-        f"checked with {checked['num_pictures']:,} {checked['pictures']}",
-        f"  same name          {checked['agreement']:.1%}",
-        f"  largest difference {off:.2g} of logits up to {largest:.3g} ({off / max(largest, 1e-30):.1e})",
-    ]
-    if checked["top1_accuracy"] is not None:
-        lines.append(f"  top-1 accuracy     {checked['top1_accuracy']:.1%} (run {checked['top1_accuracy_of_run']:.1%})")
-    if "notes" in found:
-        lines[1:3] = [
-            f"  same pixels        largest difference {off:.2g} of logits up to {largest:.3g} ({off / largest:.1e})",
+    apart = f"{off:.2g} of logits up to {largest:.3g} ({off / max(largest, 1e-30):.1e})"
+    lines = [f"checked with {checked['num_pictures']:,} {checked['pictures']}"]
+    is_library = "notes" in found
+    if is_library:
+        lines += [
+            f"  same pixels        largest difference {apart}, {checked['num_pixels']} pictures",
             f"  from the files     {checked['agreement']:.1%} same name, by the preprocessing of {found['format']}",
         ]
-        lines += [f"  note               {note}" for note in found["notes"]]
-    if (found["quantization"] or "notes" in found) and checked["accuracy_loss_interval"]:
+    else:
+        lines += [f"  same name          {checked['agreement']:.1%}", f"  largest difference {apart}"]
+    if checked["top1_accuracy"] is not None:
+        lines.append(f"  top-1 accuracy     {checked['top1_accuracy']:.1%} (run {checked['top1_accuracy_of_run']:.1%})")
+    if (found["quantization"] or is_library) and checked["accuracy_loss_interval"]:
         low, high = (100 * bound for bound in checked["accuracy_loss_interval"])
         lines.append(f"  accuracy lost      {low:+.1f} to {high:+.1f} points (95 % interval)")
+    lines += [f"  note               {note}" for note in found.get("notes", ())]
     return [
         *lines,
         f"  one picture        {checked['latency_p50_ms']:.1f} ms (p95 {checked['latency_p95_ms']:.1f} ms)",

@@ -106,6 +106,18 @@ def test_what_is_written_and_read_is_the_same_to_the_last_bit(library, backbone,
             assert (first / name).read_text() == (second / name).read_text()
 
 
+@pytest.mark.once
+@pytest.mark.parametrize("library", ["transformers", "timm", "keras_hub"])
+def test_the_size_is_kept(library, tmp_path):
+    """Of a ResNet, which takes any, and of a DINOv2 at the size that was published."""
+    folder = write(
+        library,
+        classifier_of("resnet v2" if library == "timm" else "basic resnet", tmp_path, image_size=64),
+        tmp_path / "one",
+    )
+    assert keras_dogs.models.weights.load_backbone(str(folder)).image_size == (64, 64)
+
+
 def test_both_heads_of_a_distilled_deit_are_kept(tmp_path):
     classifier_of("deit", tmp_path)
     folder = tmp_path / "teacher"
@@ -234,7 +246,7 @@ def test_a_preset_answers_in_stock_keras_hub(preset, run_folder, child):
     assert done.returncode == 0, done.stderr
 
 
-def test_every_number_of_the_card_is_in_the_record(preset, run_folder):
+def test_every_number_of_the_card_is_in_the_record(preset, run_folder, dogs):
     text = (preset / cards.FILE).read_text("utf-8")
     record, found = RunRecord.load(run_folder / "record.json"), exports.read(preset / exports.FILE)
     known = {"95", "keras_dogs", "1", "0"}  # of the interval, and of the first of a batch in the example
@@ -256,7 +268,8 @@ def test_every_number_of_the_card_is_in_the_record(preset, run_folder):
         assert plain in known or plain.lstrip("-") in known or plain in raw, number
     for part in ("## How to use it", "## Scores", "## How it was trained", "## Limits", *found["class_names"]):
         assert part in text
-    assert str(run_folder) not in text + (preset / exports.FILE).read_text()  # nobody's folders are published
+    for file in (preset / cards.FILE, preset / exports.FILE):  # nobody's folders are published
+        assert str(run_folder.parent) not in file.read_text() and str(dogs.parent) not in file.read_text()
 
 
 def test_a_folder_for_a_library_is_a_preset_and_no_run(preset, command, dogs):
@@ -390,6 +403,23 @@ def test_pushes_that_are_refused(hub, folder, command, monkeypatch, change, says
     change(hub, monkeypatch)
     status, _, err = command("export", folder, "--push", "hf://me/dogs")
     assert status == 2 and says in err and err.count("\n") == 1
+
+
+@pytest.mark.once
+def test_an_empty_model_of_the_other_kind_is_left_alone(hub, folder, command):
+    hub.repos["me/dogs"] = False
+    status, _, err = command("export", folder, "--push", "hf://me/dogs")
+    assert status == 2 and "is there already, empty and public" in err and hub.files == {}
+    assert command("export", folder, "--push", "hf://me/dogs", "--public")[0] == 0 and hub.files
+
+
+@pytest.mark.once
+def test_a_push_of_a_run_takes_what_was_exported_before(hub, run_folder, command, tmp_path):
+    run = Path(shutil.copytree(run_folder, tmp_path / "run"))
+    arguments = ("export", run, "--format", "keras_hub", "--push", "hf://me/dogs")
+    assert command(*arguments, "--dry-run")[0] == 0 and hub.files == {}
+    status, out, err = command(*arguments)
+    assert status == 0 and "exported before" in out and hub.files, err
 
 
 @pytest.mark.once

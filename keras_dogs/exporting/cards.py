@@ -9,6 +9,7 @@ import numpy as np
 
 from keras_dogs.evaluation import intervals
 from keras_dogs.models.presets import PUBLISHED
+from keras_dogs.models.weights.writers.written import NOT_READ_BACK
 from keras_dogs.runs.exports import Export
 from keras_dogs.runs.records import PROSE
 from keras_dogs.runs.records import RunRecord
@@ -25,19 +26,21 @@ _USES = {
 classify = pipeline("image-classification", "{folder}")
 print(classify("picture.jpg"))""",
     "timm": """import timm
-from PIL import Image
+from PIL import Image, ImageOps
 
 model = timm.create_model("local-dir:{folder}", pretrained=True).eval()
 transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model), is_training=False)
-logits = model(transform(Image.open("picture.jpg").convert("RGB"))[None])[0]
+picture = ImageOps.exif_transpose(Image.open("picture.jpg")).convert("RGB")
+logits = model(transform(picture)[None])[0]
 print(model.pretrained_cfg["label_names"][int(logits.argmax())])""",
     "keras_hub": """import keras
 import keras_hub
+from PIL import Image, ImageOps
 
 classifier = keras_hub.models.ImageClassifier.from_preset("{folder}")
-picture = keras.utils.img_to_array(keras.utils.load_img("picture.jpg"))
+picture = keras.utils.img_to_array(ImageOps.exif_transpose(Image.open("picture.jpg")).convert("RGB"))
 logits = classifier.predict(picture[None])[0]
-print(open("{folder}/labels.txt").read().splitlines()[logits.argmax()])""",
+print(open("{folder}/labels.txt", encoding="utf-8").read().split("\\n")[logits.argmax()])""",
 }
 
 
@@ -49,7 +52,7 @@ def card_of(found: Export, record: RunRecord | None) -> str:
         record: `RunRecord` of the run, or `None` where only a model was given.
     """
     title = f"{_FAMILIES.get(found['family'], found['family'])} of {len(found['class_names'])} classes"
-    title += f", fine-tuned on {record.dataset.name}" if record else ""
+    title += f", fine-tuned on {_dataset_of(found)}" if record else ""
     parts = [
         _metadata(found, record, title),
         f"# {pages.text(title)}\n\n{_what_it_is(found, record)}",
@@ -58,7 +61,7 @@ def card_of(found: Export, record: RunRecord | None) -> str:
         "## Does it answer as the original does?\n\n" + _checked(found),
         "## Probabilities\n\n" + _probabilities(found),
         "## How it was trained\n\n" + _training(record) if record else "",
-        "## What the weights had seen before\n\n" + _pretraining(found),
+        "## What the weights had seen before\n\n" + _pretraining(found, record) if record else "",
         "## Limits\n\n" + _limits(found, record),
     ]
     return "\n\n".join(part.strip() for part in parts if part) + "\n"
@@ -68,15 +71,15 @@ def _metadata(found: Export, record: RunRecord | None, title: str) -> str:
     """Returns the YAML that hubs read; strings are written as JSON, which YAML contains."""
     lines = [f"library_name: {_HUB_NAMES[found['format']]}", "pipeline_tag: image-classification"]
     if found["preset"].startswith("hf://"):
-        lines.append(f"base_model: {json.dumps(found['preset'].removeprefix('hf://'))}")
+        lines.append(f"base_model: {_quoted(found['preset'].removeprefix('hf://').partition('@')[0])}")
     lines += ["tags:", "- image-classification", "- keras-dogs"]
     if record and record.test:
-        dataset = json.dumps(record.dataset.name)
+        dataset = _quoted(_dataset_of(found))
         lines += [
             "metrics:",
             "- accuracy",
             "model-index:",
-            f"- name: {json.dumps(title)}",
+            f"- name: {_quoted(title)}",
             "  results:",
             "  - task:",
             "      type: image-classification",
@@ -91,37 +94,46 @@ def _metadata(found: Export, record: RunRecord | None, title: str) -> str:
     return "\n".join(["---", *lines, "---"])
 
 
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _dataset_of(found: Export) -> str:
+    """Returns the name of the dataset, without the folders of the machine that it lies on."""
+    return found["data"].get("dataset", "unknown")
+
+
 def _what_it_is(found: Export, record: RunRecord | None) -> str:
     names = [pages.code(name) for name in found["class_names"][:_MOST_NAMES]]
     more = len(found["class_names"]) - len(names)
     listed = ", ".join(names) + (f" and {more} more (`labels.txt`)" if more else "")
     size = f" of {record.num_parameters:,} parameters" if record else ""
+    start = f", started from {pages.code(found['preset'])}" if record else ""
     return (
-        f"An image classifier{size}, started from {pages.code(found['preset'])}, for one of these classes: {listed}. "
+        f"An image classifier{size}{start}, for one of these classes: {listed}. "
         f"Trained and written by keras_dogs {found['versions']['keras_dogs']}, for {found['format']}."
     )
 
 
 def _use(found: Export) -> str:
-    return (
-        "With this folder as `classifier`:\n\n"
-        f"```python\n{_USES[found['format']].format(folder='classifier')}\n```\n\n"
-        "The same in keras_dogs, to train it further: `python -m keras_dogs.train --preset classifier`."
-    )
+    text = f"With this folder as `classifier`:\n\n```python\n{_USES[found['format']].format(folder='classifier')}\n```"
+    if any(note.startswith(NOT_READ_BACK) for note in found.get("notes", ())):
+        return text
+    return f"{text}\n\nTo train it further in keras_dogs: `python -m keras_dogs.train --preset classifier`."
 
 
 def _scores(record: RunRecord) -> str:
-    if record.test is None:
-        return "It was not scored on test pictures."
     rows = [
         [pages.text(split), f"{scores.num_pictures:,}", _with_interval(scores), f"{scores.top5_accuracy:.1%}"]
         + [f"{scores.mean_per_class_accuracy:.1%}", f"{scores.loss:.3f}"]
         for split, scores in (("validation", record.validation), ("test", record.test))
         if scores
     ]
+    if not rows:
+        return "It was scored on no pictures."
     header = ["split", "pictures", "top-1 (95 % interval)", "top-5", "mean of classes", "loss, nats"]
     chosen = "The epoch that was kept was chosen on the validation pictures; the test pictures had no part in it."
-    return f"{pages.table(header, rows)}\n{chosen}"
+    return f"{pages.table(header, rows)}\n{chosen if record.validation else ''}"
 
 
 def _with_interval(scores) -> str:
@@ -135,8 +147,9 @@ def _checked(found: Export) -> str:
     checked = found["verification"]
     library = found["format"]
     off = checked["largest_difference"] / max(checked["largest_logit"], 1e-30)
+    count = checked["num_pixels"]
     lines = [
-        f"- On the same pixels, no logit of {library} is off by more than {off:.1e} of the largest.",
+        f"- On the same pixels, of {count} pictures, no logit of {library} is off by more than {off:.1e} of the largest.",
         f"- From picture files, by the preprocessing of {library}, {checked['agreement']:.1%} of "
         f"{checked['num_pictures']:,} pictures ({pages.text(checked['pictures'])}) get the same class.",
     ]
@@ -148,7 +161,7 @@ def _checked(found: Export) -> str:
         )
     if unread := checked.get("unread"):
         lines.append(f"- {library} could not read {len(unread):,} of the files.")
-    lines += [f"- {pages.text(note[0].upper() + note[1:])}." for note in found.get("notes", ())]
+    lines += [f"- {pages.text(note)}." for note in found.get("notes", ())]
     return "\n".join(lines)
 
 
@@ -182,8 +195,8 @@ def _training(record: RunRecord) -> str:
     return str(pages.table(["", ""], rows))
 
 
-def _pretraining(found: Export) -> str:
-    published = PUBLISHED.get(found["preset"])
+def _pretraining(found: Export, record: RunRecord) -> str:
+    published = PUBLISHED.get(record.preset)
     text = f"{pages.code(found['preset'])}: {pages.text(found['pretraining'])}."
     if published:
         return f"{text} Licence of these weights: {published.licence}."
@@ -193,8 +206,8 @@ def _pretraining(found: Export) -> str:
 def _limits(found: Export, record: RunRecord | None) -> str:
     lines = ["- It names one of its classes for any picture, also for one that shows none of them."]
     if record and record.test:
-        lines.append(f"- Its scores are of {pages.text(record.dataset.name)}; other pictures may be harder.")
-    if record and "ImageNet" in found["pretraining"] and "stanford_dogs" in record.dataset.name:
+        lines.append(f"- Its scores are of {pages.text(_dataset_of(found))}; other pictures may be harder.")
+    if record and "ImageNet" in found["pretraining"] and "stanford_dogs" in _dataset_of(found):
         lines.append(
             "- Stanford Dogs was taken from ImageNet: weights that learned ImageNet have seen most of its pictures, "
             "test pictures too."

@@ -45,7 +45,7 @@ class ExportConfig:
     public: bool = False
     """Let anybody see what --push sends to Hugging Face."""
     dry_run: bool = False
-    """Say what --push would send, and send nothing."""
+    """Write the folder, say what --push would send, and send nothing."""
 
     def __post_init__(self):
         self._check_push()

@@ -53,7 +53,7 @@ def export_run(config: ExportConfig) -> tuple[Path, exports.Export]:
     row = formats.find(config.format)
     model = artifacts.find_model(config.run)
     record = of_check.record_of(config.run)
-    output = config.output or _default_output(config)
+    output = config.output or default_output(config)
     ownership.check_new(output, ownership.EXPORT)
     calibration = calibration_of(config.run)
     with (
@@ -64,7 +64,8 @@ def export_run(config: ExportConfig) -> tuple[Path, exports.Export]:
     return output, found
 
 
-def _default_output(config: ExportConfig) -> Path:
+def default_output(config: ExportConfig) -> Path:
+    """Returns the folder that is written where `--output` is not given."""
     name = f"{config.format}-{config.quantize}" if config.quantize else config.format
     if config.run.is_dir():
         return config.run / "exports" / name
@@ -117,7 +118,9 @@ def _export(config, row: Format, model: Path, record, calibration: Calibration, 
 
 def _verify(row: Format, work: Path, reference, class_names: list[str], temperature: float, config, pictures) -> dict:
     if row.is_library:
-        return verification.verify_library(row, work, reference, class_names, pictures)
+        found = verification.verify_library(row, work, reference, class_names, pictures)
+        # What is pushed tells nobody where files lie.
+        return found | {"pictures": _without_folders(found["pictures"])}
     return verification.verify(work, reference, class_names, temperature, config, pictures)
 
 
@@ -236,7 +239,13 @@ def _without_path(name: str) -> str:
     is_address = name.split("://")[0] in ("hf", "kaggle", "gs", "http", "https")
     if is_address or os.sep not in name:
         return name
-    return model if model.startswith("applications:") else Path(file if model else name).name
+    return model if model.startswith("applications:") else Path(file if model else name).resolve().name
+
+
+def _without_folders(text: str) -> str:
+    """Returns words in which a path is its last part."""
+    first, _, last = text.partition(" of ")
+    return f"{first} of {_without_path(last)}" if last else text
 
 
 def _own_version() -> str:

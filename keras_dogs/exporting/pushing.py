@@ -12,6 +12,7 @@ from typing import NamedTuple
 from keras_dogs.errors import UserError
 from keras_dogs.errors import first_line
 from keras_dogs.errors import install_line
+from keras_dogs.exporting import digests
 from keras_dogs.system import network
 
 _FORMS = {
@@ -86,7 +87,7 @@ def plan(folder: Path, target: Target, public: bool) -> list[str]:
 
 def _files(folder: Path) -> list[Path]:
     found = (file for file in folder.rglob("*") if file.is_file())
-    return sorted(file for file in found if not any(part.startswith(".") for part in file.relative_to(folder).parts))
+    return sorted(file for file in found if not digests.is_hidden(file.relative_to(folder)))
 
 
 def push(folder: Path, target: Target, public: bool, message: str) -> str:
@@ -128,6 +129,11 @@ def _push_to_hugging_face(folder: Path, target: Target, public: bool, message: s
         held = [name for name in api.list_repo_files(target.name) if name != ".gitattributes"]
         if held:
             raise UserError(f"--push {target}: there is a model of this name ({held[0]}, ...); choose another")
+        if api.repo_info(target.name).private == public:
+            is_there = "private" if public else "public"
+            raise UserError(
+                f"--push {target}: is there already, empty and {is_there}; change that on its page, or remove it"
+            )
     else:
         api.create_repo(target.name, private=not public)
     api.upload_folder(

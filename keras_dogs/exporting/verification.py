@@ -125,7 +125,8 @@ def verify_library(row: Format, work: Path, reference: Answers, class_names: lis
         raise NotEqual(f"{row.name} cannot read any of the pictures: {file}: {why}")
     read = reference.of(answers["files"])
     result = _in_figures(read, answers["told"], largest, off, class_names, pictures, measured)
-    return result | ({"unread": [file for file, _ in measured["unread"]]} if measured["unread"] else {})
+    result["num_pixels"] = len(of_pixels.files)
+    return result | ({"unread": [Path(file).name for file, _ in measured["unread"]]} if measured["unread"] else {})
 
 
 def _differences(reference: Answers, logits: np.ndarray) -> tuple[float, np.ndarray]:

@@ -92,17 +92,19 @@ def _write(job: Job, work: Path) -> None:
     if not backends.is_exact(classifier):
         classifier = in_float32(classifier)
     names, canvas = class_names_of(classifier), classifier.canvas
+    notes: tuple[str, ...] = ()
+    is_library = formats.find(job["format"]).is_library
+    if is_library:  # first: what a library cannot hold is known before any picture is answered
+        from keras_dogs.exporting import writing_library
+
+        notes = writing_library.write(job["format"], Path(job["model"]), names, canvas, Path(job["folder"]))
     read, canvases, unread = _open_all(job["pictures"], canvas)
     if not read:
         raise UserError("none of the pictures of the check can be read; give others by --pictures")
     logits, _ = predict_in_batches(classifier, canvases, min(BATCH_SIZE, len(canvases)))
     np.savez(work / REFERENCE, files=np.array(read), logits=logits)
-    notes: tuple[str, ...] = ()
-    if formats.find(job["format"]).is_library:
-        from keras_dogs.exporting import writing_library
-
+    if is_library:
         writing_library.save_pixels(classifier, canvases, work / writing_library.PIXELS)
-        notes = writing_library.write(job["format"], Path(job["model"]), names, canvas, Path(job["folder"]))
     facts = Facts(
         class_names=names,
         canvas=canvas,

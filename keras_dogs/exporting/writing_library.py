@@ -38,7 +38,7 @@ def write(library: str, model: Path, class_names: list[str], canvas: dict, folde
     loaded = own_models.load(Wanted(str(model), dtype="float32", with_head=True), model)
     canvas = written.Canvas(canvas["size"], canvas["fit"], canvas["interpolation"])
     if library == "keras_hub":
-        return keras_hub.write(loaded, folder, canvas)
+        return keras_hub.write(loaded, class_names, folder, canvas)
     made = _OF_TENSORS[library](loaded, class_names, canvas)
     for name, content in made.configs.items():
         (folder / name).write_text(json.dumps(content, indent=2) + "\n", "utf-8")

@@ -44,6 +44,7 @@ class Verification(TypedDict):
         accuracy_loss_interval: pair of floats. 95 %, paired, of run less export, as shares.
         size_bytes: int. Of all files that the runtime reads.
         imported: list of str. What of Keras and of us the runtime imported.
+        num_pixels: int. Of a library: pictures whose logits were compared.
         unread: list of str. Files that the library cannot read and the run can.
     """
 
@@ -61,6 +62,7 @@ class Verification(TypedDict):
     images_per_second: NotNegative
     size_bytes: Positive
     imported: NotRequired[list[str]]
+    num_pixels: NotRequired[Count]
     unread: NotRequired[list[str]]
     machine: str
 

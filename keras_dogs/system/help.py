@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import inspect
+import re
 import shutil
 import textwrap
 import types
@@ -45,7 +46,7 @@ def write(program: str, config_type, everything: bool) -> str:
             that is `None`.
         everything: bool. Whether to write all panels.
     """
-    width = min(shutil.get_terminal_size().columns, _COLUMNS)
+    width = max(min(shutil.get_terminal_size().columns, _COLUMNS), _INDENT + 20)
     flags = {flag.field: flag for flag in _flags(config_type)}
     panels = getattr(config_type, "PANELS", {"flags": tuple(flags)})
     positional = [flag.shown for flag in flags.values() if flag.is_positional]
@@ -78,12 +79,20 @@ def _flags(config_type) -> list[_Flag]:
             continue
         is_positional = tyro.conf.Positional in extras or any("POSITIONAL" in str(extra) for extra in extras)
         name = field.name.rstrip("_").replace("_", "-")
-        shown = name.upper() if is_positional else f"--{name} {_metavar(kind)}".rstrip()
+        shown = _argument(name, kind, field) if is_positional else f"--{name} {_metavar(kind)}".rstrip()
         text = " ".join(texts.get(field.name, "").split()) + _choices(kind)
         if field.default is True:
             text = f"{text} On by default; --no-{name} turns it off."
+        elif kind == bool | None:
+            text = f"{text} --no-{name} turns it off."
         found.append(_Flag(field.name, shown, _with_default(text, field.default, known.get(field.name)), is_positional))
     return found
+
+
+def _argument(name: str, kind, field) -> str:
+    """Returns how an argument is written: in brackets where it may be left out."""
+    shown = name.upper() + ("..." if typing.get_origin(kind) is tuple else "")
+    return shown if field.default is dataclasses.MISSING else f"[{shown}]"
 
 
 def _without_extras(kind) -> tuple:
@@ -116,10 +125,11 @@ def _choices(kind) -> str:
 
 def _with_default(text: str, default, known: str | None) -> str:
     if known:
-        return text.replace("default: the recipe's", f"default: the recipe's ({known})")
+        return re.sub(r"default: the recipe's(, or the preset's)?", rf"default: the recipe's\1 ({known})", text)
     is_nothing = default is None or isinstance(default, bool) or default in ((), dataclasses.MISSING)
     is_told = is_nothing or "default" in text
-    return text if is_told else f"{text} (default: {default})"
+    shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
+    return text if is_told or shown == "" else f"{text} (default: {shown})"
 
 
 def _docstrings(config_type) -> dict[str, str]:

@@ -300,6 +300,8 @@ class Checkpointing(keras.callbacks.Callback):
 class TrainingProgress(keras.callbacks.Callback):
     """Epoch, step, loss, images (or features) a second and time left; after each epoch a line that stays.
 
+    On features, whose epochs take less than a second, about ten lines stay in all.
+
     Args:
         steps: int. Steps in the whole training.
         batch_size: int.
@@ -309,12 +311,14 @@ class TrainingProgress(keras.callbacks.Callback):
     """
 
     _NUM_LOSSES = 20  # of which the mean is shown
+    _LINES = 10  # of epochs on features
 
     def __init__(self, steps: int, batch_size: int, validation: Validation, examples: str, epochs: int):
         super().__init__()
         self.epochs = epochs
         self.steps, self.batch_size, self.validation, self.examples = steps, batch_size, validation, examples
         self.step_log = validation.step_log
+        self.epochs_a_line = max(1, epochs // self._LINES) if examples == "features" else 1
         self.console = progress.open_console()
         self.bar = progress.open_bar(self.console, TextColumn("{task.fields[status]}"))
 
@@ -351,6 +355,8 @@ class TrainingProgress(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         self._show(len(self.step_log.rows))  # an epoch may be too short for any other reading
+        if (epoch + 1) % self.epochs_a_line and epoch + 1 < self.epochs:
+            return
         row = self.validation.rows[-1]
         line = f"epoch {epoch + 1:>3}/{self.epochs}  train loss {row['train_loss']:.3f}"
         if "validation_loss" in row:

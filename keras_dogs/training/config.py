@@ -73,7 +73,7 @@ class TrainConfig:
     resume: bool = False
     """Go on with the unfinished run in --output, as if it had not been interrupted; other flags are taken from it."""
     recipe: RecipeName | None = None
-    """How to fine-tune (keras_dogs/training/recipes.py): each flag below that is given overrides a field of it;
+    """How to fine-tune (keras_dogs/training/recipes.py); a flag of the same name overrides a field of it;
     default: adamw, or linear_probe with --linear-probe."""
     optimizer: Optimizer | None = None
     """adamw, or sgd with momentum 0.9; default: the recipe's."""
@@ -115,7 +115,8 @@ class TrainConfig:
     image_size: int | None = None
     """Side of the square that the backbone sees, in pixels; default: the preset's. A ViT's positions are resampled."""
     position_resampling: PositionResampling | None = None
-    """How: bicubic (antialiased), bicubic_plain, or linear as in the ViT paper; default: bicubic, DINOv2's own way."""
+    """How a ViT's positions are resampled: bicubic (antialiased), bicubic_plain, or linear as in the ViT paper;
+    default: bicubic, DINOv2's own way."""
     head: HeadStart = "zero"
     """What the head starts from: zero, or the rows of the preset's ImageNet head that stand for the breeds."""
     offline: bool = False

@@ -6,14 +6,17 @@ def open_model(folder):
     import keras
     import keras_hub
     import numpy as np
+    from PIL import Image
+    from PIL import ImageOps
 
     classifier = keras_hub.models.ImageClassifier.from_preset(str(folder))
 
     def prepare(file):
-        picture = keras.utils.img_to_array(keras.utils.load_img(file))
+        with Image.open(file) as opened:
+            picture = keras.utils.img_to_array(ImageOps.exif_transpose(opened).convert("RGB"))
         return np.asarray(keras.ops.convert_to_numpy(classifier.preprocessor(picture)))
 
     def run(pixels):
         return keras.ops.convert_to_numpy(classifier(pixels, training=False))
 
-    return prepare, run, (folder / "labels.txt").read_text("utf-8").splitlines()
+    return prepare, run, (folder / "labels.txt").read_text("utf-8").split("\n")[:-1]

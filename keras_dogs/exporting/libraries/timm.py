@@ -6,13 +6,14 @@ def open_model(folder):
     import timm
     import torch
     from PIL import Image
+    from PIL import ImageOps
 
     model = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model), is_training=False)
 
     def prepare(file):
         with Image.open(file) as picture:
-            return transform(picture.convert("RGB")).permute(1, 2, 0).numpy()
+            return transform(ImageOps.exif_transpose(picture).convert("RGB")).permute(1, 2, 0).numpy()
 
     def run(pixels):
         with torch.inference_mode():

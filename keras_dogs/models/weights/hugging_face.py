@@ -90,12 +90,13 @@ def load(wanted: Wanted, folder: Path, config: dict) -> Loaded:
 def _load_vit(wanted: Wanted, folder: Path, config: dict) -> Loaded:
     family = FAMILIES[config["model_type"]]
     own = config_keys.size(wanted.error, "config.json", config, "image_size")
-    size = wanted.image_size or vits.usual_size(family, own)
+    prepared = _preprocessing(wanted, folder, family)
+    # A DINOv2 says 518, and its preprocessor 224.
+    size = wanted.image_size or (family == "dinov2" and prepared.size) or vits.usual_size(family, own)
     architecture = _architecture(wanted, family, own, config)
     _check_size(wanted, folder, config, architecture.get("mlp_dim") or architecture["intermediate_dim"])
     backbone = vits.build(family, size, wanted.dtype, **architecture)
     num_prefix = families.family(family).num_prefix + config.get("num_register_tokens", 0)
-    prepared = _preprocessing(wanted, folder, family)
     loaded = Loaded(backbone, family, size, *prepared.conversion, "token", num_prefix=num_prefix)
     loaded = loaded._replace(interpolation=prepared.interpolation, notes=prepared.notes)
     if not wanted.load_weights:

@@ -69,7 +69,7 @@ def _load_preset(wanted: Wanted, handle: str) -> Loaded:
     family = row.name
     config = config["vision_encoder"]["config"] if "vision_encoder" in config else config  # text beside pictures
     own = tuple(config["image_shape"][:2])
-    size = _image_size(wanted, row, own, config)
+    size = _with_size_of_converter(wanted, handle, _image_size(wanted, row, own, config), own)
     is_resampled = row.resizing == "positions" and size != own and wanted.load_weights
     num_prefix = int(config.get("use_class_token", True)) if family == "vit" else row.num_prefix
     if class_name == "SigLIPBackbone":
@@ -112,6 +112,17 @@ def _image_size(wanted: Wanted, row: families.Family, own: tuple, config: dict) 
         vits.check_patch_size(size, vits.patch_size_of(config))
         return size
     return wanted.image_size or tuple(side or 224 for side in own)
+
+
+def _with_size_of_converter(wanted: Wanted, handle: str, size: tuple[int, int], own: tuple) -> tuple[int, int]:
+    """Returns the size that a folder's image converter makes, where the backbone takes any."""
+    if wanted.image_size or None not in own or not Path(handle).is_dir():
+        return size
+    try:
+        made = keras_hub.layers.ImageConverter.from_preset(handle).image_size
+    except (ValueError, FileNotFoundError, AttributeError):
+        return size
+    return tuple(made) if made else size
 
 
 def _load_conversion(handle: str, family: str):

@@ -108,7 +108,7 @@ def _load_vit(wanted: Wanted, checkpoint: Checkpoint, config: dict) -> Loaded:
     family, num_prefix = _family_of(checkpoint)
     grid = _grid(wanted, checkpoint, arguments, config, patch, num_prefix)
     own = (grid[0] * patch, grid[1] * patch)
-    size = wanted.image_size or vits.usual_size(family, own)
+    size = wanted.image_size or (own if "img_size" in arguments else vits.usual_size(family, own))
     architecture = _architecture(checkpoint, family, arguments, patch, own) | dict(num_heads=num_heads)
     backbone = vits.build(family, size, wanted.dtype, **architecture)
     sources = names.vit_sources(checkpoint, family, backbone, num_prefix)

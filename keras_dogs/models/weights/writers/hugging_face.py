@@ -58,6 +58,8 @@ def write(loaded: Loaded, class_names: list[str], canvas: Canvas) -> Written:
         "dtype": "float32",
     }
     preprocessor, notes = _preprocessor(loaded, canvas)
+    if config.get("downsample_in_bottleneck"):
+        notes = (*notes, f"{written.NOT_READ_BACK}: its ResNets have their strides elsewhere (v1.5)")
     return Written({"config.json": config, "preprocessor_config.json": preprocessor}, tensors, notes)
 
 

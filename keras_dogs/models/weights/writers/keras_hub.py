@@ -19,11 +19,12 @@ _POOLINGS = {
 }
 
 
-def write(loaded: Loaded, folder: Path, canvas: Canvas) -> tuple[str, ...]:
+def write(loaded: Loaded, class_names: list[str], folder: Path, canvas: Canvas) -> tuple[str, ...]:
     """Writes the preset: backbone, task, preprocessor.
 
     Args:
         loaded: `Loaded`, in float32, with its head.
+        class_names: list of str, in the order of the logits.
         folder: Path. It exists.
         canvas: `Canvas`.
 
@@ -33,8 +34,9 @@ def write(loaded: Loaded, folder: Path, canvas: Canvas) -> tuple[str, ...]:
     Raises:
         UserError: KerasHub has no such classifier.
     """
-    classes = _classes(loaded)
-    pooling = _pooling(loaded)
+    if any("\n" in name for name in class_names):
+        raise UserError("KerasHub's folder has the names of classes as lines, and one of them has a line break")
+    classes, pooling = _classes(loaded), _pooling(loaded)
     deep = {"intermediate_dim": loaded.head.pre_logits[0].shape[1]} if loaded.head.pre_logits else {}
     if deep and loaded.family != "vit":
         raise UserError(f"KerasHub's {loaded.family} has no place for the layer before the head of these weights")
