@@ -79,7 +79,7 @@ def test_the_commands_are_listed(command, monkeypatch, capsys):
     assert all(f"  {name} " in out for name in COMMANDS)
     monkeypatch.setattr(sys, "argv", ["keras_dogs", "describe", "resnet_nano"])
     assert dogs_main.main() == 0 and "drawn dogs" in capsys.readouterr().out
-    monkeypatch.setattr(sys, "argv", ["keras_dogs", "trian"])
+    monkeypatch.setattr(sys, "argv", ["keras_dogs", "trai"])
     assert dogs_main.main() == 2 and "did you mean train?" in capsys.readouterr().err
 
 

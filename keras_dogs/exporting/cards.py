@@ -149,7 +149,7 @@ def _checked(found: Export) -> str:
     off = checked["largest_difference"] / max(checked["largest_logit"], 1e-30)
     count = checked["num_pixels"]
     lines = [
-        f"- On the same pixels, of {count} pictures, no logit of {library} is off by more than {off:.1e} of the largest.",
+        f"- On the same pixels, of {count} pictures, no logit is off by more than {off:.1e} of the largest.",
         f"- From picture files, by the preprocessing of {library}, {checked['agreement']:.1%} of "
         f"{checked['num_pictures']:,} pictures ({pages.text(checked['pictures'])}) get the same class.",
     ]
