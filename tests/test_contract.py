@@ -274,3 +274,21 @@ def test_a_partners_label_has_the_partners_weight():
     assert np.array_equal(own, labels) and not np.array_equal(partners, labels)
     assert np.array_equal(of_own, weights)
     assert np.array_equal(of_partners, np.array([1.0, 5.0, 0.0])[partners])
+
+
+def test_whatever_holds_a_picture_is_named_alike(dogs):
+    model = keras_dogs.build_classifier("resnet_nano", 3, class_names=["a", "b", "c"])
+    generator = np.random.default_rng(0)
+    model.head.set_weights([generator.normal(size=each.shape) for each in model.head.get_weights()])
+    files = sorted((dogs / "test").rglob("*.png"))[:3]
+    expected = [found.breeds for found in keras_dogs.predict_pictures(model, files)]
+    opened = [Image.open(file).convert("RGB") for file in files]
+    arrays = [np.asarray(picture) for picture in opened]
+    for given in (list(map(str, files)), opened, arrays, np.stack(arrays)):
+        assert [found.breeds for found in keras_dogs.predict_pictures(model, given)] == expected
+    for one in (files[0], str(files[0]), opened[0], arrays[0]):
+        (found,) = keras_dogs.predict_pictures(model, one)
+        assert [name for name, _ in found.breeds] == [name for name, _ in expected[0]]
+    for wrong, says in ((arrays[0].astype(float), "float64"), ([arrays[0][..., 0]], "number 0"), ([3], "of type int")):
+        with pytest.raises(UserError, match=says):
+            keras_dogs.predict_pictures(model, wrong)

@@ -10,13 +10,16 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
+from typing import Any
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from keras_dogs.data.datasets.opening import UnreadablePicture
 from keras_dogs.data.datasets.opening import open_picture
 from keras_dogs.data.datasets.opening import to_canvas
+from keras_dogs.data.datasets.opening import to_rgb
 from keras_dogs.data.datasets.pictures import HEIF_HINT
 from keras_dogs.data.datasets.pictures import HEIF_SUFFIXES
 from keras_dogs.data.datasets.pictures import files_in
@@ -63,16 +66,16 @@ class Answer(NamedTuple):
 
 
 class Prediction(NamedTuple):
-    """What a classifier says of one picture file.
+    """What a classifier says of one picture.
 
     Attributes:
-        file: Path.
+        file: what was given: a path, a `PIL.Image.Image` or an array.
         breeds: tuple of `(class_name, probability)`, most probable first; empty if the picture is unreadable.
         error: str or `None`. Why it is unreadable.
         answer: `Answer` or `None` if it is unreadable.
     """
 
-    file: Path
+    file: Any
     breeds: tuple[tuple[str, float], ...]
     error: str | None = None
     answer: Answer | None = None
@@ -154,17 +157,18 @@ def _pictures_of(folder: Path) -> list[Path]:
 
 def predict_pictures(
     classifier: "keras.Model",
-    files,
+    pictures,
     top_k: int = 5,
     batch_size: int = 32,
     calibration: Calibration = calibrations.NONE,
     coverage: float | None = None,
 ) -> Iterator[Prediction]:
-    """Classifies picture files, a batch at a time, and yields a `Prediction` a file in order.
+    """Classifies pictures, a batch at a time, and yields a `Prediction` a picture in order.
 
     Args:
         classifier: `keras.Model` that `load_classifier` gave.
-        files: sequence of Path.
+        pictures: a path, a `PIL.Image.Image` or a uint8 array `(rows, columns, 3)`; a sequence of them; or a uint8
+            array `(num_pictures, rows, columns, 3)`.
         top_k: int. How many breeds a picture.
         batch_size: int.
         calibration: `Calibration` that `evaluation.calibration.calibration_of` gave of the run. Without, probabilities
@@ -172,10 +176,30 @@ def predict_pictures(
         coverage: float in (0, 1) or `None`. Of the sets of breeds that are given.
 
     Raises:
-        UserError: the run has too few validation pictures for the coverage.
+        UserError: the run has too few validation pictures for the coverage, or something given is no picture.
     """
+    listed = _listed(pictures)
     answering = Answering(class_names_of(classifier), calibration, top_k, coverage)
-    return name_pictures(logits_by(classifier), classifier.canvas, answering, files, batch_size)
+    return name_pictures(logits_by(classifier), classifier.canvas, answering, listed, batch_size)
+
+
+def _listed(pictures) -> list:
+    """Returns what was given as a list of paths, `PIL.Image.Image` and arrays."""
+    is_one = isinstance(pictures, (str, os.PathLike, Image.Image))
+    is_one |= isinstance(pictures, np.ndarray) and pictures.ndim == 3
+    listed = [pictures] if is_one else list(pictures)
+    for number, picture in enumerate(listed):
+        if isinstance(picture, np.ndarray):
+            if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
+                raise UserError(
+                    f"pictures: number {number} is an array of {picture.dtype} and shape {picture.shape}; it has to be "
+                    "uint8, (rows, columns, 3)"
+                )
+        elif not isinstance(picture, (str, os.PathLike, Image.Image)):
+            raise UserError(
+                f"pictures: number {number} is of type {type(picture).__name__}: neither path, picture nor array"
+            )
+    return listed
 
 
 def name_pictures(
@@ -189,7 +213,7 @@ def name_pictures(
         ask: function of uint8 canvases `(batch, rows, columns, 3)` to logits `(batch, num_classes)`.
         canvas: dict. How files become canvases: arguments of `to_canvas`.
         answering: `Answering`.
-        files: sequence of Path.
+        files: list of paths, of `PIL.Image.Image` and of uint8 arrays `(rows, columns, 3)`.
         batch_size: int.
     """
     # A power of two: few sizes to compile for, whatever the number of files.
@@ -230,9 +254,13 @@ def class_names_of(classifier: "keras.Model") -> list[str]:
     return head.class_names or [f"class {index}" for index in range(head.units)]
 
 
-def _open(file: Path, how: dict):
+def _open(given, how: dict):
     try:
-        return to_canvas(open_picture(file), **how), None
+        if isinstance(given, np.ndarray):
+            picture = Image.fromarray(given)
+        else:
+            picture = to_rgb(given) if isinstance(given, Image.Image) else open_picture(given)
+        return to_canvas(picture, **how), None
     except UnreadablePicture as error:
         return None, str(error)
 

@@ -74,7 +74,7 @@ def open_picture(file: Path | str | BinaryIO, max_pixels: int = MAX_PIXELS) -> I
             picture.load()
             with contextlib.suppress(Exception):  # the picture is sound, whatever its broken EXIF makes Pillow raise
                 ImageOps.exif_transpose(picture, in_place=True)  # else it copies what is upright, too
-            return _to_rgb(picture)
+            return to_rgb(picture)
     except UnreadablePicture:
         raise
     except Image.DecompressionBombError as error:
@@ -179,7 +179,8 @@ def to_canvas(picture: Image.Image, size, fit: str = "squash", interpolation: st
     return np.asarray(picture if picture.size == (columns, rows) else picture.resize((columns, rows), how))
 
 
-def _to_rgb(picture: Image.Image) -> Image.Image:
+def to_rgb(picture: Image.Image) -> Image.Image:
+    """Returns any picture of Pillow's as 8-bit RGB, what is transparent on white."""
     if picture.mode.startswith("I") or picture.mode == "F":
         return _reduce_depth(picture).convert("RGB")
     if picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info:
