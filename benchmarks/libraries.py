@@ -1,4 +1,4 @@
-"""What other libraries make of real photographs: `python benchmarks/libraries.py --sample FOLDER --runs RUN [RUN ...]`.
+"""What other libraries make of real photographs: `python benchmarks/libraries.py --runs RUN [RUN ...]`.
 
 Each run is written for each library, which answers the test pictures by its own preprocessing; a row a run and library.
 Finished runs of the sample are needed (`keras_dogs.train --dataset FOLDER --linear-probe`), and transformers and timm;
@@ -28,10 +28,10 @@ def main():
     """Measures the rows and writes the table of `docs/libraries.md`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=Path, nargs="*", default=[])
-    parser.add_argument("--sample", type=Path)
+    parser.add_argument("--libraries", nargs="+", default=list(LIBRARIES))
     parser.add_argument("--pictures", type=int, default=1200)
     flags = parser.parse_args()
-    rows = [measure(run, library, flags) for run in flags.runs for library in LIBRARIES]
+    rows = [measure(run, library, flags) for run in flags.runs for library in flags.libraries]
     if rows:
         runs.write("libraries", rows, line=json.dumps, key=("model", "library"))
     PAGE.write_text(insert(PAGE.read_text()))
