@@ -70,13 +70,14 @@ def write(loaded: Loaded, class_names: list[str], folder: Path, canvas: Canvas) 
 def _classes(loaded: Loaded) -> dict[str, type]:
     """Returns KerasHub's classifier, preprocessor and converter of a family, by the ends of their names."""
     row = families.family(loaded.family)
-    if type(loaded.backbone).__module__.split(".")[0] != "keras_hub":
-        raise UserError(f"KerasHub has no {type(loaded.backbone).__name__}, which these weights need")
     ends = ("ImageClassifier", "ImageClassifierPreprocessor", "ImageConverter")
     stem = row.classes[0].removesuffix("Backbone")
     found = {end: getattr(keras_hub.layers if end == ends[2] else keras_hub.models, stem + end, None) for end in ends}
     if None in found.values():
         raise UserError(f"KerasHub has no image classifier of this family ({loaded.family})")
+    if type(loaded.backbone).__module__.split(".")[0] != "keras_hub":
+        what = "ResNet v1, as keras.applications has it" if loaded.family == "resnet" else "ViT with these switches"
+        raise UserError(f"KerasHub has no {what}")
     return found
 
 
