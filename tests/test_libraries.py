@@ -55,6 +55,8 @@ WRITTEN = [
     *(("keras_hub", name) for name in BACKBONES if not name.startswith("dinov2")),
 ]
 
+_LARGE = ("resnet", "basic resnet", "resnet v2")  # the other is the same on a backend, and quick
+
 
 def classifier_of(backbone, folder: Path, **arguments) -> Path:
     """Saves a classifier whose every number is its own."""
@@ -86,7 +88,10 @@ def tensors_of(folder: Path) -> dict[str, np.ndarray]:
         return {name: checkpoint.read(name) for name in checkpoint.shapes}
 
 
-@pytest.mark.parametrize(("library", "backbone"), WRITTEN)
+@pytest.mark.parametrize(
+    ("library", "backbone"),
+    [pytest.param(*each, marks=[pytest.mark.once] if each[1] in _LARGE else []) for each in WRITTEN],
+)
 def test_what_is_written_and_read_is_the_same_to_the_last_bit(library, backbone, tmp_path):
     model = classifier_of(backbone, tmp_path, canvas_size=32)
     first = write(library, model, tmp_path / "first")
@@ -142,6 +147,7 @@ def test_both_heads_of_a_distilled_deit_are_kept(tmp_path):
     assert "WithTeacher" in (tmp_path / "transformers" / "config.json").read_text() and config["model_type"] == "deit"
 
 
+@pytest.mark.once
 def test_a_resnet_of_keras_applications_goes_to_transformers(tmp_path, monkeypatch):
     """In NumPy, a block of it: convolution without bias, batch norm at PyTorch's epsilon."""
     from keras_dogs.models.weights import keras_applications
@@ -193,6 +199,7 @@ def test_what_a_library_has_not(library, backbone, says, tmp_path):
     assert "\n" not in str(caught.value) and not list((tmp_path / "folder").iterdir())
 
 
+@pytest.mark.once
 def test_strides_of_v1_are_refused_for_timm(command, tmp_path):
     classifier = keras_dogs.build_classifier(
         "applications:resnet50", 3, image_size=32, load_weights=False, class_names=NAMES[:3]
@@ -246,6 +253,7 @@ def test_a_preset_answers_in_stock_keras_hub(preset, run_folder, child):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.once
 def test_every_number_of_the_card_is_in_the_record(preset, run_folder, dogs):
     text = (preset / cards.FILE).read_text("utf-8")
     record, found = RunRecord.load(run_folder / "record.json"), exports.read(preset / exports.FILE)
@@ -272,6 +280,7 @@ def test_every_number_of_the_card_is_in_the_record(preset, run_folder, dogs):
         assert str(run_folder.parent) not in file.read_text() and str(dogs.parent) not in file.read_text()
 
 
+@pytest.mark.once
 def test_a_folder_for_a_library_is_a_preset_and_no_run(preset, command, dogs):
     assert keras_dogs.build_classifier(str(preset), num_classes=3).num_classes == 3
     for verb, arguments in (("predict", [next(dogs.rglob("*.png"))]), ("evaluate", [])):
