@@ -27,12 +27,14 @@ def main():
     """Measures the rows."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--backends", nargs="+", default=["jax", "tensorflow", "torch"])
+    parser.add_argument("--leave-out", nargs="*", default=[], help="commands, such as compare")
     flags = parser.parse_args()
     rows = []
     for backend in flags.backends:
         with tempfile.TemporaryDirectory() as folder:
             kept = {"KERAS_BACKEND": backend, "KERAS_DOGS_CACHE": f"{folder}/cache"}
-            for command in [*commands(), *programs()]:
+            left_out = {f"keras_dogs.{name}" for name in flags.leave_out}
+            for command in (each for each in [*commands(), *programs()] if not left_out & set(each)):
                 rows.append({"backend": backend, "command": command[-1] if command[0] == "-c" else shlex.join(command)})
                 rows[-1] |= watch([sys.executable, *command], Path(folder), kept)
                 print(in_words(rows[-1]), flush=True)
