@@ -165,7 +165,7 @@ def test_describe_lists_the_presets(command):
     assert rows["resnet_50_imagenet"]["gflops"] == pytest.approx(2 * 4.11, rel=0.01)
     assert rows["resnet_50_imagenet"]["imagenet_top1_accuracy"] == 81.214
     status, out, _ = command("describe")
-    assert len(out.splitlines()) == len(PRESETS) and all(len(line) < 200 for line in out.splitlines())
+    assert len(out.splitlines()) == 1 + len(PRESETS) and all(len(line) < 200 for line in out.splitlines())
     status, out, _ = command("describe", "resnet_18_imagenet")
     assert "11,186,112" in out and "Apache-2.0" in out and "results-imagenet.csv" in out
 
