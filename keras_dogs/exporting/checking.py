@@ -34,19 +34,9 @@ def main():
         last = last if canvases is None else canvases
     logits, probabilities = np.concatenate(logits), np.concatenate(probabilities)
     told = [names[place] for place in np.argmax(probabilities, axis=1)]
-    latencies, images_per_second = measure(run, last)
     arrays = {"files": np.array(answered), "logits": logits, "probabilities": probabilities, "told": np.array(told)}
     np.savez(work / "answers.npz", **arrays)
-    measured = {
-        "open_s": opened,
-        "latency_p50_ms": float(np.percentile(latencies, 50)) * 1e3,
-        "latency_p95_ms": float(np.percentile(latencies, 95)) * 1e3,
-        "images_per_second": images_per_second,
-        "class_names": names,
-        "cores": os.cpu_count(),
-        "imported": sorted({"keras", "keras_dogs"} & sys.modules.keys()),
-    }
-    (work / "measured.json").write_text(json.dumps(measured))
+    (work / "measured.json").write_text(json.dumps({**measure(run, last), "open_s": opened, "class_names": names}))
 
 
 def _parts(canvases, is_first: bool):
@@ -64,7 +54,19 @@ def _load(file: Path):
     return module
 
 
-def measure(run, canvases):
+def measure(run, canvases) -> dict:
+    """Returns what is known of a model that has answered: its times, and what of Keras and of us it imported."""
+    latencies, images_per_second = _times(run, canvases)
+    return {
+        "latency_p50_ms": float(np.percentile(latencies, 50)) * 1e3,
+        "latency_p95_ms": float(np.percentile(latencies, 95)) * 1e3,
+        "images_per_second": images_per_second,
+        "cores": os.cpu_count(),
+        "imported": sorted({"keras", "keras_dogs"} & sys.modules.keys()),
+    }
+
+
+def _times(run, canvases):
     """Returns the seconds of single pictures, one after the other, and the pictures a second in batches of 32."""
     single, batch, latencies = canvases[:1], np.resize(canvases, (32, *canvases.shape[1:])), []
     run(single)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from keras_dogs.errors import UserError
-from keras_dogs.errors import first_line
 from keras_dogs.errors import install_line
 from keras_dogs.exporting import digests
 from keras_dogs.system import network
@@ -117,8 +116,7 @@ def push(folder: Path, target: Target, public: bool, message: str) -> str:
                 f"--push {target}: the hub refuses the token ({status}); make one that may write to "
                 f"{target.name.partition('/')[0]}"
             ) from error
-        said = network.in_words(error)
-        raise NotPushed(f"--push {target}: {said if said else first_line(error)}") from error
+        raise NotPushed(f"--push {target}: {network.in_words(error)}") from error
 
 
 def _push_to_hugging_face(folder: Path, target: Target, public: bool, message: str) -> str:

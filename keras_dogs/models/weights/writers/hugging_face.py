@@ -126,12 +126,8 @@ def _vit_head(loaded: Loaded) -> dict[str, np.ndarray]:
     kernel, bias = (np.asarray(value, np.float32) for value in loaded.head[:2])
     hidden = loaded.backbone.get_config()["hidden_dim"]
     if loaded.pooling == "two_tokens":
-        parts = {"cls_classifier": kernel[:hidden], "distillation_classifier": kernel[hidden:]}
-        return {
-            f"{name}.{what}": np.ascontiguousarray(value)
-            for name, part in parts.items()
-            for what, value in (("weight", 2 * part.T), ("bias", bias))
-        }
+        names_of_heads = ("cls_classifier", "distillation_classifier")
+        return written.two_heads(names_of_heads, (kernel[:hidden], kernel[hidden:]), bias)
     if loaded.family == "dinov2" and loaded.pooling == "token":  # there the average of the patches is beside it
         kernel = np.concatenate([kernel, np.zeros_like(kernel)])
     elif loaded.family == "dinov2" and loaded.pooling != "token_and_average":

@@ -140,12 +140,7 @@ def _vit_tensors(loaded: Loaded, has_token: bool) -> dict[str, np.ndarray]:
     # timm takes the mean of two heads; where one token is asked here, the other's is zero.
     hidden = backbone.get_config()["hidden_dim"]
     other = kernel[hidden:] if loaded.pooling == "two_tokens" else np.zeros_like(kernel)
-    parts = {"head": kernel[:hidden], "head_dist": other}
-    return tensors | {
-        f"{name}.{what}": np.ascontiguousarray(value)
-        for name, part in parts.items()
-        for what, value in (("weight", 2 * part.T), ("bias", bias))
-    }
+    return tensors | written.two_heads(("head", "head_dist"), (kernel[:hidden], other), bias)
 
 
 def _resnet(loaded: Loaded):

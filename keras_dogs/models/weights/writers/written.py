@@ -63,6 +63,14 @@ def _rounded(value: float) -> float:
     return float(f"{value:.{_DIGITS}g}") + 0.0  # and no -0.0
 
 
+def two_heads(names: tuple[str, str], kernels: tuple[np.ndarray, np.ndarray], bias: np.ndarray) -> dict:
+    """Returns the tensors of two heads, named, whose mean is one head on both kernels' features."""
+    tensors = {}
+    for name, kernel in zip(names, kernels):
+        tensors |= {f"{name}.weight": np.ascontiguousarray(2 * kernel.T), f"{name}.bias": bias}
+    return tensors
+
+
 def refuse(loaded: Loaded, library: str) -> None:
     """Refuses what neither transformers nor timm can hold: a layer between the pooling and the head.
 
