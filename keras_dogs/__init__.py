@@ -21,6 +21,7 @@ _PUBLIC = {
     "evaluate_classifier": "keras_dogs.evaluation.evaluating",
     "predict_pictures": "keras_dogs.evaluation.inference",
     "explain_picture": "keras_dogs.evaluation.explanation",
+    "attention_weights": "keras_dogs.evaluation.explanation",
     "attention_rollout": "keras_dogs.evaluation.explanation",
     "grad_cam": "keras_dogs.evaluation.explanation",
     "feature_extractor": "keras_dogs.models.submodels",

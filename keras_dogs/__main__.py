@@ -15,6 +15,7 @@ COMMANDS = (
     "predict",
     "explain",
     "compare",
+    "reproduce",
     "check",
     "export",
     "serve",

@@ -14,7 +14,7 @@ def main() -> int:
 def _check(config: CheckConfig) -> None:
     from keras_dogs import backends
 
-    backends.select()
+    backends.load()
     from keras_dogs.checking.checking import check_dataset
     from keras_dogs.checking.page import summary_of
 

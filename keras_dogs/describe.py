@@ -68,7 +68,7 @@ def _describe_loaded(preset: str) -> dict:
     """Loads a preset that is not in the table, and describes it."""
     from keras_dogs import backends
 
-    backends.select()  # before Keras is imported
+    backends.load()  # before Keras is imported
     from keras_dogs.models.weights import load_backbone
 
     loaded = load_backbone(preset)

@@ -25,7 +25,7 @@ def _evaluate(config: EvaluateConfig) -> None:
     else:
         from keras_dogs import backends
 
-        where = backends.select()
+        where = backends.load()
     from keras_dogs.evaluation.evaluating import evaluate_run
 
     scores = dataclasses.asdict(evaluate_run(config, exported))

@@ -19,7 +19,7 @@ def _explain(config: ExplainConfig) -> int:
     from keras_dogs.evaluation.calibration import calibration_of
     from keras_dogs.runs import artifacts
 
-    backends.select()
+    backends.load()
     model_file, temperature = artifacts.find_model(config.run), calibration_of(config.run).temperature
     from keras_dogs.evaluation.explanation import explain_files
     from keras_dogs.evaluation.inference import find_pictures

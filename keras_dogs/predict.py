@@ -101,7 +101,7 @@ def _by_run(config: PredictConfig):
     model_file, calibration = artifacts.find_model(config.run), calibration_of(config.run)
     if config.coverage:
         check_coverage(config.coverage, calibration)  # before a model is loaded in vain
-    backends.select()
+    backends.load()
     from keras_dogs.evaluation.inference import predict_pictures
     from keras_dogs.models.builders import load_classifier
 

@@ -16,7 +16,7 @@ def main() -> int:
 def _train(config: TrainConfig) -> int | None:
     from keras_dogs import backends
 
-    backend_name = backends.select()
+    backend_name = backends.load()
     from keras_dogs.backends.on_torch import launching
 
     if launching.is_needed(config.spread, backend_name):

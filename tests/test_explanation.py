@@ -102,7 +102,7 @@ def test_grad_cam_finds_what_decides(resnet):
 
 
 def test_a_backbone_without_keras_attention_is_refused(resnet):
-    with pytest.raises(UserError, match="attention rollout: a resnet keeps its attention to itself"):
+    with pytest.raises(UserError, match="attention: a resnet keeps its attention to itself"):
         attention_rollout(resnet, PICTURES)
 
 

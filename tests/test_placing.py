@@ -182,7 +182,7 @@ def test_a_step_is_not_waited_for():
 
 def test_losses_are_read_some_steps_late(monkeypatch):
     monkeypatch.setattr(StepLog, "SECONDS_AHEAD", 1e9)
-    log = StepLog(lambda steps: steps * 0.5)
+    log = StepLog(lambda steps: steps * 0.5, lambda batch: batch)
     log.on_epoch_begin(0)
     read = []
     for step in range(25):

@@ -246,7 +246,7 @@ def test_steps_in_which_a_trace_was_made_do_not_count(monkeypatch):
     now, traces = [0.0], [0]
     monkeypatch.setattr(callbacks.time, "perf_counter", lambda: now[0])
     monkeypatch.setattr(callbacks.backends, "num_traces", lambda model: traces[0])
-    log = callbacks.StepLog(lambda steps: keras.ops.zeros(len(steps)))
+    log = callbacks.StepLog(lambda steps: keras.ops.zeros(len(steps)), lambda batch: batch)
     log.on_train_begin()
     log.on_epoch_begin(0)
     for step in range(12):
@@ -267,7 +267,9 @@ def test_rates_are_asked_of_as_many_steps_each_time(monkeypatch):
     """However many are read together, or JAX would compile what a schedule does for each number of them."""
     now, asked = [0.0], []
     monkeypatch.setattr(callbacks.time, "perf_counter", lambda: now[0])
-    log = callbacks.StepLog(lambda steps: asked.append(steps) or keras.ops.convert_to_tensor(0.5 * steps))
+    log = callbacks.StepLog(
+        lambda steps: asked.append(steps) or keras.ops.convert_to_tensor(0.5 * steps), lambda batch: batch
+    )
     log.on_train_begin()
     log.on_epoch_begin(0)
     for step in range(30):

@@ -19,8 +19,21 @@ from keras_dogs.errors import UserError
 from keras_dogs.runs.records import BACKENDS
 from keras_dogs.runs.records import PROSE
 from keras_dogs.system import memory
+from keras_dogs.system import progress
 
 __all__ = ["BACKENDS", "PROSE", "select"]
+
+
+def load() -> str:
+    """Selects the backend and imports Keras and KerasHub, which takes seconds: a terminal shows it. Returns its name.
+
+    Raises:
+        UserError: see `select`.
+    """
+    with progress.loading("Keras"):
+        backend_name = select()
+        importlib.import_module("keras_hub")
+    return backend_name
 
 
 def name() -> str:

@@ -45,7 +45,20 @@ def select() -> str:
         _import_tensorflow_quietly()
     if name == "jax" and not register.is_bare():
         _keep_eigen()
+    if name == "torch" and not register.is_bare():
+        _share_cores()
     return name
+
+
+def _share_cores() -> None:
+    """Has PyTorch's threads wait less long for each other in a busy loop; a user's setting goes first.
+
+    GNU OpenMP waits 300,000 rounds, which takes the cores from whoever has the work. Default run on two cores: beside
+    two busy processes it trains 36 pictures a second, and 206 with 60,000 rounds; idle, in turns, 476 and 395, and 382
+    and 461.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "60000")
 
 
 def _keep_eigen() -> None:

@@ -22,6 +22,7 @@ from keras_dogs.checking.verdicts import Group
 from keras_dogs.data.datasets import Dataset
 from keras_dogs.data.datasets import drawn_class_names
 from keras_dogs.data.datasets import load_dataset
+from keras_dogs.data.datasets import load_recorded
 from keras_dogs.errors import UserError
 from keras_dogs.evaluation import leaving_out
 from keras_dogs.evaluation import scoring
@@ -108,8 +109,9 @@ def _load_dataset(config: CheckConfig, run: _Run | None) -> Dataset:
     if not run:
         return load_dataset(config.dataset, config.seed, 0, config.data_dir)
     data = run.record.config["data"]
-    name, folder = config.dataset or data["dataset"], config.data_dir or data.get("data_dir")
-    return load_dataset(name, run.record.seed, data.get("validation_fraction", 0.1), folder)
+    if config.dataset:
+        data = {**data, "dataset": config.dataset}
+    return load_recorded(data, run.record.seed, config.data_dir)
 
 
 def _check_same(run: _Run, dataset: Dataset) -> None:

@@ -15,6 +15,7 @@ LARGEST_SIDE = 4096
 SEEDS = Range(0, 2**31 - 1)
 BATCHES = Range(1, 10**6)
 _RANGES = {
+    "pictures_per_class": Range(1, 10**6),
     "validation_fraction": Range(0, 1, below=True),
     "max_unreadable": Range(0, 1),
     "canvas_size": Range(1, LARGEST_SIDE),
@@ -33,6 +34,8 @@ class DataConfig:
     exclude: Path | None = None
     """A list of pictures to leave out of train and validation, such as the exclude.txt of `python -m keras_dogs.check`;
     the test split stays whole."""
+    pictures_per_class: int | None = None
+    """Take so many pictures of each class from each split, for a quick look; default: all."""
     validation_fraction: float = 0.1
     """Share of each class of the train split that validates; 0 for none. A folder with validation/ keeps its own."""
     canvas_size: int | None = None

@@ -11,7 +11,7 @@ import numpy as np
 from keras_dogs import backends
 from keras_dogs.data.config import DataConfig
 from keras_dogs.data.datasets import Dataset
-from keras_dogs.data.datasets import load_dataset
+from keras_dogs.data.datasets import load_configured
 from keras_dogs.data.datasets.exclusions import Exclusions
 from keras_dogs.data.datasets.exclusions import check_names
 from keras_dogs.data.datasets.exclusions import known_names
@@ -163,7 +163,7 @@ def _saved(config: EvaluateConfig, is_preset: bool) -> tuple[Split | None, Predi
 
 def _load_split(config: EvaluateConfig, exported=None) -> tuple[Dataset, Split, DataConfig]:
     data, seed = _data_of_run(config, Path(config.run), exported)
-    dataset = load_dataset(data.dataset, seed, data.validation_fraction, data.data_dir)
+    dataset = load_configured(data, seed)
     split = getattr(dataset, config.split)
     if split is None:
         raise UserError(f"--split {config.split}: {data.dataset} has no such split")
@@ -342,7 +342,7 @@ def _data_of_run(config: EvaluateConfig, run: Path, exported=None) -> tuple[Data
     """Returns the run's own dataset settings, less what the flags of `evaluate` say."""
     given = {"max_unreadable": config.max_unreadable, "skip_unreadable": config.skip_unreadable}
     if config.dataset:
-        given["dataset"] = config.dataset
+        given |= {"dataset": config.dataset, "pictures_per_class": None}
     if config.data_dir:
         given["data_dir"] = config.data_dir
     if exported and exported.facts["data"]:
@@ -360,6 +360,7 @@ def _data_of_run(config: EvaluateConfig, run: Path, exported=None) -> tuple[Data
 
 def _own_data(data: dict) -> dict:
     """Returns the dataset settings of a record that `evaluate` goes by."""
-    own = {key: value for key, value in data.items() if key in ("dataset", "data_dir", "validation_fraction")}
+    names = ("dataset", "data_dir", "validation_fraction", "pictures_per_class")
+    own = {key: value for key, value in data.items() if key in names}
     own["data_dir"] = Path(own["data_dir"]) if own.get("data_dir") else None
     return own

@@ -103,20 +103,9 @@ def attention_rollout(classifier: keras.Model, images) -> np.ndarray:
     Raises:
         UserError: its backbone has no attention layers of Keras.
     """
-    attention = [
-        layer
-        for layer in keras_inside.layers_of(classifier.backbone)
-        if isinstance(layer, keras.layers.MultiHeadAttention)
-    ]
-    if not attention:
-        family = classifier.family
-        raise UserError(f"attention rollout: a {family} keeps its attention to itself; ViT, DeiT and DINOv2 show it")
-    whole = keras.Model(classifier.input, classifier.output)  # not the class token's way through the last block alone
-    with _inputs_of(attention) as seen, backends.layer_by_layer():
-        whole(images, training=False)
     flow = None
-    for layer, query in seen:
-        weights = np.mean(_attention_weights(layer, query), axis=1)
+    for weights in attention_weights(classifier, images):
+        weights = weights.mean(axis=1)
         step = 0.5 * weights + 0.5 * np.eye(weights.shape[-1])
         flow = step if flow is None else step @ flow
     pooling = classifier.get_layer("pooling")
@@ -124,6 +113,35 @@ def attention_rollout(classifier: keras.Model, images) -> np.ndarray:
     side = round(reached.shape[1] ** 0.5)
     rows, columns = _grid(classifier, reached.shape[1], side)
     return reached.reshape(-1, rows, columns).astype(np.float32)
+
+
+def attention_weights(classifier: keras.Model, images) -> list[np.ndarray]:
+    """Returns the attention matrices of a ViT, head by head (Dosovitskiy et al., arXiv 2010.11929, appendix A).
+
+    Args:
+        classifier: `keras.Model`, a ViT, DeiT or DINOv2.
+        images: array `(batch, height, width, 3)`, in [0, 255].
+
+    Returns:
+        list of float64 arrays `(batch, heads, tokens, tokens)`, one a block. A row says how much of each token goes
+        into that token, and sums to 1. The first token is the class token where there is one; patches come last, row by
+        row.
+
+    Raises:
+        UserError: its backbone has no attention layers of Keras.
+    """
+    attention = [
+        layer
+        for layer in keras_inside.layers_of(classifier.backbone)
+        if isinstance(layer, keras.layers.MultiHeadAttention)
+    ]
+    if not attention:
+        family = classifier.family
+        raise UserError(f"attention: a {family} keeps its attention to itself; ViT, DeiT and DINOv2 show it")
+    whole = keras.Model(classifier.input, classifier.output)  # not the class token's way through the last block alone
+    with _inputs_of(attention) as seen, backends.layer_by_layer():
+        whole(images, training=False)
+    return [_weights_of(layer, query) for layer, query in seen]
 
 
 @contextlib.contextmanager
@@ -148,7 +166,7 @@ def _inputs_of(attention: list):
             layer.call = call
 
 
-def _attention_weights(layer, query) -> np.ndarray:
+def _weights_of(layer, query) -> np.ndarray:
     """Returns the softmax of the scaled query-key products: float64 `(batch, heads, tokens, tokens)`."""
     asked, offered = (
         np.asarray(ops.convert_to_numpy(dense(query)), np.float64) for dense in (layer.query_dense, layer.key_dense)

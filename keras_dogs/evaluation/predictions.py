@@ -12,11 +12,12 @@ from keras_dogs.system import files
 from keras_dogs.system import tables
 from keras_dogs.system.tables import Array
 
-_OF_A_SPLIT = {"names": Array("U", 1), "labels": Array("i", 1), "logits": Array("f", 2)}
+_OF_A_SPLIT = {"names": Array("U", 1), "labels": Array("i", 1), "logits": Array("f", 2), "checksums": Array("u", 1)}
 _SCHEMA = {
     **_OF_A_SPLIT,
     **{f"validation_{name}": array for name, array in _OF_A_SPLIT.items()},
     **dict.fromkeys(("class_names", "trained_on"), Array("U", 1)),
+    "trained_on_checksums": Array("u", 1),
 }
 
 
@@ -30,6 +31,9 @@ class Predictions(NamedTuple):
         class_names: str array `(num_classes,)`.
         validation: `Predictions` of the validation split, or `None`.
         trained_on: str array of the names of the training pictures, or `None` where they are not known.
+        checksums: uint32 array `(num_pictures,)`, the CRC-32 of each picture's canvas; `None` where the run kept none,
+            as it streamed its pictures or is of an earlier version.
+        trained_on_checksums: the same of the training pictures.
     """
 
     names: np.ndarray
@@ -38,6 +42,8 @@ class Predictions(NamedTuple):
     class_names: np.ndarray
     validation: "Predictions | None" = None
     trained_on: np.ndarray | None = None
+    checksums: np.ndarray | None = None
+    trained_on_checksums: np.ndarray | None = None
 
     def were_trained_on(self, names) -> np.ndarray:
         """Tells which of these pictures are among the training pictures: bool `(num_names,)`; none where unknown."""
@@ -51,8 +57,12 @@ class Predictions(NamedTuple):
                 arrays[f"{prefix}names"] = np.asarray(part.names, dtype=str)
                 arrays[f"{prefix}labels"] = np.asarray(part.labels, np.int32)
                 arrays[f"{prefix}logits"] = np.asarray(part.logits, np.float32)
+                if part.checksums is not None:
+                    arrays[f"{prefix}checksums"] = np.asarray(part.checksums, np.uint32)
         if self.trained_on is not None:
             arrays["trained_on"] = np.asarray(self.trained_on, dtype=str)
+        if self.trained_on_checksums is not None:
+            arrays["trained_on_checksums"] = np.asarray(self.trained_on_checksums, np.uint32)
         file = io.BytesIO()
         np.savez_compressed(file, **arrays)
         files.write_bytes(path, file.getvalue())
@@ -82,7 +92,10 @@ class Predictions(NamedTuple):
             raise UserError(f"{path}: damaged: {what}") from error
         if test.names is None and needs_test:
             raise UserError(f"{path}: no test predictions; a rate of a sweep is scored on validation alone")
-        return test._replace(validation=validation, trained_on=arrays.get("trained_on"))
+        trained_on, checksums = arrays.get("trained_on"), arrays.get("trained_on_checksums")
+        if checksums is not None and (trained_on is None or checksums.shape != trained_on.shape):
+            raise UserError(f"{path}: damaged: trained_on_checksums do not fit trained_on")
+        return test._replace(validation=validation, trained_on=trained_on, trained_on_checksums=checksums)
 
 
 def _part(arrays: dict, prefix: str) -> Predictions | None:
@@ -105,4 +118,7 @@ def _part(arrays: dict, prefix: str) -> Predictions | None:
         raise ValueError(f"{prefix}labels are not all of the {len(class_names)} classes")
     if not np.isfinite(logits).all():
         raise ValueError(f"{prefix}logits are not all finite")
-    return Predictions(names, labels, logits, class_names)
+    checksums = arrays.get(f"{prefix}checksums")
+    if checksums is not None and checksums.shape != names.shape:
+        raise ValueError(f"{prefix}checksums {checksums.shape} do not fit names {names.shape}")
+    return Predictions(names, labels, logits, class_names, checksums=checksums)

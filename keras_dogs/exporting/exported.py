@@ -102,7 +102,7 @@ def open_exported(folder: Path) -> Exported:
     if "keras" in row.reading:
         from keras_dogs import backends
 
-        backends.select()
+        backends.load()
     try:
         runtime = importlib.import_module(f"keras_dogs.exporting.runtimes.{row.name}")
         run, class_names = runtime.open_model(folder)

@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image
 
 from keras_dogs.data.datasets import load_dataset
+from keras_dogs.data.datasets import load_recorded
 from keras_dogs.data.datasets.opening import UnreadablePicture
 from keras_dogs.data.datasets.pictures import files_in
 from keras_dogs.data.datasets.pictures import is_picture
@@ -97,8 +98,7 @@ def _of_run(config: ExportConfig, record: RunRecord | None, work: Path) -> Pictu
     data = record.config["data"]
     if data["dataset"] != "stanford_dogs":
         refuse_idle(config, ("data_dir",), f"on a run of {data['dataset']}")
-    folder = config.data_dir or data.get("data_dir")
-    dataset = load_dataset(data["dataset"], record.seed, data.get("validation_fraction", 0.1), folder)
+    dataset = load_recorded(data, record.seed, config.data_dir)
     return _of_dataset(dataset, f"test pictures of {data['dataset']}", config, work)
 
 

@@ -80,7 +80,7 @@ def main() -> int:
 
 
 def _write(job: Job, work: Path) -> None:
-    backends.select()
+    backends.load()
     from keras_dogs.data.loaders.batches import predict_in_batches
     from keras_dogs.evaluation.inference import class_names_of
     from keras_dogs.exporting.answering import BATCH_SIZE

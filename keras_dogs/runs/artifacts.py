@@ -337,9 +337,9 @@ def wait_until_free(folder: Path, seconds: float) -> None:
 
 
 def write_table(path: Path, rows: list[dict]) -> None:
-    """Writes rows of equal keys as CSV, header first."""
+    """Writes rows as CSV, header first; what a row lacks, such as one of an earlier version, is empty."""
     text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else [])
+    writer = csv.DictWriter(text, fieldnames=list(rows[-1]) if rows else [])
     writer.writeheader()
     writer.writerows(rows)
     files.write_bytes(path, text.getvalue().encode())

@@ -33,6 +33,7 @@ class DataInRecord(TypedDict):
     dataset: str
     data_dir: NotRequired[str | None]
     validation_fraction: NotRequired[Annotated[float, Meta(ge=0, lt=1)]]
+    pictures_per_class: NotRequired[Positive | None]
 
 
 class ConfigInRecord(TypedDict):

@@ -121,7 +121,7 @@ def _open_run(run: Path, name: str) -> Served:
     from keras_dogs.system import caches
 
     model, calibration = artifacts.find_model(run), calibration_of(run)
-    backends.select()
+    backends.load()
     from keras_dogs.evaluation import explanation
     from keras_dogs.models import families
     from keras_dogs.models.builders import load_classifier

@@ -6,17 +6,18 @@ import io
 import os
 import re
 import sys
-import typing
 from pathlib import Path
 from typing import NamedTuple
 
 import tyro
 
 from keras_dogs.errors import UserError
+from keras_dogs.system import flag_files
 from keras_dogs.system import help
 from keras_dogs.system.signals import Stopped
 
 _MAY_BE_EMPTY = "--train-flags"
+_RULE = re.compile("[─-]{3,}")
 _WIDE = "10000"  # columns: a message that is not broken into lines
 
 
@@ -50,7 +51,7 @@ class Range(NamedTuple):
 
 def flag_of(field: str) -> str:
     """Returns the flag of a config's field: `batch_size` is `--batch-size`."""
-    return f"--{field.replace('_', '-')}"
+    return f"--{field.rstrip('_').replace('_', '-')}"
 
 
 def no_effect(field: str, value, why: str) -> str:
@@ -111,12 +112,47 @@ def parse(program: str, config_type, arguments: list[str] | None = None):
     Raises:
         UserError: there is an unknown flag, one is missing, or a value is invalid.
     """
-    said = io.StringIO()
     arguments = sys.argv[1:] if arguments is None else arguments
     if asked := {*help.ASKS, help.ASKS_ALL} & set(arguments):
         print(help.write(program, config_type, help.ASKS_ALL in asked))
         raise SystemExit(0)
-    arguments = _with_values(arguments, config_type)
+    prints, arguments = flag_files.PRINTS in arguments, [each for each in arguments if each != flag_files.PRINTS]
+    arguments, file, of_file = _with_file(arguments, config_type)
+    try:
+        config = _parse(program, config_type, _with_values(arguments, config_type))
+    except UserError as error:
+        is_of_file = file and any(error.args[0].startswith(f"{flag_of(name)} ") for name in of_file)
+        raise UserError(f"{file}: {error.args[0]}") if is_of_file else error from error
+    if prints:
+        print(flag_files.write(config))
+        raise SystemExit(0)
+    return config
+
+
+def _with_file(arguments: list[str], config_type) -> tuple[list[str], Path | None, dict]:
+    """Puts the flags of the file that `--config` names before those that are given, where they are not given.
+
+    Returns:
+        The arguments, the file (`None` without one), and what was taken from it.
+    """
+    places = [place for place, each in enumerate(arguments) if each.partition("=")[0] == flag_files.READS]
+    if not places:
+        return arguments, None, {}
+    first = places[0]
+    _, is_whole, name = arguments[first].partition("=")
+    rest = arguments[:first] + arguments[first + (1 if is_whole else 2) :]
+    if not is_whole:
+        name = "".join(arguments[first + 1 : first + 2])
+    if not name or name.startswith("--") or len(places) > 1:
+        raise UserError(f"{flag_files.READS}: takes one file, TOML, JSON or the record.json of a run")
+    given = {each.partition("=")[0].replace("--no-", "--", 1) for each in rest if each.startswith("--")}
+    values = flag_files.read(Path(name), config_type)
+    values = {name: value for name, value in values.items() if flag_of(name) not in given}
+    return [*rest, *flag_files.as_arguments(values)], Path(name), values
+
+
+def _parse(program: str, config_type, arguments: list[str]):
+    said = io.StringIO()
     given = dict(prog=program, description=config_type.__doc__, args=arguments)
     try:
         with contextlib.redirect_stderr(said):
@@ -128,7 +164,7 @@ def parse(program: str, config_type, arguments: list[str] | None = None):
             raise
     columns = os.environ.get("COLUMNS")
     os.environ["COLUMNS"] = _WIDE
-    said.truncate(0)
+    said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
             tyro.cli(config_type, **given)
@@ -143,7 +179,7 @@ def parse(program: str, config_type, arguments: list[str] | None = None):
 
 def _with_values(arguments: list[str], config_type) -> list[str]:
     """Writes out the value of each switch that a recipe may decide, too: `--probe-first` is `--probe-first True`."""
-    switches = {flag_of(name) for name, kind in _kinds(config_type) if kind == bool | None}
+    switches = {flag_of(name) for name, kind in help.kinds_of(config_type).items() if kind == bool | None}
     written = []
     for argument, following in zip(arguments, [*arguments[1:], "-"]):
         is_empty = re.fullmatch(r"--[\w-]+=", argument) or (argument.startswith("--") and not following)
@@ -170,30 +206,24 @@ def _check_texts(config) -> None:
                 raise UserError(f"{flag_of(field.name)} {value}: is not UTF-8; rename it") from error
 
 
-def _kinds(config_type):
-    """Yields the name and the type of each flag."""
-    for field in dataclasses.fields(config_type):
-        kind = typing.get_type_hints(config_type)[field.name]
-        if dataclasses.is_dataclass(kind):
-            yield from _kinds(kind)
-        else:
-            yield field.name, kind
-
-
 def _of_box(text: str, config_type) -> str:
     """Returns what the flag parser says, without its frame and its help."""
     lines = [line.strip("│ ╭╮╰╯").strip() for line in text.splitlines()[1:]]
-    rules = [number for number, line in enumerate(lines) if line.startswith("──")] or [len(lines)]
+    lines = lines[1:] if _RULE.fullmatch("".join(lines[:1])) else lines  # where the terminal has ASCII alone
+    rules = [number for number, line in enumerate(lines) if _RULE.fullmatch(line)] or [len(lines)]
     said, rest = " ".join(filter(None, lines[: rules[0]])), lines[rules[0] :]
     if found := re.match(r"Unrecognized options: (\S+)", said):
         flag = found[1].rstrip(",")
         if not flag.startswith("-"):
-            takes_data = "dataset" in dict(_kinds(config_type)) and os.path.exists(flag)
+            takes_data = "dataset" in help.kinds_of(config_type) and os.path.exists(flag)
             return f"unexpected argument {flag}" + (f"; did you mean --dataset {flag}?" if takes_data else "")
-        near = next((line.split()[0] for line in rest if line.startswith("--")), "")
+        near = next((line.split()[0] for line in rest if re.match("--[a-z]", line)), "")
         return f"unknown flag {flag}" + (f"; did you mean {near}?" if near else "")
     if found := re.match(r"Error parsing (--\S+): .*? from \['?(.*?)'?\]\.", said):
         return f"{found[1]} {found[2]}: invalid value"
+    if found := re.match(r"Error parsing (--\S+): Could not find valid parse for arguments: \[(.*?)\]", said):
+        given = found[2].replace("'", "")
+        return f"{found[1]} {given}: invalid value"
     if found := re.match(r"invalid choice '(.*?)' for argument '(.*?)'\. Expected one of \((.*)\)\.", said):
         choices = sorted(set(re.findall(r"'(.*?)'", found[3])) - {"None"})
         return f"{found[2]} {found[1]}: choose one of {', '.join(choices)}"

@@ -36,6 +36,12 @@ class _Flag(typing.NamedTuple):
     is_positional: bool
 
 
+_OF_EVERY_COMMAND = (
+    _Flag("", "--config FILE", "Flags in TOML, JSON or a run's record.json; those given here go first.", False),
+    _Flag("", "--print-config", "Print the flags as TOML, fit for --config, and do nothing else.", False),
+)
+
+
 def write(program: str, config_type, everything: bool) -> str:
     """Returns the help of a command.
 
@@ -47,14 +53,17 @@ def write(program: str, config_type, everything: bool) -> str:
         everything: bool. Whether to write all panels.
     """
     width = max(min(shutil.get_terminal_size().columns, _COLUMNS), _INDENT + 20)
-    flags = {flag.field: flag for flag in _flags(config_type)}
+    flags = {flag.field: flag for flag in flags_of(config_type)}
     panels = getattr(config_type, "PANELS", {"flags": tuple(flags)})
     positional = [flag.shown for flag in flags.values() if flag.is_positional]
     lines = [f"usage: {' '.join([program, *positional])} [FLAGS]", ""]
     lines += [*textwrap.wrap(config_type.__doc__.strip().partition("\n\n")[0], width), ""]
-    for title, names in panels.items() if everything else [*panels.items()][:1]:
-        lines += [f"{title}:"] + [line for name in names for line in _lines(flags[name], width)] + [""]
-    others = sum(map(len, panels.values())) - len(next(iter(panels.values())))
+    first = next(iter(panels))
+    for title, names in panels.items() if everything else [(first, panels[first])]:
+        lines += [f"{title}:"] + [line for name in names for line in _lines(flags[name], width)]
+        lines += [line for flag in _OF_EVERY_COMMAND for line in _lines(flag, width)] if title == first else []
+        lines.append("")
+    others = sum(map(len, panels.values())) - len(panels[first])
     if everything or not others:
         return "\n".join(lines[:-1])
     return "\n".join([*lines, f"{others} more flags: {program} {ASKS_ALL}"])
@@ -67,7 +76,7 @@ def _lines(flag: _Flag, width: int) -> list[str]:
     return [f"  {flag.shown:<{_INDENT - 2}}{text[0] if text else ''}", *(" " * _INDENT + line for line in text[1:])]
 
 
-def _flags(config_type) -> list[_Flag]:
+def flags_of(config_type) -> list[_Flag]:
     """Returns the flags of a config and of the configs in it, in their order."""
     found, texts = [], _docstrings(config_type)
     kinds = typing.get_type_hints(config_type, include_extras=True)
@@ -75,7 +84,7 @@ def _flags(config_type) -> list[_Flag]:
     for field in dataclasses.fields(config_type):
         kind, extras = _without_extras(kinds[field.name])
         if dataclasses.is_dataclass(kind):
-            found += _flags(kind)
+            found += flags_of(kind)
             continue
         is_positional = tyro.conf.Positional in extras or any("POSITIONAL" in str(extra) for extra in extras)
         name = field.name.rstrip("_").replace("_", "-")
@@ -87,6 +96,20 @@ def _flags(config_type) -> list[_Flag]:
             text = f"{text} --no-{name} turns it off."
         found.append(_Flag(field.name, shown, _with_default(text, field.default, known.get(field.name)), is_positional))
     return found
+
+
+def kinds_of(config_type) -> dict:
+    """Returns the type of each flag of a config and of the configs in it, without what annotates it."""
+    found, kinds = {}, typing.get_type_hints(config_type)
+    for field in dataclasses.fields(config_type):
+        kind = kinds[field.name]
+        found |= kinds_of(kind) if dataclasses.is_dataclass(kind) else {field.name: kind}
+    return found
+
+
+def positional_of(config_type) -> tuple[str, ...]:
+    """Returns the fields that are arguments without a flag."""
+    return tuple(flag.field for flag in flags_of(config_type) if flag.is_positional)
 
 
 def _argument(name: str, kind, field) -> str:

@@ -109,6 +109,14 @@ def waiting(description: str):
     console.print(f"{description}: {time.perf_counter() - started:.1f} s")
 
 
+@contextlib.contextmanager
+def loading(what: str):
+    """Shows on a terminal that something loads, until it has; elsewhere nothing is said."""
+    console = open_console()
+    with console.status(terminal.printable(f"Loading {what}")) if console.is_terminal else contextlib.nullcontext():
+        yield
+
+
 class _Lines:
     def __init__(self, console, description, total, started):
         self.console, self.description, self.total = console, description, total

@@ -43,15 +43,16 @@ class StepLog(keras.callbacks.Callback):
 
     Args:
         schedule: function of steps, from 0, to learning rates.
+        digest_of: function of a step of this epoch's part, from 0, to what tells its batch from others.
     """
 
     # Read after so many steps, or seconds, whichever comes first: a slow step is read at once.
     STEPS_AHEAD = 20
     SECONDS_AHEAD = 0.5
 
-    def __init__(self, schedule: Callable):
+    def __init__(self, schedule: Callable, digest_of: Callable[[int], int]):
         super().__init__()
-        self.schedule = schedule
+        self.schedule, self.digest_of = schedule, digest_of
         self.rows: list[dict] = []
         self.step_seconds: list[float] = []
         self.first_steps: list[int] = []  # of each process: they compile; and those in which PyTorch was traced
@@ -71,7 +72,7 @@ class StepLog(keras.callbacks.Callback):
         self._num_traced = backends.num_traces(self.model)  # validation may have made one
 
     def on_train_batch_end(self, batch, logs=None):
-        self._unread.append(logs["step_loss"])
+        self._unread.append((logs["step_loss"], self.digest_of(batch)))
         seconds = time.perf_counter() - self._read_at
         if self._is_first or len(self._unread) >= self.STEPS_AHEAD or seconds >= self.SECONDS_AHEAD:
             self.read()
@@ -85,7 +86,8 @@ class StepLog(keras.callbacks.Callback):
         Raises:
             FloatingPointError: a loss is not finite; its row is the last.
         """
-        losses, first = [float(loss) for loss in self._unread], len(self.rows)
+        losses, first = [float(loss) for loss, _ in self._unread], len(self.rows)
+        batches = [digest for _, digest in self._unread]
         self._unread.clear()
         # Of as many steps each time: JAX compiles each operation anew for another number, 60 ms in all.
         rates = ops.convert_to_numpy(self.schedule(first + np.arange(self.STEPS_AHEAD))) if losses else ()
@@ -96,8 +98,9 @@ class StepLog(keras.callbacks.Callback):
             self._is_first, self._num_traced = False, num_traced
         self.step_seconds += [(now - self._read_at) / len(losses)] * len(losses) if losses else []
         self._read_at = now
-        for step, (loss, rate) in enumerate(zip(losses, rates), first + 1):
-            self.rows.append({"step": step, "epoch": self._epoch, "loss": loss, "learning_rate": float(rate)})
+        for step, (loss, rate, batch) in enumerate(zip(losses, rates, batches), first + 1):
+            row = {"step": step, "epoch": self._epoch, "loss": loss, "learning_rate": float(rate), "batch": batch}
+            self.rows.append(row)
             if not math.isfinite(loss):
                 raise FloatingPointError("the loss is not finite")
 

@@ -1,6 +1,7 @@
 """The flags of `train`, with their help; the field is the flag."""
 
 import dataclasses
+import functools
 from pathlib import Path
 from typing import Annotated
 from typing import ClassVar
@@ -53,6 +54,8 @@ _RANGES = {
 SCHEMA_VERSION = 2
 # Flags that may differ from process to process.
 _OWN = ("process_id", "data_dir", "cache_dir", "exclude", "output")
+# What another run of the same flags does not share.
+_OF_ONE_RUN = ("output", "overwrite", "resume", "cache_dir", "coordinator", "num_processes", "process_id")
 # On what a run runs, which may change when it goes on.
 _WHERE = ("devices", "model_shards", "coordinator", "num_processes", "process_id", "peer_timeout")
 
@@ -174,7 +177,16 @@ class TrainConfig:
             *("augmentation", "linear_probe"),
         ),
         "data": (
-            *("data_dir", "exclude", "validation_fraction", "canvas_size", "fit", "cache", "cache_dir"),
+            *(
+                "data_dir",
+                "exclude",
+                "pictures_per_class",
+                "validation_fraction",
+                "canvas_size",
+                "fit",
+                "cache",
+                "cache_dir",
+            ),
             *("max_unreadable", "skip_unreadable", "balanced", "offline"),
         ),
         "model": ("head", "position_resampling", "dropout", "drop_path", "remat", "dtype_policy"),
@@ -240,6 +252,23 @@ class TrainConfig:
             raise
         except UserError as error:  # of a range
             raise Damaged(f"{name}: damaged: {error.args[0]}") from error
+
+    @classmethod
+    def flags_of_record(cls, values: dict) -> dict:
+        """Returns the flags that run a record again, as `--config record.json` takes them.
+
+        Where a value is what the recipe gives anyway, the flag is left out: some are refused where they do nothing.
+
+        Args:
+            values: dict. What `record.json` holds.
+        """
+        config, family = values["config"], values["family"]
+        row = recipes.complete(recipes.RECIPES[config["recipe"]], config["preset"], family)
+        given = {**config, **config["data"]}
+        known = {field.name for kind in (cls, DataConfig) for field in dataclasses.fields(kind)}
+        is_given_anyway = {name for name in recipes.FIELDS if config.get(name) == getattr(row, name)}
+        left_out = {*is_given_anyway, *_OF_ONE_RUN, "data"}
+        return {name: value for name, value in given.items() if name in known - left_out}
 
     def resumed_from(self, values: dict) -> "TrainConfig":
         """Returns the config of an unfinished run, which flags that are given now must not contradict.
@@ -311,6 +340,39 @@ class TrainConfig:
         own_paths = {name: getattr(own.data, name) for name in ("data_dir", "cache_dir")}
         data = dataclasses.replace(self.data, **own_paths, exclude=own.data.exclude or self.data.exclude)
         return dataclasses.replace(self, data=data, **own.where())
+
+
+_init = TrainConfig.__init__
+
+
+@functools.wraps(_init)
+def _flat_init(self, *args, **fields):
+    """Takes the fields of `data`, too: `TrainConfig(dataset="dogs")`."""
+    of_data = {name: fields.pop(name) for name in DataConfig.__dataclass_fields__ if name in fields}
+    if of_data:
+        fields["data"] = dataclasses.replace(fields.get("data", DataConfig()), **of_data)
+    _init(self, *args, **fields)
+
+
+TrainConfig.__init__ = _flat_init
+
+
+@dataclasses.dataclass(frozen=True)
+class ReproduceConfig:
+    """Train a recorded run again, on its backend or another, and tell whether it comes out the same."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """A run folder."""
+    output: Path | None = None
+    """Keep the new run there; default: it is removed at the end."""
+    dataset: str | None = None
+    """Where the pictures are now, if they were moved."""
+    data_dir: Path | None = None
+    """Where stanford_dogs is kept now."""
+    cache_dir: Path | None = None
+    """The folder of decoded pictures; default: KERAS_DOGS_CACHE, or this system's place for such."""
+    offline: bool = False
+    """Fetch nothing; what is not in a cache is an error."""
 
 
 def _from_text(kept, now):

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -11,6 +12,8 @@ from keras_dogs import backends
 from keras_dogs.backends import devices
 from keras_dogs.backends.layers import describe as describe_swaps
 from keras_dogs.data.datasets import load_configured
+from keras_dogs.data.loaders.canvases import Canvases
+from keras_dogs.data.loaders.canvases import checksums_of
 from keras_dogs.data.loaders.placing import Place
 from keras_dogs.data.loaders.placing import choose_place
 from keras_dogs.data.loaders.stream import check_grain
@@ -41,12 +44,13 @@ from keras_dogs.training.plan import Plan
 from keras_dogs.training.stopping import StopRequest
 
 
-def fine_tune(config: TrainConfig, started: float | None = None) -> Run:
+def fine_tune(config: TrainConfig, started: float | None = None, check_pictures: Callable | None = None) -> Run:
     """Fine-tunes a classifier, scores it once on the test split, and writes the run folder.
 
     Args:
         config: `TrainConfig`.
         started: float or `None`. `time.perf_counter()` when the command began, so that the record counts the imports.
+        check_pictures: function of the decoded `Pictures`, called before training begins; it raises to prevent it.
 
     Raises:
         UserError: something in `config` does not hold, or the disk refuses; nothing is left behind but checkpoints.
@@ -58,10 +62,10 @@ def fine_tune(config: TrainConfig, started: float | None = None) -> Run:
     with devices.join(config.spread, config.told_to_all, backends.name(), backends.versions()) as engine:
         if not engine.group.is_first:
             progress.be_quiet()
-        return _train(config, began, began if started is None else started)
+        return _train(config, began, began if started is None else started, check_pictures=check_pictures)
 
 
-def _train(config: TrainConfig, began: float, started: float, scores_test: bool = True) -> Run:
+def _train(config: TrainConfig, began: float, started: float, scores_test=True, check_pictures=None) -> Run:
     """Does the same in each process; the first one alone reads and writes the run folder."""
     engine = devices.current()
     plain, _ = engine.group.from_first(_settle(config) if engine.group.is_first else None)
@@ -74,10 +78,10 @@ def _train(config: TrainConfig, began: float, started: float, scores_test: bool 
     with _set_up(config):
         if config.learning_rate == "sweep":
             return sweep.sweep_rates(config, _train_without_test)
-        return _train_job(config, began, started, scores_test)
+        return _train_job(config, began, started, scores_test, check_pictures)
 
 
-def _train_job(config: TrainConfig, began: float, started: float, scores_test: bool) -> Run:
+def _train_job(config: TrainConfig, began: float, started: float, scores_test: bool, check_pictures) -> Run:
     """Trains with a config that is settled; of several processes, the first one alone writes."""
     engine, output = devices.current(), config.output
     dataset = load_configured(config.data, config.seed)
@@ -92,6 +96,8 @@ def _train_job(config: TrainConfig, began: float, started: float, scores_test: b
         built = time.perf_counter()
         pictures = jobs.decode_pictures(job)
         jobs.check_same_canvases(pictures)
+        if check_pictures:
+            check_pictures(pictures)
         decoded = time.perf_counter()
         place = choose_place(config.data.cache, pictures.train, job.reads_features)
         if engine.group.agree(int(not place.on_device)) and place.on_device:
@@ -206,12 +212,20 @@ def _write(folder, record: RunRecord, fitted: Fitted, pictures, classifier, test
     """Writes what the run leaves; the record last: with it, the run is finished."""
     artifacts.write_table(folder / artifacts.HISTORY, fitted.validation.rows)
     artifacts.write_table(folder / artifacts.STEPS, fitted.step_log.rows)
-    class_names, trained_on = classifier.head.class_names, pictures.train.names
+    class_names = classifier.head.class_names
     predictions, of_validation = (
-        None if logits is None else Predictions(part.names, part.labels, logits, class_names)
+        None if logits is None else _answers_to(part, logits, class_names)
         for part, logits in ((pictures.test, test_logits), (pictures.validation, validation_logits))
     )
     predictions = predictions or Predictions(None, None, None, class_names)
-    predictions = predictions._replace(validation=of_validation, trained_on=trained_on)
+    predictions = predictions._replace(
+        validation=of_validation,
+        trained_on=pictures.train.names,
+        trained_on_checksums=checksums_of(pictures.train) or None,
+    )
     predictions.save(folder / artifacts.PREDICTIONS)
     return artifacts.write_record(folder, dataclasses.replace(record, calibration=calibrate(predictions)))
+
+
+def _answers_to(part: Canvases, logits, class_names) -> Predictions:
+    return Predictions(part.names, part.labels, logits, class_names, checksums=checksums_of(part) or None)

@@ -45,7 +45,7 @@ def fit(plan: Plan, task: Task) -> Fitted:
     total = len(batches) * recipe.epochs
     schedule = WarmupCosine(recipe.learning_rate, total // recipe.accumulate, recipe.warmup_fraction, recipe.accumulate)
     _compile(plan, task, schedule, len(batches))
-    step_log = StepLog(schedule)
+    step_log = StepLog(schedule, batches.digest_of)
     validation = Validation(
         task.classifier, task.predict, task.labels, plan.checkpoints.best_file, step_log, recipe.patience
     )

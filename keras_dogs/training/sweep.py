@@ -9,6 +9,7 @@ from pathlib import Path
 from keras_dogs import backends
 from keras_dogs.backends import devices
 from keras_dogs.data.datasets import load_configured
+from keras_dogs.data.loaders.canvases import checksums_of
 from keras_dogs.errors import Diverged
 from keras_dogs.errors import Interrupted
 from keras_dogs.errors import UserError
@@ -135,7 +136,8 @@ def _test_best(config: TrainConfig, folder: Path, record: RunRecord | None, tabl
     config_of_record = {**record.config, "output": str(config.output)}
     record = dataclasses.replace(record, test=test.scores, throughput=throughput, sweep=table, config=config_of_record)
     saved = Predictions.load(folder, needs_test=False)
-    of_test = dict(names=pictures.test.names, labels=pictures.test.labels, logits=test.logits)
+    part, checksums = pictures.test, checksums_of(pictures.test) or None
+    of_test = dict(names=part.names, labels=part.labels, logits=test.logits, checksums=checksums)
     saved._replace(**of_test).save(folder / artifacts.PREDICTIONS)
     return artifacts.write_record(folder, record)
 

@@ -22,7 +22,11 @@ DATASETS = {
 
 
 def load_dataset(
-    dataset: str, seed: int = 0, validation_fraction: float = 0.1, data_dir: str | Path | None = None
+    dataset: str,
+    seed: int = 0,
+    validation_fraction: float = 0.1,
+    data_dir: str | Path | None = None,
+    pictures_per_class: int | None = None,
 ) -> Dataset:
     """Describes a dataset by name or folder, with its validation split carved; no picture is read yet.
 
@@ -31,6 +35,8 @@ def load_dataset(
         seed: int. Which pictures validate (and, in a flat folder, test) depends on it alone.
         validation_fraction: float in [0, 1). Share of the train split; 0 for none.
         data_dir: path. Where `stanford_dogs` is kept, or its official archives lie.
+        pictures_per_class: int or `None`. How many of each class to take from each split, evenly spaced by name, before
+            validation is carved; `None` for all.
 
     Raises:
         UserError: there is no such dataset, or it cannot be used; the text says why.
@@ -42,6 +48,8 @@ def load_dataset(
         if near and not Path(dataset).exists():
             raise UserError(f"--dataset {dataset}: unknown dataset; did you mean {near[0]}?")
         described = load_folder(Path(dataset), seed)
+    if pictures_per_class:
+        described = described.thinned(pictures_per_class)
     return described.with_validation(validation_fraction, seed)
 
 
@@ -52,8 +60,24 @@ def load_configured(data: DataConfig, seed: int) -> Dataset:
         UserError: as `load_dataset`, or the list cannot be used.
     """
     exclusions = read_exclusions(data.exclude) if data.exclude else None  # a mistake in it is said first
-    dataset = load_dataset(data.dataset, seed, data.validation_fraction, data.data_dir)
+    dataset = load_dataset(data.dataset, seed, data.validation_fraction, data.data_dir, data.pictures_per_class)
     return leave_out(dataset, exclusions) if exclusions else dataset
+
+
+def load_recorded(data: dict, seed: int, data_dir: str | Path | None = None) -> Dataset:
+    """Describes the dataset of a run as its record has it, pictures that a list left out included.
+
+    Args:
+        data: dict. `config["data"]` of the record.
+        seed: int. The record's.
+        data_dir: path. Where `stanford_dogs` is kept now; `None` for where it was.
+
+    Raises:
+        UserError: as `load_dataset`.
+    """
+    folder = data_dir or data.get("data_dir")
+    fraction = data.get("validation_fraction", 0.1)
+    return load_dataset(data["dataset"], seed, fraction, folder, data.get("pictures_per_class"))
 
 
 def drawn_class_names() -> tuple[str, ...]:
@@ -61,4 +85,13 @@ def drawn_class_names() -> tuple[str, ...]:
     return tuple(breed.name for breed in (*drawn_breeds.BREEDS, *drawn_breeds.PRETRAINING_BREEDS))
 
 
-__all__ = ["DATASETS", "Dataset", "Split", "display_name", "drawn_class_names", "load_configured", "load_dataset"]
+__all__ = [
+    "DATASETS",
+    "Dataset",
+    "Split",
+    "display_name",
+    "drawn_class_names",
+    "load_configured",
+    "load_dataset",
+    "load_recorded",
+]

@@ -1,6 +1,7 @@
 """Makes batches to train on, in an order set by (seed, epoch) alone, and predicts in batches."""
 
 import time
+import zlib
 
 import keras
 import numpy as np
@@ -67,10 +68,16 @@ class TrainingBatches(keras.utils.PyDataset):
         self._next = index + 1
         return next(self._fetched)
 
-    def _collect(self, index):
+    def digest_of(self, index: int) -> int:
+        """Returns the CRC-32 of which pictures the batch holds, in their order, those of every process included."""
+        return zlib.crc32(self._places(index).astype("<i8").tobytes())
+
+    def _places(self, index: int) -> np.ndarray:
         index += self._first
-        places = self._order[index * self.batch_size : (index + 1) * self.batch_size]
-        places = places[devices.current().rows(self.batch_size)]
+        return self._order[index * self.batch_size : (index + 1) * self.batch_size]
+
+    def _collect(self, index):
+        places = self._places(index)[devices.current().rows(self.batch_size)]
         return self._send(self.images[places]), self._send(self.labels[places])
 
     def _shuffle(self):

@@ -118,18 +118,20 @@ def load_canvases(
 
 def equal_pictures(first: Canvases, second: Canvases) -> list[tuple[str, str]]:
     """Returns the names of pictures that are in both, canvas for canvas, each of the second with one of the first."""
-    places = dict(zip(_checksums(first)[::-1], range(len(first))[::-1]))  # the first of equal ones
+    places = dict(zip(checksums_of(first)[::-1], range(len(first))[::-1]))  # the first of equal ones
     found = []
-    for index, checksum in enumerate(_checksums(second)):
+    for index, checksum in enumerate(checksums_of(second)):
         place = places.get(checksum)
         if place is not None and np.array_equal(first.images[place], second.images[index]):
             found.append((first.names[place], second.names[index]))
     return found
 
 
-def _checksums(canvases: Canvases) -> list[int]:
-    """Returns the CRC-32 of each canvas: what the cache keeps, or computed."""
+def checksums_of(canvases: Canvases) -> list[int]:
+    """Returns the CRC-32 of each canvas: what the cache keeps, or computed; none of pictures that are streamed."""
     images = canvases.images
+    if not isinstance(images, (Rows, np.ndarray)):
+        return []
     if isinstance(images, Rows) and images.checksums:
         return images.checksums.of(images.rows).tolist()
     return [zlib.crc32(np.ascontiguousarray(images[index])) for index in range(len(canvases))]
