@@ -335,7 +335,7 @@ def scale_child(count: int) -> None:
     from keras_dogs.checking import probe
     from keras_dogs.checking.looks import SIDE
     from keras_dogs.checking.looks import Look
-    from keras_dogs.system.memory import peak_bytes
+    from keras_dogs.system.posix import peak_memory_bytes
 
     generator = np.random.default_rng(0)
     grey = np.concatenate([_made_pictures(generator, min(5000, count - start)) for start in range(0, count, 5000)])
@@ -346,12 +346,12 @@ def scale_child(count: int) -> None:
     features = generator.normal(size=(_CLASSES, _HIDDEN)).astype(np.float32)[given]
     for start in range(0, count, 5000):
         features[start : start + 5000] += 8 * generator.normal(size=features[start : start + 5000].shape)
-    before, began = peak_bytes(), time.perf_counter()
+    before, began = peak_memory_bytes(), time.perf_counter()
     groups = duplicates.find_groups(looks, grey)
     compared = time.perf_counter()
     labels.find_suspects(probe.held_out_probabilities(features, given, []), given)
     ended = time.perf_counter()
-    sizes = {"gib_before": before / 2**30, "gib_more": (peak_bytes() - before) / 2**30}
+    sizes = {"gib_before": before / 2**30, "gib_more": (peak_memory_bytes() - before) / 2**30}
     times = {"duplicates_s": compared - began, "labels_s": ended - compared}
     print(json.dumps({"num_pictures": count, "num_groups": len(groups), **times, **sizes}))
 

@@ -1,8 +1,8 @@
 """How long a new user waits, and how long nothing is shown: `python benchmarks/errands.py --backends torch`.
 
-The README's commands, as it has them, in a new folder with an empty cache, on a terminal of this script's own. A row a
-command: its seconds, and the longest time in which it wrote nothing, with the second at which that began. The main
-job is whole, the comparison has one seed; what needs a download or another host is left out.
+The commands of the README and of the pages of docs/, in their order, in a new folder with an empty cache, on a terminal
+of this script's own. A row a command: its seconds, and the longest time in which it wrote nothing, with the second at
+which that began. The main job is whole, the comparison has one seed; what needs a download or another host is left out.
 """
 
 import argparse
@@ -19,7 +19,10 @@ from pathlib import Path
 
 import runs
 
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
+# As `tests/test_readme.py` walks over them.
+_WALKED = ("data", "runs", "recipes", "evaluation", "comparison", "weights", "code", "serving")
+PAGES = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in _WALKED)]
 _LEFT_OUT = ("stanford_dogs", "--devices", "keras_dogs.serve")
 
 
@@ -36,32 +39,43 @@ def main():
             left_out = {f"keras_dogs.{name}" for name in flags.leave_out}
             for command in (each for each in [*commands(), *programs()] if not left_out & set(each)):
                 rows.append({"backend": backend, "command": command[-1] if command[0] == "-c" else shlex.join(command)})
-                rows[-1] |= watch([sys.executable, *command], Path(folder), kept)
+                command, _, file = " ".join(command).partition(" > ") if ">" in command else (command, "", "")
+                command = shlex.split(command) if file else command
+                rows[-1] |= watch([sys.executable, *command], Path(folder), kept, Path(folder) / file if file else None)
                 print(in_words(rows[-1]), flush=True)
     runs.write("errands", rows, line=in_words, key=("backend", "command"))
 
 
 def commands() -> list[list[str]]:
-    """Returns what follows `python` in the README's commands, in their order."""
-    blocks = re.findall(r"```bash\n(.*?)```", README.read_text(), re.DOTALL)
+    """Returns what follows `python` in the commands of the pages, in their order, each once."""
+    blocks = [block for page in PAGES for block in re.findall(r"```bash\n(.*?)```", page.read_text(), re.DOTALL)]
     lines = [part.strip() for block in blocks for line in block.splitlines() for part in line.split("&&")]
     lines = [line.removeprefix("KERAS_BACKEND=jax ").replace("--seeds 0 1 2", "--seeds 0") for line in lines]
     lines = [line for line in lines if line.startswith("python -m") and not any(name in line for name in _LEFT_OUT)]
-    return [shlex.split(line)[1:] for line in lines]
+    return [shlex.split(line)[1:] for line in dict.fromkeys(lines)]
 
 
 def programs() -> list[list[str]]:
-    """Returns the README's pieces of Python."""
-    return [["-c", code] for code in re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)]
+    """Returns the pieces of Python of the README and of the page on code."""
+    pages = [page.read_text() for page in PAGES if page.stem in ("README", "code")]
+    return [["-c", code] for page in pages for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL)]
 
 
-def watch(command: list[str], folder: Path, environment: dict) -> dict:
-    """Runs a command on a terminal of its own, and returns its status, seconds and longest silence."""
+def watch(command: list[str], folder: Path, environment: dict, output: Path | None = None) -> dict:
+    """Runs a command on a terminal of its own, and returns its status, seconds and longest silence.
+
+    Args:
+        command: list of str.
+        folder: Path. Where it runs.
+        environment: dict. What it is given beside that of this process.
+        output: Path or `None`. Where its standard output goes, as the page sends it.
+    """
     ours, theirs = pty.openpty()
     began = last = time.perf_counter()
     silence, at, said = 0.0, 0.0, b""
+    written = output.open("w") if output else theirs
     with subprocess.Popen(
-        command, cwd=folder, env={**os.environ, **environment}, stdin=theirs, stdout=theirs, stderr=theirs
+        command, cwd=folder, env={**os.environ, **environment}, stdin=theirs, stdout=written, stderr=theirs
     ) as process:
         os.close(theirs)
         while True:

@@ -19,6 +19,7 @@ from keras_dogs.errors import UserError
 from keras_dogs.runs.records import BACKENDS
 from keras_dogs.runs.records import PROSE
 from keras_dogs.system import memory
+from keras_dogs.system import posix
 from keras_dogs.system import progress
 
 __all__ = ["BACKENDS", "PROSE", "select"]
@@ -102,7 +103,7 @@ def describe_cpu() -> str:
 def peak_memory_gib() -> float:
     """Returns the most memory that was in use, GiB: the accelerator's, or else this process's resident set."""
     peak = module_of("runtime").peak_bytes() if _accelerators() else 0
-    return (peak or memory.peak_bytes()) / 2**30
+    return (peak or posix.peak_memory_bytes()) / 2**30
 
 
 def free_device_bytes() -> int | None:

@@ -4,7 +4,6 @@ Nothing here loads Keras.
 """
 
 import os
-import signal
 import subprocess
 import time
 from pathlib import Path
@@ -25,6 +24,7 @@ from keras_dogs.runs import artifacts
 from keras_dogs.runs.records import RunRecord
 from keras_dogs.system import children
 from keras_dogs.system import ownership
+from keras_dogs.system import posix
 from keras_dogs.system import progress
 from keras_dogs.system import signals
 
@@ -213,8 +213,8 @@ class Children:
 def _why(log: Path, status: int) -> str:
     line = _last_line(log).removeprefix("keras_dogs.train: ").removeprefix("error: ")
     if status < 0:
-        killed = f"killed by signal {-status} ({signal.Signals(-status).name})"
-        return f"{killed}, possibly out of memory; see {log}" if -status == signal.SIGKILL else f"{killed}; see {log}"
+        name = posix.name_of_signal(-status)
+        return f"killed by signal {-status} ({name}){', possibly out of memory' * (name == 'SIGKILL')}; see {log}"
     return line or f"exit status {status}; see {log}"
 
 

@@ -123,6 +123,13 @@ class Classifier(PooledModel):
         given = {name: contract.of_logits(each, is_metric=True) for name, each in given.items()}
         super().compile(optimizer, contract.of_logits(loss), *args, **given, **kwargs)
 
+    def _compile_if_needed(self) -> None:
+        """Compiles a model that nobody compiled, as KerasHub's tasks do, at the rate that is usual for its family."""
+        if not self.compiled:
+            rate = families.family(self.family).settings.learning_rate
+            optimizer = keras.optimizers.AdamW(rate, weight_decay=0.0)
+            self.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
+
     def compile_from_config(self, config):
         """See `keras.Model.compile_from_config`, which leaves models out that have a `compile` of their own."""
         self.compile(**keras.saving.deserialize_keras_object(config))
@@ -148,7 +155,8 @@ class Classifier(PooledModel):
                 optimizer.build(self.trainable_variables)
 
     def fit(self, x=None, *args, **kwargs):
-        """See `keras.Model.fit`."""
+        """See `keras.Model.fit`; without `compile`, AdamW and the cross-entropy of int labels."""
+        self._compile_if_needed()
         self.forget_stale_functions()
         validation = kwargs.get("validation_data")
         if isinstance(validation, (tuple, list)) and len(validation):
@@ -160,6 +168,7 @@ class Classifier(PooledModel):
         """See `keras.Model.evaluate`."""
         if kwargs.get("_use_cached_eval_dataset"):  # amid `fit`, which has looked at it
             return super().evaluate(x, *args, **kwargs)
+        self._compile_if_needed()
         self.forget_stale_functions()
         return super().evaluate(self._checked(x), *args, **kwargs)
 
@@ -182,11 +191,13 @@ class Classifier(PooledModel):
 
     def train_on_batch(self, x, *args, **kwargs):
         """See `keras.Model.train_on_batch`."""
+        self._compile_if_needed()
         self._build_optimizer()
         return super().train_on_batch(self._checked(x), *args, **kwargs)
 
     def test_on_batch(self, x, *args, **kwargs):
         """See `keras.Model.test_on_batch`."""
+        self._compile_if_needed()
         return super().test_on_batch(self._checked(x), *args, **kwargs)
 
     def predict_on_batch(self, x):

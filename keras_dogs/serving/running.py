@@ -18,7 +18,9 @@ from keras_dogs.errors import first_line
 from keras_dogs.serving import app
 from keras_dogs.serving.config import ServeConfig
 from keras_dogs.serving.served import Served
+from keras_dogs.system import posix
 from keras_dogs.system import progress
+from keras_dogs.system import signals
 
 _SECONDS_TO_END = 60  # at most, for the requests in hand
 _MOST_FILES = 65_536
@@ -41,8 +43,7 @@ class _Server(uvicorn.Server):
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        before = {each: signal.signal(each, self.handle_exit) for each in signals}
+        before = {each: signal.signal(each, self.handle_exit) for each in signals.STOPS}
         try:
             yield
         finally:
@@ -141,19 +142,9 @@ def server_of(config: ServeConfig, service: app.Service) -> uvicorn.Server:
     return server
 
 
-def _allow_connections() -> None:
-    """Raises the number of open files that this process may have: each connection is one."""
-    with contextlib.suppress(ImportError, ValueError, OSError):
-        import resource
-
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        most = _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
-
-
 def run(config: ServeConfig, models: list[Served], listener: socket.socket) -> int:
     """Answers requests until a signal comes; returns the exit status."""
-    _allow_connections()
+    posix.allow_open_files(_MOST_FILES)  # each connection is one
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     names = " and ".join(each.name for each in models)

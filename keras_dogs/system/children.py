@@ -1,20 +1,10 @@
 """Python processes that do not outlive the one that began them."""
 
 import subprocess
-import sys
+
+from keras_dogs.system import posix
 
 StillRunning = subprocess.TimeoutExpired  # of a wait
-
-# What a child runs first: on Linux it is then told to stop when its parent is killed, which could not tell it itself.
-# (Not a `preexec_fn`: that is a fork of a process whose framework has threads.)
-_DIE_WITH_PARENT = """
-import os, signal, sys
-if sys.platform == "linux":
-    import ctypes
-    set_death_signal = 1  # prctl.h
-    ctypes.CDLL(None).prctl(set_death_signal, signal.SIGTERM)
-os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
-"""
 
 
 def start(arguments: list[str], environment: dict[str, str], output=None) -> subprocess.Popen:
@@ -27,11 +17,5 @@ def start(arguments: list[str], environment: dict[str, str], output=None) -> sub
         environment: dict of str to str.
         output: file or `None`. Where the child's words go; `None` for this process' own places.
     """
-    return subprocess.Popen(
-        [sys.executable, "-c", _DIE_WITH_PARENT, *arguments],
-        env=environment,
-        stdout=output,
-        stderr=output,
-        stdin=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    streams = {"stdout": output, "stderr": output, "stdin": subprocess.DEVNULL}
+    return subprocess.Popen(env=environment, **streams, **posix.program_of_child(arguments))

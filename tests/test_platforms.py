@@ -1,0 +1,80 @@
+"""Windows has neither `resource` nor SIGHUP nor `execv`: everything imports and runs without them.
+
+Windows itself is not here; CI has a job there (.github/workflows/ci.yml).
+"""
+
+import pytest
+
+# What keras_dogs asks for is taken away from keras_dogs alone; others keep what they are used to.
+ABSENT = """
+import builtins, os, signal, sys
+absent = {"resource", "fcntl", "termios", "pty", "tty", "pwd", "grp", "syslog"}
+whole_import = builtins.__import__
+def import_there(name, globals=None, *rest, **named):
+    if name.partition(".")[0] in absent and (globals or {}).get("__name__", "").startswith("keras_dogs"):
+        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+    return whole_import(name, globals, *rest, **named)
+builtins.__import__ = import_there
+for name in ("SIGHUP", "SIGKILL", "SIGUSR1", "SIGUSR2"):
+    delattr(signal, name)
+for name in ("execv", "fork", "killpg", "getpgid"):
+    delattr(os, name)
+"""
+
+EVERY_MODULE = """
+import importlib, pkgutil
+import keras_dogs
+from keras_dogs import backends
+backend_name = backends.select()
+for module in pkgutil.walk_packages(keras_dogs.__path__, "keras_dogs."):
+    parts = module.name.split(".")
+    others = {f"on_{name}" for name in backends.BACKENDS if name != backend_name}
+    # Of other backends; programs that go along with an export, or run in a process of a library's own.
+    if others & set(parts) or {"runtimes", "libraries", "__main__"} & set(parts):
+        continue
+    importlib.import_module(module.name)
+from keras_dogs.system import posix
+assert posix.peak_memory_bytes() == 0
+posix.allow_open_files(4096)
+assert posix.name_of_signal(4711) == "4711"
+"""
+
+COMMAND = """
+import importlib, sys
+name, *arguments = sys.argv[1:]
+sys.argv = [name, *arguments]
+sys.exit(importlib.import_module(f"keras_dogs.{name}").main())
+"""
+
+
+def test_every_module_loads_where_posix_is_absent(child):
+    done = child(["-W", "ignore", "-c", ABSENT + EVERY_MODULE])
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_commands_run_where_posix_is_absent(child, dogs, tmp_path):
+    def run(*arguments):
+        done = child(["-W", "ignore", "-c", ABSENT + COMMAND, *arguments])
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    run("train", "--dataset", dogs, "--epochs", "1", "--batch-size", "4", "--output", tmp_path / "run")
+    assert "top1" in run("evaluate", tmp_path / "run", "--json")
+    picture = next((dogs / "test").rglob("*.png"))
+    assert str(picture) in run("predict", tmp_path / "run", picture)
+    run("check", dogs, "--output", tmp_path / "check")
+
+
+@pytest.mark.parametrize("name", ["posix", "nt"])
+def test_a_child_is_started_the_systems_way(name, monkeypatch):
+    import subprocess
+
+    from keras_dogs.system import posix
+
+    monkeypatch.setattr(posix.os, "name", name)
+    monkeypatch.setattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 512, raising=False)
+    given = posix.program_of_child(["-m", "keras_dogs.train"])
+    if name == "nt":
+        assert given["creationflags"] == 512 and given["args"][1:] == ["-m", "keras_dogs.train"]
+    else:
+        assert given["start_new_session"] and "execv" in given["args"][2]
