@@ -34,7 +34,11 @@ def _evaluate(config: EvaluateConfig) -> None:
         return
     for name, value in scores.items():
         plain = name.replace("_", " ").replace("top1", "top-1").replace("top5", "top-5")
-        print(f"{plain:<28}" + (f"{value:.1%}" if name.endswith("accuracy") else f"{value:.4g}"))
+        is_share = name.endswith(("accuracy", "error"))
+        print(
+            f"{plain:<28}"
+            + (f"{value:.1%}" if is_share else f"{value:,}" if name == "num_pictures" else f"{value:.3f}")
+        )
     if config.output:
         print(f"page: {config.output / 'report.html'}")
 

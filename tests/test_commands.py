@@ -23,6 +23,7 @@ from keras_dogs.models.presets import PRESETS
 from keras_dogs.models.weights import load_backbone
 from keras_dogs.serving.config import ServeConfig
 from keras_dogs.system import flags
+from keras_dogs.system import help
 from keras_dogs.training.config import TrainConfig
 
 
@@ -65,7 +66,7 @@ def test_help_is_of_its_flags(command, name, monkeypatch):
     assert status == 0 and out.count("\n") <= 40 and max(map(len, out.splitlines())) <= 100
     everything = command(name, "--help-all")[1]
     assert "None" not in out + everything
-    for field in flags._kinds(CONFIGS[name]) if name in CONFIGS else ():
+    for field in help.kinds_of(CONFIGS[name]).items() if name in CONFIGS else ():
         shown = rf"(?:{flags.flag_of(field[0].rstrip('_'))}|\[?{field[0].upper()}(?:\.\.\.)?\]?)"
         assert len(re.findall(rf"^  {shown}(?: |$)", everything, re.M)) == 1, field
     assert "(10 for resnet_nano)" in " ".join(out.split()) or name != "train"

@@ -16,6 +16,7 @@ COLOURS = (ORANGE, BLUE, "#009e73", "#cc79a7", "#d55e00", "#56b4e9")
 MARKERS = {"jax": "o", "tensorflow": "s", "torch": "^"}
 LINES = {"jax": "-", "tensorflow": "--", "torch": ":"}
 THEMES = {"": ("#ffffff", "#222222", "#999999"), "-dark": ("#15181c", "#e6e6e6", "#777777")}
+_MOST_NAMES, _NAMES_SIZE = 40, 5.5  # classes whose names fit on the axes of a matrix; points
 _WIDTH = 4.8  # inches: legible on a page of 390 pixels
 
 
@@ -90,22 +91,51 @@ def _draw_accuracy(results: dict):
 
 
 def _draw_curves(results: dict):
-    """Draws the training loss of every run, one panel for each model."""
+    """Draws the training loss of every run, one panel for each model, and below it how far the backends are apart."""
     models = [row["model"] for row in results["models"]]
     runs = [run for run in _finished(results) if results["curves"].get(run["name"])]
     if not runs:
         return None
-    figure, axes = _subplots(rows=len(models), height=2.4 * len(models), sharex=False)
+    figure, axes = _subplots(
+        2 * len(models), height=3.6 * len(models), height_ratios=[3, 1.3] * len(models), sharex=False, squeeze=False
+    )
     colours = _colours(results)
-    for axis, model in zip(np.atleast_1d(axes), models):
-        for run in (run for run in runs if run["model"] == model):
+    for model, (above, below) in zip(models, axes[:, 0].reshape(-1, 2)):
+        of_model = [run for run in runs if run["model"] == model]
+        for run in of_model:
             losses = _smooth(results["curves"][run["name"]])
             style = dict(color=colours[model], linestyle=LINES[run["backend"]], linewidth=1.4)
-            axis.plot(np.arange(1, len(losses) + 1), losses, label=PROSE[run["backend"]], **style)
-        axis.set(title=model, ylabel="training loss, nats")
-        _legend(axis)
-    np.atleast_1d(axes)[-1].set_xlabel("step (running mean)")
+            above.plot(np.arange(1, len(losses) + 1), losses, label=PROSE[run["backend"]], **style)
+        above.set(title=model, ylabel="training loss, nats")
+        _legend(above)
+        _draw_gaps(below, of_model, results["curves"], colours[model])
+        below.set_xlim(above.get_xlim())
+    axes[-1, 0].set_xlabel("step (losses: running mean)")
     return figure
+
+
+def _draw_gaps(axis, runs: list[dict], curves: dict, colour: str) -> None:
+    """Draws the gap of loss between the first backend and each other, step by step, the largest over seeds."""
+    first, *others = dict.fromkeys(run["backend"] for run in runs)
+    for other in others:
+        pairs = [
+            (curves[one["name"]], curves[two["name"]])
+            for one in runs
+            for two in runs
+            if (one["backend"], two["backend"], one["seed"]) == (first, other, two["seed"])
+        ]
+        steps = min((min(map(len, pair)) for pair in pairs), default=0)
+        if steps:
+            gaps = np.max([np.abs(np.subtract(one[:steps], two[:steps])) for one, two in pairs], axis=0)
+            label = f"{PROSE[other]} − {PROSE[first]}"
+            shown = np.where(gaps > 0, gaps, np.nan)
+            axis.plot(np.arange(1, steps + 1), shown, color=colour, linestyle=LINES[other], linewidth=1, label=label)
+    axis.set(yscale="log", ylabel="gap, nats")
+    axis.yaxis.set_major_formatter(lambda value, _: f"{value:.0e}")  # there is no mathtext on these pages
+    axis.yaxis.set_minor_formatter(lambda value, _: "")
+    axis.tick_params(axis="y", labelsize=8)
+    if others:
+        _legend(axis, fontsize=7)
 
 
 def _smooth(losses, share: float = 0.05):
@@ -235,21 +265,26 @@ def _draw_calibration(results: dict):
 
 
 def _draw_confusion(results: dict):
-    """Draws one confusion matrix for each model, as shares of a class."""
+    """Draws one confusion matrix for each model, as shares of a class; few classes have their names on the axes."""
     from matplotlib import colors
 
     models = results["models"][:2]
     if not models:
         return None
-    figure, axes = _subplots(columns=len(models), height=3.0, sharey=True)
+    names = [display_name(name) for name in results.get("class_names", ())]
+    has_names = 0 < len(names) <= _MOST_NAMES
+    figure, axes = _subplots(columns=len(models), height=4.0 if has_names else 3.0, sharey=True)
     for axis, row in zip(np.atleast_1d(axes), models):
         counts = np.array(row["confusion"], float)
         shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
         picture = axis.imshow(np.where(shares > 0, shares, np.nan), norm=colors.LogNorm(0.01, 1), cmap="cividis")
         axis.set_title(row["model"], fontsize=10)
-        axis.set_xlabel("taken for (class number)", fontsize=9)
+        axis.set_xlabel("taken for" if has_names else "taken for (class number)", fontsize=9)
         axis.grid(False)
-    np.atleast_1d(axes)[0].set_ylabel("class number")
+        if has_names:
+            axis.set_xticks(range(len(names)), names, rotation=90, fontsize=_NAMES_SIZE)
+            axis.set_yticks(range(len(names)), names, fontsize=_NAMES_SIZE)
+    np.atleast_1d(axes)[0].set_ylabel("is a" if has_names else "class number")
     figure.colorbar(picture, ax=axes, label="share of the class", location="bottom", aspect=40)
     return figure
 

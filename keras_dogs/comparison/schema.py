@@ -192,6 +192,7 @@ class Results(TypedDict):
     budget: str
     notes: list[str]
     verdicts: list[str]
+    class_names: NotRequired[list[str]]
     runs: list[Run]
     groups: list[Group]
     models: list[Model]

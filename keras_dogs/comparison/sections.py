@@ -22,10 +22,10 @@ def introduction(found: Results, finished: list[dict]) -> str:
     backends = ", ".join(dict.fromkeys(PROSE[run["backend"]] for run in finished)) or "no backend"
     dataset = finished[0]["dataset"]["name"] if finished else "no dataset"
     text = f"# {plain(models)} on {plain(dataset)}: {backends}\n\n"
-    text += f"{len(finished)} of {len(found['runs'])} runs are finished. Made on {found['date']} with\n\n"
+    text += "".join(f"> {plain(sentence)}\n>\n" for sentence in _headlines(found))
+    text += f"\n{len(finished)} of {len(found['runs'])} runs are finished. Made on {found['date']} with\n\n"
     text += f"{block(found['made_with'])}\n## In short\n\n"
-    sentences = found["verdicts"] or ["There are no two models or backends to compare."]
-    text += "\n".join(f"- {plain(sentence)}" for sentence in sentences) + "\n"
+    text += "\n".join(f"- {plain(sentence)}" for sentence in _in_short(found)) + "\n"
     text += {
         "epochs": "",
         "time": "\n**Budget:** equal time; each model trained for as many epochs as take as long as the first's.\n",
@@ -35,6 +35,41 @@ def introduction(found: Results, finished: list[dict]) -> str:
         text += f"\n**Is the pair a fair one?** {found['fairness']}\n"
     text += "".join(f"\n**Note:** {plain(note)}.\n" for note in found["notes"])
     return text
+
+
+def _headlines(found: Results) -> list[str]:
+    """Answers the two questions of the page, a sentence each: which model, which backend."""
+    means = {row["model"]: _percent(row["top1"]["mean"]) for row in found["models"]}
+    sentences = []
+    for row in found["between_models"]:
+        better, worse = (row["first"], row["second"]) if row["difference"] > 0 else (row["second"], row["first"])
+        names = f"{means[better]} of {row['num_pictures']:,} test pictures named rightly, against {means[worse]}"
+        verdict = f"{better} beats {worse}" if row["significant"] else f"{better} and {worse} cannot be told apart"
+        sentences.append(f"{verdict}: {names}.")
+    if rows := found["between_backends"]:
+        least = _percent(min(row["same_answers"] for row in rows))
+        if any(row["significant"] for row in rows):
+            sentences.append("Not every backend reaches the same accuracy: see below.")
+        else:
+            sentences.append(f"No two backends differ in accuracy; they name at least {least} of the pictures alike.")
+    return sentences or ["There are no two models or backends to compare."]
+
+
+def _in_short(found: Results) -> list[str]:
+    """Returns the verdicts; backends that cannot be told apart share one sentence, the table below has each pair."""
+    sentences = [row["in_words"] for row in found["between_models"]]
+    sentences += [row["in_words"] for row in found["between_backends"] if row["significant"]]
+    same = [row for row in found["between_backends"] if not row["significant"]]
+    if same:
+        names = " and ".join(dict.fromkeys(row["model"] for row in same))
+        least, most = (choose(row["same_answers"] for row in same) for choose in (min, max))
+        points = max(row["largest_difference"] for row in same)
+        sentences.append(
+            f"{names}: {len(same)} of {len(found['between_backends'])} pairs of backends cannot be told apart in "
+            f"accuracy (p at least {min(row['adjusted_p_value'] for row in same):.2g}; at most {100 * points:.1f} "
+            f"points of top-1 apart); they name {_percent(least)} to {_percent(most)} of the pictures alike."
+        )
+    return sentences or ["There are no two models or backends to compare."]
 
 
 def failures(found: Results) -> str:

@@ -6,6 +6,7 @@ import numpy as np
 
 from keras_dogs.evaluation import scoring
 
+_MOST_NAMES = 40  # classes whose names fit on the axes of a matrix
 BLUE, ORANGE, GREY = "#0072b2", "#e69f00", "#777777"  # Okabe and Ito's
 
 
@@ -41,16 +42,28 @@ def draw_reliability(before, after, labels, temperature: float, file: Path) -> N
     save(figure, file)
 
 
-def draw_confusion(logits, labels, file: Path) -> None:
-    """Draws the confusion matrix as shares of each class, on a scale that shows one picture in a hundred."""
+def draw_confusion(logits, labels, names: list[str], file: Path) -> None:
+    """Draws the confusion matrix as shares of each class, on a scale that shows one picture in a hundred.
+
+    Args:
+        logits: float array `(num_pictures, num_classes)`.
+        labels: int array `(num_pictures,)`.
+        names: list of str. Of the classes; up to 40 stand on the axes.
+        file: Path.
+    """
     from matplotlib import colors
 
     counts = scoring.confusion_matrix(logits, labels)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    figure = new_figure(5.4, 4.8)
+    has_names = len(names) <= _MOST_NAMES
+    figure = new_figure(7.2, 6.2) if has_names else new_figure(5.4, 4.8)
     axis = figure.subplots()
     picture = axis.imshow(np.where(shares > 0, shares, np.nan), norm=colors.LogNorm(0.01, 1), cmap="viridis_r")
     axis.set(xlabel="taken for (class number)", ylabel="class number")
+    if has_names:
+        axis.set(xlabel="taken for", ylabel="is a")
+        axis.set_xticks(range(len(names)), names, rotation=90, fontsize=8, parse_math=False)
+        axis.set_yticks(range(len(names)), names, fontsize=8, parse_math=False)
     figure.colorbar(picture, label="share of the class")
     save(figure, file)
 

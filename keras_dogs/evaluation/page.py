@@ -78,10 +78,11 @@ def _write(folder: Path, subject: Subject, against: dict, overlap_list: Path | N
     if sets:
         figures.draw_set_sizes(sets.sizes, folder / "set_sizes.png")
     figures.draw_reliability(found.logits, cooled, found.labels, temperature.value or 1.0, folder / "reliability.png")
-    figures.draw_confusion(found.logits, found.labels, folder / "confusion.png")
+    names = [display_name(name) for name in found.class_names]
+    figures.draw_confusion(found.logits, found.labels, names, folder / "confusion.png")
     figures.draw_per_class([row["accuracy"] for row in rows], folder / "per_class.png")
     parts = [
-        _head(subject),
+        _head(subject, scores),
         _score_table(found, scores),
         subject.left_out,
         _seen_before(subject, against, overlap_list),
@@ -117,8 +118,14 @@ def _scores(found: Predictions, temperature: scoring.Temperature) -> schema.Eval
     return {**result, "with_temperature": {name: getattr(after, name) for name in of_calibration}}
 
 
-def _head(subject: Subject) -> str:
-    return f"# Evaluation of {plain(subject.name)}\n\n" + table(["", ""], [list(fact) for fact in subject.facts])
+def _head(subject: Subject, scores: dict) -> str:
+    low, high = scores["intervals"]["top1_accuracy"]
+    headline = (
+        f"> {plain(subject.name)} names {100 * scores['top1_accuracy']:.1f} % of {scores['num_pictures']:,} pictures "
+        f"rightly (95 % interval {100 * low:.1f} to {100 * high:.1f} %).\n\n"
+    )
+    facts = table(["", ""], [list(fact) for fact in subject.facts])
+    return f"# Evaluation of {plain(subject.name)}\n\n{headline}{facts}"
 
 
 def _score_table(found: Predictions, scores: dict) -> str:
@@ -242,8 +249,9 @@ def _confusions(subject: Subject, folder: Path) -> str:
         shown = _thumbnail(subject, str(found.names[index]), folder / "pictures" / f"{label}-{other}.jpg", folder)
         names = [display_name(found.class_names[number]) for number in (label, other)]
         rows.append([*names, wrong[label, other], counts[label].sum(), shown])
-    text = "\n## Confusions\n\n![Confusion matrix](confusion.png)\n\nThe most confused pairs:\n\n"
-    return text + table(["pictures of", "taken for", "", "of", "example"], rows)
+    text = "\n## Confusions\n\nThe most confused pairs:\n\n"
+    text += table(["pictures of", "taken for", "times", "of", "example"], rows) if rows else "None was confused.\n"
+    return text + "\n![Confusion matrix](confusion.png)\n"
 
 
 def _thumbnail(subject: Subject, name: str, file: Path, folder: Path) -> Markdown:
@@ -256,6 +264,7 @@ def _thumbnail(subject: Subject, name: str, file: Path, folder: Path) -> Markdow
 
 def _per_class(found: Predictions, sets: trust.Sets | None) -> list[dict]:
     counts = scoring.confusion_matrix(found.logits, found.labels)
+    named = counts.sum(axis=0)
     rows = []
     for label, name in enumerate(found.class_names):
         num = int(counts[label].sum())
@@ -264,16 +273,41 @@ def _per_class(found: Predictions, sets: trust.Sets | None) -> list[dict]:
             wrong[label] = 0
             other = display_name(found.class_names[wrong.argmax()]) if wrong.any() else "–"
             held = f"{100 * sets.hold[found.labels == label].mean():.0f} %" if sets else "–"
-            accuracy = counts[label, label] / num
+            right = counts[label, label]
             rows.append(
-                {"class": display_name(name), "pictures": num, "accuracy": accuracy, "in set": held, "other": other}
+                {
+                    "class": display_name(name),
+                    "pictures": num,
+                    "accuracy": right / num,
+                    "precision": right / named[label] if named[label] else None,
+                    "f1": 2 * right / (num + named[label]),
+                    "in set": held,
+                    "other": other,
+                }
             )
     return sorted(rows, key=lambda row: (row["accuracy"], row["class"]))
 
 
 def _class_table(rows: list[dict]) -> str:
-    text = "\n## Classes\n\n![Accuracy of classes](per_class.png)\n\nFrom the hardest to the easiest:\n\n"
+    text = (
+        "\n## Classes\n\n![Accuracy of classes](per_class.png)\n\nFrom the hardest to the easiest. *Recall*: the share "
+    )
+    text += (
+        "of its pictures that are named so, its top-1 accuracy. *Precision*: the share of the pictures named so that "
+    )
+    text += "are of it. *F1*: their harmonic mean.\n\n"
     cells = [
-        [row["class"], row["pictures"], f"{100 * row['accuracy']:.0f} %", row["in set"], row["other"]] for row in rows
+        [
+            row["class"],
+            row["pictures"],
+            f"{100 * row['accuracy']:.0f} %",
+            "–" if row["precision"] is None else f"{100 * row['precision']:.0f} %",
+            f"{100 * row['f1']:.0f} %",
+            row["in set"],
+            row["other"],
+        ]
+        for row in rows
     ]
-    return text + table(["class", "pictures", "top-1", "in its 90 % set", "most often taken for"], cells)
+    return text + table(
+        ["class", "pictures", "recall", "precision", "F1", "in its 90 % set", "most often taken for"], cells
+    )
