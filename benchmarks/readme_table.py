@@ -30,21 +30,22 @@ def render() -> str:
         ("two cores", "`compare --pair embedded --seeds 0 1 2`", *_comparison(), "whole runs"),
         (
             "two cores",
-            "`train --preset applications:resnet50 --linear-probe`, 3,240 photographs",
+            "`train --preset applications:resnet50:FILE --linear-probe`, 3,240 photographs",
             *_probe(),
             "whole runs; these weights had seen the breeds",
         ),
         (
             "two cores",
-            "`train --preset applications:resnet50`, the same photographs",
+            "`train --preset applications:resnet50:FILE`, the same photographs",
             *_epoch("throughput", "resnet_50", _SAMPLE, 60, "minutes"),
-            "speed alone",
+            "computed",
         ),
         (
             "one H200",
-            "`train --preset vit_base_patch16_224_imagenet21k --dataset stanford_dogs`",
+            "`train --preset vit_base_patch16_224_imagenet21k --dataset stanford_dogs --dtype-policy mixed_bfloat16 "
+            "--batch-size 128`",
             *_epoch("on_gpu", "vit_base_patch16_224", _STANFORD_DOGS, 1, "seconds"),
-            "speed alone",
+            "computed",
         ),
     ]
     lines = ["| You have | Command | Time | Top-1 accuracy | Measured |", "|---|---|---|---|---|"]

@@ -17,9 +17,9 @@ class DrawConfig:
     output: Path = Path("drawn_dogs")
     """The folder to write; must not exist, or be empty."""
     train_pictures: int = 60
-    """Pictures a breed in train/."""
+    """Pictures per breed in train/."""
     test_pictures: int = 25
-    """Pictures a breed in test/."""
+    """Pictures per breed in test/."""
     seed: int = 0
     """Another seed draws other dogs of the same breeds."""
 

@@ -40,7 +40,7 @@ def test_no_interval_is_without_width():
 
 
 def test_a_difference_has_bonett_and_prices_interval():
-    """By hand: 8 pictures that only the first names rightly, 2 that only the second does, of 50."""
+    """By hand: 8 pictures that only the first names correctly, 2 that only the second does, of 50."""
     differences = np.array([1] * 8 + [-1] * 2 + [0] * 40)
     first, second = 9 / 52, 3 / 52
     error = ((first + second - (first - second) ** 2) / 52) ** 0.5

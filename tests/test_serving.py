@@ -386,7 +386,7 @@ def of(ask, models, any_batch=True):
 
 @pytest.mark.once
 def test_what_is_too_much_is_refused_and_nothing_is_lost(models):
-    """Four times what it can carry: each is answered rightly, or told when to come again."""
+    """Four times what it can carry: each is answered correctly, or told when to come again."""
     ask = Slow(0.05)
     with Server(of(ask, models), max_batch=4, max_queue=8) as server:
         pictures = [Image.new("RGB", (8, 8), (shade, shade, shade)) for shade in range(0, 250, 10)]

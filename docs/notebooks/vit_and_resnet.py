@@ -15,7 +15,7 @@
 # [![Open in Kaggle](https://kaggle.com/static/images/open-in-kaggle.svg)](https://kaggle.com/kernels/welcome?src=https://github.com/keras-dogs/keras_dogs/blob/main/docs/notebooks/vit_and_resnet.ipynb)
 #
 # You fine-tune a small ViT and a small ResNet on drawn dogs, look at the attention of the one and at the features of the other, and find out which is
-# better, and whether you may say so. It takes ten minutes on two cores and downloads nothing. One switch below turns it into the same on Stanford
+# better, and whether you may say so. It runs in three minutes on two cores, takes half an hour to read, and downloads nothing. One switch below turns it into the same on Stanford
 # Dogs with models of usual size, for which you want a GPU.
 
 # %%
@@ -26,7 +26,8 @@ import sys
 
 REPOSITORY = "https://github.com/keras-dogs/keras_dogs"
 if importlib.util.find_spec("keras_dogs") is None:
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", f"git+{REPOSITORY}"], check=True)
+    package = f"keras_dogs[jax,stanford-dogs] @ git+{REPOSITORY}"
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", package], check=True)
 
 # %%
 import os
@@ -77,7 +78,7 @@ for place, axis in enumerate(axes.flat):
 # ## A picture as a sequence
 #
 # "An Image is Worth 16x16 Words" (Dosovitskiy et al., arXiv 2010.11929): a ViT cuts the picture into squares and calls each a word. A learned matrix
-# turns the pixels of a square into a vector, a *token*. A learned vector for each place is added, or the model could not tell a dog from a puzzle of a
+# turns the pixels of a square into a vector, a *token*. A learned vector for each place is added, or the model could not tell a dog from a jigsaw of the same
 # dog. One more token, the *class token*, stands before all others and gathers what the answer needs.
 
 # %%
@@ -102,7 +103,7 @@ for row in range(side):
 # ## The block
 #
 # Each block does two things to every token, and adds the result to what was there (a *shortcut*). Attention lets tokens exchange what they know; the
-# MLP thinks about each token alone. `LN` brings a token to mean 0 and variance 1 first.
+# MLP transforms each token on its own. `LN` brings a token to mean 0 and variance 1 first.
 
 # %%
 figure, axis = plt.subplots(figsize=(8.6, 1.9), layout="constrained")
@@ -163,8 +164,8 @@ for axis in (left, right):
 # ## Attention, the matrix itself
 #
 # A row of an attention matrix says how much of each token goes into that token; it sums to 1. The row of the class token is a picture: how much the
-# answer takes from each patch. Below it is shown head by head, block by block, for one dog. Put the path of a photograph of your own dog into
-# `MY_DOG` and look at that.
+# answer takes from each patch. Below it is shown head by head, block by block, for one dog. Set `MY_DOG` to a photograph of
+# your own dog to see its attention.
 
 # %%
 MY_DOG = None  # "rex.jpg"
@@ -231,7 +232,7 @@ for axis in axes.flat:
 # ## Which is better?
 #
 # Two accuracies always differ. The question is whether they would differ again. McNemar's exact test looks at the pictures that only one of the two
-# names rightly; the interval says how large the difference may be.
+# names correctly; the interval says how large the difference may be.
 
 # %%
 from keras_dogs.evaluation import statistics
@@ -251,4 +252,5 @@ print(found.in_words("The ResNet", "the ViT"))
 # - **It is a statement about these weights.** A ViT that was pretrained on more pictures, or a ResNet that saw the test pictures in ImageNet, changes
 #   the answer. Stanford Dogs is a part of ImageNet.
 # - **It is a statement about this budget.** Equal epochs are not equal time; `--budget time` and `--budget flops` ask the other questions.
-# - **The backend changes nothing but the cost.** Run this notebook with another `KERAS_BACKEND`: the curves lie on each other.
+# - **The backend changes the cost, and hardly the answer.** Run this notebook with another `KERAS_BACKEND`: the accuracies cannot be told apart, though
+#   single pictures may differ.

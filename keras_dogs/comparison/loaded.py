@@ -44,7 +44,7 @@ class Loaded(NamedTuple):
 
     @property
     def correct(self) -> np.ndarray:
-        """Which test pictures it names rightly, in the order of their names: bool `(num_pictures,)`."""
+        """Which test pictures it names correctly, in the order of their names: bool `(num_pictures,)`."""
         return scoring.is_correct(self.predictions.logits, self.predictions.labels)
 
 

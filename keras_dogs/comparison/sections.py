@@ -43,7 +43,7 @@ def _headlines(found: Results) -> list[str]:
     sentences = []
     for row in found["between_models"]:
         better, worse = (row["first"], row["second"]) if row["difference"] > 0 else (row["second"], row["first"])
-        names = f"{means[better]} of {row['num_pictures']:,} test pictures named rightly, against {means[worse]}"
+        names = f"{means[better]} of {row['num_pictures']:,} test pictures named correctly, against {means[worse]}"
         verdict = f"{better} beats {worse}" if row["significant"] else f"{better} and {worse} cannot be told apart"
         sentences.append(f"{verdict}: {names}.")
     if rows := found["between_backends"]:
@@ -79,7 +79,7 @@ def failures(found: Results) -> str:
 
 
 def accuracy(found: Results, drawn: list[str]) -> str:
-    """Shows who names more pictures rightly, and how sure that is."""
+    """Shows who names more pictures correctly, and how sure that is."""
     rows = [
         [
             row["model"],
@@ -104,9 +104,9 @@ def accuracy(found: Results, drawn: list[str]) -> str:
     if found["between_models"]:
         text += "\n### One model against the other\n\n" + _pair_table(found)
         text += "\nOn one backend with one seed: McNemar's exact test on the pictures that only one of the two names "
-        text += "rightly, and Bonett and Price's 95 % interval of the difference. A difference of two runs counts as "
+        text += "correctly, and Bonett and Price's 95 % interval of the difference. A difference of two runs counts as "
         text += "significant where both say so. *Right alone*: pictures that only the first, and that only the second "
-        text += "names rightly.\n"
+        text += "names correctly.\n"
     return text
 
 

@@ -30,7 +30,7 @@ class EvaluateConfig:
     split: SplitName = "test"
     """Which part of it."""
     batch_size: int = 32
-    """Pictures a batch; the scores do not depend on it."""
+    """Pictures per batch; the scores do not depend on it."""
     max_unreadable: float = 0.01
     """Share of pictures that may be unreadable before the evaluation is refused."""
     skip_unreadable: bool = False
@@ -81,18 +81,18 @@ class PredictConfig:
     pictures: Annotated[tuple[str, ...], tyro.conf.Positional]
     """Picture files, folders of them, or quoted globs such as 'dogs/*.jpg'."""
     top_k: int = 5
-    """How many breeds a picture, most probable first."""
+    """How many breeds per picture, most probable first."""
     coverage: float | None = None
     """Also give the smallest set of breeds that holds the right one with this probability, 0.5 to 0.99; it holds on
     average over pictures like those of validation."""
     batch_size: int = 32
-    """Pictures a batch."""
+    """Pictures per batch."""
     json: bool = False
-    """Print a JSON object a picture, one a line."""
+    """Print one JSON object per picture, each on its own line."""
     output: Path | None = None
     """Write there what would be printed."""
     csv: Path | None = None
-    """Write a table there, a row a picture, as they are answered."""
+    """Write a table there, one row per picture, as they are answered."""
     resume: bool = False
     """Go on with the table of --csv: pictures that have a row are passed over."""
 
@@ -117,7 +117,7 @@ class ExplainConfig:
     pictures: Annotated[tuple[str, ...], tyro.conf.Positional]
     """Picture files, folders of them, or quoted globs."""
     output: Path = Path("explanations")
-    """The folder for a figure a picture."""
+    """The folder for one figure per picture."""
 
     def __post_init__(self):
         if not self.pictures:

@@ -39,7 +39,7 @@ def difference_interval(differences) -> tuple[float, float]:
     """Computes the 95 % interval of a mean difference of two classifiers on the same pictures.
 
     The interval is Bonett and Price's adjusted Wald interval (Journal of Educational and Behavioral Statistics 37,
-    2012): one picture is added that only the first names rightly and one that only the second does.
+    2012): one picture is added that only the first names correctly and one that only the second does.
 
     Args:
         differences: float array `(num_pictures,)` in [-1, 1]. Right answers of the first less those of the second, or
@@ -94,7 +94,7 @@ def mcnemar(only_first: int, only_second: int) -> float:
     """Computes the two-sided p-value of McNemar's exact test (Psychometrika 12, 1947; binomial form).
 
     Args:
-        only_first: int. Pictures that only the first classifier names rightly.
+        only_first: int. Pictures that only the first classifier names correctly.
         only_second: int. Pictures that only the second does.
     """
     if only_first + only_second == 0:
@@ -110,7 +110,7 @@ def p_over_seeds(first, second) -> float:
     seeds, two for each seed after the first: the pictures may make it cautious, never bold.
 
     Args:
-        first: bool or float array `(num_seeds, num_pictures)`. Whether the first names each picture rightly, a seed
+        first: bool or float array `(num_seeds, num_pictures)`. Whether the first names each picture correctly, a seed
             each.
         second: the same of the second, on the same pictures; as many seeds.
     """

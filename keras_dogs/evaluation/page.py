@@ -122,7 +122,7 @@ def _head(subject: Subject, scores: dict) -> str:
     low, high = scores["intervals"]["top1_accuracy"]
     headline = (
         f"> {plain(subject.name)} names {100 * scores['top1_accuracy']:.1f} % of {scores['num_pictures']:,} pictures "
-        f"rightly (95 % interval {100 * low:.1f} to {100 * high:.1f} %).\n\n"
+        f"correctly (95 % interval {100 * low:.1f} to {100 * high:.1f} %).\n\n"
     )
     facts = table(["", ""], [list(fact) for fact in subject.facts])
     return f"# Evaluation of {plain(subject.name)}\n\n{headline}{facts}"

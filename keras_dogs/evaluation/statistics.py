@@ -43,8 +43,8 @@ class Comparison(NamedTuple):
     Attributes:
         num_pictures: int.
         accuracy: pair of floats. Top-1 accuracy of the first and of the second.
-        only_first: int. Pictures that only the first names rightly.
-        only_second: int. Pictures that only the second names rightly.
+        only_first: int. Pictures that only the first names correctly.
+        only_second: int. Pictures that only the second names correctly.
         p_value: float. McNemar's exact test: the probability of a split at least this uneven if both were equally good.
         difference: float. Accuracy of the first minus that of the second.
         interval: pair of floats. The 95 % interval of the difference (`intervals.difference_interval`).

@@ -37,7 +37,7 @@ class _Flag(typing.NamedTuple):
 
 
 _OF_EVERY_COMMAND = (
-    _Flag("", "--config FILE", "Flags in TOML, JSON or a run's record.json; those given here go first.", False),
+    _Flag("", "--config FILE", "Flags in TOML, JSON or a record.json; those given here take precedence.", False),
     _Flag("", "--print-config", "Print the flags as TOML, fit for --config, and do nothing else.", False),
 )
 

@@ -83,7 +83,7 @@ class TrainConfig:
     epochs: int | None = None
     """Passes over the train split; default: the recipe's, or the preset's."""
     batch_size: int | None = None
-    """Pictures an update of the weights; default: the recipe's, or the preset's."""
+    """Pictures per update of the weights; default: the recipe's, or the preset's."""
     accumulate: int | None = None
     """Steps into which a batch is split when it does not fit in memory; default: the recipe's."""
     learning_rate: float | Literal["sweep"] | None = None
