@@ -1,14 +1,19 @@
 """Every command and every piece of code that the README and the pages of docs/ show is run, or at least understood."""
 
+import inspect
 import json
 import re
 import shlex
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tyro
 from conftest import files_below
+from PIL import Image
 
+import keras_dogs
 from keras_dogs.checking.config import CheckConfig
 from keras_dogs.comparison.config import CompareConfig
 from keras_dogs.evaluation.config import EvaluateConfig
@@ -154,15 +159,43 @@ def test_code(tmp_path, monkeypatch, code):
     exec(code, {})
 
 
-def test_builder_docstrings_run():
-    from keras_dogs.models import builders
+def examples() -> dict[str, str]:
+    """The example of each public name that has one, as code."""
+    found = {}
+    for name in keras_dogs.__all__:
+        doc = inspect.getdoc(getattr(keras_dogs, name)) if name != "__version__" else ""
+        if piece := re.search(r"```python\n(.*?)```", doc or "", re.DOTALL):
+            found[name] = piece[1]
+    return found
 
-    pieces = [
-        re.search(r"```python\n(.*?)```", builder.__doc__, re.DOTALL).group(1).replace("    ", "")
-        for builder in (builders.build_vit, builders.build_resnet)
-    ]
-    pictures = "import numpy as np\npictures = np.zeros((2, 80, 80, 3), 'uint8')\n"
-    exec(pictures + "\n".join(pieces), {})
+
+def test_every_public_function_is_annotated_and_has_an_example():
+    functions = {name for name in keras_dogs.__all__ if inspect.isfunction(getattr(keras_dogs, name))}
+    assert functions <= examples().keys()
+    for name in functions:
+        signature = inspect.signature(getattr(keras_dogs, name))
+        assert all(each.annotation is not each.empty for each in signature.parameters.values()), name
+        assert signature.return_annotation is not signature.empty, name
+
+
+@pytest.mark.once
+def test_examples_of_docstrings_run(tmp_path, monkeypatch, dogs):
+    monkeypatch.chdir(tmp_path)
+    pictures = np.random.default_rng(0).integers(0, 256, (4, 80, 80, 3), "uint8")
+    Image.fromarray(pictures[0]).save("dog.png")
+    shutil.copytree(dogs, "dogs")
+    known = {
+        "keras_dogs": keras_dogs,
+        "pictures": pictures,
+        "labels": np.arange(4),
+        "vit": keras_dogs.build_vit("vit_nano", num_classes=4, augmentation="none"),
+        "resnet": keras_dogs.build_resnet("resnet_nano", num_classes=4, augmentation="none"),
+    }
+    for name, code in examples().items():
+        try:
+            exec(code, {**known, "classifier": known["resnet"]})
+        except Exception as error:
+            raise AssertionError(f"the example of {name} fails: {error!r}") from error
 
 
 def test_the_figures_are_those_of_the_result_files(monkeypatch):

@@ -8,6 +8,7 @@ import contextlib
 import functools
 import os
 from collections.abc import Callable
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from keras_dogs.backends import keras_inside
@@ -50,13 +51,19 @@ _left_out: list[tuple[str, ...]] = []  # of each context; an empty tuple leaves 
 
 
 @contextlib.contextmanager
-def bare(*names: str):
+def bare(*names: str) -> Iterator[None]:
     """Provides a context in which models are built of stock Keras: nothing is replaced for speed or for exactness.
 
     A model that was built before keeps what it has. `KERAS_DOGS_BARE=1` does the same for a whole process.
 
     Args:
         *names: str. Leave out these replacements alone, as the `swaps` of a record name them.
+
+    Example:
+    ```python
+    with keras_dogs.bare():
+        classifier = keras_dogs.build_vit("vit_nano", num_classes=4)
+    ```
     """
     _left_out.append(names)
     try:

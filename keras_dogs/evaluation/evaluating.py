@@ -60,7 +60,11 @@ class Evaluation(NamedTuple):
 
 
 def evaluate_classifier(
-    classifier: "keras.Model", images, labels, batch_size: int = 32, description: str = "Scoring"
+    classifier: "keras.Model",
+    images: np.ndarray,
+    labels: np.ndarray,
+    batch_size: int = 32,
+    description: str = "Scoring",
 ) -> Evaluation:
     """Scores a classifier on canvases.
 
@@ -70,6 +74,15 @@ def evaluate_classifier(
         labels: int array of shape `(num_pictures,)`.
         batch_size: int. Without effect on the scores, but for the rounding of the backend's kernels.
         description: str. What progress calls it.
+
+    Returns:
+        `Evaluation`: `scores`, `logits` `(num_pictures, num_classes)` and pictures a second.
+
+    Example:
+    ```python
+    found = keras_dogs.evaluate_classifier(classifier, pictures, labels)
+    print(f"{found.scores.top1_accuracy:.1%}")
+    ```
     """
     from keras_dogs.data.loaders.batches import predict_in_batches
 

@@ -1,6 +1,7 @@
 """Where a classifier looked: attention rollout for ViTs, Grad-CAM for ResNets, on whichever backend runs."""
 
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -54,6 +55,12 @@ def explain_picture(classifier: keras.Model, file: Path, temperature: float | No
     Raises:
         UnreadablePicture: the picture cannot be read.
         UserError: the classifier is of a family that has no such method here.
+
+    Example:
+    ```python
+    found = keras_dogs.explain_picture(classifier, "dog.png")
+    print(found.method, found.class_name, found.heat.shape)
+    ```
     """
     return explain_canvas(classifier, to_canvas(open_picture(file), **classifier.canvas), temperature)
 
@@ -87,7 +94,7 @@ def is_convolutional(classifier: keras.Model) -> bool:
     return families.family(classifier.family).explanation == "Grad-CAM"
 
 
-def attention_rollout(classifier: keras.Model, images) -> np.ndarray:
+def attention_rollout(classifier: keras.Model, images: np.ndarray) -> np.ndarray:
     """Returns how much of each patch reaches what the head sees, through attention and shortcuts, block after block.
 
     Abnar and Zuidema, arXiv 2005.00928, section 3: the mean over heads, half of it the identity for the shortcut, and
@@ -102,6 +109,11 @@ def attention_rollout(classifier: keras.Model, images) -> np.ndarray:
 
     Raises:
         UserError: its backbone has no attention layers of Keras.
+
+    Example:
+    ```python
+    heat = keras_dogs.attention_rollout(vit, pictures)
+    ```
     """
     flow = None
     for weights in attention_weights(classifier, images):
@@ -115,7 +127,7 @@ def attention_rollout(classifier: keras.Model, images) -> np.ndarray:
     return reached.reshape(-1, rows, columns).astype(np.float32)
 
 
-def attention_weights(classifier: keras.Model, images) -> list[np.ndarray]:
+def attention_weights(classifier: keras.Model, images: np.ndarray) -> list[np.ndarray]:
     """Returns the attention matrices of a ViT, head by head (Dosovitskiy et al., arXiv 2010.11929, appendix A).
 
     Args:
@@ -129,6 +141,12 @@ def attention_weights(classifier: keras.Model, images) -> list[np.ndarray]:
 
     Raises:
         UserError: its backbone has no attention layers of Keras.
+
+    Example:
+    ```python
+    last_block = keras_dogs.attention_weights(vit, pictures)[-1]
+    of_the_class_token = last_block[:, :, 0]
+    ```
     """
     attention = [
         layer
@@ -194,7 +212,7 @@ def _grid(classifier: keras.Model, num_patches: int, side: int) -> tuple[int, in
     return rows, num_patches // rows
 
 
-def grad_cam(classifier: keras.Model, images, labels) -> np.ndarray:
+def grad_cam(classifier: keras.Model, images: np.ndarray, labels: Sequence[int]) -> np.ndarray:
     """Returns where the last feature maps speak for a class (Selvaraju et al., arXiv 1610.02391, section 3).
 
     The head is linear in the mean of the maps, so that the gradient of a logit by a map is its weight over the number
@@ -207,6 +225,11 @@ def grad_cam(classifier: keras.Model, images, labels) -> np.ndarray:
 
     Returns:
         float32 array `(batch, rows, columns)`.
+
+    Example:
+    ```python
+    heat = keras_dogs.grad_cam(resnet, pictures, labels)
+    ```
     """
     features = keras.Model(classifier.input, classifier.get_layer("pooling").input)
     maps = np.asarray(ops.convert_to_numpy(features(images, training=False)), np.float64)

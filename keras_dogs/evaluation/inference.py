@@ -157,7 +157,7 @@ def _pictures_of(folder: Path) -> list[Path]:
 
 def predict_pictures(
     classifier: "keras.Model",
-    pictures,
+    pictures: Any,
     top_k: int = 5,
     batch_size: int = 32,
     calibration: Calibration = calibrations.NONE,
@@ -177,6 +177,12 @@ def predict_pictures(
 
     Raises:
         UserError: the run has too few validation pictures for the coverage, or something given is no picture.
+
+    Example:
+    ```python
+    for prediction in keras_dogs.predict_pictures(classifier, pictures):
+        print(prediction.breeds[0])
+    ```
     """
     listed = _listed(pictures)
     answering = Answering(class_names_of(classifier), calibration, top_k, coverage)

@@ -1,7 +1,10 @@
 """Classifier builders: a KerasHub backbone with everything from raw pictures to logits in one `keras.Model`."""
 
+import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 
@@ -17,22 +20,23 @@ from keras_dogs.models.weights import vits
 from keras_dogs.runs import artifacts
 from keras_dogs.system import progress
 
+Side = int | tuple[int, int]  # of a square, or rows and columns; pixels
 # The canvas on which a dataset is kept is larger than the model's input by the usual 256 to 224.
 _CANVAS_RATIO = 256 / 224
 
 
 def build_vit(
-    preset="vit_base_patch16_224_imagenet21k",
-    num_classes=120,
-    image_size=None,
-    augmentation="standard",
-    dropout=0.0,
-    drop_path=0.0,
-    load_weights=True,
-    dtype=None,
-    seed=0,
-    **kwargs,
-):
+    preset: str = "vit_base_patch16_224_imagenet21k",
+    num_classes: int | None = 120,
+    image_size: Side | None = None,
+    augmentation: str | layers.Augmentation = "standard",
+    dropout: float = 0.0,
+    drop_path: float = 0.0,
+    load_weights: bool = True,
+    dtype: str | keras.DTypePolicy | None = None,
+    seed: int = 0,
+    **kwargs: Any,
+) -> Classifier:
     """Builds a Vision Transformer classifier (ViT, DeiT or DINOv2): `build_classifier` that refuses other families.
 
     Example:
@@ -59,17 +63,17 @@ def build_vit(
 
 
 def build_resnet(
-    preset="resnet_50_imagenet",
-    num_classes=120,
-    image_size=None,
-    augmentation="standard",
-    dropout=0.0,
-    drop_path=0.0,
-    load_weights=True,
-    dtype=None,
-    seed=0,
-    **kwargs,
-):
+    preset: str = "resnet_50_imagenet",
+    num_classes: int | None = 120,
+    image_size: Side | None = None,
+    augmentation: str | layers.Augmentation = "standard",
+    dropout: float = 0.0,
+    drop_path: float = 0.0,
+    load_weights: bool = True,
+    dtype: str | keras.DTypePolicy | None = None,
+    seed: int = 0,
+    **kwargs: Any,
+) -> Classifier:
     """Builds a ResNet classifier: `build_classifier` that refuses other families.
 
     Example:
@@ -96,24 +100,24 @@ def build_resnet(
 
 @vits.known_shapes()
 def build_classifier(
-    preset,
-    num_classes=120,
-    image_size=None,
-    augmentation="standard",
-    dropout=0.0,
-    drop_path=0.0,
-    load_weights=True,
-    dtype=None,
-    seed=0,
+    preset: str,
+    num_classes: int | None = 120,
+    image_size: Side | None = None,
+    augmentation: str | layers.Augmentation = "standard",
+    dropout: float = 0.0,
+    drop_path: float = 0.0,
+    load_weights: bool = True,
+    dtype: str | keras.DTypePolicy | None = None,
+    seed: int = 0,
     *,
-    class_names=None,
-    canvas_size=None,
-    fit="squash",
-    families=None,
-    head="zero",
-    positions=None,
-    remat=False,
-):
+    class_names: Sequence[str] | None = None,
+    canvas_size: Side | None = None,
+    fit: str = "squash",
+    families: Sequence[str] | None = None,
+    head: str = "zero",
+    positions: str | None = None,
+    remat: bool = False,
+) -> Classifier:
     """Builds a classifier from raw pictures to logits: augmentation, conversion, backbone, pooling, head.
 
     Augmentation is active in training only. A picture of any size is brought to the canvas first (`canvas_size`,
@@ -154,6 +158,12 @@ def build_classifier(
 
     Raises:
         UserError: the preset is unknown or cannot be loaded, or does not fit the other arguments.
+
+    Example:
+    ```python
+    classifier = keras_dogs.build_classifier("resnet_nano", num_classes=4, augmentation="light", image_size=48)
+    assert classifier.predict(pictures).shape == (len(pictures), 4)
+    ```
     """
     policy = _find_policy(augmentation)
     _check_head(preset, num_classes, load_weights, head, class_names)
@@ -314,8 +324,14 @@ def default_canvas_size(image_size: tuple[int, int], policy: layers.Augmentation
     return rows if rows == columns else (rows, columns)
 
 
-def save_classifier(classifier: keras.Model, path) -> None:
-    """Saves architecture, weights and class names as one `.keras` file, without the optimizer."""
+def save_classifier(classifier: keras.Model, path: str | os.PathLike) -> None:
+    """Saves architecture, weights and class names as one `.keras` file, without the optimizer.
+
+    Example:
+    ```python
+    keras_dogs.save_classifier(classifier, "dogs.keras")
+    ```
+    """
     _without_optimizer(classifier).save(path)
 
 
@@ -330,7 +346,7 @@ def _without_optimizer(classifier: keras.Model) -> keras.Model:
 
 
 @vits.known_shapes()
-def load_classifier(path) -> keras.Model:
+def load_classifier(path: str | os.PathLike) -> Classifier:
     """Loads a classifier that `save_classifier` or training wrote, on whichever backend runs now.
 
     Args:
@@ -338,6 +354,12 @@ def load_classifier(path) -> keras.Model:
 
     Raises:
         UserError: the file is missing or is not such a model.
+
+    Example:
+    ```python
+    keras_dogs.save_classifier(classifier, "dogs.keras")
+    logits = keras_dogs.load_classifier("dogs.keras").predict(pictures)
+    ```
     """
     path = Path(path)
     return own_models.read_model(artifacts.model_of(path) or path)

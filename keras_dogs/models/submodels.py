@@ -24,7 +24,13 @@ def from_table(classifier: keras.Model, canvases: np.ndarray) -> keras.Model:
 
 @vits.known_shapes()
 def feature_extractor(classifier: keras.Model) -> keras.Model:
-    """Returns the part of a classifier before its head: pictures -> features `(batch, hidden)`; layers are shared."""
+    """Returns the part of a classifier before its head: pictures -> features `(batch, hidden)`; layers are shared.
+
+    Example:
+    ```python
+    features = keras_dogs.feature_extractor(classifier).predict(pictures)
+    ```
+    """
     return PooledModel(classifier.input, classifier.head.input, name="feature_extractor")
 
 

@@ -343,11 +343,14 @@ class TrainConfig:
 
 
 _init = TrainConfig.__init__
+_PATHS = ("output", "data_dir", "exclude", "cache_dir")
 
 
 @functools.wraps(_init)
 def _flat_init(self, *args, **fields):
-    """Takes the fields of `data`, too: `TrainConfig(dataset="dogs")`."""
+    """Takes the fields of `data`, too, and paths as text: `TrainConfig(dataset="dogs", output="run")`."""
+    fields |= {name: Path(fields[name]) for name in _PATHS if isinstance(fields.get(name), str)}
+    fields |= {"dataset": str(fields["dataset"])} if "dataset" in fields else {}
     of_data = {name: fields.pop(name) for name in DataConfig.__dataclass_fields__ if name in fields}
     if of_data:
         fields["data"] = dataclasses.replace(fields.get("data", DataConfig()), **of_data)

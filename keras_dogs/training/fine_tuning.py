@@ -55,6 +55,12 @@ def fine_tune(config: TrainConfig, started: float | None = None, check_pictures:
     Raises:
         UserError: something in `config` does not hold, or the disk refuses; nothing is left behind but checkpoints.
         Interrupted: Ctrl-C or SIGTERM came while it trained; `--resume` goes on.
+
+    Example:
+    ```python
+    run = keras_dogs.fine_tune(keras_dogs.TrainConfig(dataset="dogs", epochs=1, output="run"))
+    print(run.folder, run.record.test.top1_accuracy)
+    ```
     """
     began = time.perf_counter()
     if config.strict:

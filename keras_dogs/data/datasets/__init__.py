@@ -40,6 +40,12 @@ def load_dataset(
 
     Raises:
         UserError: there is no such dataset, or it cannot be used; the text says why.
+
+    Example:
+    ```python
+    dataset = keras_dogs.load_dataset("drawn_dogs")
+    first = dataset.test.read(0), dataset.class_names[dataset.test.labels[0]]
+    ```
     """
     if dataset in DATASETS:
         described = DATASETS[dataset](seed, Path(data_dir) if data_dir else None)
