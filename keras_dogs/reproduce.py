@@ -13,7 +13,7 @@ def main() -> int:
     return commands.run("reproduce", ReproduceConfig, _reproduce)
 
 
-def _reproduce(config: ReproduceConfig) -> int:
+def _reproduce(config: ReproduceConfig) -> int | None:
     from keras_dogs import backends
 
     record = RunRecord.load(config.run / artifacts.RECORD)
@@ -22,8 +22,10 @@ def _reproduce(config: ReproduceConfig) -> int:
     from keras_dogs.training.reproducing import reproduce
 
     outcome = reproduce(config, commands.STARTED)
+    if outcome is None:
+        return None  # the first of several processes says it
     print(outcome)
-    return 0 if outcome.differs_from is None else 1
+    return 0 if outcome.is_same else 1
 
 
 if __name__ == "__main__":

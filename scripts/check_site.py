@@ -1,4 +1,7 @@
-"""Check that no page of a built site asks another host for anything: `python scripts/check_site.py SITE`."""
+"""Check that no page of a built site loads a script, style, picture or frame of another host.
+
+`python scripts/check_site.py SITE`; what the scripts of the theme do is not looked at.
+"""
 
 import re
 import sys

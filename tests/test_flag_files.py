@@ -60,6 +60,20 @@ def test_flags_of_the_command_line_go_first(tmp_path):
     assert parse(TrainConfig, f"--config={file}").epochs == 7
 
 
+def test_every_spelling_of_a_flag_goes_first(tmp_path):
+    file = tmp_path / "flags.toml"
+    file.write_text("batch-size = 8\nepochs = 7\nbalanced = true\n")
+    config = parse(TrainConfig, "--batch_size", 4, "--config", file, "--epochs=2", "--no-balanced")
+    assert (config.batch_size, config.epochs, config.balanced) == (4, 2, False)
+
+
+def test_a_file_amid_the_arguments_moves_none_of_them(tmp_path):
+    file = tmp_path / "flags.toml"
+    file.write_text("batch_size = 8\nsaved = false\n")
+    config = parse(config_of("evaluate"), "--output", tmp_path / "page", "--against", "A", "B", "--config", file, "RUN")
+    assert (config.run, [str(each) for each in config.against], config.batch_size) == ("RUN", ["A", "B"], 8)
+
+
 def test_a_record_gives_the_flags_of_its_run(run_folder):
     record = json.loads((run_folder / "record.json").read_text())
     config = parse(TrainConfig, "--config", run_folder / "record.json")
@@ -67,9 +81,7 @@ def test_a_record_gives_the_flags_of_its_run(run_folder):
     assert config.data.dataset == record["config"]["data"]["dataset"]
     assert config.label_smoothing is None, "what the recipe gives is left to it"
     evaluating = parse(config_of("evaluate"), "run", "--config", run_folder / "record.json")
-    assert evaluating.dataset == config.data.dataset and evaluating.output is None, (
-        "another command takes those that it has"
-    )
+    assert evaluating == parse(config_of("evaluate"), "run"), "another command takes where things are, and no more"
 
 
 @pytest.mark.parametrize(
@@ -81,6 +93,9 @@ def test_a_record_gives_the_flags_of_its_run(run_folder):
         ("epochs = true", "flags.toml: epochs = true: expected int"),
         ('recipe = "adam"', "flags.toml: recipe"),
         ("epochs = ", "flags.toml: not valid TOML"),
+        ("epochs = 2020-01-01", 'flags.toml: epochs = "2020-01-01": expected int'),
+        (f"epochs = {'1' * 5000}", "flags.toml: not valid TOML"),
+        (f"epochs = 0x{'f' * 5000}", "flags.toml: epochs: a number of 20,000 bits"),
         ("[data]\ndataset = 1", "flags.toml: unknown flag data"),
     ],
 )

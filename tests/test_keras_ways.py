@@ -148,10 +148,13 @@ def test_weights_of_classes_and_of_pictures_count(classifier):
         fitted = classifier.fit(PICTURES, LABELS, batch_size=NUM, shuffle=False, verbose=0, **{name: weights})
         history[name] = fitted.history["loss"]
     assert history["class_weight"] == pytest.approx(history["sample_weight"], rel=1e-4)
+    classifier.set_weights(saved)
+    plain = classifier.fit(PICTURES, LABELS, batch_size=NUM, shuffle=False, verbose=0).history["loss"]
+    assert plain != pytest.approx(history["class_weight"], rel=1e-2), "they count in training, too"
 
 
 def test_callbacks_of_keras_work(classifier, tmp_path):
-    file = tmp_path / "best.keras"
+    file, rate = tmp_path / "best.keras", float(classifier.optimizer.learning_rate)
     callbacks = [
         keras.callbacks.ModelCheckpoint(file, monitor="val_loss", save_best_only=True),
         keras.callbacks.EarlyStopping(monitor="val_loss", patience=0, min_delta=1e9),  # no epoch is that much better
@@ -161,6 +164,7 @@ def test_callbacks_of_keras_work(classifier, tmp_path):
     data = dict(validation_data=(PICTURES, LABELS), callbacks=callbacks, batch_size=BATCH)
     history = classifier.fit(PICTURES, LABELS, epochs=5, verbose=0, **data).history
     assert len(history["loss"]) == 2, "stopped early"
+    assert float(classifier.optimizer.learning_rate) == pytest.approx(rate * 0.1)
     again = keras.saving.load_model(file)
     assert np.isfinite(again.predict(PICTURES, verbose=0)).all()
     assert len((tmp_path / "log.csv").read_text().splitlines()) == 3

@@ -1,4 +1,4 @@
-"""Windows has neither `resource` nor SIGHUP nor `execv`: everything imports and runs without them.
+"""Windows has neither `resource` nor SIGHUP nor `fork`: everything imports and runs without them.
 
 Windows itself is not here; CI has a job there (.github/workflows/ci.yml).
 """
@@ -16,9 +16,11 @@ def import_there(name, globals=None, *rest, **named):
     return whole_import(name, globals, *rest, **named)
 builtins.__import__ = import_there
 for name in ("SIGHUP", "SIGKILL", "SIGUSR1", "SIGUSR2"):
-    delattr(signal, name)
-for name in ("execv", "fork", "killpg", "getpgid"):
-    delattr(os, name)
+    if hasattr(signal, name):
+        delattr(signal, name)
+for name in ("fork", "killpg", "getpgid"):
+    if hasattr(os, name):
+        delattr(os, name)
 """
 
 EVERY_MODULE = """

@@ -4,9 +4,11 @@ import csv
 import json
 import shutil
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from keras_dogs.evaluation.predictions import Predictions
 from keras_dogs.runs import artifacts
 from keras_dogs.runs.records import RunRecord
 from keras_dogs.training.reproducing import compare_runs
@@ -60,6 +62,13 @@ def test_other_flags_in_the_record_are_noticed(edited, command, flags):
     assert out.startswith(f"not the same, from step {first} of 6")
 
 
+def test_what_is_not_of_the_training_is_not_replayed(edited, command, monkeypatch):
+    """Nobody's project is written to again, and no device of another machine is asked for."""
+    run = edited(wandb="project", tensorboard=True, devices=4, offline=True)
+    status, out, err = command("reproduce", run)
+    assert status == 0 and out.startswith("the same to "), err
+
+
 def test_a_changed_pixel_is_refused_by_the_name_of_its_picture(strict_run, command, tmp_path):
     run, dogs = strict_run
     moved = shutil.copytree(dogs, tmp_path / "dogs")
@@ -70,7 +79,7 @@ def test_a_changed_pixel_is_refused_by_the_name_of_its_picture(strict_run, comma
     output = tmp_path / "again"
     status, out, err = command("reproduce", run, "--dataset", moved, "--output", output)
     assert status == 2 and not out and not output.exists()
-    assert f"{file.parent.name}/{file.name}: has changed since the run; restore them, or train anew" in err
+    assert f"{file.parent.name}/{file.name}: has changed since the run; restore the pictures, or train anew" in err
     file.unlink()
     status, _, err = command("reproduce", run, "--dataset", moved)
     assert status == 2 and f"{file.name}: was among the training and validation pictures of the run, and is not" in err
@@ -83,6 +92,7 @@ def test_rounding_is_told_from_another_training(strict_run, tmp_path):
         folder = shutil.copytree(run, tmp_path / name)
         with (folder / artifacts.STEPS).open() as file:
             rows = list(csv.DictReader(file))
+        kept = [row["loss"] for row in rows]
         rows = [row | {"loss": float(row["loss"]) + gap} for row, gap in zip(rows, gaps)]
         artifacts.write_table(folder / artifacts.STEPS, rows)
     assert str(compare_runs(run, run)).startswith("the same to the last bit")
@@ -90,6 +100,27 @@ def test_rounding_is_told_from_another_training(strict_run, tmp_path):
         "the same to rounding: the largest gap of loss in 6"
     )
     assert compare_runs(run, tmp_path / "other").differs_from == 3
+    short = shutil.copytree(run, tmp_path / "short")
+    artifacts.write_table(short / artifacts.STEPS, [row | {"loss": old} for row, old in zip(rows[:5], kept)])
+    assert str(compare_runs(run, short)).startswith("not the same: 6 steps then, 5 now; they agree as far as both go")
+    artifacts.write_table(short / artifacts.STEPS, [row | {"loss": "nan"} for row in rows])
+    assert compare_runs(run, short).differs_from == 1
+
+
+def test_answers_count_as_much_as_steps(strict_run, tmp_path):
+    """The same losses with other answers, as of averaged weights, are not the same; their order says nothing."""
+    run, _ = strict_run
+    answers, other = Predictions.load(run), shutil.copytree(run, tmp_path / "other")
+    for file in (other / artifacts.RECORD,):
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"digests": {}}))
+    shuffled = np.arange(len(answers.names))[::-1]
+    parts = {name: getattr(answers, name)[shuffled] for name in ("names", "labels", "logits", "checksums")}
+    answers._replace(**parts).save(other / artifacts.PREDICTIONS)
+    assert str(compare_runs(run, other)).startswith("the same to the last bit")
+    for logits in (-answers.logits, answers.logits * 1.1):
+        answers._replace(logits=logits).save(other / artifacts.PREDICTIONS)
+        outcome = compare_runs(run, other)
+        assert not outcome.is_same and str(outcome).startswith("not the same: trained alike in 6 steps, but only")
 
 
 def test_what_is_no_run_is_one_line(command, tmp_path, strict_run):

@@ -109,13 +109,17 @@ def _draw_curves(results: dict):
         above.set(title=model, ylabel="training loss, nats")
         _legend(above)
         _draw_gaps(below, of_model, results["curves"], colours[model])
-        below.set_xlim(above.get_xlim())
+        num_steps = max((len(results["curves"][run["name"]]) for run in of_model), default=1)
+        for axis in (above, below):
+            axis.set_xlim(0, num_steps * 1.02)
     axes[-1, 0].set_xlabel("step (losses: running mean)")
     return figure
 
 
 def _draw_gaps(axis, runs: list[dict], curves: dict, colour: str) -> None:
     """Draws the gap of loss between the first backend and each other, step by step, the largest over seeds."""
+    if not runs:
+        return
     first, *others = dict.fromkeys(run["backend"] for run in runs)
     for other in others:
         pairs = [
@@ -127,7 +131,7 @@ def _draw_gaps(axis, runs: list[dict], curves: dict, colour: str) -> None:
         steps = min((min(map(len, pair)) for pair in pairs), default=0)
         if steps:
             gaps = np.max([np.abs(np.subtract(one[:steps], two[:steps])) for one, two in pairs], axis=0)
-            label = f"{PROSE[other]} − {PROSE[first]}"
+            label = f"{PROSE[first]} and {PROSE[other]}"
             shown = np.where(gaps > 0, gaps, np.nan)
             axis.plot(np.arange(1, steps + 1), shown, color=colour, linestyle=LINES[other], linewidth=1, label=label)
     axis.set(yscale="log", ylabel="gap, nats")

@@ -160,6 +160,7 @@ def _faults(config: CompareConfig) -> Iterator[str]:
 
 def _check_flags(config: CompareConfig) -> None:
     ours = {"preset", "presets", "dataset", "data-dir", "exclude", "seed", "output", "resume", "overwrite"}
+    ours |= {"config", "print-config"}  # a run is known by its flags, not by what a file holds now
     for word in _train_flags(config):
         name = word.removeprefix("--").partition("=")[0].replace("_", "-")  # the parser takes either
         if word.startswith("--") and name in ours:

@@ -201,7 +201,7 @@ class Children:
         """Tells running children to save and stop, and kills any that take too long, or when asked again."""
         try:
             for child in self.running:
-                child.terminate()
+                posix.tell_to_stop(child)
             for child in self.running:
                 child.wait(_SECONDS_TO_SAVE)
         except (subprocess.TimeoutExpired, KeyboardInterrupt, signals.Stopped):

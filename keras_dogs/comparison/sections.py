@@ -39,20 +39,38 @@ def introduction(found: Results, finished: list[dict]) -> str:
 
 def _headlines(found: Results) -> list[str]:
     """Answers the two questions of the page, a sentence each: which model, which backend."""
-    means = {row["model"]: _percent(row["top1"]["mean"]) for row in found["models"]}
     sentences = []
     for row in found["between_models"]:
+        means = _means(found, row)
         better, worse = (row["first"], row["second"]) if row["difference"] > 0 else (row["second"], row["first"])
         names = f"{means[better]} of {row['num_pictures']:,} test pictures named correctly, against {means[worse]}"
-        verdict = f"{better} beats {worse}" if row["significant"] else f"{better} and {worse} cannot be told apart"
+        if row["num_seeds"] == 1:
+            verdict = f"The run of {better} beats that of {worse}"
+        else:
+            verdict = f"{better} beats {worse}"
+        if not row["significant"]:
+            verdict = f"{better} and {worse} cannot be told apart"
         sentences.append(f"{verdict}: {names}.")
     if rows := found["between_backends"]:
         least = _percent(min(row["same_answers"] for row in rows))
         if any(row["significant"] for row in rows):
             sentences.append("Not every backend reaches the same accuracy: see below.")
         else:
-            sentences.append(f"No two backends differ in accuracy; they name at least {least} of the pictures alike.")
+            sentences.append(
+                f"No two backends can be told apart in accuracy; they name at least {least} of the pictures alike."
+            )
     return sentences or ["There are no two models or backends to compare."]
+
+
+def _means(found: Results, row: dict) -> dict[str, str]:
+    """Returns the mean accuracy of two models over the backends and seeds that both have."""
+    names = row["first"], row["second"]
+    found_of = {name: [] for name in names}
+    for pair in found["pairs"]:
+        if {pair["first"], pair["second"]} == set(names):
+            for name, accuracy in zip((pair["first"], pair["second"]), pair["accuracy"]):
+                found_of[name].append(accuracy)
+    return {name: _percent(sum(each) / len(each)) for name, each in found_of.items()}
 
 
 def _in_short(found: Results) -> list[str]:

@@ -13,7 +13,10 @@ from keras_dogs.errors import UserError
 from keras_dogs.errors import first_line
 from keras_dogs.system import help
 from keras_dogs.system import reading
+from keras_dogs.system import terminal
 
+# Flags of a record that mean the same to other commands: where things are.
+_OF_EVERY_COMMAND = ("data_dir", "cache_dir", "offline")
 READS, PRINTS = "--config", "--print-config"
 
 
@@ -21,8 +24,8 @@ def read(file: Path, config_type) -> dict:
     """Reads flags from a file, each of the type that its field has.
 
     Args:
-        file: Path. TOML where the name ends in `.toml`, else JSON. A run's `record.json` gives those of its flags that
-            the command has.
+        file: Path. TOML where the name ends in `.toml`, else JSON. A run's `record.json` gives `train` all
+            of its flags, and other commands where things are.
         config_type: dataclass. The flags of the command.
 
     Returns:
@@ -40,6 +43,8 @@ def read(file: Path, config_type) -> dict:
         if name is None:
             near = difflib.get_close_matches(key.replace("-", "_"), fields, n=1)
             raise UserError(f"{file}: unknown flag {key}" + (f"; did you mean {near[0]}?" if near else ""))
+        if isinstance(value, list) and any(str(each).startswith("-") for each in value):
+            raise UserError(f"{file}: {key}: a value that begins with - reads as a flag; give it on the command line")
         if name in help.positional_of(config_type):
             raise UserError(f"{file}: {key} is an argument and no flag; give it on the command line")
         if value is not None:
@@ -52,28 +57,33 @@ def _values_of(file: Path) -> dict:
         return reading.read_json(file)
     try:
         return tomllib.loads(reading.read_text(file))
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits is a ValueError, too
         raise UserError(f"{file}: not valid TOML ({first_line(error)})") from error
 
 
 def _of_record(file: Path, values: dict, config_type, kinds: dict) -> dict:
-    """Returns those flags of a record that a command has; `train` says which run the record again."""
+    """Returns the flags of a record that mean the same to a command; `train` says which run the record again."""
     try:
         if hasattr(config_type, "flags_of_record"):
             return config_type.flags_of_record(values)
         found = {**values["config"], **values["config"]["data"]}
     except (AttributeError, KeyError, TypeError) as error:
         raise UserError(f"{file}: damaged, or no record of a run ({first_line(error)})") from error
-    taken = kinds.keys() - set(help.positional_of(config_type)) - {"output", "overwrite", "resume"}
-    return {name: value for name, value in found.items() if name in taken}
+    return {name: found[name] for name in _OF_EVERY_COMMAND if name in kinds and name in found}
 
 
 def _typed(file: Path, key: str, value, kind):
+    if isinstance(value, int) and value.bit_length() > 63:  # Python itself refuses to write thousands of digits
+        raise UserError(f"{file}: {key}: a number of {value.bit_length():,} bits; no flag takes such")
     try:
         return msgspec.convert(value, kind, dec_hook=_path)
     except msgspec.ValidationError as error:
         said = str(error).replace("`", "").replace(" | null", "")
-        raise UserError(f"{file}: {key} = {json.dumps(value)}: {said[0].lower()}{said[1:]}") from error
+        raise UserError(f"{file}: {key} = {_shown(value)}: {said[0].lower()}{said[1:]}") from error
+
+
+def _shown(value) -> str:
+    return terminal.one_line(json.dumps(value, default=str), 60)
 
 
 def _path(kind: type, value):
@@ -83,9 +93,9 @@ def _path(kind: type, value):
 
 
 def as_arguments(values: dict) -> list[str]:
-    """Returns flags as a command line has them."""
+    """Returns flags as a command line has them; lists first, or one would take the argument that follows."""
     arguments = []
-    for name, value in values.items():
+    for name, value in sorted(values.items(), key=lambda item: not isinstance(item[1], (tuple, list))):
         flag = f"--{name.rstrip('_').replace('_', '-')}"
         if isinstance(value, bool):
             arguments.append(flag if value else flag.replace("--", "--no-", 1))

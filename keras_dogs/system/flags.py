@@ -130,7 +130,7 @@ def parse(program: str, config_type, arguments: list[str] | None = None):
 
 
 def _with_file(arguments: list[str], config_type) -> tuple[list[str], Path | None, dict]:
-    """Puts the flags of the file that `--config` names before those that are given, where they are not given.
+    """Puts the flags of the file that `--config` names in its place, but for those that are given beside it.
 
     Returns:
         The arguments, the file (`None` without one), and what was taken from it.
@@ -145,10 +145,15 @@ def _with_file(arguments: list[str], config_type) -> tuple[list[str], Path | Non
         name = "".join(arguments[first + 1 : first + 2])
     if not name or name.startswith("--") or len(places) > 1:
         raise UserError(f"{flag_files.READS}: takes one file, TOML, JSON or the record.json of a run")
-    given = {each.partition("=")[0].replace("--no-", "--", 1) for each in rest if each.startswith("--")}
+    given = {_plain_flag(each) for each in rest if each.startswith("--")}
     values = flag_files.read(Path(name), config_type)
     values = {name: value for name, value in values.items() if flag_of(name) not in given}
-    return [*rest, *flag_files.as_arguments(values)], Path(name), values
+    return [*rest[:first], *flag_files.as_arguments(values), *rest[first:]], Path(name), values
+
+
+def _plain_flag(argument: str) -> str:
+    """Returns the flag of an argument: `--no-sync_batch_norm` is `--sync-batch-norm`, as the parser takes either."""
+    return "--" + argument.partition("=")[0].removeprefix("--").replace("_", "-").removeprefix("no-")
 
 
 def _parse(program: str, config_type, arguments: list[str]):

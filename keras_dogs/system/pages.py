@@ -8,7 +8,7 @@ from pathlib import Path
 from keras_dogs.system import terminal
 
 _KINDS = {".jpg": "jpeg", ".png": "png", ".svg": "svg+xml"}
-# A scale of 1.25 from 17 px; numbers stand below each other; on a phone a row of a table is a card; paper has no menus.
+# Sizes are powers of 1.2; numbers stand below each other; on a phone a row of a table is a card; paper has no menus.
 _STYLE = """
 :root { color-scheme: light dark; --paper: #ffffff; --ink: #1d2126; --soft: #5b6570; --line: #d9dee3; --wash: #f4f6f8;
         --accent: #b4470b; }
@@ -113,11 +113,12 @@ def _contents(tokens: list[dict]) -> str:
 
 def _table_for_phones(found) -> str:
     """Returns a table that scrolls where it is too wide, and whose cells know the names of their columns."""
-    names = [re.sub(r"<[^>]+>", "", name) for name in re.findall(r"<th[^>]*>(.*?)</th>", found[0], re.DOTALL)]
+    names = re.findall(r"<th(?: [^>]*)?>(.*?)</th>", found[0], re.DOTALL)
+    names = [html.escape(html.unescape(re.sub(r"<[^>]+>", "", name)).strip()) for name in names]
 
     def label(row):
         cells = iter(names)
-        return re.sub(r"<td", lambda _: f'<td data-label="{html.escape(next(cells, ""))}"', row[0])
+        return re.sub(r"<td", lambda _: f'<td data-label="{next(cells, "")}"', row[0])
 
     table = re.sub(r"<tr>.*?</tr>", label, found[0], flags=re.DOTALL)
     return f'<div class="table{" cards" if len(names) >= _CARDS_FROM else ""}">{table}</div>'
@@ -179,7 +180,7 @@ def image(alt, file: str) -> Markdown:
 def table(header: list, rows: list[list]) -> Markdown:
     """Returns a table, columns of numbers to the right; cells that are not `Markdown` are escaped."""
     columns = list(zip(*rows)) or [()] * len(header)
-    are_numbers = [any(column) and all(_NUMBER.fullmatch(str(cell)) for cell in column) for column in columns]
+    are_numbers = [any(map(str, column)) and all(_NUMBER.fullmatch(str(cell)) for cell in column) for column in columns]
     rule = [Markdown("---:" if is_number else "---") for is_number in are_numbers]
     lines = [header, rule, *rows]
     return Markdown("\n".join(f"| {' | '.join(map(text, line))} |" for line in lines) + "\n")

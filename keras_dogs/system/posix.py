@@ -48,6 +48,11 @@ def program_of_child(arguments: list[str]) -> dict:
     return {"args": [sys.executable, "-c", _DIE_WITH_PARENT, *arguments], "start_new_session": True}
 
 
+def tell_to_stop(child: subprocess.Popen) -> None:
+    """Tells a child to save and stop: by SIGTERM, or on Windows, where that would kill it, by Ctrl-Break."""
+    child.send_signal(signal.CTRL_BREAK_EVENT if os.name == "nt" else signal.SIGTERM)
+
+
 def name_of_signal(number: int) -> str:
     """Returns `"SIGKILL"` for 9, or the number where the system has no such signal."""
     try:

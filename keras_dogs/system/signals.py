@@ -10,8 +10,8 @@ import sys
 import threading
 
 STOPS = tuple(
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
-)  # Windows has no SIGHUP
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)
+)  # Windows has no SIGHUP; SIGBREAK is what it sends in place of SIGTERM
 _SECONDS_UNTIL_AGAIN = 0.05
 _noted: list[int] = []
 

@@ -350,7 +350,7 @@ _PATHS = ("output", "data_dir", "exclude", "cache_dir")
 def _flat_init(self, *args, **fields):
     """Takes the fields of `data`, too, and paths as text: `TrainConfig(dataset="dogs", output="run")`."""
     fields |= {name: Path(fields[name]) for name in _PATHS if isinstance(fields.get(name), str)}
-    fields |= {"dataset": str(fields["dataset"])} if "dataset" in fields else {}
+    fields |= {"dataset": str(fields["dataset"])} if isinstance(fields.get("dataset"), Path) else {}
     of_data = {name: fields.pop(name) for name in DataConfig.__dataclass_fields__ if name in fields}
     if of_data:
         fields["data"] = dataclasses.replace(fields.get("data", DataConfig()), **of_data)
@@ -372,6 +372,8 @@ class ReproduceConfig:
     """Where the pictures are now, if they were moved."""
     data_dir: Path | None = None
     """Where stanford_dogs is kept now."""
+    exclude: Path | None = None
+    """Where the list of pictures to leave out is now, if the run had one."""
     cache_dir: Path | None = None
     """The folder of decoded pictures; default: KERAS_DOGS_CACHE, or this system's place for such."""
     offline: bool = False

@@ -12,6 +12,7 @@ from keras_dogs.backends.devices.engine import Spread
 from keras_dogs.backends.devices.engine import check_count
 from keras_dogs.errors import UserError
 from keras_dogs.system import children
+from keras_dogs.system import posix
 
 
 def is_needed(spread: Spread, backend_name: str) -> bool:
@@ -45,7 +46,7 @@ def _wait(running: list[subprocess.Popen], seconds: float) -> int:
 
     def pass_on(number, frame):
         for child in running:
-            child.send_signal(number)
+            posix.tell_to_stop(child) if os.name == "nt" else child.send_signal(number)
 
     before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
     deadline = None

@@ -6,6 +6,9 @@ from pathlib import Path
 from keras_dogs.data.config import DataConfig
 from keras_dogs.data.datasets import drawn_breeds
 from keras_dogs.data.datasets.drawn_dogs import load_drawn_dogs
+from keras_dogs.data.datasets.exclusions import Exclusions
+from keras_dogs.data.datasets.exclusions import check_names
+from keras_dogs.data.datasets.exclusions import known_names
 from keras_dogs.data.datasets.exclusions import leave_out
 from keras_dogs.data.datasets.exclusions import read_exclusions
 from keras_dogs.data.datasets.folder import load_folder
@@ -54,6 +57,8 @@ def load_dataset(
         if near and not Path(dataset).exists():
             raise UserError(f"--dataset {dataset}: unknown dataset; did you mean {near[0]}?")
         described = load_folder(Path(dataset), seed)
+    if pictures_per_class == 1 and validation_fraction and described.validation is None:
+        raise UserError("--pictures-per-class 1: leaves none to validate on; give 2, or --validation-fraction 0")
     if pictures_per_class:
         described = described.thinned(pictures_per_class)
     return described.with_validation(validation_fraction, seed)
@@ -66,8 +71,24 @@ def load_configured(data: DataConfig, seed: int) -> Dataset:
         UserError: as `load_dataset`, or the list cannot be used.
     """
     exclusions = read_exclusions(data.exclude) if data.exclude else None  # a mistake in it is said first
-    dataset = load_dataset(data.dataset, seed, data.validation_fraction, data.data_dir, data.pictures_per_class)
+    where = data.dataset, seed, data.validation_fraction, data.data_dir
+    dataset = load_dataset(*where, data.pictures_per_class)
+    if exclusions and data.pictures_per_class:
+        exclusions = _of_the_few(exclusions, dataset, load_dataset(*where))
     return leave_out(dataset, exclusions) if exclusions else dataset
+
+
+def _of_the_few(exclusions: Exclusions, few: Dataset, whole: Dataset) -> Exclusions:
+    """Returns the part of a list that names pictures of a thinned dataset; the whole tells whether the list is sound.
+
+    Raises:
+        UserError: the list names pictures that the whole dataset has not.
+    """
+    check_names(known_names(whole), whole.name, exclusions)
+    taken = known_names(few)
+    reasons = {name: reason for name, reason in exclusions.reasons.items() if name in taken}
+    is_of_it = exclusions.division in ("", whole.division)
+    return exclusions._replace(reasons=reasons, division="" if is_of_it else exclusions.division)
 
 
 def load_recorded(data: dict, seed: int, data_dir: str | Path | None = None) -> Dataset:
