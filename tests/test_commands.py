@@ -2,6 +2,7 @@ import json
 import re
 import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -183,6 +184,47 @@ def test_describe_loads_what_has_no_name(command, run_folder):
     assert status == 0 and json.loads(out)["family"] == "resnet" and json.loads(out)["parameters"] > 300_000
     status, _, err = command("describe", "resnet_5_imagenet")
     assert status == 2 and "did you mean" in err
+
+
+@pytest.mark.once
+def test_a_preset_that_is_at_hand_is_taken_for_photographs(command, dogs, tmp_path, monkeypatch):
+    """Nobody named one: what Kaggle's cache has is taken, and said; drawn dogs, and a given name, keep theirs."""
+    import keras_hub
+    from kagglehub.cache import Cache
+    from kagglehub.cache import get_cached_path
+    from kagglehub.handle import parse_model_handle
+
+    monkeypatch.setenv("KAGGLEHUB_CACHE", str(tmp_path / "kaggle"))
+    photos = tmp_path / "photos"
+    for number, breed in enumerate(sorted((dogs / "train").iterdir())):
+        shutil.copytree(breed, photos / f"pet{number}")
+    handle = keras_hub.models.ResNetBackbone.presets["resnet_18_imagenet"]["kaggle_handle"]
+    backbone = keras_hub.models.ResNetBackbone(
+        input_conv_filters=[64],
+        input_conv_kernel_sizes=[3],
+        stackwise_num_filters=[64],
+        stackwise_num_blocks=[1],
+        stackwise_num_strides=[1],
+        block_type="basic_block",
+        image_shape=(32, 32, 3),
+    )
+    converter = keras_hub.layers.ResNetImageConverter(image_size=(32, 32), scale=1 / 255)
+    parsed = parse_model_handle(handle.removeprefix("kaggle://"))
+    folder = get_cached_path(parsed)
+    for part in (backbone, converter):
+        part.save_to_preset(folder)
+    for file in Path(folder).rglob("*.*"):  # as a download of each leaves them
+        Cache().mark_as_complete(parsed, file.relative_to(folder).as_posix())
+    given = ("--epochs", "1", "--batch-size", "4", "--offline", "--output", tmp_path / "run", "--overwrite")
+    status, _, err = command("train", "--dataset", photos, *given)
+    said = " ".join(err.split())
+    assert status == 0, err
+    assert "no --preset was given: resnet_18_imagenet, which knows photographs and is in the cache, is taken" in said
+    assert json.loads((tmp_path / "run" / "record.json").read_text())["preset"] == "resnet_18_imagenet"
+    for other in (("--dataset", dogs), ("--dataset", photos, "--preset", "resnet_nano")):
+        status, _, err = command("train", *other, *given)
+        assert status == 0 and "no --preset was given" not in err
+        assert json.loads((tmp_path / "run" / "record.json").read_text())["preset"] == "resnet_nano"
 
 
 @pytest.mark.once

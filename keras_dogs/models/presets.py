@@ -240,6 +240,18 @@ def pretraining_of(preset: str) -> str:
     return "not known to keras_dogs"
 
 
+class NotChosen(str):
+    """A preset that is a flag's default, as long as nobody names one."""
+
+
+DEFAULT = NotChosen("resnet_nano")
+# In whose order a default is chosen for photographs, of those that are in the cache already.
+KNOW_PHOTOGRAPHS = (
+    "resnet_50_imagenet",
+    "vit_base_patch16_224_imagenet21k",
+    "vit_base_patch16_224_imagenet",
+    "resnet_18_imagenet",
+)
 # What is named to who trains on photographs: on the sample of Stanford Dogs its features gave 80.8 % at once.
 FOR_PHOTOGRAPHS = "resnet_50_imagenet"
 

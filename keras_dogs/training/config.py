@@ -64,7 +64,7 @@ _WHERE = ("devices", "model_shards", "coordinator", "num_processes", "process_id
 class TrainConfig:
     """Fine-tune a ViT or ResNet classifier; with no flags, an embedded one on drawn dogs, in about two minutes."""
 
-    preset: str = "resnet_nano"
+    preset: str = presets.DEFAULT
     """A name (resnet_nano, vit_nano, vit_base_patch16_224_imagenet21k, resnet_50_imagenet, ...), kaggle://..., hf://...,
     a folder of KerasHub, Hugging Face or timm, an .npz of google-research or its address, a .safetensors or .pth file,
     applications:resnet50[:WEIGHTS_FILE], or a run of yours; `python -m keras_dogs.describe` lists the names."""
@@ -409,4 +409,4 @@ def _plain(value):
     """Paths to text, deep."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
-    return str(value) if isinstance(value, Path) else value
+    return str(value) if isinstance(value, (Path, presets.NotChosen)) else value

@@ -184,7 +184,8 @@ def _record(job: Job, pictures: Pictures, cache: str, fitted: Fitted, test, timi
 
 
 def _settle(config: TrainConfig) -> dict:
-    """Resolves the output folder, and takes the config of an unfinished run there."""
+    """Resolves preset and output folder, and takes the config of an unfinished run there."""
+    config = config if config.resume else jobs.choose_preset(config)
     output = artifacts.choose_output(config.output, jobs.default_name(config), config.overwrite, config.resume)
     finished = config.resume and artifacts.is_finished(output)
     if finished:

@@ -1,6 +1,7 @@
 """What a config comes to: the classifier, the pictures, and what must hold before it trains."""
 
 import contextlib
+import dataclasses
 import itertools
 import math
 import re
@@ -16,6 +17,7 @@ from keras_dogs.backends import devices
 from keras_dogs.backends import keras_inside
 from keras_dogs.data.datasets import Dataset
 from keras_dogs.data.datasets import drawn_class_names
+from keras_dogs.data.datasets import load_configured
 from keras_dogs.data.loaders.canvases import equal_pictures
 from keras_dogs.data.loaders.canvases import load_canvases
 from keras_dogs.data.loaders.canvases import refuse_unreadable
@@ -27,6 +29,7 @@ from keras_dogs.evaluation.evaluating import evaluate_classifier
 from keras_dogs.models import builders
 from keras_dogs.models import families
 from keras_dogs.models import presets
+from keras_dogs.models.weights.keras_hub_presets import cached_folder
 from keras_dogs.runs import artifacts
 from keras_dogs.runs.records import DatasetRecord
 from keras_dogs.runs.records import RunRecord
@@ -187,6 +190,21 @@ def check_same(folder: Path, dataset: Dataset) -> None:
         )
     if begun["backend"] != backends.name():
         raise UserError(f"--resume: {folder} was begun with KERAS_BACKEND={begun['backend']}; go on with that")
+
+
+def choose_preset(config: TrainConfig) -> TrainConfig:
+    """Takes a preset that knows photographs, if one is at hand, where nobody named one and no drawn dogs are given."""
+    is_chosen = not isinstance(config.preset, presets.NotChosen) or config.data.dataset == "drawn_dogs"
+    if is_chosen or set(load_configured(config.data, config.seed).class_names) <= set(drawn_class_names()):
+        return config
+    at_hand = next((name for name in presets.KNOW_PHOTOGRAPHS if cached_folder(name)[1]), None)
+    if at_hand is None:
+        return config  # `announce` says what to do
+    progress.open_console().print(
+        f"no --preset was given: {at_hand}, which knows photographs and is in the cache, is taken (for the small one "
+        f"that knows drawn dogs alone: --preset {config.preset})"
+    )
+    return dataclasses.replace(config, preset=at_hand)
 
 
 def default_name(config: TrainConfig) -> str:

@@ -159,27 +159,39 @@ def _load_head(wanted: Wanted, handle: str):
     return pooling, Head(kernel, bias, None, pre_logits)
 
 
+def cached_folder(preset: str) -> tuple[Path | None, bool]:
+    """Returns where Kaggle's cache keeps a preset, `None` where KerasHub does not say; and whether it has its weights.
+
+    Args:
+        preset: str. A name of KerasHub, or `kaggle://...`.
+    """
+    from kagglehub.cache import get_cached_path
+    from kagglehub.handle import parse_model_handle
+
+    address = preset
+    if not preset.startswith("kaggle://"):
+        address = next(
+            (
+                known[preset]["kaggle_handle"]
+                for name in (row.classes[0] for row in families.FAMILIES.values())
+                if preset in (known := getattr(keras_hub.models, name).presets)
+            ),
+            None,
+        )
+    if address is None:
+        return None, False
+    folder = Path(get_cached_path(parse_model_handle(address.removeprefix("kaggle://"))))
+    return folder, any(folder.glob("*.weights.*"))
+
+
 def _refuse_download(wanted: Wanted, handle: str) -> None:
     """Refuses a preset that is not in Kaggle's cache, where nothing may be fetched.
 
     Raises:
         UserError: it is not.
     """
-    from kagglehub.cache import get_cached_path
-    from kagglehub.handle import parse_model_handle
-
-    address = handle
-    if not handle.startswith("kaggle://"):
-        address = next(
-            (
-                known[handle]["kaggle_handle"]
-                for name in (row.classes[0] for row in families.FAMILIES.values())
-                if handle in (known := getattr(keras_hub.models, name).presets)
-            ),
-            None,
-        )
-    if address is None:
+    folder, is_there = cached_folder(handle)
+    if folder is None:
         raise wanted.error("offline, and KerasHub does not say where it is kept")
-    folder = Path(get_cached_path(parse_model_handle(address.removeprefix("kaggle://"))))
-    if not folder.is_dir() or not any(folder.iterdir()):
+    if not is_there:
         raise wanted.error(f"offline, and it is not in Kaggle's cache ({folder})")
