@@ -35,6 +35,18 @@ def rows_of(name: str) -> list[dict]:
     return json.loads(files[-1].read_text())["rows"] if files else []
 
 
+def rows_of_all_machines(name: str) -> list[dict]:
+    """Returns the rows of every machine, each with its `machine` in words."""
+    found = []
+    for file in sorted(runs.RESULTS.glob(f"{name}-*.json")):
+        result = json.loads(file.read_text())
+        machine = (
+            f"{result['machine']['processor'].split()[0].partition('(')[0]}, {result['machine']['vectors'].upper()}"
+        )
+        found += [{**row, "machine": machine} for row in result["rows"]]
+    return found
+
+
 def of_strangers() -> str:
     """Returns the table of scores against kinds of strangers."""
     rows = [row for row in rows_of("unfamiliar") if "auroc" in row]
@@ -120,13 +132,18 @@ def of_folders() -> str:
     cells = [
         [
             f"{row['model']}, {runs.PROSE[row['backend']]}",
+            row["machine"],
             f"{row['turns'][-1]['predict']:.0f}",
             f"{row['ratio']['median']:.2f} ({row['ratio']['min']:.2f} to {row['ratio']['max']:.2f})",
             f"{row['turns'][-1]['resident_mib'][0]:.0f} to {row['turns'][-1]['resident_mib'][-1]:.0f} MiB",
         ]
-        for row in rows_of("predicting")
+        for row in rows_of_all_machines("predicting")
     ]
-    return table(["", "pictures/s", "of the model's own rate", "memory, first tenth to last"], cells) if cells else ""
+    return (
+        table(["", "two cores of", "pictures/s", "of the model's own rate", "memory, first tenth to last"], cells)
+        if cells
+        else ""
+    )
 
 
 if __name__ == "__main__":
