@@ -38,7 +38,8 @@ def main():
             kept = {"KERAS_BACKEND": backend, "KERAS_DOGS_CACHE": f"{folder}/cache"}
             left_out = {f"keras_dogs.{name}" for name in flags.leave_out}
             for command in (each for each in [*commands(), *programs()] if not left_out & set(each)):
-                rows.append({"backend": backend, "command": command[-1] if command[0] == "-c" else shlex.join(command)})
+                shown = command[-1] if command[0] == "-c" else shlex.join(command).replace("'>'", ">")
+                rows.append({"backend": backend, "command": shown})
                 command, _, file = " ".join(command).partition(" > ") if ">" in command else (command, "", "")
                 command = shlex.split(command) if file else command
                 rows[-1] |= watch([sys.executable, *command], Path(folder), kept, Path(folder) / file if file else None)
