@@ -8,6 +8,14 @@ def test_importing_the_package_loads_no_keras(child):
     assert finished.returncode == 0, finished.stderr
 
 
+@pytest.mark.parametrize("room", ["comparison.running", "exporting.exporting", "checking.config", "serving.config"])
+def test_what_leaves_the_work_to_children_loads_no_keras(room, child):
+    """A comparison and an export wait for processes of their own; their words appear at once."""
+    code = f"import sys, keras_dogs.{room}; assert not {{'keras', 'jax', 'torch', 'tensorflow'}} & set(sys.modules)"
+    finished = child(["-c", code])
+    assert finished.returncode == 0, finished.stderr
+
+
 def test_every_public_name_is_there(child):
     code = (
         "import keras_dogs\n"

@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_dogs.evaluation import intervals
 from keras_dogs.models.presets import PUBLISHED
-from keras_dogs.models.weights.writers.written import NOT_READ_BACK
+from keras_dogs.runs.exports import NOT_READ_BACK
 from keras_dogs.runs.exports import Export
 from keras_dogs.runs.records import PROSE
 from keras_dogs.runs.records import RunRecord

@@ -19,6 +19,7 @@ from keras_dogs.runs.records import Share
 from keras_dogs.system import reading
 
 FILE = "export.json"
+NOT_READ_BACK = "keras_dogs cannot read this folder as a preset"  # what a note of such a folder begins with
 SCHEMA_VERSION = 1
 Side = Annotated[int, Meta(ge=1, le=2**15)]
 

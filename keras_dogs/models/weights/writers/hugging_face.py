@@ -17,6 +17,7 @@ from keras_dogs.models.weights.transfer import collect
 from keras_dogs.models.weights.writers import written
 from keras_dogs.models.weights.writers.written import Canvas
 from keras_dogs.models.weights.writers.written import Written
+from keras_dogs.runs.exports import NOT_READ_BACK
 
 _LIBRARY = "transformers"
 _PIL_FILTERS = {"bilinear": 2, "bicubic": 3}
@@ -59,7 +60,7 @@ def write(loaded: Loaded, class_names: list[str], canvas: Canvas) -> Written:
     }
     preprocessor, notes = _preprocessor(loaded, canvas)
     if config.get("downsample_in_bottleneck"):
-        notes = (*notes, f"{written.NOT_READ_BACK}: its ResNets have their strides elsewhere (v1.5)")
+        notes = (*notes, f"{NOT_READ_BACK}: its ResNets have their strides elsewhere (v1.5)")
     return Written({"config.json": config, "preprocessor_config.json": preprocessor}, tensors, notes)
 
 

@@ -10,7 +10,6 @@ from safetensors.numpy import save_file
 from keras_dogs.errors import UserError
 from keras_dogs.models.weights.loaded import Loaded
 
-NOT_READ_BACK = "keras_dogs cannot read this folder as a preset"
 _DIGITS = 12  # of mean and deviation: 0.485 and not 0.48500000000000004, and the same in float32
 
 
