@@ -4,6 +4,7 @@ Public names are loaded when they are first used: `import keras_dogs` loads no K
 """
 
 import importlib
+import sys
 
 from keras_dogs.models import registered
 
@@ -31,6 +32,8 @@ _PUBLIC = {
     "UserError": "keras_dogs.errors",
 }
 
+_LOAD_KERAS = ("keras_dogs.models", "keras_dogs.training.fine_tuning", "keras_dogs.evaluation.explanation")
+
 __all__ = [*_PUBLIC, "__version__"]
 
 registered.register()
@@ -39,7 +42,11 @@ registered.register()
 def __getattr__(name):
     if name not in _PUBLIC:
         raise AttributeError(f"module 'keras_dogs' has no attribute {name!r}")
-    return getattr(importlib.import_module(_PUBLIC[name]), name)
+    if "keras" in sys.modules or not _PUBLIC[name].startswith(_LOAD_KERAS):
+        return getattr(importlib.import_module(_PUBLIC[name]), name)
+    progress = importlib.import_module("keras_dogs.system.progress")
+    with progress.loading("Keras"):  # seconds, which a terminal shows
+        return getattr(importlib.import_module(_PUBLIC[name]), name)
 
 
 def __dir__():
