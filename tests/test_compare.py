@@ -173,7 +173,7 @@ def test_the_page_in_a_browser(comparison, tmp_path, width):
     """Every figure is there, nothing is asked of another host, nothing is said to the console, nothing is cut off."""
     _, folder = comparison
     html = (folder / "report.html").read_text()
-    assert not re.findall(r'(?:src|srcset|href)="(?!data:)', html) and "<script" not in html
+    assert not re.findall(r'(?:src|srcset|href)="(?!data:|#)', html) and "<script" not in html
     probe = (
         "<script>addEventListener('load', () => { const images = [...document.images]; document.title = JSON.stringify("
         "[images.length, images.filter(each => each.naturalWidth > 0).length, document.documentElement.scrollWidth, "

@@ -15,6 +15,7 @@ from keras_dogs import backends
 from keras_dogs import layers
 from keras_dogs.backends import devices
 from keras_dogs.backends import keras_inside
+from keras_dogs.data.datasets import DATASETS
 from keras_dogs.data.datasets import Dataset
 from keras_dogs.data.datasets import drawn_class_names
 from keras_dogs.data.datasets import load_configured
@@ -194,8 +195,7 @@ def check_same(folder: Path, dataset: Dataset) -> None:
 
 def choose_preset(config: TrainConfig) -> TrainConfig:
     """Takes a preset that knows photographs, if one is at hand, where nobody named one and no drawn dogs are given."""
-    is_chosen = not isinstance(config.preset, presets.NotChosen) or config.data.dataset == "drawn_dogs"
-    if is_chosen or set(load_configured(config.data, config.seed).class_names) <= set(drawn_class_names()):
+    if not isinstance(config.preset, presets.NotChosen) or _are_drawn(config):
         return config
     at_hand = next((name for name in presets.KNOW_PHOTOGRAPHS if cached_folder(name)[1]), None)
     if at_hand is None:
@@ -205,6 +205,13 @@ def choose_preset(config: TrainConfig) -> TrainConfig:
         f"that knows drawn dogs alone: --preset {config.preset})"
     )
     return dataclasses.replace(config, preset=at_hand)
+
+
+def _are_drawn(config: TrainConfig) -> bool:
+    """Returns whether the pictures are drawn dogs; a folder's classes tell."""
+    if config.data.dataset in DATASETS:  # what may have to be fetched first is not opened for this
+        return config.data.dataset == "drawn_dogs"
+    return set(load_configured(config.data, config.seed).class_names) <= set(drawn_class_names())
 
 
 def default_name(config: TrainConfig) -> str:
