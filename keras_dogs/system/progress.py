@@ -1,6 +1,7 @@
 """Progress on the standard error stream: a live bar on a terminal, now and then a line elsewhere."""
 
 import contextlib
+import os
 import sys
 import time
 
@@ -45,9 +46,9 @@ class _Unbreakable:
             self._stream.flush()
 
 
-def open_console() -> Console:
-    """Returns the console that progress goes to; standard output is kept for results."""
-    stream = _Unbreakable(sys.stderr)
+def open_console(stream=None) -> Console:
+    """Returns the console that progress goes to, the error stream if none is given; results have the other."""
+    stream = _Unbreakable(stream or sys.stderr)
     return _Plain(file=stream, highlight=False, soft_wrap=True, markup=False, emoji=False, quiet=_is_quiet[0])
 
 
@@ -112,9 +113,13 @@ def waiting(description: str):
 @contextlib.contextmanager
 def loading(what: str):
     """Shows on a terminal that something loads, until it has; elsewhere nothing is said."""
-    console = open_console()
-    with console.status(terminal.printable(f"Loading {what}")) if console.is_terminal else contextlib.nullcontext():
+    if not open_console().is_terminal:
         yield
+        return
+    # A stream of its own: TensorFlow's words are kept from the error stream while it loads.
+    with open(os.dup(sys.stderr.fileno()), "w", encoding="utf-8", errors="backslashreplace") as stream:
+        with open_console(stream).status(terminal.printable(f"Loading {what}")):
+            yield
 
 
 class _Lines:
