@@ -1,8 +1,9 @@
 """How long a new user waits, and how long nothing is shown: `python benchmarks/errands.py --backends torch`.
 
 The commands of the README and of the pages of docs/, in their order, in a new folder with an empty cache, on a terminal
-of this script's own. A row a command: its seconds, and the longest time in which it wrote nothing, with the second at
-which that began. The main job is whole, the comparison has one seed; what needs a download or another host is left out.
+of this script's own. One row per command: its seconds, and the longest time in which it wrote nothing, with the second
+at which that began. The main job is whole, the comparison has one seed; what needs a download or another host is left
+out.
 """
 
 import argparse

@@ -96,7 +96,7 @@ def _epoch(name: str, model: str, pictures: int, unit: float, word: str) -> tupl
 
 
 def single_runs() -> str:
-    """Returns the tables of single runs as Markdown, one a result file; every number is in it."""
+    """Returns the tables of single runs as Markdown, one per result file; every number is in it."""
     parts = []
     for name, title in TITLES.items():
         for file in sorted(runs.RESULTS.glob(f"{name}-*.json")):

@@ -16,11 +16,12 @@ def main() -> int:
 def _train(config: TrainConfig) -> int | None:
     from keras_dogs import backends
 
-    backend_name = backends.load()
-    from keras_dogs.backends.on_torch import launching
+    if config.devices is not None:  # a process that only starts others needs no Keras
+        from keras_dogs.backends.on_torch import launching
 
-    if launching.is_needed(config.spread, backend_name):
-        return launching.launch(config.spread)
+        if launching.is_needed(config.spread, backends.select()):
+            return launching.launch(config.spread)
+    backend_name = backends.load()
     from keras_dogs.training.fine_tuning import fine_tune
 
     run = fine_tune(config, commands.STARTED)

@@ -195,11 +195,11 @@ def check_same(folder: Path, dataset: Dataset) -> None:
 
 def choose_preset(config: TrainConfig) -> TrainConfig:
     """Takes a preset that knows photographs, if one is at hand, where nobody named one and no drawn dogs are given."""
-    if not isinstance(config.preset, presets.NotChosen) or _are_drawn(config):
+    if not isinstance(config.preset, presets.NotChosen) or config.data.dataset == "drawn_dogs":
         return config
     at_hand = next((name for name in presets.KNOW_PHOTOGRAPHS if cached_folder(name)[1]), None)
-    if at_hand is None:
-        return config  # `announce` says what to do
+    if at_hand is None or _are_drawn(config):  # in this order: a large folder is looked through only where it matters
+        return config
     progress.open_console().print(
         f"no --preset was given: {at_hand}, which knows photographs and is in the cache, is taken (for the small one "
         f"that knows drawn dogs alone: --preset {config.preset})"
@@ -209,7 +209,7 @@ def choose_preset(config: TrainConfig) -> TrainConfig:
 
 def _are_drawn(config: TrainConfig) -> bool:
     """Returns whether the pictures are drawn dogs; a folder's classes tell."""
-    if config.data.dataset in DATASETS:  # what may have to be fetched first is not opened for this
+    if config.data.dataset in DATASETS:  # a name: what may have to be fetched first is not opened for this
         return config.data.dataset == "drawn_dogs"
     return set(load_configured(config.data, config.seed).class_names) <= set(drawn_class_names())
 
