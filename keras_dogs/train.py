@@ -31,7 +31,7 @@ def _train(config: TrainConfig) -> int | None:
     of_what = "features/s" if record.timings.features_s else "images/s"
     print(
         f"test: top-1 {test.top1_accuracy:.1%}, top-5 {test.top5_accuracy:.1%}, mean per-class "
-        f"{test.mean_per_class_accuracy:.1%} on {test.num_pictures:,} pictures (epoch {record.best_epoch} kept); "
+        f"{test.mean_per_class_accuracy:.1%} on {test.num_pictures:,} pictures ({record.kept}); "
         f"{record.throughput.train_images_per_second:.0f} {of_what}, {record.timings.total_s:.0f} s in all"
     )
     print(f"run folder: {run.folder}")

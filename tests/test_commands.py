@@ -228,6 +228,28 @@ def test_a_preset_that_is_at_hand_is_taken_for_photographs(command, dogs, tmp_pa
 
 
 @pytest.mark.once
+def test_a_small_folder_gets_a_recipe_of_its_own(command, dogs, run_folder, tmp_path):
+    """Nobody named one: the head first, then all weights, for photographs alone; a resumed run keeps what it has."""
+    photos = tmp_path / "photos"
+    for number, breed in enumerate(sorted((dogs / "train").iterdir())):
+        shutil.copytree(breed, photos / f"pet{number}")
+    output = tmp_path / "run"
+    given = ("--preset", run_folder, "--epochs", "1", "--batch-size", "4", "--output", output)
+    status, _, err = command("train", "--dataset", photos, *given)
+    assert status == 0 and "no --recipe was given: probe_then_finetune with --patience 3" in " ".join(err.split()), err
+    config = json.loads((output / "record.json").read_text())["config"]
+    assert (config["recipe"], config["patience"], config["epochs"]) == ("probe_then_finetune", 3, 1)
+    status, _, err = command("train", "--dataset", photos, *given, "--resume")
+    assert status == 0 and "finished before" in err
+    others = ((photos, "--recipe", "adamw"), (photos, "--learning-rate", "1e-4"), (dogs,))
+    others = (*others, (photos, "--validation-fraction", "0"))
+    for other in others:
+        status, _, err = command("train", "--dataset", *other, *given, "--overwrite")
+        assert status == 0 and "no --recipe was given" not in err
+        assert json.loads((output / "record.json").read_text())["config"]["recipe"] == "adamw"
+
+
+@pytest.mark.once
 def test_a_preset_of_drawn_dogs_on_photographs_is_said_before_training(command, dogs, tmp_path):
     """38.5 instead of 96.9 % of somebody's photographs, without a word: the right command is named."""
     photos = tmp_path / "photos"

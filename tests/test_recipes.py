@@ -159,6 +159,22 @@ def test_head_first_begins_where_the_probe_ends(dogs, tmp_path):
     assert files_below(tmp_path / "run" / "checkpoints") == ["last.keras"]
 
 
+def test_a_probe_that_no_epoch_beats_is_kept(dogs, tmp_path, capsys):
+    """A rate too small to change anything is no better than the head that came first, which is said."""
+    given = dict(preset="vit_nano", probe_first=True, learning_rate=1e-30, augmentation="none", patience=1)
+    run = fine_tune(config_for(dogs, tmp_path / "run", **given))
+    assert run.record.best_epoch == 0 and "the probe kept" in run.record.kept
+    _, head, after = capsys.readouterr().err.partition("epoch   0/20  the head alone  validation loss")
+    assert head and "best so far" not in after
+    start = keras_dogs.build_vit("vit_nano", 3).backbone.weights
+    kept = keras_dogs.load_classifier(run.folder / "model.keras")
+    assert all(np.array_equal(a, b) for a, b in zip(start, kept.backbone.weights, strict=True))
+    validation = Predictions.load(run.folder).validation
+    assert run.record.validation.loss == pytest.approx(
+        score_logits(validation.logits, validation.labels).loss, rel=1e-5
+    )
+
+
 def test_frozen_batch_norms_keep_everything(dogs, tmp_path):
     start = keras_dogs.build_resnet("resnet_nano", 3).get_layer("res_net_backbone")
     for frozen in (True, False):

@@ -134,6 +134,18 @@ def test_the_last_checkpoints_are_kept_and_no_more(broken):
     assert 1 <= len([name for name in names if name.startswith("best-")]) <= 2
 
 
+@pytest.mark.once
+def test_the_probe_that_is_best_so_far_is_kept_through_a_kill(monkeypatch, tmp_path, dogs):
+    """Killed in the first epoch, when what there is to keep is the head that came first."""
+    given = dict(preset="vit_nano", probe_first=True, learning_rate=1e-30, ema=0.0, epochs=2, checkpoint_every=1)
+    unbroken = fine_tune(config_for(dogs, tmp_path / "unbroken", **given))
+    killed_at(monkeypatch, dogs, tmp_path / "run", 43, "after", **given)  # the head has 40, one an epoch
+    assert (tmp_path / "run" / "checkpoints" / "best-0000.keras").exists()
+    run = fine_tune(TrainConfig(output=tmp_path / "run", resume=True))
+    assert run.record.best_epoch == unbroken.record.best_epoch == 0
+    same(run.folder, unbroken.folder)
+
+
 def test_a_linear_probe_goes_on_too(monkeypatch, tmp_path, dogs):
     given = dict(linear_probe=True, mixup=0.0, epochs=2)
     whole = fine_tune(config_for(dogs, tmp_path / "whole", **given)).folder

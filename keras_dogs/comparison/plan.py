@@ -25,6 +25,7 @@ from keras_dogs.training import recipes
 from keras_dogs.training.config import TrainConfig
 
 RUNS = "runs"
+_TRAIN = "python -m keras_dogs.train"
 
 
 class PlannedRun(NamedTuple):
@@ -129,7 +130,7 @@ def epochs_of_equal_flops(config: CompareConfig) -> dict[tuple[str, str], int]:
 
 def _resolved(config: CompareConfig, preset: str) -> tuple[TrainConfig, recipes.Recipe]:
     """Returns the config and the recipe that `train` will use for a preset."""
-    given = parse("python -m keras_dogs.train", TrainConfig, list(_flags(config, preset, ())))
+    given = parse(_TRAIN, TrainConfig, list(_flags(config, preset, ())))
     return given, recipes.complete(recipes.choose(given), preset, recipes.likely_family(preset))
 
 
@@ -256,7 +257,10 @@ def _flags(config: CompareConfig, preset: str, given: tuple[str, ...]) -> tuple[
     flags += ["--exclude", str(config.exclude)] if config.exclude else []
     chosen = given or (("--epochs", str(config.epochs)) if config.epochs else ())
     flags += [] if chosen or not pair else pair.flags
-    return (*flags, *_train_flags(config), *chosen)
+    flags += [*_train_flags(config), *chosen]
+    # `train` would choose one for a small folder.
+    is_chosen = dataset_of(config) not in DATASETS and recipes.is_open(parse(_TRAIN, TrainConfig, flags))
+    return (*flags, "--recipe", recipes.name_of(TrainConfig())) if is_chosen else tuple(flags)
 
 
 def _train_flags(config: CompareConfig) -> list[str]:

@@ -352,7 +352,7 @@ def protocol(finished: list[dict]) -> str:
 def table_of_runs(found: Results) -> str:
     """Lists the runs, with their folders."""
     rows = [
-        [run["name"], _percent(run["test"]["top1_accuracy"]), run["best_epoch"], code(run["folder"])]
+        [run["name"], _percent(run["test"]["top1_accuracy"]), run["best_epoch"] or "the probe", code(run["folder"])]
         for run in found["runs"]
         if "error" not in run
     ]

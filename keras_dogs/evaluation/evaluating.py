@@ -291,7 +291,7 @@ def _write_page(
             ("preset", code(record.preset)),
             ("model", f"{record.family}, {record.num_parameters:,} parameters"),
             ("recipe", recipe_in_words(record.config)),
-            ("chosen", f"epoch {record.best_epoch}, on {record.dataset.num_validation:,} validation pictures"),
+            ("chosen", f"on {record.dataset.num_validation:,} validation pictures: {record.kept}"),
             ("trained on", f"{record.dataset.num_train:,} pictures, {record.backend}, {record.device}"),
             ("seed", str(record.seed)),
         ]

@@ -176,7 +176,8 @@ class RunRecord:
         num_devices, num_processes: int. That trained together.
         distribution: str. How, in words, and what batch norms took their statistics of.
         epoch_end_s: list of float. For each epoch, the seconds from the command to its end, validation included.
-        best_epoch: int. The epoch, from 1, whose weights were kept; chosen on validation.
+        best_epoch: int. The epoch, from 1, whose weights were kept; chosen on validation. 0 if no epoch was better than
+            the probe that came first.
         validation: `Scores` or `None`, of the weights that were kept; `None` without a validation split.
         test: `Scores` of the weights that were kept; `None` for a rate of a sweep, which validation alone scores.
         calibration: `Calibration` or `None` in runs of versions that kept none; `evaluation.calibration` computes it.
@@ -218,6 +219,11 @@ class RunRecord:
     calibration: Calibration | None = None
     digests: dict[str, str] = dataclasses.field(default_factory=dict)
     schema_version: Positive = SCHEMA_VERSION
+
+    @property
+    def kept(self) -> str:
+        """Whose weights were kept, in words."""
+        return f"epoch {self.best_epoch} kept" if self.best_epoch else "the probe kept: no epoch after it was better"
 
     def to_json(self) -> str:
         """Returns the text of `record.json`."""

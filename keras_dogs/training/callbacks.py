@@ -123,7 +123,8 @@ class Validation(keras.callbacks.Callback):
     """Scores the validation split after each epoch, keeps a row for `history.csv`, and saves the best model.
 
     Best is the greatest top-1 accuracy; of equal ones, the least loss. Without a validation split the last epoch is.
-    Where the optimizer keeps averages of the weights, these are scored and saved.
+    Where the optimizer keeps averages of the weights, these are scored and saved. A probe that came first counts as
+    epoch 0: it is kept unless a later one is better.
 
     Args:
         classifier: `keras.Model` that is saved: the one that trains, or what of it is not the table of pictures.
@@ -131,30 +132,26 @@ class Validation(keras.callbacks.Callback):
         labels: int array, or `None`.
         best_file: function of the epoch, from 1, to the path to which it is saved when it is the best.
         step_log: `StepLog`, which runs before this one.
-        patience: int. Epochs without a better score after which training stops; 0 for never.
+        recipe: `Recipe`. Its `patience`, and whether a probe came first.
     """
 
-    def __init__(
-        self, classifier, predict, labels, best_file: Callable[[int], Path], step_log: StepLog, patience: int = 0
-    ):
+    def __init__(self, classifier, predict, labels, best_file: Callable[[int], Path], step_log: StepLog, recipe):
         super().__init__()
         self.classifier, self.predict, self.labels = classifier, predict, labels
-        self.best_file, self.patience = best_file, patience
+        self.best_file, self.recipe = best_file, recipe
         self.step_log = step_log
         self.rows: list[dict] = []
         self.best_epoch = 0
         self.best_scores: Scores | None = None
 
+    def on_train_begin(self, logs=None):
+        if self.recipe.probe_first and self.predict and not self.step_log.rows:
+            self._take(0)  # nothing is averaged yet
+
     def on_epoch_end(self, epoch, logs=None):
         _share_statistics(self.model)
         with averaged(self.model):
-            scores = self._score()
-            is_best = scores is None or self.best_scores is None or scores.rank > self.best_scores.rank
-            if is_best:
-                self.best_epoch, self.best_scores = epoch + 1, scores
-                if devices.current().group.is_first:
-                    with files.written_whole(self.best_file(epoch + 1)) as path:
-                        save_classifier(self.classifier, path)
+            scores = self._take(epoch + 1)
         losses = [row["loss"] for row in self.step_log.rows if row["epoch"] == epoch + 1]
         row = {"epoch": epoch + 1, "train_loss": float(np.mean(losses)), "train_accuracy": float(logs["accuracy"])}
         if scores:
@@ -165,7 +162,18 @@ class Validation(keras.callbacks.Callback):
 
     def is_patience_over(self) -> bool:
         """Returns whether the last epochs brought nothing better."""
-        return bool(self.patience and self.rows and self.rows[-1]["epoch"] - self.best_epoch >= self.patience)
+        patience = self.recipe.patience
+        return bool(patience and self.rows and self.rows[-1]["epoch"] - self.best_epoch >= patience)
+
+    def _take(self, epoch: int) -> Scores | None:
+        """Scores the weights as they are after an epoch, and saves them if no others were better."""
+        scores = self._score()
+        if scores is None or self.best_scores is None or scores.rank > self.best_scores.rank:
+            self.best_epoch, self.best_scores = epoch, scores
+            if devices.current().group.is_first:
+                with files.written_whole(self.best_file(epoch)) as path:
+                    save_classifier(self.classifier, path)
+        return scores
 
     def _score(self) -> Scores | None:
         if self.predict is None:
@@ -330,6 +338,9 @@ class TrainingProgress(keras.callbacks.Callback):
         if self.console.is_terminal and not self.bar.live.is_started:
             self.bar.start()
             self._task = self.bar.add_task("Training", total=self.steps, status="compiling")
+        if self.validation.best_scores and not self.step_log.rows:
+            scores, head = self.validation.best_scores, f"epoch {0:>3}/{self.epochs}  the head alone"
+            self.console.print(f"{head}  validation loss {scores.loss:.3f} top-1 {scores.top1_accuracy:.1%}")
 
     def on_epoch_begin(self, epoch, logs=None):
         self._epoch, self._first_step = epoch + 1, len(self.step_log.step_seconds)

@@ -58,7 +58,7 @@ class Checkpoints:
     def __init__(self, folder: Path, keep: int = 2, run: str = ""):
         self.folder, self.keep, self.run = folder, keep, run
         self._group = devices.current().group
-        self._best: tuple[int, str | None] = (0, None)  # the epoch of the best weights, and the digest of their file
+        self._best: tuple[int, str | None] = (-1, None)  # the epoch of the best weights, and the digest of their file
 
     @property
     def writes(self) -> bool:
@@ -99,7 +99,7 @@ class Checkpoints:
         path = self.folder / _name(state)
         if not self.writes:
             return path
-        if state["best_epoch"] != self._best[0]:  # the file is read once, and not at each checkpoint
+        if _has_best(state) and state["best_epoch"] != self._best[0]:  # read once, and not at each checkpoint
             self._best = (state["best_epoch"], artifacts.digest_of(self.best_file(state["best_epoch"])))
         state = {**state, "run": self.run, "best_digest": self._best[1]}
         with files.written_whole(path) as temporary:
@@ -147,7 +147,7 @@ class Checkpoints:
         if path.name != name:
             raise Damaged(f"{path}: damaged: its state is that of {name}")
         reading.check(state["best_scores"], Scores | None, f"{path}: best_scores")
-        if state["best_epoch"]:
+        if _has_best(state):
             best = self.best_file(state["best_epoch"])
             digest = artifacts.digest_of(best)
             if state.get("best_digest", digest) != digest:  # earlier versions kept none
@@ -198,6 +198,11 @@ def _variables(model: keras.Model):
 
 def _name(state: State) -> str:
     return f"step-{state['step']:08d}-best-{state['best_epoch']:04d}.npz"
+
+
+def _has_best(state: State) -> bool:
+    """Returns whether weights were kept: none are before the first epoch ends, unless a probe came first (epoch 0)."""
+    return bool(state["best_epoch"] or state["best_scores"])
 
 
 def _best_epoch(path: Path) -> int:

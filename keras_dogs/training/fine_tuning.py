@@ -84,13 +84,16 @@ def _train(config: TrainConfig, began: float, started: float, scores_test=True, 
     with _set_up(config):
         if config.learning_rate == "sweep":
             return sweep.sweep_rates(config, _train_without_test)
-        return _train_job(config, began, started, scores_test, check_pictures)
+        return _train_job(config, plain["is_new"], began, started, scores_test, check_pictures)
 
 
-def _train_job(config: TrainConfig, began: float, started: float, scores_test: bool, check_pictures) -> Run:
+def _train_job(
+    config: TrainConfig, is_new: bool, began: float, started: float, scores_test: bool, check_pictures
+) -> Run:
     """Trains with a config that is settled; of several processes, the first one alone writes."""
     engine, output = devices.current(), config.output
     dataset = load_configured(config.data, config.seed)
+    config = jobs.choose_recipe(config, dataset) if is_new else config
     given = {**config.to_plain(), "schema_version": SCHEMA_VERSION}
     given |= {"fingerprint": dataset.fingerprint, "backend": backends.name()}
     jobs.check_same_pictures(dataset)
@@ -188,6 +191,7 @@ def _settle(config: TrainConfig) -> dict:
     config = config if config.resume else jobs.choose_preset(config)
     output = artifacts.choose_output(config.output, jobs.default_name(config), config.overwrite, config.resume)
     finished = config.resume and artifacts.is_finished(output)
+    goes_on = config.resume and artifacts.is_unfinished(output)
     if finished:
         record = RunRecord.load(output / artifacts.RECORD)
         asked = {**record.config, "learning_rate": "sweep"} if record.sweep else record.config
@@ -197,12 +201,13 @@ def _settle(config: TrainConfig) -> dict:
         progress.open_console().print(
             f"{output}: finished before; nothing to do (to train further on what it has learned: --preset {output})"
         )
-    elif config.resume and artifacts.is_unfinished(output):
+    elif goes_on:
         config = dataclasses.replace(config, output=output).resumed_from(artifacts.read_config(output))
         artifacts.check_config(output)
     elif config.resume:
         progress.open_console().print(f"{output}: nothing to resume; a new run")
-    return {**dataclasses.replace(config, output=output).to_plain(), "finished": finished}
+    plain = dataclasses.replace(config, output=output).to_plain()
+    return {**plain, "finished": finished, "is_new": not goes_on}
 
 
 def _fit(job: Job, folder: Path, pictures: Pictures, on_device: bool, started: float) -> Fitted:

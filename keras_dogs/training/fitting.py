@@ -46,9 +46,7 @@ def fit(plan: Plan, task: Task) -> Fitted:
     schedule = WarmupCosine(recipe.learning_rate, total // recipe.accumulate, recipe.warmup_fraction, recipe.accumulate)
     _compile(plan, task, schedule, len(batches))
     step_log = StepLog(schedule, batches.digest_of)
-    validation = Validation(
-        task.classifier, task.predict, task.labels, plan.checkpoints.best_file, step_log, recipe.patience
-    )
+    validation = Validation(task.classifier, task.predict, task.labels, plan.checkpoints.best_file, step_log, recipe)
     checkpointing = _checkpointing(plan, step_log, validation, len(batches))
     done = checkpointing.load()
     if done:

@@ -207,6 +207,22 @@ def choose_preset(config: TrainConfig) -> TrainConfig:
     return dataclasses.replace(config, preset=at_hand)
 
 
+def choose_recipe(config: TrainConfig, dataset: Dataset) -> TrainConfig:
+    """Takes the recipe for a small folder of photographs where nobody named one, and says so."""
+    photographs = config.data.dataset not in DATASETS and not set(dataset.class_names) <= set(drawn_class_names())
+    is_small = len(dataset.train) <= recipes.MOST_OF_A_SMALL_FOLDER and dataset.validation is not None
+    is_nano = presets.knows_drawn_dogs_alone(config.preset)
+    if is_nano or not (photographs and is_small and recipes.is_open(config)):
+        return config
+    recipe, patience = recipes.FOR_SMALL_FOLDERS, recipes.THEIR_PATIENCE
+    progress.open_console().print(
+        f"no --recipe was given: {recipe} with --patience {patience} is taken, as {dataset.name} has only "
+        f"{len(dataset.train):,} pictures to train on (in a fraction of the time: --linear-probe; as for larger "
+        f"folders: --recipe {recipes.name_of(config)})"
+    )
+    return dataclasses.replace(config, recipe=recipe, patience=patience)
+
+
 def _are_drawn(config: TrainConfig) -> bool:
     """Returns whether the pictures are drawn dogs; a folder's classes tell."""
     if config.data.dataset in DATASETS:  # a name: what may have to be fetched first is not opened for this

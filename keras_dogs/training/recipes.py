@@ -31,7 +31,8 @@ class Recipe(NamedTuple):
         ema: float. Momentum of the running mean of the weights that is scored and kept; 0 for none.
         freeze_batch_norm: bool. Keep statistics, scales and offsets of batch norms.
         linear_probe: bool. Train the head alone.
-        probe_first: bool. Train the head alone, on features computed once, before everything.
+        probe_first: bool. Train the head alone, on features computed once, before everything. What it makes is kept if
+            no epoch after it validates better.
         unfreeze_every: float. Epochs after which the next block from the top begins to learn; 0 for all at once.
         patience: int. Epochs without a better validation score after which training stops; 0 for never.
         load_weights: bool. `False` starts from random weights.
@@ -135,6 +136,10 @@ RECIPES: dict[str, Recipe] = {
     ),
 }
 FIELDS = tuple(name for name in Recipe._fields if name not in ("source", "expected"))
+_OF_ALL_WEIGHTS = ("mixup", "cutmix", "erasing", "remat")
+# Training pictures of a small folder, whose recipe is chosen where nobody names one (benchmarks/small_folders.py).
+MOST_OF_A_SMALL_FOLDER = 1000
+FOR_SMALL_FOLDERS, THEIR_PATIENCE = "probe_then_finetune", 3
 
 
 def choose(config) -> Recipe:
@@ -155,6 +160,13 @@ def choose(config) -> Recipe:
 def name_of(config) -> str:
     """Returns the recipe's name: what `--recipe` says, else that of a linear probe or of a full fine-tuning."""
     return config.recipe or ("linear_probe" if config.linear_probe else "adamw")
+
+
+def is_open(config) -> bool:
+    """Returns whether a `TrainConfig` names no recipe, nor a part of one but how long it is and how large its steps."""
+    parts = (name for name in FIELDS if name not in ("epochs", "batch_size", "accumulate"))
+    given = (getattr(config, name, None) for name in ("recipe", *parts, *_OF_ALL_WEIGHTS))
+    return all(value is None or value is False for value in given)
 
 
 def complete(recipe: Recipe, preset: str, family: str) -> Recipe:
