@@ -6,6 +6,7 @@ get as many updates at both sizes.
 """
 
 import argparse
+import json
 import tempfile
 from pathlib import Path
 
@@ -14,7 +15,9 @@ from real_sample import RESNET
 from real_sample import VIT
 
 from keras_dogs.evaluation.intervals import share_interval
+from keras_dogs.system.pages import table
 
+PAGE = Path(__file__).parents[1] / "docs" / "recipes.md"
 NUM_CLASSES = 12
 NUM_TEST = 20
 # Pictures a class to train on, and the epochs in which these make 100 updates of 32 pictures.
@@ -22,7 +25,8 @@ SIZES = {60: 5, 15: 20}
 RECIPES = {
     "linear_probe": ["--recipe", "linear_probe"],
     "linear_probe, augmented": ["--recipe", "linear_probe", "--augmentation", "light"],
-    "probe_then_finetune": ["--recipe", "probe_then_finetune"],
+    "probe_then_finetune": ["--recipe", "probe_then_finetune", "--patience", "3"],
+    "probe_then_finetune, rate 2e-5": ["--recipe", "probe_then_finetune", "--patience", "3", "--learning-rate", "2e-5"],
     "adamw": ["--recipe", "adamw"],
 }
 
@@ -30,12 +34,16 @@ RECIPES = {
 def main():
     """Measures a row for each size, preset and recipe."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sample", type=Path, required=True)
-    parser.add_argument("--weights", type=Path, required=True)
+    parser.add_argument("--sample", type=Path)
+    parser.add_argument("--weights", type=Path)
     parser.add_argument("--backend", default="torch")
     parser.add_argument("--recipes", nargs="+", default=list(RECIPES), choices=list(RECIPES))
     parser.add_argument("--sizes", nargs="+", type=int, default=list(SIZES), choices=list(SIZES))
+    parser.add_argument("--models", nargs="+", default=["ResNet-50", "ViT-S/14"])
+    parser.add_argument("--write-table", action="store_true", help="write the page's table from the results, and end")
     flags = parser.parse_args()
+    if flags.write_table:
+        return PAGE.write_text(insert(PAGE.read_text()))
     presets = {
         "ResNet-50": f"applications:resnet50:{flags.weights / RESNET}",
         "ViT-S/14": str(flags.weights / VIT),
@@ -46,14 +54,36 @@ def main():
             dataset = gather(flags.sample.resolve(), Path(folder) / f"photos{size}", size)
             for recipe in flags.recipes:
                 epochs = [] if "linear_probe" in recipe else ["--epochs", SIZES[size]]
-                for model, preset in presets.items():
+                for model, preset in ((model, presets[model]) for model in flags.models):
                     given = ["--preset", preset, "--dataset", dataset, *RECIPES[recipe], *epochs]
                     row = runs.train(flags.backend, Path(folder) / "run", *given)
                     row["flags"] = [Path(flag).name if "/" in flag else flag for flag in row["flags"]]
                     rows.append({"pictures_per_class": size, "recipe": recipe, "model": model, **row, **interval(row)})
                     runs.write(
-                        "small_folders", list(rows), line=in_words, key=("pictures_per_class", "recipe", "model")
+                        "small_folders",
+                        [dict(row) for row in rows],
+                        line=in_words,
+                        key=("pictures_per_class", "recipe", "model"),
                     )
+
+
+def insert(page: str) -> str:
+    """Returns the page with the table of the results."""
+    (file,) = runs.RESULTS.glob("small_folders-*.json")
+    rows = [row for row in json.loads(file.read_text())["rows"] if "error" not in row]
+    cells = [
+        [
+            row["pictures_per_class"],
+            row["model"],
+            row["recipe"],
+            f"{100 * row['test_top1_accuracy']:.1f} % ({100 * row['low']:.0f} to {100 * row['high']:.0f})",
+            row["best_epoch"] or "the probe",
+            f"{row['total_s'] / 60:.0f} min",
+        ]
+        for row in sorted(rows, key=lambda row: (-row["pictures_per_class"], row["model"]))
+    ]
+    titles = ["pictures a class", "model", "recipe", "test top-1 (95 %)", "epoch kept", "time"]
+    return runs.put_between(page, "small folders", table(titles, cells))
 
 
 def gather(sample: Path, folder: Path, size: int) -> Path:
