@@ -78,7 +78,7 @@ def insert(page: str) -> str:
             row["recipe"],
             f"{100 * row['test_top1_accuracy']:.1f} % ({100 * row['low']:.0f} to {100 * row['high']:.0f})",
             row["best_epoch"] or "the probe",
-            f"{row['total_s'] / 60:.0f} min",
+            f"{row['total_s']:.0f} s",
         ]
         for row in sorted(rows, key=lambda row: (-row["pictures_per_class"], row["model"]))
     ]

@@ -141,6 +141,13 @@ def test_the_page_on_libraries_has_the_measured_figures(monkeypatch):
     assert libraries.insert(page) == page
 
 
+def test_the_page_on_recipes_has_the_measured_figures(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import small_folders
+
+    assert small_folders.insert(WALKED["recipes"]) == WALKED["recipes"]
+
+
 def test_describe(command):
     block = next(block for block in blocks("bash", WALKED["weights"]) if "keras_dogs.describe" in block)
     for line in block.strip().splitlines():
