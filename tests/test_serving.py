@@ -432,6 +432,15 @@ def test_batches_are_filled_up_for_those_that_compile(models):
 
 
 @pytest.mark.once
+def test_large_batches_are_full_and_the_rest_has_the_next(models):
+    ask = Slow(0.0)
+    with Server(of(ask, models, any_batch=False), max_batch=32) as server:
+        before = len(ask.sizes)
+        status, found, _ = server.ask("POST", "/predict", *form(*((f"{n}.png", png()) for n in range(17))))
+        assert status == 200 and len(found["predictions"]) == 17 and ask.sizes[before:] == [16, 1]
+
+
+@pytest.mark.once
 def test_a_model_that_fails_is_said_and_the_next_is_answered(models, capfd):
     def fails_once(canvases, seen=[]):  # noqa: B006
         seen.append(1)

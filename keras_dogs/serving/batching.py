@@ -13,6 +13,8 @@ import numpy as np
 
 from keras_dogs.evaluation.inference import filled_up
 
+_WORTH_FILLING = 8  # pictures; smaller batches take almost as long half empty as full
+
 
 class Overloaded(Exception):
     """There is no room in the queue.
@@ -137,16 +139,23 @@ class Batcher:
 
     def _take(self) -> list[_Waiting]:
         """Takes a batch from the queue, less what nobody waits for."""
-        batch: list[_Waiting] = []
-        while self._queue and len(batch) < self.max_batch:
-            each = self._queue.popleft()
-            if not each.answer.done():
-                batch.append(each)
+        waiting = [each for each in self._queue if not each.answer.done()]
+        count = self._count_to_take(len(waiting))
+        batch, self._queue = waiting[:count], collections.deque(waiting[count:])
         if not self._queue:
             self._has_come.clear()
         if len(self._queue) < self.max_batch:
             self._is_full.clear()
         return batch
+
+    def _count_to_take(self, waiting: int) -> int:
+        """Returns how many of those that wait go into a batch: from 8 on, as many as fill one; the rest has the next.
+
+        Two batches of 16 take as long as one of 32, but 17 pictures filled up to 24 half as long again as 16.
+        """
+        if self._any_batch or waiting < _WORTH_FILLING:
+            return min(waiting, self.max_batch)
+        return max(size for size in self._sizes() if size <= waiting)
 
     async def _answer(self, batch: list[_Waiting]) -> None:
         began, count = time.perf_counter(), len(batch)
