@@ -4,6 +4,7 @@ import json
 import statistics
 from pathlib import Path
 
+import predicting
 import runs
 
 from keras_dogs.system.pages import table
@@ -133,17 +134,15 @@ def of_folders() -> str:
         [
             f"{row['model']}, {runs.PROSE[row['backend']]}",
             row["machine"],
+            f"{row.get('count', predicting.NUM_PICTURES):,}",
             f"{row['turns'][-1]['predict']:.0f}",
             f"{row['ratio']['median']:.2f} ({row['ratio']['min']:.2f} to {row['ratio']['max']:.2f})",
             f"{row['turns'][-1]['resident_mib'][0]:.0f} to {row['turns'][-1]['resident_mib'][-1]:.0f} MiB",
         ]
         for row in rows_of_all_machines("predicting")
     ]
-    return (
-        table(["", "two cores of", "pictures/s", "of the model's own rate", "memory, first tenth to last"], cells)
-        if cells
-        else ""
-    )
+    titles = ["", "two cores of", "pictures", "pictures/s", "of the model's own rate", "memory, first tenth to last"]
+    return table(titles, cells) if cells else ""
 
 
 if __name__ == "__main__":

@@ -69,8 +69,8 @@ def main():
 
 def insert(page: str) -> str:
     """Returns the page with the table of the results."""
-    (file,) = runs.RESULTS.glob("small_folders-*.json")
-    rows = [row for row in json.loads(file.read_text())["rows"] if "error" not in row]
+    newest = sorted(runs.RESULTS.glob("small_folders-*.json"))[-1]
+    rows = [row for row in json.loads(newest.read_text())["rows"] if "error" not in row]
     cells = [
         [
             row["pictures_per_class"],

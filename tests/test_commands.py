@@ -236,13 +236,16 @@ def test_a_small_folder_gets_a_recipe_of_its_own(command, dogs, run_folder, tmp_
     output = tmp_path / "run"
     given = ("--preset", run_folder, "--epochs", "1", "--batch-size", "4", "--output", output)
     status, _, err = command("train", "--dataset", photos, *given)
-    assert status == 0 and "no --recipe was given: probe_then_finetune with --patience 3" in " ".join(err.split()), err
+    assert status == 0 and "no --recipe was given: using probe_then_finetune with --patience 3" in " ".join(
+        err.split()
+    ), err
     config = json.loads((output / "record.json").read_text())["config"]
     assert (config["recipe"], config["patience"], config["epochs"]) == ("probe_then_finetune", 3, 1)
     status, _, err = command("train", "--dataset", photos, *given, "--resume")
     assert status == 0 and "finished before" in err
     others = ((photos, "--recipe", "adamw"), (photos, "--learning-rate", "1e-4"), (dogs,))
-    others = (*others, (photos, "--validation-fraction", "0"))
+    others = (*others, (photos, "--validation-fraction", "0"), (photos, "--no-probe-first"))
+    others = (*others, (photos, "--pictures-per-class", "3"))
     for other in others:
         status, _, err = command("train", "--dataset", *other, *given, "--overwrite")
         assert status == 0 and "no --recipe was given" not in err

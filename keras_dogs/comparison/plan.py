@@ -229,7 +229,7 @@ def _plan(config: CompareConfig, preset: str, backend: str, seed: int, given: tu
 
     digest = hashlib.sha256(json.dumps([__version__, backend, _meant(flags)]).encode()).hexdigest()[:10]
     folder = config.output / RUNS / f"{short_name(preset)}-{backend}-seed{seed}-{digest}"
-    return PlannedRun(preset, backend, seed, flags, folder)
+    return PlannedRun(preset, backend, seed, (*flags, *_recipe(config, flags)), folder)
 
 
 def _meant(flags: tuple[str, ...]) -> list[str]:
@@ -257,10 +257,13 @@ def _flags(config: CompareConfig, preset: str, given: tuple[str, ...]) -> tuple[
     flags += ["--exclude", str(config.exclude)] if config.exclude else []
     chosen = given or (("--epochs", str(config.epochs)) if config.epochs else ())
     flags += [] if chosen or not pair else pair.flags
-    flags += [*_train_flags(config), *chosen]
-    # `train` would choose one for a small folder.
-    is_chosen = dataset_of(config) not in DATASETS and recipes.is_open(parse(_TRAIN, TrainConfig, flags))
-    return (*flags, "--recipe", recipes.name_of(TrainConfig())) if is_chosen else tuple(flags)
+    return (*flags, *_train_flags(config), *chosen)
+
+
+def _recipe(config: CompareConfig, flags: tuple[str, ...]) -> tuple[str, ...]:
+    """Returns the flags that keep `train` from choosing a recipe for a small folder: all runs have the same."""
+    is_open = dataset_of(config) not in DATASETS and recipes.is_open(parse(_TRAIN, TrainConfig, list(flags)))
+    return ("--recipe", recipes.name_of(TrainConfig())) if is_open else ()
 
 
 def _train_flags(config: CompareConfig) -> list[str]:

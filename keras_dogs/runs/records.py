@@ -179,6 +179,8 @@ class RunRecord:
         best_epoch: int. The epoch, from 1, whose weights were kept; chosen on validation. 0 if no epoch was better than
             the probe that came first.
         validation: `Scores` or `None`, of the weights that were kept; `None` without a validation split.
+        probe: `Scores` on validation of the probe that came first and counts as epoch 0; `None` without one, and in
+            runs of versions that did not count it.
         test: `Scores` of the weights that were kept; `None` for a rate of a sweep, which validation alone scores.
         calibration: `Calibration` or `None` in runs of versions that kept none; `evaluation.calibration` computes it.
         sweep: list of dict. Of `--learning-rate sweep`: each rate with its validation top-1 accuracy and loss, or why
@@ -217,13 +219,14 @@ class RunRecord:
     sweep: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     swaps: list[str] | None = None
     calibration: Calibration | None = None
+    probe: Scores | None = None
     digests: dict[str, str] = dataclasses.field(default_factory=dict)
     schema_version: Positive = SCHEMA_VERSION
 
     @property
     def kept(self) -> str:
         """Whose weights were kept, in words."""
-        return f"epoch {self.best_epoch} kept" if self.best_epoch else "the probe kept: no epoch after it was better"
+        return f"epoch {self.best_epoch} kept" if self.best_epoch else "the probe kept, as no later epoch was better"
 
     def to_json(self) -> str:
         """Returns the text of `record.json`."""

@@ -13,7 +13,7 @@ import numpy as np
 
 from keras_dogs.evaluation.inference import filled_up
 
-_WORTH_FILLING = 8  # pictures; smaller batches take almost as long half empty as full
+_WORTH_FILLING = 8  # pictures; below, one call that is padded is cheaper than two
 
 
 class Overloaded(Exception):
@@ -51,13 +51,13 @@ class Limits(NamedTuple):
 
 
 class Batcher:
-    """Has a model answer canvases in a thread of its own, all that wait in one batch.
+    """Has a model answer canvases in a thread of its own, those that wait in one batch.
 
     Args:
         ask: function of uint8 canvases `(batch, rows, columns, 3)` to logits `(batch, num_classes)`.
         prepare: function of canvases: compiles or traces the model for batches of that size.
         shape: tuple of int. Of a canvas.
-        any_batch: bool. Whether a new size of batch costs nothing; else batches are filled up to one of a few.
+        any_batch: bool. Whether a new size of batch costs nothing; else there are only a few sizes.
         limits: `Limits`.
         on_batch: function of the number of pictures and the seconds of each batch, for metrics.
     """
@@ -68,7 +68,7 @@ class Batcher:
         self.limits, self.max_batch, self.max_wait = limits, limits.max_batch, limits.max_wait
         self.is_ready = False
         self.in_hand = 0  # pictures that were admitted, and are not answered yet
-        self._rate = 0.0  # pictures a second, of the last batches
+        self._answered, self._seconds = 0.0, 0.0  # pictures, and what they took; older ones count for less
         self._queue: collections.deque[_Waiting] = collections.deque()
         self._has_come, self._is_full = asyncio.Event(), asyncio.Event()
         self._alone = asyncio.Lock()
@@ -80,7 +80,7 @@ class Batcher:
         Raises:
             Overloaded: there is none.
         """
-        seconds = self.in_hand / self._rate if self._rate else 0.0
+        seconds = self.in_hand * self._seconds / self._answered if self._answered else 0.0
         if self.in_hand + count > self.limits.max_queue or seconds > self.limits.timeout / 2:
             raise Overloaded(min(max(math.ceil(seconds), 1), 60))
         return _Admitted(self, count)
@@ -132,7 +132,7 @@ class Batcher:
         self._thread.shutdown(cancel_futures=True)
 
     def _sizes(self) -> list[int]:
-        """Returns powers of two and, from 8 on, what is half-way between them: less than half of a batch is padding."""
+        """Returns the sizes of batches: powers of two and, from 8 on, what is half-way between them."""
         powers = [1 << power for power in range(self.max_batch.bit_length())]
         between = [3 * power // 2 for power in powers if power >= 8]
         return sorted({size for size in (*powers, *between, self.max_batch) if size <= self.max_batch})
@@ -149,9 +149,9 @@ class Batcher:
         return batch
 
     def _count_to_take(self, waiting: int) -> int:
-        """Returns how many of those that wait go into a batch: from 8 on, as many as fill one; the rest has the next.
+        """Returns how many of those that wait go into a batch: from 8 on, as many as fill one, and the rest wait.
 
-        Two batches of 16 take as long as one of 32, but 17 pictures filled up to 24 half as long again as 16.
+        Two batches of 16 take as long as one of 32, but 17 pictures padded to 24 take half as long again as 16.
         """
         if self._any_batch or waiting < _WORTH_FILLING:
             return min(waiting, self.max_batch)
@@ -171,8 +171,7 @@ class Batcher:
             if not each.answer.done():
                 each.answer.set_result(row)
         seconds = time.perf_counter() - began
-        rate = count / seconds
-        self._rate = 0.8 * self._rate + 0.2 * rate if self._rate else rate
+        self._answered, self._seconds = 0.8 * self._answered + count, 0.8 * self._seconds + seconds
         self._on_batch(count, seconds)
 
 

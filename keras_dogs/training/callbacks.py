@@ -130,7 +130,7 @@ class Validation(keras.callbacks.Callback):
         classifier: `keras.Model` that is saved: the one that trains, or what of it is not the table of pictures.
         predict: function of no argument to logits `(num_pictures, num_classes)`, or `None` without a validation split.
         labels: int array, or `None`.
-        best_file: function of the epoch, from 1, to the path to which it is saved when it is the best.
+        best_file: function of the epoch, from 0, to the path to which it is saved when it is the best.
         step_log: `StepLog`, which runs before this one.
         recipe: `Recipe`. Its `patience`, and whether a probe came first.
     """
@@ -143,10 +143,11 @@ class Validation(keras.callbacks.Callback):
         self.rows: list[dict] = []
         self.best_epoch = 0
         self.best_scores: Scores | None = None
+        self.probe_scores: Scores | None = None
 
     def on_train_begin(self, logs=None):
         if self.recipe.probe_first and self.predict and not self.step_log.rows:
-            self._take(0)  # nothing is averaged yet
+            self.probe_scores = self._take(0)  # nothing is averaged yet
 
     def on_epoch_end(self, epoch, logs=None):
         _share_statistics(self.model)
@@ -245,6 +246,8 @@ class Checkpointing(keras.callbacks.Callback):
         self.validation.rows[:] = state["history"]
         self.validation.best_epoch = state["best_epoch"]
         self.validation.best_scores = Scores(**state["best_scores"]) if state["best_scores"] else None
+        probe = state["probe_scores"]
+        self.validation.probe_scores = Scores(**probe) if probe else None
         self._train_s_before, self._command_s_before = state["train_s"], state["command_s"]
         self.epoch_end_s[:] = state["epoch_end_s"]
         self.step_log.step_seconds[:], self.step_log.first_steps[:] = state["step_seconds"], state["first_steps"]
@@ -286,12 +289,13 @@ class Checkpointing(keras.callbacks.Callback):
         return devices.current().group.agree(self.stop.status)
 
     def _save(self, stop_status: int):
-        best = self.validation.best_scores
+        best, probe = self.validation.best_scores, self.validation.probe_scores
         state = {
             "step": len(self.step_log.rows),
             "digest": self.digest,
             "best_epoch": self.validation.best_epoch,
             "best_scores": dataclasses.asdict(best) if best else None,
+            "probe_scores": dataclasses.asdict(probe) if probe else None,
             "steps": self.step_log.rows,
             "history": self.validation.rows,
             "train_s": self.train_s(),

@@ -37,6 +37,7 @@ class State(TypedDict):
     run: NotRequired[str]
     digest: NotRequired[str]
     best_digest: NotRequired[str | None]
+    probe_scores: NotRequired[dict[str, int | float] | None]
     command_s: NotRequired[NotNegative]
     epoch_end_s: NotRequired[list[NotNegative]]
     step_seconds: NotRequired[list[NotNegative]]
@@ -138,6 +139,7 @@ class Checkpoints:
                 raise UserError(f"{path}: belongs to another run; move it out of this folder, then resume again")
             # Of what an earlier version did not keep, nothing is known.
             unknown = {"command_s": state["train_s"], "epoch_end_s": [], "step_seconds": [], "first_steps": []}
+            unknown["probe_scores"] = None
             return arrays, unknown | state
         return None
 
@@ -146,7 +148,8 @@ class Checkpoints:
         name = _name(state)
         if path.name != name:
             raise Damaged(f"{path}: damaged: its state is that of {name}")
-        reading.check(state["best_scores"], Scores | None, f"{path}: best_scores")
+        for name in ("best_scores", "probe_scores"):
+            reading.check(state.get(name), Scores | None, f"{path}: {name}")
         if _has_best(state):
             best = self.best_file(state["best_epoch"])
             digest = artifacts.digest_of(best)

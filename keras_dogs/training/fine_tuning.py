@@ -182,6 +182,7 @@ def _record(job: Job, pictures: Pictures, cache: str, fitted: Fitted, test, timi
         ),
         peak_memory_gib=backends.peak_memory_gib(),
         validation=fitted.validation.best_scores,
+        probe=fitted.validation.probe_scores,
         test=test and test.scores,
     )
 

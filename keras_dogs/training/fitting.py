@@ -97,7 +97,7 @@ def _errors_in_words(batches: TrainingBatches, step_log: StepLog, checkpoints: C
             raise _too_large(error, batches.batch_size, checkpoints.files()) from error
         if not isinstance(error, FloatingPointError):
             raise
-        raise _diverged(error, step_log.rows[-1], checkpoints.files()) from error
+        raise _diverged(error, step_log.rows, checkpoints.files()) from error
 
 
 def _compile(plan: Plan, task: Task, schedule: WarmupCosine, steps_per_epoch: int) -> None:
@@ -124,11 +124,10 @@ def _left(checkpoints: list[Path]) -> str:
     return f"the last good checkpoint is {checkpoints[-1]}" if checkpoints else "nothing was written"
 
 
-def _diverged(error: FloatingPointError, row: dict, checkpoints: list[Path]) -> Diverged:
-    return Diverged(
-        f"{error} at step {row['step']} (learning rate {row['learning_rate']:.3g}); {_left(checkpoints)}: "
-        "lower --learning-rate, or use --dtype-policy float32"
-    )
+def _diverged(error: FloatingPointError, rows: list[dict], checkpoints: list[Path]) -> Diverged:
+    row = rows[-1] if rows else None
+    when = f"at step {row['step']} (learning rate {row['learning_rate']:.3g})" if row else "before the first step"
+    return Diverged(f"{error} {when}; {_left(checkpoints)}: lower --learning-rate, or use --dtype-policy float32")
 
 
 def _make_variables(model: keras.Model, labels) -> None:

@@ -209,6 +209,8 @@ def choose_preset(config: TrainConfig) -> TrainConfig:
 
 def choose_recipe(config: TrainConfig, dataset: Dataset) -> TrainConfig:
     """Takes the recipe for a small folder of photographs where nobody named one, and says so."""
+    if config.data.pictures_per_class:  # a quick look at a folder that may be large
+        return config
     photographs = config.data.dataset not in DATASETS and not set(dataset.class_names) <= set(drawn_class_names())
     is_small = len(dataset.train) <= recipes.MOST_OF_A_SMALL_FOLDER and dataset.validation is not None
     is_nano = presets.knows_drawn_dogs_alone(config.preset)
@@ -216,9 +218,9 @@ def choose_recipe(config: TrainConfig, dataset: Dataset) -> TrainConfig:
         return config
     recipe, patience = recipes.FOR_SMALL_FOLDERS, recipes.THEIR_PATIENCE
     progress.open_console().print(
-        f"no --recipe was given: {recipe} with --patience {patience} is taken, as {dataset.name} has only "
-        f"{len(dataset.train):,} pictures to train on (in a fraction of the time: --linear-probe; as for larger "
-        f"folders: --recipe {recipes.name_of(config)})"
+        f"no --recipe was given: using {recipe} with --patience {patience}, because {dataset.name} has only "
+        f"{len(dataset.train):,} training pictures (--linear-probe is much faster; --recipe {recipes.name_of(config)} "
+        "is what larger folders get)"
     )
     return dataclasses.replace(config, recipe=recipe, patience=patience)
 

@@ -136,7 +136,8 @@ RECIPES: dict[str, Recipe] = {
     ),
 }
 FIELDS = tuple(name for name in Recipe._fields if name not in ("source", "expected"))
-_OF_ALL_WEIGHTS = ("mixup", "cutmix", "erasing", "remat")
+_SIZES = ("epochs", "batch_size", "accumulate")
+_MIXING = ("mixup", "cutmix", "erasing")
 # Training pictures of a small folder, whose recipe is chosen where nobody names one (benchmarks/small_folders.py).
 MOST_OF_A_SMALL_FOLDER = 1000
 FOR_SMALL_FOLDERS, THEIR_PATIENCE = "probe_then_finetune", 3
@@ -163,10 +164,11 @@ def name_of(config) -> str:
 
 
 def is_open(config) -> bool:
-    """Returns whether a `TrainConfig` names no recipe, nor a part of one but how long it is and how large its steps."""
-    parts = (name for name in FIELDS if name not in ("epochs", "batch_size", "accumulate"))
-    given = (getattr(config, name, None) for name in ("recipe", *parts, *_OF_ALL_WEIGHTS))
-    return all(value is None or value is False for value in given)
+    """Returns whether a `TrainConfig` names no recipe, and no part of one but `_SIZES`."""
+    if config.linear_probe or config.remat:
+        return False
+    parts = {"recipe", *FIELDS, *_MIXING} - {"linear_probe", *_SIZES}
+    return all(getattr(config, name, None) is None for name in parts)
 
 
 def complete(recipe: Recipe, preset: str, family: str) -> Recipe:

@@ -160,6 +160,8 @@ def _say_what_differs(record: RunRecord) -> None:
     ]
     if record.num_devices > 1:
         found.append(f"{record.num_devices} devices there")
+    if record.config.get("probe_first") and record.validation and not record.probe:
+        found.append("the probe that came first did not count as an epoch there, and does here")
     for line in found:
         progress.open_console().print(f"not as in the record: {line}")
 

@@ -104,7 +104,9 @@ def _choose_rate(runs: dict[float, Run], failures: dict[float, str]) -> tuple[fl
         chosen = "  chosen" if rate == best else ""
         console.print(f"learning rate {rate:g}: validation top-1 {score.top1_accuracy:.1%}{chosen}")
     rates = sorted([*runs, *failures])
-    if len(runs) > 1 and best in (rates[0], rates[-1]):
+    if not runs[best].record.best_epoch:
+        console.print("no rate improved on the probe that came first")
+    elif len(runs) > 1 and best in (rates[0], rates[-1]):
         beyond = best / 3 if best == rates[0] else best * 3
         console.print(
             f"learning rate {best:g} lies at the edge of those that were tried; --learning-rate {beyond:.2g} may be "
