@@ -45,7 +45,7 @@ def __getattr__(name):
     if "keras" in sys.modules or not _PUBLIC[name].startswith(_LOAD_KERAS):
         return getattr(importlib.import_module(_PUBLIC[name]), name)
     progress = importlib.import_module("keras_dogs.system.progress")
-    with progress.loading("Keras"):  # seconds, which a terminal shows
+    with progress.busy("Loading Keras"):  # seconds, which a terminal shows
         return getattr(importlib.import_module(_PUBLIC[name]), name)
 
 

@@ -31,7 +31,7 @@ def load() -> str:
     Raises:
         UserError: see `select`.
     """
-    with progress.loading("Keras"):
+    with progress.busy("Loading Keras"):
         backend_name = select()
         importlib.import_module("keras_hub")
     return backend_name

@@ -61,11 +61,13 @@ def _compare(config: CompareConfig) -> dict:
     if config.pair or config.presets:
         planned = plan.plan_runs(config, _epochs(config))
         errors = Children(config).run(planned)
-    found = results.collect(config, planned, errors)
+    with progress.busy("Comparing the runs"):
+        found = results.collect(config, planned, errors)
     failed = [run for run in found["runs"] if "error" in run]
     if not planned and len(failed) == len(found["runs"]):
         raise UserError("; ".join(f"--from {run['folder']}: {run['error']}" for run in failed))
-    page.write_report(found, config.output)
+    with progress.busy("Writing the report"):
+        page.write_report(found, config.output)
     return found
 
 

@@ -111,14 +111,14 @@ def waiting(description: str):
 
 
 @contextlib.contextmanager
-def loading(what: str):
-    """Shows on a terminal that something loads, until it has; elsewhere nothing is said."""
+def busy(what: str):
+    """Shows on a terminal what a block does while it runs; elsewhere nothing is said."""
     if not open_console().is_terminal:
         yield
         return
     # A stream of its own: TensorFlow's words are kept from the error stream while it loads.
     with open(os.dup(sys.stderr.fileno()), "w", encoding="utf-8", errors="backslashreplace") as stream:
-        with open_console(stream).status(terminal.printable(f"Loading {what}")):
+        with open_console(stream).status(terminal.printable(what)):
             yield
 
 
