@@ -76,8 +76,8 @@ class TrainConfig:
     resume: bool = False
     """Go on with the unfinished run in --output, as if it had not been interrupted; other flags are taken from it."""
     recipe: RecipeName | None = None
-    """How to fine-tune (docs/recipes.md); other flags override its fields; default: adamw, or linear_probe with
-    --linear-probe, or probe_then_finetune for few photographs."""
+    """How to fine-tune (docs/recipes.md); other flags override its fields; default: adamw, or
+    probe_then_finetune for few photographs."""
     optimizer: Optimizer | None = None
     """adamw, or sgd with momentum 0.9; default: the recipe's."""
     epochs: int | None = None
