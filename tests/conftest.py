@@ -13,8 +13,13 @@ from pathlib import Path
 import pytest
 
 from keras_dogs import backends
+from keras_dogs.backends.selection import xla_knows
 from keras_dogs.system import caches
 
+# Most of the time of JAX' tests is compilation (tox.ini): flags that shorten it, where jaxlib has them.
+_QUICK = {"xla_cpu_use_fusion_emitters": "false", "xla_cpu_parallel_codegen_split_count": "1"}
+if "JAX_DISABLE_MOST_OPTIMIZATIONS" in os.environ and "XLA_FLAGS" not in os.environ:
+    os.environ["XLA_FLAGS"] = " ".join(f"--{name}={value}" for name, value in _QUICK.items() if xla_knows(name))
 BACKEND = backends.select()
 
 SHARED = Path(__file__).parents[2] / "shared"

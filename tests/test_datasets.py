@@ -207,6 +207,7 @@ def test_misspelt_dataset_name():
 def test_display_names():
     assert display_name("n02085782-japanese_spaniel") == "Japanese spaniel"
     assert display_name("n02088364-beagle") == "Beagle"
+    assert display_name("n02107574-Greater_Swiss_Mountain_dog") == "Greater Swiss Mountain dog"
     assert display_name("amberwick") == "amberwick"
     assert display_name("new-type") == "new-type"
 

@@ -441,6 +441,12 @@ def test_xla_is_told_what_to_leave_to_ynnpack(users, child):
     assert finished.stdout.split() == [*users.split(), *own]
 
 
+@pytest.mark.skipif(backends.name() != "jax", reason="XLA's flags")
+def test_a_flag_of_xla_is_a_whole_name():
+    """One that is gone may still be a part of other names in the library, and would end the process."""
+    assert selection.xla_knows(YNNPACK) and not selection.xla_knows(YNNPACK.removeprefix("xla_"))
+
+
 def test_something_is_swapped():
     """Or the tests above would compare Keras with Keras; TensorFlow has nothing to swap in a ViT."""
     fast = [classifier(MODELS[name], is_fast=True) for name in ("vit", "resnet")]

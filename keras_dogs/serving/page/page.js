@@ -65,6 +65,7 @@ function card(model) {
     made.querySelector("figcaption").textContent = "This browser cannot show pictures of this format.";
   });
   shown.src = address;
+  watching.observe(made.querySelector("figure"));
   return made;
 }
 
@@ -186,6 +187,9 @@ function place(made) {
   canvas.style.opacity = element("heat").value / 100;
 }
 
+// A picture moves when the window or the text beside it changes its size.
+const watching = new ResizeObserver(placeAll);
+
 function placeAll() {
   document.querySelectorAll("article").forEach(place);
 }
@@ -219,7 +223,6 @@ function listen() {
     turn += 1;
     if (picture) answerAll();
   });
-  window.addEventListener("resize", placeAll);
   document.addEventListener("load", placeAll, true);
 }
 
