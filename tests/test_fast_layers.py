@@ -12,6 +12,7 @@ from keras_hub.models import ViTBackbone
 
 from keras_dogs import backends
 from keras_dogs.backends import layers
+from keras_dogs.backends import selection
 
 if backends.name() == "torch":
     from keras_dogs.backends.on_torch import batch_norm
