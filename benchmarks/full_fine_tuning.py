@@ -18,9 +18,10 @@ from real_sample import RESNET
 from real_sample import VIT
 
 from keras_dogs.runs import artifacts
+from keras_dogs.system import ownership
 
 KEPT = runs.RESULTS / "full_fine_tuning"
-FILES = (artifacts.RECORD, artifacts.HISTORY, artifacts.STEPS, artifacts.PREDICTIONS, ".keras_dogs.json")
+FILES = (artifacts.RECORD, artifacts.HISTORY, artifacts.STEPS, artifacts.PREDICTIONS, ownership.MANIFEST)
 EPOCHS = 4
 # Of a ResNet-50 that knows the breeds, 2e-4 destroys more than it adds (small_folders.py).
 RECIPES = {

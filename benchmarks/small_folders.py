@@ -1,11 +1,12 @@
 """Which recipe suits a small folder: `python benchmarks/small_folders.py --sample FOLDER --weights FOLDER`.
 
 Twelve classes of photographs, two neighbouring breeds of the sample in each, as somebody's own folder would have them:
-60 pictures a class to train on, or 15, and 20 to test on. A row a size, preset and recipe. Fine-tunings of all weights
-get as many updates at both sizes.
+60 pictures per class to train on, or 15, and 20 to test on. One row per size, recipe and model. Fine-tunings of all
+weights get as many updates at both sizes.
 """
 
 import argparse
+import itertools
 import json
 import tempfile
 from pathlib import Path
@@ -20,7 +21,7 @@ from keras_dogs.system.pages import table
 PAGE = Path(__file__).parents[1] / "docs" / "recipes.md"
 NUM_CLASSES = 12
 NUM_TEST = 20
-# Pictures a class to train on, and the epochs in which these make 100 updates of 32 pictures.
+# Pictures per class to train on, and the epochs in which these make 100 updates of 32 pictures.
 SIZES = {60: 5, 15: 20}
 RECIPES = {
     "linear_probe": ["--recipe", "linear_probe"],
@@ -32,7 +33,7 @@ RECIPES = {
 
 
 def main():
-    """Measures a row for each size, preset and recipe."""
+    """Measures a row for each size, recipe and model."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sample", type=Path)
     parser.add_argument("--weights", type=Path)
@@ -48,23 +49,15 @@ def main():
         "ResNet-50": f"applications:resnet50:{flags.weights / RESNET}",
         "ViT-S/14": str(flags.weights / VIT),
     }
-    rows = []
     with tempfile.TemporaryDirectory() as folder:
-        for size in flags.sizes:
-            dataset = gather(flags.sample.resolve(), Path(folder) / f"photos{size}", size)
-            for recipe in flags.recipes:
-                epochs = [] if "linear_probe" in recipe else ["--epochs", SIZES[size]]
-                for model, preset in ((model, presets[model]) for model in flags.models):
-                    given = ["--preset", preset, "--dataset", dataset, *RECIPES[recipe], *epochs]
-                    row = runs.train(flags.backend, Path(folder) / "run", *given)
-                    row["flags"] = [Path(flag).name if "/" in flag else flag for flag in row["flags"]]
-                    rows.append({"pictures_per_class": size, "recipe": recipe, "model": model, **row, **interval(row)})
-                    runs.write(
-                        "small_folders",
-                        [dict(row) for row in rows],
-                        line=in_words,
-                        key=("pictures_per_class", "recipe", "model"),
-                    )
+        datasets = {size: gather(flags.sample.resolve(), Path(folder) / f"photos{size}", size) for size in flags.sizes}
+        for size, recipe, model in itertools.product(flags.sizes, flags.recipes, flags.models):
+            epochs = [] if "linear_probe" in recipe else ["--epochs", SIZES[size]]
+            given = ["--preset", presets[model], "--dataset", datasets[size], *RECIPES[recipe], *epochs]
+            row = runs.train(flags.backend, Path(folder) / "run", *given)
+            row["flags"] = [Path(flag).name if "/" in flag else flag for flag in row["flags"]]
+            row = {"pictures_per_class": size, "recipe": recipe, "model": model, **row, **interval(row)}
+            runs.write("small_folders", [row], line=in_words, key=("pictures_per_class", "recipe", "model"))
 
 
 def insert(page: str) -> str:
@@ -82,7 +75,7 @@ def insert(page: str) -> str:
         ]
         for row in sorted(rows, key=lambda row: (-row["pictures_per_class"], row["model"]))
     ]
-    titles = ["pictures a class", "model", "recipe", "test top-1 (95 %)", "epoch kept", "time"]
+    titles = ["pictures per class", "model", "recipe", "test top-1 (95 %)", "epoch kept", "time"]
     return runs.put_between(page, "small folders", table(titles, cells))
 
 
@@ -113,7 +106,7 @@ def interval(row: dict) -> dict:
 
 def in_words(row: dict) -> str:
     """Returns the line that is printed of a row."""
-    return f"{row['pictures_per_class']} a class, {row['recipe']:<24} {runs.in_words(row)}"
+    return f"{row['pictures_per_class']} per class, {row['recipe']:<24} {runs.in_words(row)}"
 
 
 if __name__ == "__main__":

@@ -186,8 +186,16 @@ def test_describe_loads_what_has_no_name(command, run_folder):
     assert status == 2 and "did you mean" in err
 
 
+@pytest.fixture
+def photos(dogs, tmp_path) -> Path:
+    """A folder that passes for somebody's photographs: its classes are no drawn breeds."""
+    for number, breed in enumerate(sorted((dogs / "train").iterdir())):
+        shutil.copytree(breed, tmp_path / "photos" / f"pet{number}")
+    return tmp_path / "photos"
+
+
 @pytest.mark.once
-def test_a_preset_that_is_at_hand_is_taken_for_photographs(command, dogs, tmp_path, monkeypatch):
+def test_a_preset_that_is_at_hand_is_taken_for_photographs(command, dogs, photos, tmp_path, monkeypatch):
     """Nobody named one: what Kaggle's cache has is taken, and said; drawn dogs, and a given name, keep theirs."""
     import keras_hub
     from kagglehub.cache import Cache
@@ -195,9 +203,6 @@ def test_a_preset_that_is_at_hand_is_taken_for_photographs(command, dogs, tmp_pa
     from kagglehub.handle import parse_model_handle
 
     monkeypatch.setenv("KAGGLEHUB_CACHE", str(tmp_path / "kaggle"))
-    photos = tmp_path / "photos"
-    for number, breed in enumerate(sorted((dogs / "train").iterdir())):
-        shutil.copytree(breed, photos / f"pet{number}")
     handle = keras_hub.models.ResNetBackbone.presets["resnet_18_imagenet"]["kaggle_handle"]
     backbone = keras_hub.models.ResNetBackbone(
         input_conv_filters=[64],
@@ -228,11 +233,8 @@ def test_a_preset_that_is_at_hand_is_taken_for_photographs(command, dogs, tmp_pa
 
 
 @pytest.mark.once
-def test_a_small_folder_gets_a_recipe_of_its_own(command, dogs, run_folder, tmp_path):
+def test_a_small_folder_gets_a_recipe_of_its_own(command, dogs, photos, run_folder, tmp_path):
     """Nobody named one: the head first, then all weights, for photographs alone; a resumed run keeps what it has."""
-    photos = tmp_path / "photos"
-    for number, breed in enumerate(sorted((dogs / "train").iterdir())):
-        shutil.copytree(breed, photos / f"pet{number}")
     output = tmp_path / "run"
     given = ("--preset", run_folder, "--epochs", "1", "--batch-size", "4", "--output", output)
     status, _, err = command("train", "--dataset", photos, *given)
@@ -253,11 +255,8 @@ def test_a_small_folder_gets_a_recipe_of_its_own(command, dogs, run_folder, tmp_
 
 
 @pytest.mark.once
-def test_a_preset_of_drawn_dogs_on_photographs_is_said_before_training(command, dogs, tmp_path):
+def test_a_preset_of_drawn_dogs_on_photographs_is_said_before_training(command, dogs, photos, tmp_path):
     """38.5 instead of 96.9 % of somebody's photographs, without a word: the right command is named."""
-    photos = tmp_path / "photos"
-    for number, breed in enumerate(sorted((dogs / "train").iterdir())):
-        shutil.copytree(breed, photos / f"pet{number}")
     given = ("--epochs", "1", "--batch-size", "4", "--output", tmp_path / "run")
     status, _, err = command("train", "--dataset", photos, *given)
     said = " ".join(err.split())

@@ -432,7 +432,7 @@ def test_batches_are_filled_up_for_those_that_compile(models):
 
 
 @pytest.mark.once
-def test_large_batches_are_full_and_the_rest_has_the_next(models):
+def test_large_batches_are_full_and_the_rest_wait(models):
     ask = Slow(0.0)
     with Server(of(ask, models, any_batch=False), max_batch=32) as server:
         before = len(ask.sizes)

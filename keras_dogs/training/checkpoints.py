@@ -139,7 +139,7 @@ class Checkpoints:
                 raise UserError(f"{path}: belongs to another run; move it out of this folder, then resume again")
             # Of what an earlier version did not keep, nothing is known.
             unknown = {"command_s": state["train_s"], "epoch_end_s": [], "step_seconds": [], "first_steps": []}
-            unknown["probe_scores"] = None
+            unknown |= {"probe_scores": None}
             return arrays, unknown | state
         return None
 
@@ -148,8 +148,8 @@ class Checkpoints:
         name = _name(state)
         if path.name != name:
             raise Damaged(f"{path}: damaged: its state is that of {name}")
-        for name in ("best_scores", "probe_scores"):
-            reading.check(state.get(name), Scores | None, f"{path}: {name}")
+        for key in ("best_scores", "probe_scores"):
+            reading.check(state.get(key), Scores | None, f"{path}: {key}")
         if _has_best(state):
             best = self.best_file(state["best_epoch"])
             digest = artifacts.digest_of(best)

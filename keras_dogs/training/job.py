@@ -198,7 +198,10 @@ def choose_preset(config: TrainConfig) -> TrainConfig:
     if not isinstance(config.preset, presets.NotChosen) or config.data.dataset == "drawn_dogs":
         return config
     at_hand = next((name for name in presets.KNOW_PHOTOGRAPHS if cached_folder(name)[1]), None)
-    if at_hand is None or _are_drawn(config):  # in this order: a large folder is looked through only where it matters
+    if at_hand is None:
+        return config
+    is_folder = config.data.dataset not in DATASETS  # a name is not opened for this: it may have to be fetched first
+    if is_folder and _are_drawn(load_configured(config.data, config.seed).class_names):
         return config
     progress.open_console().print(
         f"no --preset was given: {at_hand}, which knows photographs and is in the cache, is taken (for the small one "
@@ -211,8 +214,8 @@ def choose_recipe(config: TrainConfig, dataset: Dataset) -> TrainConfig:
     """Takes the recipe for a small folder of photographs where nobody named one, and says so."""
     if config.data.pictures_per_class:  # a quick look at a folder that may be large
         return config
-    photographs = config.data.dataset not in DATASETS and not set(dataset.class_names) <= set(drawn_class_names())
-    is_small = len(dataset.train) <= recipes.MOST_OF_A_SMALL_FOLDER and dataset.validation is not None
+    photographs = config.data.dataset not in DATASETS and not _are_drawn(dataset.class_names)
+    is_small = len(dataset.train) <= recipes.SMALL_FOLDER and dataset.validation is not None
     is_nano = presets.knows_drawn_dogs_alone(config.preset)
     if is_nano or not (photographs and is_small and recipes.is_open(config)):
         return config
@@ -225,11 +228,9 @@ def choose_recipe(config: TrainConfig, dataset: Dataset) -> TrainConfig:
     return dataclasses.replace(config, recipe=recipe, patience=patience)
 
 
-def _are_drawn(config: TrainConfig) -> bool:
-    """Returns whether the pictures are drawn dogs; a folder's classes tell."""
-    if config.data.dataset in DATASETS:  # a name: what may have to be fetched first is not opened for this
-        return config.data.dataset == "drawn_dogs"
-    return set(load_configured(config.data, config.seed).class_names) <= set(drawn_class_names())
+def _are_drawn(class_names: list[str]) -> bool:
+    """Returns whether all classes are breeds of drawn dogs."""
+    return set(class_names) <= set(drawn_class_names())
 
 
 def default_name(config: TrainConfig) -> str:
@@ -335,7 +336,7 @@ def announce(job: Job, pictures: Pictures) -> None:
     )
     for note in dataset.notes:
         console.print(f"{dataset.name}: {note}")
-    if presets.knows_drawn_dogs_alone(config.preset) and not set(dataset.class_names) <= set(drawn_class_names()):
+    if presets.knows_drawn_dogs_alone(config.preset) and not _are_drawn(dataset.class_names):
         console.print(
             f"warning: {config.preset} was trained on drawn dogs and on no photograph. If {dataset.name} holds "
             f"photographs, stop this, and begin with: KERAS_BACKEND={backends.name()} python -m keras_dogs.train "

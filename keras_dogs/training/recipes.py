@@ -138,8 +138,9 @@ RECIPES: dict[str, Recipe] = {
 FIELDS = tuple(name for name in Recipe._fields if name not in ("source", "expected"))
 _SIZES = ("epochs", "batch_size", "accumulate")
 _MIXING = ("mixup", "cutmix", "erasing")
-# Training pictures of a small folder, whose recipe is chosen where nobody names one (benchmarks/small_folders.py).
-MOST_OF_A_SMALL_FOLDER = 1000
+# A folder of at most so many training pictures is small: it gets this recipe where nobody names one
+# (benchmarks/small_folders.py).
+SMALL_FOLDER = 1000
 FOR_SMALL_FOLDERS, THEIR_PATIENCE = "probe_then_finetune", 3
 
 
