@@ -7,6 +7,7 @@ The comparisons that are kept were made with:
                  applications:resnet50:WEIGHTS/resnet50_imagenet1k_fp16.weights.h5
                  the same with --train-flags="--linear-probe --image-size 224" --presets WEIGHTS/dinov2_vits14_hf
                  python -m keras_dogs.compare --from the six runs of these
+    full_fine_tuning  python -m keras_dogs.compare --from the runs that `full_fine_tuning.py` keeps
 """
 
 import argparse
@@ -21,7 +22,7 @@ from keras_dogs.comparison import schema
 def main():
     """Copies `results.json`, with the machine in it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", choices=["embedded", "real_sample"])
+    parser.add_argument("name", choices=["embedded", "real_sample", "full_fine_tuning"])
     parser.add_argument("folder", type=Path)
     flags = parser.parse_args()
     # Where it lay is of no interest to others.

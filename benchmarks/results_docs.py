@@ -8,6 +8,7 @@ import statistics
 import tempfile
 from pathlib import Path
 
+import how_equal
 import readme_table
 import runs
 import runtimes_docs
@@ -19,6 +20,7 @@ from keras_dogs.system import pages
 ROOT = Path(__file__).parents[1]
 FIGURES = ("accuracy", "curves", "cost", "time_to_accuracy", "classes")
 COMPARISONS = {
+    "full_fine_tuning": "Real dogs: all weights trained",
     "embedded": "Drawn dogs: the embedded pair",
     "real_sample": "Real dogs: linear probes on a sample",
 }
@@ -69,6 +71,8 @@ def render() -> str:
     for name, title in COMPARISONS.items():
         for file in sorted(runs.RESULTS.glob(f"comparison_{name}-*.json")):
             parts.append(_comparison(name, title, json.loads(file.read_text())))
+            if name == "full_fine_tuning" and (equal := how_equal.load()):
+                parts.append(how_equal.section(equal))
     parts.append(f"\n## Single runs\n\n{readme_table.single_runs()}\n\n{_OF_SINGLE_RUNS}\n")
     for file in sorted(runs.RESULTS.glob("throughput-*.json")):
         parts.append(_throughput(json.loads(file.read_text())))
@@ -240,9 +244,11 @@ def _best_of_best(own: list[dict], rows: list[dict]) -> str:
 
 
 def draw() -> None:
-    """Draws the figures of the comparisons and of the runtimes."""
+    """Draws the figures of the comparisons, of how equal the backends are, and of the runtimes."""
     for file in sorted(runs.RESULTS.glob("runtimes-*.json")):
         runtimes_docs.draw(json.loads(file.read_text()), ROOT / "docs" / "results" / "runtimes.svg")
+    if how_equal.load():
+        how_equal.draw(ROOT / "docs" / "results" / "how_equal.svg")
     for name in COMPARISONS:
         for file in sorted(runs.RESULTS.glob(f"comparison_{name}-*.json")):
             folder = ROOT / "docs" / "results" / name

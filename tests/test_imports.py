@@ -1,5 +1,10 @@
+import ast
+from pathlib import Path
+
 import pytest
 from conftest import BACKEND
+
+import keras_dogs
 
 
 def test_importing_the_package_loads_no_keras(child):
@@ -53,3 +58,17 @@ def test_builders_keep_an_imported_tensorflow_off_the_gpu(child):
     )
     finished = child(["-c", code])
     assert finished.returncode == 0, finished.stderr
+
+
+@pytest.mark.once
+def test_the_house_stays_one_to_live_in():
+    """At most 16 modules at the top, 400 lines in a file and 50 in the body of a function, its docstring aside."""
+    package = Path(keras_dogs.__file__).parent
+    assert len(list(package.glob("*.py"))) <= 16
+    for file in package.rglob("*.py"):
+        text = file.read_text("utf-8")
+        assert text.count("\n") <= 400, file
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef):
+                body = node.body[ast.get_docstring(node) is not None :]
+                assert not body or body[-1].end_lineno - body[0].lineno < 50, f"{file}: {node.name}"

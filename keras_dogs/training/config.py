@@ -177,17 +177,8 @@ class TrainConfig:
             *("augmentation", "linear_probe"),
         ),
         "data": (
-            *(
-                "data_dir",
-                "exclude",
-                "pictures_per_class",
-                "validation_fraction",
-                "canvas_size",
-                "fit",
-                "cache",
-                "cache_dir",
-            ),
-            *("max_unreadable", "skip_unreadable", "balanced", "offline"),
+            *("data_dir", "exclude", "pictures_per_class", "validation_fraction", "canvas_size", "fit"),
+            *("cache", "cache_dir", "max_unreadable", "skip_unreadable", "balanced", "offline"),
         ),
         "model": ("head", "position_resampling", "dropout", "drop_path", "remat", "dtype_policy"),
         "recipe": (
@@ -281,15 +272,8 @@ class TrainConfig:
         given = {name: getattr(self.data, name) for name in ("cache", "cache_dir", "exclude")}
         given = {name: value for name, value in given.items() if value != getattr(DataConfig(), name)}
         data = dataclasses.replace(before.data, **given)
-        return dataclasses.replace(
-            before,
-            data=data,
-            output=self.output,
-            resume=True,
-            overwrite=False,
-            offline=self.offline,
-            **self.where(),
-        )
+        own = dict(output=self.output, resume=True, overwrite=False, offline=self.offline, **self.where())
+        return dataclasses.replace(before, data=data, **own)
 
     def check_same_flags(self, before: dict, what: str) -> None:
         """Refuses flags that contradict those of a run, given as its `config.json` or its record has them.
