@@ -1,4 +1,4 @@
-"""Write a trained classifier for another runtime or library: `python -m keras_dogs.export RUN --format onnx`."""
+"""Writes a trained classifier for another runtime or library: `python -m keras_dogs.export RUN --format onnx`."""
 
 import shlex
 import sys
@@ -21,23 +21,24 @@ def _export(config: ExportConfig) -> int:
     from keras_dogs.exporting.verification import NothingWritten
     from keras_dogs.runs import exports
 
-    before = config.run if exports.is_exported(config.run) else default_output(config)
-    if config.push and not config.output and exports.is_exported(before):
-        print(terminal.printable(f"exported before: {before}"))
-        return _push(config, before)
+    # A push needs no second export: the folder that an earlier one left is sent.
+    earlier = config.run if exports.is_exported(config.run) else default_output(config)
+    if config.push and not config.output and exports.is_exported(earlier):
+        print(terminal.printable(f"exported before: {earlier}"))
+        return _push(config, earlier)
     try:
         output, found = export_run(config)
     except NothingWritten as error:
         print(terminal.one_line(f"keras_dogs.export: error: {error}; nothing was written"), file=sys.stderr)
         return 1
-    for line in _in_words(found):
+    for line in _summary(found):
         print(terminal.printable(line))
     print(terminal.printable(f"exported: {output}"))
     return _push(config, output) if config.push else 0
 
 
 def _push(config: ExportConfig, folder: Path) -> int:
-    """Sends a folder, or says what would be sent."""
+    """Pushes an exported folder, or prints what would be pushed."""
     from keras_dogs.exporting import exported
     from keras_dogs.exporting import pushing
 
@@ -49,8 +50,8 @@ def _push(config: ExportConfig, folder: Path) -> int:
         return 0
     message = f"{facts['family']} of {len(facts['class_names'])} classes, written by keras_dogs"
     print(terminal.printable(f"pushing to {target} ..."), flush=True)
-    again = f"the folder is kept; to go on: python -m keras_dogs.export {shlex.quote(str(folder))} --push {target}"
-    again += " --public" if config.public else ""
+    words = ["python", "-m", "keras_dogs.export", str(folder), "--push", str(target), *["--public"] * config.public]
+    again = f"the folder is kept; to go on: {shlex.join(words)}"
     try:
         page = pushing.push(folder, target, config.public, message)
     except (UserError, pushing.NotPushed) as error:
@@ -60,12 +61,13 @@ def _push(config: ExportConfig, folder: Path) -> int:
     return 0
 
 
-def _in_words(found: dict) -> list[str]:
+def _summary(found: dict) -> list[str]:
+    """Returns the lines that are printed of an export's verification."""
     checked = found["verification"]
     off, largest = checked["largest_difference"], checked["largest_logit"]
-    apart = f"{off:.2g} of logits up to {largest:.3g} ({off / max(largest, 1e-30):.1e})"
+    apart = f"{off:.2g} on logits up to {largest:.3g} ({off / max(largest, 1e-30):.1e})"
     lines = [f"checked with {checked['num_pictures']:,} {checked['pictures']}"]
-    is_library = "notes" in found
+    is_library = "notes" in found  # exports for a runtime have none
     if is_library:
         lines += [
             f"  same pixels        largest difference {apart}, {checked['num_pixels']} pictures",

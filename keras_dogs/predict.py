@@ -44,7 +44,7 @@ def _into_table(config: PredictConfig, pictures: list, stack: contextlib.ExitSta
     left = [file for file in pictures if name_of(file) not in table.done]
     if len(left) < len(pictures):
         progress.open_console().print(f"{config.csv}: {len(pictures) - len(left):,} pictures have a row already")
-    return table.add, table.keep, left
+    return table.add, table.flush, left
 
 
 def _into_text(config: PredictConfig, stack: contextlib.ExitStack):

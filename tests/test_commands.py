@@ -224,7 +224,7 @@ def test_a_preset_that_is_at_hand_is_taken_for_photographs(command, dogs, photos
     status, _, err = command("train", "--dataset", photos, *given)
     said = " ".join(err.split())
     assert status == 0, err
-    assert "no --preset was given: resnet_18_imagenet, which knows photographs and is in the cache, is taken" in said
+    assert "no --preset was given: using resnet_18_imagenet, which knows photographs and is in the cache" in said
     assert json.loads((tmp_path / "run" / "record.json").read_text())["preset"] == "resnet_18_imagenet"
     for other in (("--dataset", dogs), ("--dataset", photos, "--preset", "resnet_nano")):
         status, _, err = command("train", *other, *given)

@@ -330,6 +330,12 @@ def test_answers_that_are_no_numbers(tmp_path):
     assert verified(tmp_path, None, num_classes=1)["agreement"] == 1.0
 
 
+@pytest.mark.once
+def test_answers_of_another_number_of_classes(tmp_path):
+    with pytest.raises(verification.NotEqual, match="the class names in the exported file are not those of the run"):
+        verified(tmp_path, None, logits=np.zeros((200, 3), "float32"))
+
+
 # Bad input
 
 

@@ -224,6 +224,13 @@ def test_a_run_is_named_after_its_preset(preset, name):
     assert jobs.default_name(TrainConfig(preset=preset)) == f"drawn_dogs-{name}-{BACKEND}"
 
 
+@pytest.mark.parametrize(("dataset", "name"), [(".", "inside"), ("..", "outside"), ("./inside/../dogs/", "dogs")])
+def test_a_run_is_named_after_its_folder_of_pictures(dataset, name, tmp_path, monkeypatch):
+    (tmp_path / "outside" / "inside").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "outside" / "inside")
+    assert jobs.default_name(TrainConfig(dataset=dataset)) == f"{name}-resnet_nano-{BACKEND}"
+
+
 def test_config_is_plain_data(dogs, tmp_path):
     config = config_for(dogs, tmp_path)
     assert dataclasses.replace(config, seed=3).seed == 3

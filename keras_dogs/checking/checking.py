@@ -1,4 +1,4 @@
-"""Checks a dataset and writes what was found: `check`'s procedure."""
+"""Checks a dataset and writes the findings: the work of the command `check`."""
 
 import dataclasses
 import json
@@ -38,8 +38,8 @@ from keras_dogs.system import reading
 from keras_dogs.system import terminal
 
 EXCLUDE = "exclude.txt"
-_FOR_DRAWN_DOGS = "resnet_nano"
-_LEAST_FOR_PROBE = 2  # pictures a class, on average
+_PRESET_FOR_DRAWN_DOGS = "resnet_nano"
+_LEAST_PER_CLASS = 2  # pictures that a probe needs, on average
 
 
 class _Run(NamedTuple):
@@ -58,13 +58,13 @@ def check_dataset(config: CheckConfig) -> schema.Check:
         run = _load_run(config.run) if config.run else None
         dataset = _load_dataset(config, run)
         if run:
-            _check_same(run, dataset)
-        # The folder first: that it cannot be written is not to be learned at the end.
+            _check_run_matches(run, dataset)
+        # The folder is opened first, so that one that cannot be written is reported before the work.
         with ownership.new_folder(config.output, ownership.CHECK) as folder:
             return _check(config, run, dataset, folder)
 
 
-def _check(config: CheckConfig, run: "_Run | None", dataset: Dataset, folder: Path) -> schema.Check:
+def _check(config: CheckConfig, run: _Run | None, dataset: Dataset, folder: Path) -> schema.Check:
     pool = look_at_all(dataset)
     if len(pool.unreadable) == len(pool.names):
         first = pool.names[0]
@@ -77,7 +77,7 @@ def _check(config: CheckConfig, run: "_Run | None", dataset: Dataset, folder: Pa
         "dataset": dataset.name,
         "fingerprint": dataset.fingerprint,
         "facts": facts_of(pool),
-        "groups": [_plain_group(pool, group) for group in groups],
+        "groups": [_group_record(pool, group) for group in groups],
         "labels": labels,
         "why_no_labels": why,
         "score": _score(run, pool, groups, suspects) if run else None,
@@ -91,7 +91,7 @@ def _check(config: CheckConfig, run: "_Run | None", dataset: Dataset, folder: Pa
 
 
 def _printable(found):
-    """Returns what was found with escapes in the place of what no JSON file holds: names that are not UTF-8."""
+    """Returns the findings with what JSON cannot hold escaped, such as file names that are not UTF-8."""
     if isinstance(found, dict):
         return {name: _printable(value) for name, value in found.items()}
     if isinstance(found, (list, tuple)):
@@ -105,20 +105,20 @@ def _load_run(folder: Path) -> _Run:
 
 
 def _load_dataset(config: CheckConfig, run: _Run | None) -> Dataset:
-    """Describes the dataset as the run divided it, or without a validation split of ours."""
+    """Describes the dataset as the run divided it; without a run, takes no validation split from training pictures."""
     if not run:
-        return load_dataset(config.dataset, config.seed, 0, config.data_dir)
+        return load_dataset(config.dataset, config.seed, validation_fraction=0, data_dir=config.data_dir)
     data = run.record.config["data"]
     if config.dataset:
         data = {**data, "dataset": config.dataset}
     return load_recorded(data, run.record.seed, config.data_dir)
 
 
-def _check_same(run: _Run, dataset: Dataset) -> None:
-    """Refuses a run of other classes or other test pictures.
+def _check_run_matches(run: _Run, dataset: Dataset) -> None:
+    """Refuses a run whose classes or test pictures are not those of the dataset.
 
     Raises:
-        UserError: it says which differ.
+        UserError: the classes differ, or the dataset lacks test pictures of the run.
     """
     if tuple(map(str, run.predictions.class_names)) != dataset.class_names:
         raise UserError(f"--run {run.folder}: has other classes than {dataset.name}; give the run's own dataset")
@@ -130,15 +130,20 @@ def _check_same(run: _Run, dataset: Dataset) -> None:
         )
 
 
-def _check_labels(config: CheckConfig, dataset: Dataset, pool: Pool, members):
-    """Returns what a probe says of the labels, its suspects, and why there is none of it."""
-    preset = config.preset
-    if not (preset or config.run) and set(dataset.class_names) <= set(drawn_class_names()):
-        preset = _FOR_DRAWN_DOGS
+def _preset_for_labels(config: CheckConfig, dataset: Dataset) -> str | None:
+    """Returns the preset whose features the labels are checked with, where no run is given."""
+    if not (config.preset or config.run) and set(dataset.class_names) <= set(drawn_class_names()):
+        return _PRESET_FOR_DRAWN_DOGS
+    return config.preset
+
+
+def _check_labels(config: CheckConfig, dataset: Dataset, pool: Pool, members) -> tuple:
+    """Returns the findings about the labels, the suspects, and the reason where the labels were not checked."""
+    preset = _preset_for_labels(config, dataset)
     if not (preset or config.run):
         return None, [], "not checked: no model was given; use --run or --preset"
-    if len(pool.names) - len(pool.unreadable) < _LEAST_FOR_PROBE * len(pool.class_names):
-        return None, [], "not checked: there are too few pictures a class"
+    if len(pool.names) - len(pool.unreadable) < _LEAST_PER_CLASS * len(pool.class_names):
+        return None, [], "not checked: there are too few pictures per class"
     features = features_of(dataset, config.run, preset)
     place = {name: index for index, name in enumerate(pool.names)}
     rows = np.array([place[name] for name in features.names])
@@ -154,7 +159,7 @@ def _check_labels(config: CheckConfig, dataset: Dataset, pool: Pool, members):
         "model": preset or str(config.run),
         "num_pictures": len(rows),
         "accuracy": float((probabilities.argmax(axis=1) == labels).mean()),
-        "suspects": [_plain_suspect(pool, suspect) for suspect in suspects],
+        "suspects": [_suspect_record(pool, suspect) for suspect in suspects],
         "alike": [
             {"classes": (names[each.first], names[each.second]), "told_apart": each.told_apart} for each in alike
         ],
@@ -162,7 +167,7 @@ def _check_labels(config: CheckConfig, dataset: Dataset, pool: Pool, members):
     return found, suspects, ""
 
 
-def _plain_suspect(pool: Pool, suspect) -> schema.Suspect:
+def _suspect_record(pool: Pool, suspect) -> schema.Suspect:
     return {
         "name": pool.names[suspect.index],
         "split": pool.splits[suspect.index],
@@ -173,7 +178,7 @@ def _plain_suspect(pool: Pool, suspect) -> schema.Suspect:
     }
 
 
-def _plain_group(pool: Pool, group: Group) -> schema.Group:
+def _group_record(pool: Pool, group: Group) -> schema.Group:
     members: list[schema.Member] = [
         {
             "name": pool.names[member.index],
@@ -188,10 +193,10 @@ def _plain_group(pool: Pool, group: Group) -> schema.Group:
 
 
 def _score(run: _Run, pool: Pool, groups: list[Group], suspects) -> schema.Score:
-    """Holds the findings against the test score of a run."""
+    """Compares the test score of a run with and without the pictures that were found."""
     names = run.predictions.names
     kinds = {
-        "leaks": {pool.names[index] for index in verdicts.leaked(pool, groups, _learned(run.predictions))},
+        "leaks": {pool.names[index] for index in verdicts.leaked(pool, groups, _seen_in_training(run.predictions))},
         "suspect labels": {pool.names[suspect.index] for suspect in suspects},
     }
     correct = scoring.is_correct(run.predictions.logits, run.predictions.labels)
@@ -202,8 +207,8 @@ def _score(run: _Run, pool: Pool, groups: list[Group], suspects) -> schema.Score
     }
 
 
-def _learned(found: Predictions) -> set[str] | None:
-    """Returns the pictures that a run was trained on or chosen by; `None` where an earlier version kept no names."""
+def _seen_in_training(found: Predictions) -> set[str] | None:
+    """Returns the pictures that trained a run or chose its weights; `None` where an earlier version kept no names."""
     if found.trained_on is None:
         return None
     chosen_by = [] if found.validation is None else found.validation.names.tolist()

@@ -1,4 +1,4 @@
-"""The fields of `check.json`, typed: what was found in a dataset."""
+"""Declares the fields of `check.json`: what was found in a dataset."""
 
 from typing import Literal
 from typing import TypedDict
@@ -14,7 +14,7 @@ SCHEMA_VERSION = 1
 
 
 class Unreadable(TypedDict):
-    """A file that is no whole picture."""
+    """A file that cannot be read as a complete picture."""
 
     name: str
     reason: str
@@ -29,7 +29,15 @@ class Range(TypedDict):
 
 
 class Facts(TypedDict):
-    """What can be told of the files without a model. Lists are names of pictures; `no_pictures` are paths."""
+    """Facts about the files that need no model. Lists hold names of pictures, if nothing else is said.
+
+    Attributes:
+        pictures_a_class: pictures per class.
+        shorter_side: pixels.
+        long: one side is many times as long as the other.
+        names_alike: groups of class names that hardly differ.
+        no_pictures: paths of files that are not pictures.
+    """
 
     splits: dict[str, Count]
     num_classes: Positive
@@ -48,7 +56,12 @@ class Facts(TypedDict):
 
 
 class Member(TypedDict):
-    """A picture of a group that shows the same."""
+    """A picture in a group of duplicates.
+
+    Attributes:
+        kind: the surest way in which it repeats another picture of the group.
+        correlation: of their grey levels, laid over each other; 1 for equal pictures.
+    """
 
     name: str
     split: str
@@ -58,7 +71,12 @@ class Member(TypedDict):
 
 
 class Group(TypedDict):
-    """Pictures that show the same."""
+    """Duplicates and near-duplicates of one another.
+
+    Attributes:
+        is_leak: they are in different splits.
+        has_conflict: they have different labels.
+    """
 
     is_leak: bool
     has_conflict: bool
@@ -77,14 +95,18 @@ class Suspect(TypedDict):
 
 
 class Alike(TypedDict):
-    """Two classes that the features cannot tell apart."""
+    """Two classes that the features cannot tell apart.
+
+    Attributes:
+        told_apart: the share of their pictures for which the probe prefers the right one of the two.
+    """
 
     classes: tuple[str, str]
     told_apart: Share
 
 
 class Labels(TypedDict):
-    """What a probe on features says of the labels."""
+    """What a probe that was trained on features finds about the labels."""
 
     model: str
     num_pictures: Positive
@@ -94,14 +116,14 @@ class Labels(TypedDict):
 
 
 class Score(TypedDict):
-    """What the findings mean for the score of a run."""
+    """How the findings affect the test score of a run."""
 
     run: str
     parts: list[Part]
 
 
 class Check(TypedDict):
-    """Everything that was found."""
+    """The content of `check.json`; `why_no_labels` is empty where `labels` is given."""
 
     schema_version: Positive
     dataset: str

@@ -1,4 +1,4 @@
-"""The table of `predict --csv`: a row a picture, added as it is answered; an interrupted job continues."""
+"""Writes the table of `predict --csv`: a row per picture, added when it is answered, so that a job can be continued."""
 
 import contextlib
 import csv
@@ -16,15 +16,15 @@ from keras_dogs.system import terminal
 
 
 class AnswerTable:
-    """A CSV file that grows; a context manager. Nothing is written before the first row.
+    """Adds answers to a CSV file; a context manager. A new file is created with its first row.
 
     Args:
         file: Path.
-        run: Path. Whose answers they are.
-        top_k: int. Breeds a row.
-        coverage: float or `None`. Of the column of sets.
-        resume: bool. Whether the file may exist: its rows stay, but for those of unreadable pictures, which are tried
-            again, and for a last one that was cut off.
+        run: Path. The run that gives the answers.
+        top_k: int. Number of breeds per row.
+        coverage: float or `None`. Coverage of the prediction sets; `None` for no such column.
+        resume: bool. Whether to continue an existing file. Its rows stay, except those of unreadable pictures, which
+            are tried again, and a last row that was cut off.
 
     Attributes:
         done: set of str. The files that have a row, as `name_of` writes them.
@@ -48,21 +48,25 @@ class AnswerTable:
             elif not file.parent.is_dir():
                 raise FileNotFoundError(2, "no such folder", str(file.parent))
         except OSError as error:
-            raise self._refused(error) from error
+            raise self._write_error(error) from error
 
     def __enter__(self):
         return self
 
-    def __exit__(self, *_):
-        if self._opened:
-            with contextlib.suppress(OSError):  # `keep` has said it
-                self._opened.close()
+    def __exit__(self, kind, *_):
+        try:
+            if kind is None:
+                self.flush()
+        finally:
+            if self._opened:
+                with contextlib.suppress(OSError):  # `flush` has raised it
+                    self._opened.close()
 
     def add(self, prediction: Prediction) -> None:
         """Adds a row.
 
         Raises:
-            UserError: the system refuses.
+            UserError: the file cannot be written.
         """
         try:
             if self._opened is None:
@@ -71,27 +75,27 @@ class AnswerTable:
                     self._opened.write(_line(self.columns))
             self._opened.write(_line(self._row(prediction)))
         except OSError as error:
-            raise self._refused(error) from error
+            raise self._write_error(error) from error
 
-    def keep(self) -> None:
-        """Brings the rows to the file: they are there whatever happens to this process."""
+    def flush(self) -> None:
+        """Flushes the rows to the file, so that they stay whatever happens to this process."""
         try:
             if self._opened:
                 self._opened.flush()
         except OSError as error:
-            raise self._refused(error) from error
+            raise self._write_error(error) from error
 
-    def _refused(self, error: OSError) -> UserError:
+    def _write_error(self, error: OSError) -> UserError:
         return write_error(self.file, error, "--csv")
 
     def _keep_answered(self) -> None:
-        """Reads the file, and puts it back without its rows of unreadable pictures and a row that was cut off."""
+        """Reads the file, and rewrites it without rows of unreadable pictures and a row that was cut off."""
         content = self.file.read_bytes()
         lines, header = content.splitlines(keepends=True), _line(self.columns)
         if lines and not header.startswith(lines[0]):
             raise UserError(
                 f"--csv {self.file}: has other columns than these flags give; give those that it was begun with, or "
-                "choose another"
+                "choose another file"
             )
         kept = lines[:1] if lines[:1] == [header] else []
         for number, line in enumerate(lines[1:], 2):
@@ -120,7 +124,7 @@ class AnswerTable:
 
 
 def name_of(file: Path) -> str:
-    """Returns a file's name as the table has it: control characters, line breaks among them, are escapes."""
+    """Returns a file's name as the table has it, with control characters such as line breaks escaped."""
     return terminal.printable(file)
 
 
@@ -136,6 +140,6 @@ def _fields(file: Path, number: int, line: bytes, count: int) -> list[str]:
         if len(fields) == count:
             return fields
         problem = f"it has {len(fields)} of {count} fields"
-    except (csv.Error, UnicodeDecodeError, ValueError) as error:
+    except (csv.Error, ValueError) as error:
         problem = str(error)
-    raise Damaged(f"--csv {file}: line {number} is no row of such a table ({problem}); choose another")
+    raise Damaged(f"--csv {file}: line {number} is not a row of this table ({problem}); choose another file")

@@ -1,4 +1,4 @@
-"""Names the breeds in picture files by an exported model. The main program of `predict.py` in an exported folder."""
+"""Names the breeds in picture files with an exported model: the program behind `predict.py` in an exported folder."""
 
 import argparse
 import json
@@ -21,14 +21,15 @@ BATCH_SIZE = 32
 
 
 def read_canvases(files, canvas):
-    """Opens picture files, and yields a batch at a time.
+    """Opens picture files, and yields them in batches.
 
     Args:
         files: list of paths.
         canvas: dict. `size`, `fit` and `interpolation` of `to_canvas`.
 
     Yields:
-        The files of a batch that could be read, their canvases, and a list of `(file, why)` of those that could not.
+        The files of a batch that could be read, their canvases (`None` if there are none), and a list of
+        `(file, reason)` for the others.
     """
     for start in range(0, len(files), BATCH_SIZE):
         read, canvases, unread = [], [], []
@@ -42,26 +43,31 @@ def read_canvases(files, canvas):
 
 
 def main(open_model):
-    """Prints the most probable breeds of each picture, and returns the exit status."""
-    parser = argparse.ArgumentParser(description="Names what is in pictures.")
+    """Prints the most probable breeds of each picture, and returns the exit status.
+
+    Args:
+        open_model: function of the exported folder. It returns a function of a batch of canvases, which gives logits
+            and probabilities, and the names of the classes.
+    """
+    parser = argparse.ArgumentParser(description="Names the breeds in pictures.")
     parser.add_argument("pictures", nargs="+", type=Path, metavar="PICTURE")
-    parser.add_argument("--top-k", type=int, default=5, help="how many names a picture (default: 5)")
+    parser.add_argument("--top-k", type=int, default=5, help="how many breeds to print for each picture (default: 5)")
     parser.add_argument(
-        "--coverage", type=float, help="also give the set that holds the right name this often, 0.5 to 0.99"
+        "--coverage", type=float, help="also print the set of breeds that holds the right one this often, 0.5 to 0.99"
     )
     flags = parser.parse_args()
     if flags.top_k < 1:
-        parser.error("--top-k: has to be at least 1")
+        parser.error("--top-k: must be at least 1")
     if flags.coverage is not None and not 0.5 <= flags.coverage <= 0.99:
-        parser.error("--coverage: has to be from 0.5 to 0.99")
+        parser.error("--coverage: must be from 0.5 to 0.99")
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # names of files and classes may be in any script
-    folder, status = Path(__file__).resolve().parent, 0
+    folder, status = Path(__file__).resolve().parent, 0  # an export copies this code into its folder
     try:
         facts = json.loads((folder / "export.json").read_text("utf-8"))
         canvas = facts["canvas"]
         run, names = open_model(folder)
-    except Exception as error:  # each runtime has kinds of its own
+    except Exception as error:  # each runtime raises exceptions of its own
         print(f"{folder}: the exported model cannot be opened: {error}", file=sys.stderr)
         return 1
     calibration = facts.get("calibration") or {}
@@ -76,12 +82,14 @@ def main(open_model):
             status = 1
         for file, logits, probabilities in zip(read, *(run(canvases) if read else ((), ()))):
             print(file)
-            tell(logits, probabilities, names, flags.top_k, calibration.get("strangeness_percentiles"), threshold)
+            print_answer(
+                logits, probabilities, names, flags.top_k, calibration.get("strangeness_percentiles"), threshold
+            )
     return status
 
 
-def tell(logits, probabilities, names, top_k, percentiles, threshold):
-    """Prints what is known of one picture."""
+def print_answer(logits, probabilities, names, top_k, percentiles, threshold):
+    """Prints the answer for one picture."""
     if percentiles:
         share = unfamiliarity_of(logits[None], percentiles)[0]
         if share > UNFAMILIAR:

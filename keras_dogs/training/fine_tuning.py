@@ -96,15 +96,15 @@ def _train_job(
     config = jobs.choose_recipe(config, dataset) if is_new else config
     given = {**config.to_plain(), "schema_version": SCHEMA_VERSION}
     given |= {"fingerprint": dataset.fingerprint, "backend": backends.name()}
-    jobs.check_same_pictures(dataset)
+    jobs.check_hosts_have_same_dataset(dataset)
     with jobs.run_folder(output, given, config.resume) as folder:
         if engine.group.is_first:
-            jobs.check_same(folder, dataset)
+            jobs.check_can_resume(folder, dataset)
         keras.utils.set_random_seed(config.seed)
         job = jobs.settle(config, dataset)
         built = time.perf_counter()
         pictures = jobs.decode_pictures(job)
-        jobs.check_same_canvases(pictures)
+        jobs.check_hosts_read_same_pictures(pictures)
         if check_pictures:
             check_pictures(pictures)
         decoded = time.perf_counter()

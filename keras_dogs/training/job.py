@@ -1,9 +1,10 @@
-"""What a config comes to: the classifier, the pictures, and what must hold before it trains."""
+"""Turns a config into a job: classifier, recipe and pictures; checks what must hold before it trains."""
 
 import contextlib
 import dataclasses
 import itertools
 import math
+import os
 import re
 import shlex
 from pathlib import Path
@@ -45,19 +46,19 @@ from keras_dogs.training.recipes import Recipe
 
 
 class Run(NamedTuple):
-    """A finished run: where its folder is, and the record in it; of several processes, the first one has it alone."""
+    """A finished run: its folder and its record. Of several processes, only the first has the record."""
 
     folder: Path
     record: RunRecord | None
 
 
 class Job(NamedTuple):
-    """A config, settled: what a training needs, each thing computed once.
+    """Everything that a training run needs, computed once from its config.
 
     Attributes:
         config: `TrainConfig`.
         recipe: `Recipe`, complete.
-        policy: `layers.Augmentation`, with what the flags say of single layers.
+        policy: `layers.Augmentation`. The recipe's, changed by flags such as `--mixup`.
         dataset: `Dataset`.
         classifier: `keras.Model`.
     """
@@ -75,24 +76,24 @@ class Job(NamedTuple):
 
     @property
     def views(self) -> int:
-        """Augmented views of each picture that features are computed of; 0 for the picture as it is."""
+        """Number of augmented views per picture that features are computed of; 0 for the picture as it is."""
         return self.config.views if self.policy.draws else 0
 
     @property
     def reads_features(self) -> bool:
-        """Whether steps read features that are computed once, and no pictures."""
+        """Whether each step reads features that were computed once, instead of pictures."""
         can_keep = bool(self.config.views or not self.policy.draws)
         return self.recipe.linear_probe and not self.policy.mixing and can_keep
 
 
 def settle(config: TrainConfig, dataset: Dataset) -> Job:
-    """Builds the classifier, and completes the recipe by what its family is.
+    """Builds the classifier, and completes the recipe for its family.
 
     Raises:
         UserError: something in the config does not go with the model, the dataset or the devices.
     """
     recipe = recipes.choose(config)
-    policy = _policy(config, recipe)
+    policy = _augmentation(config, recipe)
     classifier = _build_classifier(config, recipe, policy, dataset)
     devices.current().check_model(classifier)
     job = Job(config, recipe, policy, dataset, classifier)
@@ -116,11 +117,11 @@ def settle(config: TrainConfig, dataset: Dataset) -> Job:
 
 
 def _check_memory(job: Job) -> None:
-    """Refuses steps that cannot fit in memory, before the system ends the process without a word.
+    """Refuses a step that cannot fit in memory, because the system would kill the process without a message.
 
-    What is counted is less than any backend keeps: gradients and moments, and a third of the outputs of the backbone's
-    layers, as a compiler may compute some of them again. A block of a ViT has eight of the size of its own output or
-    more. The weights are there already.
+    The estimate is a lower bound: gradients, moments, and a third of the outputs of the backbone's layers, as a
+    compiler may recompute some. A block of a ViT keeps at least eight tensors of the size of its output. The weights
+    are allocated already.
     """
     available = backends.free_device_bytes()
     if available is None or job.recipe.linear_probe or job.config.remat or job.config.model_shards > 1:
@@ -132,14 +133,15 @@ def _check_memory(job: Job) -> None:
     outputs += 8 * blocks * keras.tree.flatten(backbone.output)[:1]
     numbers = sum(math.prod(tensor.shape[1:]) for tensor in outputs if None not in tensor.shape[1:])
     batch_size = min(job.recipe.batch_size, len(job.dataset.train))
-    pictures = batch_size // (job.recipe.accumulate * devices.current().num_copies)
+    pictures = max(1, batch_size // (job.recipe.accumulate * devices.current().num_copies))
     width = 4 if backbone.compute_dtype == "float32" else 2
     of_weights = (8 if job.recipe.optimizer == "sgd" else 12) * backbone.count_params()
     least = of_weights + pictures * numbers * width // 3
     if least > available:
         raise UserError(
             f"a step of {pictures} pictures needs at least {least / 2**30:,.1f} GiB, but only {available / 2**30:,.1f} "
-            "GiB are free: lower --batch-size or --image-size, or give --accumulate 2 for the same batch in two parts"
+            "GiB are free: lower --batch-size or --image-size, or give "
+            f"--accumulate {2 * job.recipe.accumulate} for the same batch in smaller parts"
         )
 
 
@@ -164,7 +166,7 @@ def run_folder(output: Path, given: dict, resume: bool):
     return contextlib.nullcontext(output)
 
 
-def check_same_pictures(dataset: Dataset) -> None:
+def check_hosts_have_same_dataset(dataset: Dataset) -> None:
     """Refuses hosts whose datasets differ: they would train on nonsense."""
     first, _ = devices.current().group.from_first(dataset.fingerprint)
     if first != dataset.fingerprint:
@@ -174,14 +176,14 @@ def check_same_pictures(dataset: Dataset) -> None:
         )
 
 
-def check_same_canvases(pictures: Pictures) -> None:
-    """Refuses hosts that cannot read the same pictures: one less would shift all batches."""
+def check_hosts_read_same_pictures(pictures: Pictures) -> None:
+    """Refuses hosts that can read different pictures: one missing picture would shift all later batches."""
     digest = pictures.digest
     if devices.current().group.from_first(digest)[0] != digest:
         raise UserError("the pictures that this host can read are not those of process 0; copy them")
 
 
-def check_same(folder: Path, dataset: Dataset) -> None:
+def check_can_resume(folder: Path, dataset: Dataset) -> None:
     """Refuses to resume a run with other pictures or on another backend."""
     begun = artifacts.read_config(folder)
     if begun["fingerprint"] != dataset.fingerprint:
@@ -194,30 +196,30 @@ def check_same(folder: Path, dataset: Dataset) -> None:
 
 
 def choose_preset(config: TrainConfig) -> TrainConfig:
-    """Takes a preset that knows photographs, if one is at hand, where nobody named one and no drawn dogs are given."""
+    """Replaces the default preset by a cached one that knows photographs, unless the pictures are drawn dogs."""
     if not isinstance(config.preset, presets.NotChosen) or config.data.dataset == "drawn_dogs":
         return config
     at_hand = next((name for name in presets.KNOW_PHOTOGRAPHS if cached_folder(name)[1]), None)
     if at_hand is None:
         return config
-    is_folder = config.data.dataset not in DATASETS  # a name is not opened for this: it may have to be fetched first
+    is_folder = config.data.dataset not in DATASETS  # a named dataset may have to be downloaded first
     if is_folder and _are_drawn(load_configured(config.data, config.seed).class_names):
         return config
     progress.open_console().print(
-        f"no --preset was given: {at_hand}, which knows photographs and is in the cache, is taken (for the small one "
-        f"that knows drawn dogs alone: --preset {config.preset})"
+        f"no --preset was given: using {at_hand}, which knows photographs and is in the cache (for the small one that "
+        f"knows drawn dogs alone: --preset {config.preset})"
     )
     return dataclasses.replace(config, preset=at_hand)
 
 
 def choose_recipe(config: TrainConfig, dataset: Dataset) -> TrainConfig:
-    """Takes the recipe for a small folder of photographs where nobody named one, and says so."""
+    """Chooses the recipe for a small folder of photographs if none was given, and prints that."""
     if config.data.pictures_per_class:  # a quick look at a folder that may be large
         return config
     photographs = config.data.dataset not in DATASETS and not _are_drawn(dataset.class_names)
     is_small = len(dataset.train) <= recipes.SMALL_FOLDER and dataset.validation is not None
-    is_nano = presets.knows_drawn_dogs_alone(config.preset)
-    if is_nano or not (photographs and is_small and recipes.is_open(config)):
+    knows_drawings_alone = presets.knows_drawn_dogs_alone(config.preset)
+    if knows_drawings_alone or not (photographs and is_small and recipes.is_open(config)):
         return config
     recipe, patience = recipes.FOR_SMALL_FOLDERS, recipes.THEIR_PATIENCE
     progress.open_console().print(
@@ -235,23 +237,30 @@ def _are_drawn(class_names: list[str]) -> bool:
 
 def default_name(config: TrainConfig) -> str:
     """Returns the name of the run folder where `--output` is not given."""
-    return f"{Path(config.data.dataset).name}-{_short_name(config.preset)}-{backends.name()}"
+    return (
+        f"{Path(os.path.abspath(config.data.dataset)).name or 'dataset'}-{_short_name(config.preset)}-{backends.name()}"
+    )
 
 
 def _short_name(preset: str) -> str:
-    """Shortens a preset to a name for a folder: the last part of an address that is not a version."""
+    """Shortens a preset to a name for a folder: the last part of its address that is not a version.
+
+    `"kaggle://keras/vit/keras/vit_base/2"` gives `"vit_base"`, `"applications:resnet50:weights.h5"` gives `"resnet50"`.
+    """
     is_address = "://" in preset
     parts = preset.removeprefix("applications:").partition(":")[2 if is_address else 0].split("/")
     name = next((part for part in reversed(parts) if part and not part.isdigit()), "preset")
     return re.sub(r"[^\w.=,+-]", "_", name.removesuffix(".npz").removesuffix(".keras"))[:80]
 
 
-def _policy(config: TrainConfig, recipe: Recipe) -> layers.Augmentation:
-    """Returns the augmentation with what the flags say of single layers."""
+def _augmentation(config: TrainConfig, recipe: Recipe) -> layers.Augmentation:
+    """Returns the recipe's augmentation, changed by `--mixup`, `--cutmix` and `--erasing`."""
     policy = layers.AUGMENTATIONS[recipe.augmentation]
     given = {name: getattr(config, name) for name in ("mixup", "cutmix") if getattr(config, name) is not None}
     mixing = {name: value for name, value in {**policy.mixing, **given}.items() if value}
-    erasing = policy.erasing if config.erasing is None else {"probability": config.erasing} if config.erasing else {}
+    erasing = policy.erasing
+    if config.erasing is not None:
+        erasing = {"probability": config.erasing} if config.erasing else {}
     return policy._replace(mixing=mixing, erasing=erasing)
 
 
@@ -273,16 +282,25 @@ def _build_classifier(config: TrainConfig, recipe: Recipe, policy, dataset: Data
         positions=config.position_resampling,
         remat=config.remat,
     )
-    for layer in classifier.layers if recipe.linear_probe else ():
-        layer.trainable = layer.name == "head"
-    for layer in keras_inside.layers_of(classifier.backbone) if recipe.freeze_batch_norm else ():
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.trainable = False
+    _freeze(classifier, recipe)
     return classifier
 
 
+def _freeze(classifier: keras.Model, recipe: Recipe) -> None:
+    if recipe.linear_probe:
+        for layer in classifier.layers:
+            layer.trainable = layer.name == "head"
+    if recipe.freeze_batch_norm:
+        for layer in keras_inside.layers_of(classifier.backbone):
+            if isinstance(layer, keras.layers.BatchNormalization):
+                layer.trainable = False
+
+
 def decode_pictures(job: Job) -> Pictures:
-    """Decodes the splits of the dataset, or opens them in the cache.
+    """Decodes the splits of the dataset, opens them in the cache, or, with `--cache none`, streams them.
+
+    Streamed pictures are read as they are needed, so that the limit on unreadable training pictures and the warning of
+    leaks do not apply.
 
     Raises:
         UserError: more pictures are unreadable than the config allows.
@@ -291,7 +309,7 @@ def decode_pictures(job: Job) -> Pictures:
     canvas = job.classifier.canvas
     if config.data.cache == "none":
         splits = (dataset.train, dataset.validation, dataset.test)
-        pictures = Pictures(*(split and stream(split, **canvas) for split in splits))
+        pictures = Pictures(*(None if split is None else stream(split, **canvas) for split in splits))
         check_readable("validation and test pictures", pictures.validation, pictures.test)
         return pictures
     keep = "memory" if config.data.cache == "memory" else "disk"
@@ -300,12 +318,12 @@ def decode_pictures(job: Job) -> Pictures:
     refuse_unreadable(decoded, config.data.unreadable_limit, len(dataset.class_names))
     for line in pictures.unreadable:
         progress.open_console().print(f"left out: {line}")
-    _say_what_is_leaked(config, pictures)
+    _warn_of_leaks(config, pictures)
     return pictures
 
 
-def _say_what_is_leaked(config: TrainConfig, pictures: Pictures) -> None:
-    """Says in one line how many pictures of a split are in another, too, as far as canvases are equal."""
+def _warn_of_leaks(config: TrainConfig, pictures: Pictures) -> None:
+    """Prints a one-line warning if pictures with equal canvases are in more than one split."""
     parts = [(name, getattr(pictures, name)) for name in Pictures._fields if getattr(pictures, name) is not None]
     found = [
         (other, same)
@@ -313,22 +331,24 @@ def _say_what_is_leaked(config: TrainConfig, pictures: Pictures) -> None:
         for same in equal_pictures(first, second)
     ]
     if found:
-        other, (first, second) = found[-1]
+        other, (first, second) = found[-1]  # leaks into the test split come last
         words = ["python", "-m", "keras_dogs.check", config.data.dataset]
         words += ["--data-dir", str(config.data.data_dir)] if config.data.data_dir else []
         words += ["--seed", str(config.seed)] if config.seed else []
         progress.open_console().print(
-            f"warning: {len(found):,} pictures are in two splits, such as {first} = {second} ({other}); scores on them "
-            f"are too good. To find these and others like them: {shlex.join(words)}; it writes a list for --exclude"
+            f"warning: {len(found):,} pairs of equal pictures are in different splits, such as {first} and {second} "
+            f"(in {other}); scores on them are too good. To find these and others like them: {shlex.join(words)}; it "
+            "writes a list for --exclude"
         )
 
 
 def announce(job: Job, pictures: Pictures) -> None:
-    """Says what is trained on what, and warns where the preset does not fit the pictures."""
-    config, recipe, _, dataset, classifier = job
+    """Prints what is trained on what, and warns if the preset does not fit the pictures."""
+    config, recipe, dataset, classifier = job.config, job.recipe, job.dataset, job.classifier
     console = progress.open_console()
     num_validation = len(pictures.validation) if pictures.validation else 0
-    what = "linear probe" if recipe.linear_probe else "full fine-tuning"
+    what = "full fine-tuning" if recipe.load_weights else "training from scratch"
+    what = "linear probe" if recipe.linear_probe else what
     console.print(
         f"{config.preset} ({classifier.count_params():,} parameters), {what} on {dataset.name}: "
         f"{len(dataset.class_names)} classes, "

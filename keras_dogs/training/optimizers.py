@@ -15,12 +15,13 @@ from keras_dogs.errors import UserError
 from keras_dogs.models import families
 from keras_dogs.training.recipes import Recipe
 
-# Parts of the paths of weights that are not decayed, as in timm and DeiT, because they should not tend to zero:
-# biases, norms, tokens, positions, and the scales of DINOv2's branches.
+# Weights with one of these in their path get no weight decay, as in timm and DeiT: biases, norms, tokens, positions,
+# and the scales of DINOv2's branches.
 _NOT_DECAYED = ("bias", "gamma", "beta", "token", "position", "lambda")
 
-# Patterns that find the number of the block in the path of a weight, for every family.
-_BLOCKS = tuple(pattern for row in families.FAMILIES.values() for pattern in row.path_patterns)
+# `(pattern, offset)` of every family: the pattern finds the block's number in the path of a weight; the offset makes it
+# count from 1.
+_BLOCKS = tuple(pair for row in families.FAMILIES.values() for pair in row.path_patterns)
 
 
 @keras.saving.register_keras_serializable(package="keras_dogs")
@@ -29,7 +30,7 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
 
     Args:
         peak: float.
-        updates: int. Number of weight updates in the whole training.
+        updates: int. Number of weight updates in the whole run.
         warmup_fraction: float. Share of the updates during which the rate rises.
         accumulate: int. Steps per update. Keras counts steps, so the schedule divides by this.
     """
@@ -51,7 +52,7 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
             step: int tensor or array.
             numbers: float tensor of shape `(3,)`, in place of the property.
         """
-        peak, rising, falling = self.numbers if numbers is None else (numbers[place] for place in range(3))
+        peak, rising, falling = self.numbers if numbers is None else (numbers[index] for index in range(3))
         update = ops.cast(step // self.accumulate, "float32")
         done = ops.clip((update - rising) / falling, 0.0, 1.0)
         rate = peak * 0.5 * (1.0 + ops.cos(math.pi * done))
@@ -75,14 +76,15 @@ def build_optimizer(recipe: Recipe, schedule, model: keras.Model, steps_per_epoc
         schedule: `WarmupCosine` or float.
         model: `keras.Model`.
         steps_per_epoch: int. Steps, not updates.
-        dtype_policy: str. `"mixed_float16"` wants its loss scaled.
+        dtype_policy: str. `"mixed_float16"` adds loss scaling.
     """
+    takes_no_decay = recipe.optimizer == "sgd" and not recipe.weight_decay  # AdamW does not take `None`
     common = dict(
-        weight_decay=recipe.weight_decay if recipe.weight_decay or recipe.optimizer == "adamw" else None,
+        weight_decay=None if takes_no_decay else recipe.weight_decay,
         global_clipnorm=recipe.global_clipnorm or None,
         gradient_accumulation_steps=recipe.accumulate if recipe.accumulate > 1 else None,
         use_ema=recipe.ema > 0,
-        ema_momentum=recipe.ema or 0.99,
+        ema_momentum=recipe.ema or 0.99,  # Keras checks it even where it keeps no averages
     )
     base = keras.optimizers.AdamW if recipe.optimizer == "adamw" else keras.optimizers.SGD
     own = {} if recipe.optimizer == "adamw" else {"momentum": 0.9}
@@ -94,9 +96,11 @@ def build_optimizer(recipe: Recipe, schedule, model: keras.Model, steps_per_epoc
     return keras.optimizers.LossScaleOptimizer(optimizer) if dtype_policy == "mixed_float16" else optimizer
 
 
-# What `_Groups` replaces or uses of Keras' optimizers.
-_NEEDED = ("learning_rate_now", "apply_gradients", "update_step", "weight_decay", "moving_average")
-_NEEDED += ("variable_index", "is_decayed", "steps", "schedule")
+# Names inside Keras' optimizers that `_Groups` overrides or uses.
+_NEEDED = (
+    *("learning_rate_now", "apply_gradients", "update_step", "weight_decay", "moving_average"),
+    *("variable_index", "is_decayed", "steps", "schedule"),
+)
 
 
 def _grouped(base: type, groups: list[tuple[float, int]]) -> type:
@@ -110,7 +114,9 @@ def _grouped(base: type, groups: list[tuple[float, int]]) -> type:
     if keras_inside.has(optimizer, *_NEEDED):
         return type(f"Grouped{base.__name__}", (_Groups, keras_class), {})
     if set(groups) != {(1.0, 0)}:
-        raise UserError("--layer-decay and --unfreeze-every: not with this version of Keras; install keras 3.15")
+        raise UserError(
+            "--layer-decay and --unfreeze-every: do not work with this version of Keras; install keras 3.15"
+        )
     return keras_class
 
 
@@ -133,7 +139,7 @@ def depths_below_head(model: keras.Model) -> list[int]:
     levels = [_block_of(weight.path) for weight in model.trainable_variables]
     blocks = [level for level in levels if level is not None]
     first, top = (levels.index(blocks[0]) if blocks else 0), max(blocks, default=0) + 1
-    outside = [top if place < first else 0 for place in range(len(levels))]
+    outside = [top if index < first else 0 for index in range(len(levels))]
     return [other if level is None else top - level for level, other in zip(levels, outside)]
 
 
@@ -146,7 +152,7 @@ def _block_of(path: str) -> int | None:
 
 
 class _Groups:
-    """Extends a Keras optimizer, the second base class, with groups of weights and a warm-up of the averages.
+    """Adds groups of weights, and a warm-up of the averages, to a Keras optimizer, which is the next base class.
 
     Attributes:
         groups: list of `(multiplier, first_update)`, one for each weight in the order of `build`.
@@ -162,8 +168,8 @@ class _Groups:
             return
         super().build(variables)
         if isinstance(self._learning_rate, WarmupCosine):
-            # A variable, not constants of the step: JAX compiles it once for trainings of any length and rate.
-            # Its numbers are its initial value, as TensorFlow may build an optimizer amid a graph.
+            # A variable rather than constants, so that JAX compiles one step for runs of any length and peak rate. Its
+            # initializer sets it, because TensorFlow may build an optimizer inside a graph.
             self._schedule, numbers = self._learning_rate, self._learning_rate.numbers
             self.schedule_numbers = self.add_variable(
                 (3,), lambda shape, dtype=None: ops.convert_to_tensor(numbers, dtype), name="schedule"
@@ -185,8 +191,8 @@ class _Groups:
     def _from_release(self, first: int):
         """Returns the factor that makes Adam's bias correction count from a block's first update.
 
-        Keras counts the updates of the whole training. It would take the moments of a block that begins later for
-        settled ones, and make its first updates three times too large.
+        Keras counts the updates of the whole run. For a block that begins later it would assume settled moments, and
+        its first updates would be three times too large.
         """
         if not first or not hasattr(self, "beta_1"):
             return 1.0
@@ -198,33 +204,33 @@ class _Groups:
         """Returns Adam's bias correction of the rate after some updates (arXiv 1412.6980, section 2)."""
         return ops.sqrt(1.0 - ops.power(self.beta_2, updates)) / (1.0 - ops.power(self.beta_1, updates))
 
-    def _by_group(self, variables):
-        """Returns lists of places in `variables` that have the same rate."""
-        places = {}
-        for place, variable in enumerate(variables):
-            group = self.groups[self._get_variable_index(variable)]
-            places.setdefault(group, []).append(place)
-        return places
+    def _by_group(self, variables) -> dict[tuple[float, int], list[int]]:
+        """Maps each group to the indices of its members in `variables`."""
+        members = {}
+        for index, variable in enumerate(variables):
+            members.setdefault(self.groups[self._get_variable_index(variable)], []).append(index)
+        return members
 
     def _backend_apply_gradients(self, grads, trainable_variables):
         # On TensorFlow, Keras sums gradients only after clipping and accumulating: too late for the global norm.
         grads = list(devices.current().sum_gradients(grads))
         # A frozen block has no part in the global norm, and builds up no moments.
-        for (_, first), places in self._by_group(trainable_variables).items():
-            for place in places if first else ():
-                grads[place] = grads[place] * ops.cast(self._is_released(first), grads[place].dtype)
+        for (_, first), members in self._by_group(trainable_variables).items():
+            for index in members if first else ():
+                grads[index] = grads[index] * ops.cast(self._is_released(first), grads[index].dtype)
         super()._backend_apply_gradients(grads, trainable_variables)
 
     def _all_reduce_sum_gradients(self, grads_and_vars):
-        return grads_and_vars
+        return grads_and_vars  # `_backend_apply_gradients` has summed them
 
     def _backend_increment_gradient_accumulators(self, grads, acc_grads):
-        self._of_copies("_backend_increment_gradient_accumulators")(grads, acc_grads)
+        self._keras_method("_backend_increment_gradient_accumulators")(grads, acc_grads)
 
-    def _of_copies(self, name: str):
-        """Returns Keras' method by its name; on several devices of TensorFlow, that of the base class.
+    def _keras_method(self, name: str):
+        """Returns the method of Keras' optimizer; with several TensorFlow devices, that of Keras' base optimizer.
 
-        Keras' TensorFlow method leaves the replica context, which is not possible inside a condition (accumulation).
+        Keras' TensorFlow method leaves the replica context, which is not allowed inside a condition: accumulation uses
+        one.
         """
         base = keras_inside.find("base_optimizer") if devices.current().updates_copies else None
         if base is not None:
@@ -232,28 +238,28 @@ class _Groups:
         return getattr(super(), name)
 
     def _backend_update_step(self, grads, trainable_variables, learning_rate):
-        update = self._of_copies("_backend_update_step")
-        for group, places in self._by_group(trainable_variables).items():
+        update = self._keras_method("_backend_update_step")
+        for group, members in self._by_group(trainable_variables).items():
             update(
-                [grads[place] for place in places],
-                [trainable_variables[place] for place in places],
+                [grads[index] for index in members],
+                [trainable_variables[index] for index in members],
                 self._rate(group, learning_rate) * self._from_release(group[1]),
             )
 
     def _apply_weight_decay(self, variables):
         if not self.weight_decay:
             return
-        for group, places in self._by_group(variables).items():
+        for group, members in self._by_group(variables).items():
             factor = 1 - self.weight_decay * self._rate(group, self.learning_rate)
-            for variable in (variables[place] for place in places):
+            for variable in (variables[index] for index in members):
                 if self._use_weight_decay(variable):
                     self.assign(variable, variable * ops.cast(factor, variable.dtype))
 
     def _update_model_variables_moving_average(self, trainable_variables):
-        """Updates the averages once per update, where Keras does so at each step; they start at the first weights.
+        """Updates the averages once per update (Keras: once per step); they start as the weights of the first update.
 
         Momentum is at most n / (n + 9) after n updates, as in `tf.train.ExponentialMovingAverage`; otherwise the
-        averages of a short training would stay near its start.
+        averages of a short run would stay near its start.
         """
         steps = self.gradient_accumulation_steps or 1
         updates = ops.cast((self._iterations + 1) // steps - 1, "float32")
@@ -273,7 +279,7 @@ def _without_scaling(optimizer):
 
 
 def state_variables(optimizer) -> list:
-    """Returns the variables of an optimizer, except the constants of its schedule."""
+    """Returns the variables of an optimizer, except the one that holds the numbers of its schedule."""
     numbers = getattr(_without_scaling(optimizer), "schedule_numbers", None)
     return [variable for variable in optimizer.variables if variable is not numbers]
 
@@ -287,12 +293,12 @@ def averaged(model: keras.Model):
         return
     weights = optimizer._trainable_variables
     means = optimizer._model_variables_moving_average
-    # Copy both: on JAX, a prediction takes over the memory of the weights, and would take that of the averages.
+    # Copies of both: on JAX, `predict` donates the buffers of the weights, and would donate those of the averages.
     read = devices.current().read
     kept, means = ([np.array(read(each)) for each in several] for several in (weights, means))
-    for weight, mean in zip(weights, means):
-        weight.assign(mean)
     try:
+        for weight, mean in zip(weights, means):
+            weight.assign(mean)
         yield
     finally:
         for weight, value in zip(weights, kept):

@@ -1,4 +1,4 @@
-"""What a training is told, what it is of, and what it leaves beside the weights."""
+"""Records that the parts of a training run exchange: its pictures, plan and task, and what it returns."""
 
 import hashlib
 from pathlib import Path
@@ -32,23 +32,23 @@ class Pictures(NamedTuple):
 
     @property
     def digest(self) -> str:
-        """64 hexadecimal digits that change with the name of any picture that could be read."""
+        """Returns the SHA-256 of the names of all readable pictures, in hexadecimal."""
         names = (name for part in self if part is not None for name in part.names)
         return hashlib.sha256("\0".join(names).encode(errors="surrogateescape")).hexdigest()
 
 
 class Plan(NamedTuple):
-    """What a training is told.
+    """The settings of a training run.
 
     Attributes:
         config: `TrainConfig`.
         recipe: `Recipe`, complete.
-        folder: Path. The run's.
+        folder: Path. The run folder.
         stop: `StopRequest`.
         checkpoints: `Checkpoints`.
-        on_device: bool. Whether the pictures are a table on the device.
+        on_device: bool. Whether the pictures are stored as a table on the device.
         started: float. `time.perf_counter()` when the command began.
-        digest: str. Of the pictures.
+        digest: str. `Pictures.digest`.
     """
 
     config: TrainConfig
@@ -62,11 +62,18 @@ class Plan(NamedTuple):
 
 
 class Fitted(NamedTuple):
-    """What a training leaves beside the weights.
+    """What a training run returns besides the weights.
 
     Attributes:
-        command_s_before: float. Seconds of the parts of the command that came before this process.
-        features_s: float. Seconds in which the features of a frozen backbone were computed, before `train_s`.
+        model: `keras.Model`. The trained one.
+        step_log: `StepLog`. Loss and rate of each step.
+        validation: `Validation`. Scores of each epoch, and which was the best.
+        first_step_s: float. Seconds of the first step, compilation included.
+        train_s: float. Seconds of all epochs, validation included.
+        step_size: int. Pictures per step.
+        epoch_end_s: list of float. Seconds from the start of the command to the end of each epoch.
+        command_s_before: float. Seconds that the command ran before this process: of a run that was resumed.
+        features_s: float. Seconds spent computing the features of a frozen backbone; not part of `train_s`.
     """
 
     model: keras.Model
@@ -81,15 +88,15 @@ class Fitted(NamedTuple):
 
 
 class Task(NamedTuple):
-    """What is trained, on what, and how it is validated.
+    """What is trained, on which data, and how it is validated.
 
     Attributes:
-        model: `keras.Model`.
-        classifier: `keras.Model`. What of it is saved.
-        train: `Canvases`, or features or places in a table instead.
-        predict: function of no argument to the logits of the validation split, or `None`.
-        labels: int array or `None`. Of the validation split.
-        examples: str. What a step is of, in words: images, or their features.
+        model: `keras.Model`. What `fit` is called on.
+        classifier: `keras.Model`. What is saved; it shares the weights of `model`.
+        train: `Canvases`, or an object like it that holds features, or rows of a table.
+        predict: function or `None`. Takes no argument, and returns the logits of the validation split.
+        labels: int array or `None`. The labels of the validation split.
+        examples: str. What a step consumes, in words: `"images"`, or the features of images.
     """
 
     model: keras.Model

@@ -1,7 +1,7 @@
-"""The file in the cache that holds the canvases of one or more splits, in the order of their names.
+"""Stores the canvases of a split in one file of the cache, in the order of the pictures' names.
 
-Its name is a hash of all that decides its content: names, what the files were when they were read, the canvas, and the
-decoder. Rows have checksums: what changed on the disk is noticed when it is read.
+The file's name is a hash of everything that decides its content: the names of the pictures, the state of their files,
+the canvas settings, and the decoder. Each row has a checksum, so damage on the disk is noticed when the row is read.
 """
 
 import contextlib
@@ -33,14 +33,14 @@ from keras_dogs.system import progress
 from keras_dogs.system import reading
 from keras_dogs.system import terminal
 
-_FORMAT = 3  # of the file; another number, another hash
+_FORMAT = 3  # version of the file format, and part of the hash: raise it when the format changes
 
 
 class Checksums:
-    """Tells whether rows of a mapped table are what was written there; each row is looked at once.
+    """Checks that rows of a memory-mapped table are as they were written; each row is checked once.
 
     Args:
-        description: Path. The file in the cache that names the table; it is removed where the table is damaged.
+        description: Path. The JSON file that describes the table; it is removed when the table is found damaged.
         expected: uint32 array `(num_rows,)`. CRC-32 of each row.
     """
 
@@ -48,7 +48,7 @@ class Checksums:
         self._description, self._expected = description, expected
         self._is_checked = np.zeros(len(expected), bool)
 
-    def of(self, rows: np.ndarray) -> np.ndarray:
+    def expected_for(self, rows: np.ndarray) -> np.ndarray:
         """Returns the CRC-32 that rows of the table should have."""
         return self._expected[rows]
 
@@ -81,9 +81,14 @@ class _Description(TypedDict):
 
 
 def open_or_decode(split: Split, how: How, what: str) -> Decoded:
-    """Maps the canvases that an earlier run kept, or decodes the pictures and keeps them.
+    """Maps the canvases that an earlier run cached, or decodes the pictures and caches them.
 
-    Where the cache cannot be written, that is said, and the pictures are decoded into memory.
+    If the cache cannot be written, prints why and decodes the pictures into memory.
+
+    Args:
+        split: `Split`.
+        how: `How`. The canvas settings.
+        what: str. The pictures in words, for messages.
     """
     folder = caches.folder("canvases")
     description = folder / f"{_fingerprint(split, how)}.json"
@@ -92,11 +97,12 @@ def open_or_decode(split: Split, how: How, what: str) -> Decoded:
         return found
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _alone(description.with_suffix(".lock"), what):
+        with _acquire_lock(description.with_suffix(".lock"), what):
             found = _open(description, shape)  # another process may have made it meanwhile
             found = found or _make(split, how, description, shape, what)
-            if description.exists():  # whoever waits for the lock finds that, and needs the lock no more
-                description.with_suffix(".lock").unlink(missing_ok=True)
+            if description.exists():  # a process that waits for the lock finds it, and needs the lock no more
+                with contextlib.suppress(OSError):  # Windows does not remove an open file
+                    description.with_suffix(".lock").unlink(missing_ok=True)
             return found
     except OSError as error:
         progress.open_console().print(
@@ -114,38 +120,41 @@ def _fingerprint(split: Split, how: How) -> str:
     return digest.hexdigest()[:24]
 
 
-def _alone(lock_file: Path, what: str):
+def _acquire_lock(lock_file: Path, what: str):
     lock = filelock.FileLock(lock_file)
     try:
         return lock.acquire(timeout=0)
     except filelock.Timeout:
-        progress.open_console().print(f"another process decodes the {what}; waiting for it")
+        progress.open_console().print(f"another process is decoding the {what}; waiting for it")
         return lock.acquire()
 
 
 def _open(description: Path, shape: tuple) -> Decoded | None:
-    """Returns the canvases that are kept, if they are whole."""
+    """Returns the cached canvases, or `None` if they are missing or incomplete."""
     file = description.with_suffix(".canvases")
     try:
-        said = reading.read_json(description, _Description)
-        if tuple(said["shape"]) != shape or len(said["checksums"]) != shape[0]:
+        fields = reading.read_json(description, _Description)
+        if tuple(fields["shape"]) != shape or len(fields["checksums"]) != shape[0]:
             return None
         if file.stat().st_size != int(np.prod(shape)):
             return None
         with contextlib.suppress(OSError):  # it may be another user's
-            os.utime(description)  # when it was last of use
-        checksums = Checksums(description, np.array(said["checksums"], np.uint32))
-        return Decoded(np.memmap(file, np.uint8, "r", shape=shape), said["unreadable"], checksums)
+            os.utime(description)  # so that `cache` knows that it is still used
+        checksums = Checksums(description, np.array(fields["checksums"], np.uint32))
+        return Decoded(np.memmap(file, np.uint8, "r", shape=shape), fields["unreadable"], checksums)
     except (OSError, UserError, ValueError, OverflowError):
         return None
 
 
 def _make(split: Split, how: How, description: Path, shape: tuple, what: str) -> Decoded:
-    """Decodes into the file, under another name until it is whole; the description, which makes it count, last."""
+    """Decodes into a temporary file, and renames it when it is complete.
+
+    The description comes last: it makes the file valid.
+    """
     file, partial = description.with_suffix(".canvases"), description.with_suffix(".partial")
-    passing: list[int] = []
-    nothing = zlib.crc32(bytes(int(np.prod(shape[1:]))))  # of a picture that could not be read
-    checksums = [nothing] * len(split)
+    retryable: list[int] = []  # pictures whose failure may be temporary
+    blank = zlib.crc32(bytes(int(np.prod(shape[1:]))))  # of a row of zeros, which stands for an unreadable picture
+    checksums = [blank] * len(split)
     try:
         with partial.open("wb", buffering=0) as output:
             write_at = _writer(output)
@@ -161,17 +170,17 @@ def _make(split: Split, how: How, description: Path, shape: tuple, what: str) ->
             else:
                 output.truncate(int(np.prod(shape)))
             with progress.counting(f"Decoding {what}", len(split)) as on_picture:
-                unreadable = decode(split, how, put, on_picture, passing)
-        if passing:  # the next run tries again
+                unreadable = decode(split, how, put, on_picture, retryable)
+        if retryable:  # nothing is cached, so that the next run tries again
             return Decoded(np.fromfile(partial, np.uint8).reshape(shape), unreadable)
         files.put_in_place(partial, file)
         reasons = {row: terminal.printable(why) for row, why in unreadable.items()}
-        said = {"name": f"{what}, {how.in_words}", "shape": shape, "unreadable": reasons, "checksums": checksums}
-        files.write_text(description, json.dumps(said))
+        fields = {"name": f"{what}, {how.in_words}", "shape": shape, "unreadable": reasons, "checksums": checksums}
+        files.write_text(description, json.dumps(fields))
     finally:
         partial.unlink(missing_ok=True)
     kept = Checksums(description, np.array(checksums, np.uint32))
-    return Decoded(np.memmap(file, np.uint8, "r", shape=shape), unreadable, kept)
+    return Decoded(np.memmap(file, np.uint8, "r", shape=shape), reasons, kept)
 
 
 def _writer(output) -> Callable[[memoryview, int], None]:
@@ -179,10 +188,10 @@ def _writer(output) -> Callable[[memoryview, int], None]:
     if hasattr(os, "pwrite"):
         write = functools.partial(os.pwrite, output.fileno())
     else:
-        at_once = threading.Lock()
+        lock = threading.Lock()
 
         def write(data, offset):
-            with at_once:
+            with lock:
                 output.seek(offset)
                 return output.write(data)
 

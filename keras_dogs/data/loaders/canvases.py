@@ -133,7 +133,7 @@ def checksums_of(canvases: Canvases) -> list[int]:
     if not isinstance(images, (Rows, np.ndarray)):
         return []
     if isinstance(images, Rows) and images.checksums:
-        return images.checksums.of(images.rows).tolist()
+        return images.checksums.expected_for(images.rows).tolist()
     return [zlib.crc32(np.ascontiguousarray(images[index])) for index in range(len(canvases))]
 
 
