@@ -47,7 +47,7 @@ def run() -> None:
 
 
 def _listed() -> str:
-    """Returns a line a command, with what its file says of it."""
+    """Returns the usage text: one line per command, taken from the docstring of its module."""
     lines = [f"usage: {_PROGRAM} COMMAND [FLAGS]", ""]
     for name in COMMANDS:
         text = ast.get_docstring(ast.parse((Path(__file__).parent / f"{name}.py").read_text("utf-8")))

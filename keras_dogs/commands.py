@@ -71,7 +71,8 @@ def _say(text: str, status: int) -> int:
 def leave(main) -> None:
     """Ends the process with the status of `main`.
 
-    One of several that failed ends at once: its engine would wait, at the end of Python, for others that are gone.
+    If this is one of several processes, and it failed, it ends at once: on exit, its backend would wait for the others,
+    which are gone.
 
     Args:
         main: function of no argument to an exit status.

@@ -12,7 +12,7 @@ _speaks_of_flags = [False]
 
 @contextlib.contextmanager
 def naming_flags():
-    """Provides a context in which errors name flags, `--batch-size`, as a command does; in code, arguments."""
+    """Makes errors name flags (`--batch-size`) inside a `with` block, as commands need; elsewhere, arguments."""
     before, _speaks_of_flags[0] = _speaks_of_flags[0], True
     try:
         yield
@@ -77,7 +77,7 @@ def in_words(error: OSError) -> str:
 
 
 class Quiet(Exception):
-    """Another process of the training says what went wrong.
+    """Ends this process without a message, because another process of the same run reports the error.
 
     Args:
         status: int. The exit status.

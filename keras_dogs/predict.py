@@ -36,7 +36,7 @@ def _predict(config: PredictConfig) -> int:
 
 
 def _into_table(config: PredictConfig, pictures: list, stack: contextlib.ExitStack):
-    """Opens the table; returns how a row is added, how rows are kept, and the pictures that have none yet."""
+    """Opens the table; returns a function that adds a row, one that flushes rows, and the pictures without a row."""
     from keras_dogs.evaluation.answer_table import AnswerTable
     from keras_dogs.evaluation.answer_table import name_of
 
@@ -64,7 +64,7 @@ def _into_text(config: PredictConfig, stack: contextlib.ExitStack):
 
 
 def _answer(config: PredictConfig, name, pictures: list, put, keep) -> int:
-    """Answers all pictures, says of the unreadable ones why, and sums up; returns the exit status."""
+    """Names all pictures, reports those that are unreadable, and prints a summary; returns the exit status."""
     counted = dict.fromkeys(("named", "unfamiliar", "unreadable"), 0)
     to_file, several = config.csv or config.output, len(pictures) > 1
     began = time.perf_counter()

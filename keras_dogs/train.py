@@ -26,7 +26,7 @@ def _train(config: TrainConfig) -> int | None:
 
     run = fine_tune(config, commands.STARTED)
     if run.record is None:
-        return None  # the first of several processes says it
+        return None  # of several processes, only the first prints the result
     test, record, folder = run.record.test, run.record, shlex.quote(str(run.folder))
     of_what = "features/s" if record.timings.features_s else "images/s"
     print(

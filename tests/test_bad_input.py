@@ -216,9 +216,15 @@ def test_evaluate_without_a_run(command, work):
     refused(command("evaluate", work), "no model.keras", name="evaluate")
 
 
-def test_evaluate_a_model_file_alone_needs_a_dataset(command, run_folder, dogs):
-    refused(command("evaluate", run_folder / "model.keras"), "give --dataset", name="evaluate")
-    assert command("evaluate", run_folder / "model.keras", "--dataset", dogs)[0] == 0
+def test_evaluate_a_model_file_alone_needs_a_dataset(command, work, run_folder, dogs):
+    """One in its run folder is the run."""
+    alone = shutil.copy(run_folder / "model.keras", work)
+    refused(command("evaluate", alone), "give --dataset", name="evaluate")
+    assert command("evaluate", alone, "--dataset", dogs)[0] == 0
+    scores = [
+        command("evaluate", run, "--json")[1].splitlines()[-1] for run in (run_folder, run_folder / "model.keras")
+    ]
+    assert scores[0] == scores[1]
 
 
 def test_predict_names_what_it_cannot_read_and_goes_on(command, work, run_folder, dogs):

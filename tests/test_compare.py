@@ -117,6 +117,16 @@ def test_time_to_accuracy_counts_from_the_command(comparison):
             assert seconds == (reached[0] if reached else None)
 
 
+def test_a_run_that_kept_the_ends_of_its_last_epochs_alone(tmp_path):
+    """As one that an earlier version began, and a later one resumed."""
+    runs = [make_run(tmp_path / "one"), make_run(tmp_path / "two", "vit_nano", epoch_end_s=[58.5])]
+    found = running.compare_runs(CompareConfig(from_=tuple(runs), output=tmp_path / "out"))
+    whole, late = found["runs"]
+    assert len(whole["validation_curve"]) == len(late["validation_curve"]) == 2
+    assert {seconds for seconds in late["seconds_to"].values() if seconds} <= {58.5}
+    assert (tmp_path / "out" / "figures" / "time_to_accuracy.svg").is_file()
+
+
 def numbers_in(value) -> list[float]:
     if isinstance(value, dict):
         return [number for part in value.values() for number in numbers_in(part)]

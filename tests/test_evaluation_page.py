@@ -110,6 +110,8 @@ def test_what_a_run_was_trained_on_is_not_its_test(command, dogs, tmp_path):
     assert scored and not scored & learned and any("new_" in name for name in scored)
     said = " ".join(err.split())
     assert "that" in said and "was trained on or chosen by; they are left out" in said
+    status, _, err = command("evaluate", tmp_path / "run" / "model.keras", "--dataset", flat)
+    assert status == 0 and "they are left out" in " ".join(err.split())
     for file in flat.rglob("new_*"):
         file.unlink()
     shutil.rmtree(tmp_path / "page")
@@ -117,3 +119,28 @@ def test_what_a_run_was_trained_on_is_not_its_test(command, dogs, tmp_path):
         (flat / name).unlink()
     status, _, err = command("evaluate", tmp_path / "run")
     assert status == 2 and "nothing is left to score it on" in err
+
+
+def test_a_picture_that_was_damaged_since_is_named_on_the_page(command, dogs, run_folder, tmp_path):
+    moved = shutil.copytree(dogs, tmp_path / "dogs")
+    status, _, err = command("evaluate", run_folder, "--dataset", moved, "--output", tmp_path / "whole")
+    assert status == 0, err
+    evaluation = json.loads((run_folder / "record.json").read_text())
+    evaluation["config"]["data"]["dataset"] = str(moved)
+    run = shutil.copytree(run_folder, tmp_path / "run")
+    (run / "record.json").write_text(json.dumps(evaluation))
+    for file in (moved / "test").rglob("*.png"):
+        file.write_bytes(b"damaged")
+    status, _, err = command("evaluate", run, "--saved", "--output", tmp_path / "page")
+    assert status == 0, err
+    assert not list((tmp_path / "page" / "pictures").glob("*")) and list((tmp_path / "whole" / "pictures").glob("*"))
+
+
+def test_the_command_on_the_page_makes_it_again(command, dogs, run_folder, tmp_path):
+    broken = shutil.copytree(dogs, tmp_path / "dogs")
+    next((broken / "test").rglob("*.png")).write_bytes(b"damaged")
+    flags = ("--dataset", broken, "--skip-unreadable", "--output", tmp_path / "page")
+    status, _, err = command("evaluate", run_folder, *flags)
+    assert status == 0, err
+    text = (tmp_path / "page" / "report.md").read_text()
+    assert "--skip-unreadable" in text and "--max-unreadable" not in text

@@ -350,6 +350,12 @@ def test_an_unknown_operation_is_refused():
         RandAugment(operations=["Blur"])
 
 
+@pytest.mark.parametrize("count", [0, 5, 1.5])
+def test_the_number_of_operations_has_a_range(count):
+    with pytest.raises(ValueError, match=f"num_layers {count}: must be an int from 1 to 4"):
+        RandAugment(num_layers=count)
+
+
 # Mixing
 
 

@@ -3,7 +3,12 @@
 Windows itself is not here; CI has a job there (.github/workflows/ci.yml).
 """
 
+import ast
+from pathlib import Path
+
 import pytest
+
+import keras_dogs
 
 # What keras_dogs asks for is taken away from keras_dogs alone; others keep what they are used to.
 ABSENT = """
@@ -80,3 +85,16 @@ def test_a_child_is_started_the_systems_way(name, monkeypatch):
         assert given["creationflags"] == 512 and given["args"][1:] == ["-m", "keras_dogs.train"]
     else:
         assert given["start_new_session"] and "execv" in given["args"][2]
+
+
+@pytest.mark.once
+def test_every_text_that_is_written_says_its_encoding():
+    """Windows' own is not UTF-8: pages that say they are would be garbled there."""
+    for file in Path(keras_dogs.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+                continue
+            is_ours = isinstance(node.func.value, ast.Name) and node.func.value.id == "files"
+            if node.func.attr == "write_text" and not is_ours:
+                given = [*node.args[1:], *(keyword.value for keyword in node.keywords if keyword.arg == "encoding")]
+                assert [each.value for each in given] == ["utf-8"], f"{file}, line {node.lineno}"

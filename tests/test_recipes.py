@@ -1,7 +1,11 @@
 """The table of recipes, how flags override it, and each row trained for real on a small model."""
 
 import csv
+import dataclasses
+import importlib.machinery
 import json
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -224,6 +228,58 @@ def test_tensorboard_events(dogs, tmp_path):
     pytest.importorskip("tensorboardX", reason="tensorboardX is not installed")
     fine_tune(config_for(dogs, tmp_path / "run", tensorboard=True, epochs=1))
     assert any((tmp_path / "run" / "tensorboard").iterdir())
+
+
+class _Tracker(types.ModuleType):
+    """As much of wandb as is used: what was begun, logged and ended."""
+
+    def __init__(self):
+        super().__init__("wandb")
+        self.runs, self.most = [], 10**6
+
+    def init(self, **given):
+        assert all(run.is_finished for run in self.runs), "wandb would give the run that is open"
+        run = types.SimpleNamespace(given=given, steps=[], is_finished=False)
+
+        def log(values, step):
+            if len(run.steps) == self.most:
+                raise RuntimeError("stopped here")
+            run.steps.append(step)
+
+        run.log = log
+        run.finish = lambda: setattr(run, "is_finished", True)
+        self.runs.append(run)
+        return run
+
+
+@pytest.fixture
+def tracker(monkeypatch):
+    made = _Tracker()
+    made.__spec__ = importlib.machinery.ModuleSpec("wandb", None)
+    monkeypatch.setitem(sys.modules, "wandb", made)
+    return made
+
+
+@pytest.mark.once
+def test_a_run_is_one_run_of_the_tracker(dogs, tmp_path, tracker):
+    """Also where a probe comes first; and one that is resumed goes on in it."""
+    config = config_for(dogs, tmp_path / "run", wandb="dogs", epochs=3, recipe="probe_then_finetune")
+    tracker.most = 1
+    with pytest.raises(RuntimeError, match="stopped here"):
+        fine_tune(config)
+    tracker.most = 10**6
+    fine_tune(dataclasses.replace(config, resume=True))
+    first, second = tracker.runs
+    assert first.given["id"] == second.given["id"] and first.given["id"]
+    assert first.steps + second.steps == sorted({*first.steps, *second.steps})
+    assert first.is_finished and second.is_finished
+
+
+@pytest.mark.once
+def test_each_rate_of_a_sweep_is_a_run_of_the_tracker(dogs, tmp_path, tracker):
+    fine_tune(config_for(dogs, tmp_path / "run", wandb="dogs", epochs=1, learning_rate="sweep"))
+    assert len({run.given["id"] for run in tracker.runs}) == len(tracker.runs) == 3
+    assert all(run.is_finished and run.steps for run in tracker.runs)
 
 
 def test_a_logger_that_is_missing_is_named_before_anything(dogs, tmp_path, monkeypatch):

@@ -23,8 +23,11 @@ from PIL import Image
 from test_answers import calibrated
 from test_exports import needs
 
+from keras_dogs.data.config import DataConfig
 from keras_dogs.exporting import exporting
 from keras_dogs.exporting.config import ExportConfig
+from keras_dogs.training.config import TrainConfig
+from keras_dogs.training.fine_tuning import fine_tune
 
 pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
@@ -489,6 +492,22 @@ def test_names_of_models_differ(run_folder, tmp_path):
     for folder in folders:
         shutil.copytree(run_folder, folder)
     assert len({each.name for each in served.open_all(tuple(folders))}) == 3
+
+
+@pytest.mark.once
+def test_an_export_is_called_after_its_run_and_a_folder_after_itself(run_folder, tmp_path, command):
+    run = shutil.copytree(run_folder, tmp_path / "mine")
+    assert command("export", run, "--format", "keras_hub")[0] == 0
+    alone = shutil.copytree(run / "exports" / "keras_hub", tmp_path / "exports" / "other")
+    assert [served._stem_of(path) for path in (run / "exports" / "keras_hub", alone)] == ["mine-keras_hub", "other"]
+
+
+@pytest.mark.once
+def test_a_run_without_validation_keeps_its_facts(dogs, tmp_path):
+    data = DataConfig(dataset=str(dogs), validation_fraction=0.0)
+    run = fine_tune(TrainConfig(data=data, output=tmp_path / "run", epochs=1, batch_size=4)).folder
+    (model,) = served.open_all((run,))
+    assert model.facts["preset"] == "resnet_nano" and model.facts["test_top1_accuracy"] >= 0
 
 
 @pytest.mark.once

@@ -1,7 +1,9 @@
 """Weights from files that the tests write themselves: no reference library is needed."""
 
+import hashlib
 import importlib.util
 import json
+import os
 import pickle
 import shutil
 import zipfile
@@ -447,6 +449,7 @@ def server(tmp_path):
         asked = []
         lie = False
         breaks_off = False
+        says_little = False  # neither length nor checksum
 
         def __init__(self, *args):
             super().__init__(*args, directory=str(folder))
@@ -458,14 +461,17 @@ def server(tmp_path):
                 return super().do_GET()
             begin = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").rstrip("-"))
             self.asked.append(begin)
+            if begin >= len(content):
+                return self.send_error(416)
             self.send_response(206 if begin else 200)
-            self.send_header("Content-Length", str(len(content) - begin))
+            if not self.says_little:
+                self.send_header("Content-Length", str(len(content) - begin))
             self.end_headers()
             self.wfile.write(content[begin : len(content) // 2] if self.breaks_off else content[begin:])
 
         def end_headers(self):
             file = folder / self.path.lstrip("/")
-            if file.is_file():
+            if file.is_file() and not self.says_little:
                 content = b"other" if self.lie else file.read_bytes()
                 self.send_header("x-goog-hash", f"md5={base64.b64encode(hashlib.md5(content).digest()).decode()}")
             super().end_headers()
@@ -512,6 +518,34 @@ def test_a_download_goes_on_where_it_broke_off(tmp_path, server, monkeypatch):
     keras_dogs.build_vit("gs://small.npz", num_classes=3)
     assert size // 2 in handler.asked
     assert [file.name for file in (tmp_path / "cache" / "npz").glob("[!.]*")] == ["small.npz"]
+
+
+def test_a_download_that_was_killed_after_its_last_byte(tmp_path, server, monkeypatch):
+    folder, address, handler = server
+    monkeypatch.setattr(downloads, "_BUCKET", f"{address}/")
+    monkeypatch.setenv("KERAS_DOGS_CACHE", str(tmp_path / "cache"))
+    content = small_npz(folder).read_bytes()
+    (tmp_path / "cache" / "npz").mkdir(parents=True)
+    part = tmp_path / "cache" / "npz" / f"small.npz.{hashlib.md5(content).hexdigest()}.part"
+    part.write_bytes(content)
+    keras_dogs.build_vit("gs://small.npz", num_classes=3)
+    assert handler.asked[-1] == len(content) or len(content) in handler.asked
+    part.write_bytes(content + b"more")  # what is wrong in it does not stay
+    (tmp_path / "cache" / "npz" / "small.npz").unlink()
+    refused("gs://small.npz", "could not be fetched")
+    keras_dogs.build_vit("gs://small.npz", num_classes=3)
+
+
+def test_a_server_that_says_neither_length_nor_checksum(tmp_path, server, monkeypatch):
+    folder, address, handler = server
+    monkeypatch.setattr(downloads, "_BUCKET", f"{address}/")
+    monkeypatch.setenv("KERAS_DOGS_CACHE", str(tmp_path / "cache"))
+    small_npz(folder)
+    handler.says_little = True
+    (tmp_path / "cache" / "npz").mkdir(parents=True)
+    (tmp_path / "cache" / "npz" / f"small.npz.{os.getpid()}.part").write_bytes(b"of another file")
+    keras_dogs.build_vit("gs://small.npz", num_classes=3)
+    assert 0 in handler.asked
 
 
 def test_offline_presets(monkeypatch, tmp_path):

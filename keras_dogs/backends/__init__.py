@@ -119,9 +119,9 @@ def on_device(array):
 
 
 def sender():
-    """Returns a function that sends a batch's array on its way to this thread's device; any thread may call it.
+    """Returns a function that starts copying a batch's array to this thread's device; any thread may call it.
 
-    The array stays as it is where Keras' own way does not wait for the device.
+    It returns the array unchanged on backends where Keras' own copy does not wait for the device.
     """
     return module_of("runtime").sender()
 
@@ -223,9 +223,10 @@ def layer_by_layer():
 
 
 def settle(call) -> None:
-    """Makes a call, a function of no argument, as often as it takes until calls of its shapes are as fast as they get.
+    """Repeats a call, a function without arguments, until calls with the same shapes are as fast as they get.
 
-    One call is enough where it is compiled by it; PyTorch traces a model at the third, not after seconds of such calls.
+    One call is enough on JAX and TensorFlow, as it compiles the model. On PyTorch the model is traced at the third call
+    within this function; elsewhere only after seconds of such calls.
     """
     module_of("runtime").settle(call)
 

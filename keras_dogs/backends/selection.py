@@ -53,9 +53,9 @@ def select() -> str:
 def _share_cores() -> None:
     """Has PyTorch's threads wait less long for each other in a busy loop; a user's setting goes first.
 
-    GNU OpenMP waits 300,000 rounds, which takes the cores from whoever has the work. Default run on two cores: beside
-    two busy processes it trains 36 pictures a second, and 206 with 60,000 rounds; idle, in turns, 476 and 395, and 382
-    and 461.
+    GNU OpenMP spins for 300,000 rounds, which keeps the cores from the threads that have work. The default run on two
+    cores, beside two busy processes, trains 36 pictures a second, and 206 with 60,000 rounds. On an idle machine, in
+    two alternating pairs of runs, it is 476 and 395, then 382 and 461.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "60000")
@@ -64,9 +64,10 @@ def _share_cores() -> None:
 def _keep_eigen() -> None:
     """Has XLA for CPUs leave sums alone to YNNPACK, convolutions and products to Eigen; a user's flag goes first.
 
-    Two cores of an EPYC of 2024, batch 16: a convolution of 64 channels, 3 x 3, 56 x 56 places, takes YNNPACK, which
-    jaxlib 0.10 chooses, 17 ms and its gradient 43 ms, Eigen 11 and 23 ms; ResNet-18 trains 1.4 times faster, ViT-Ti/16
-    predicts 1.2 times faster. The sum over 16 x 112 x 112 places of them takes Eigen 6.3 ms, YNNPACK 1.1.
+    On two cores of an EPYC of 2024, at batch 16, a 3 x 3 convolution of 64 channels over 56 x 56 places takes 17 ms and
+    its gradient 43 ms with YNNPACK, which jaxlib 0.10 chooses, but 11 and 23 ms with Eigen: ResNet-18 trains 1.4 times
+    faster, ViT-Ti/16 predicts 1.2 times faster. A sum of these channels over 16 x 112 x 112 places takes
+    6.3 ms with Eigen, 1.1 with YNNPACK.
     """
     flag, flags = "xla_cpu_experimental_ynn_fusion_type", os.environ.get("XLA_FLAGS", "")
     if flag not in flags and xla_knows(flag):
@@ -89,11 +90,11 @@ def xla_knows(flag: str) -> bool:
 def _keep_freed_memory(at_once: int = 0) -> None:
     """Tells glibc to keep what is freed, and how many bytes more than it needs to ask for; elsewhere nothing happens.
 
-    TensorFlow and PyTorch free a step's arrays in the step, and glibc would hand each back to the system and have its
-    pages cleared again in the next. Steps of batch 16, two cores: ViT-Ti/16 on TensorFlow 3.7 s without, 1.5 s with,
-    for 9 % more memory; on PyTorch, where `fast_layers` frees as early, 1.35 and 1.21 s, ResNet-18 2.14 and 2.01 s
-    (medians of three; to ask for more slows a ViT there). JAX' steps gain nothing; pictures are decoded 1.1 times as
-    fast on each.
+    TensorFlow and PyTorch free a step's arrays within the step; glibc would return each to the system, which would have
+    to clear its pages again in the next step. Steps of batch 16 on two cores: ViT-Ti/16 on TensorFlow takes 3.7 s
+    without this and 1.5 s with it, for 9 % more memory; on PyTorch, where `on_torch/through_graph.py` frees as early,
+    1.35 and 1.21 s, ResNet-18 2.14 and 2.01 s (medians of three; asking for more slows a ViT down there). Steps on JAX
+    gain nothing; pictures are decoded 1.1 times as fast on each backend.
     """
     mmap_max, top_pad, trim_threshold = -4, -2, -1  # malloc.h
     with contextlib.suppress(AttributeError, OSError, TypeError):

@@ -17,14 +17,14 @@ from keras_dogs.system.flags import refuse_idle
 class CheckConfig:
     """Look for what is wrong with a dataset: leaks between splits, duplicates, wrong labels, unreadable files.
 
-    Nothing in the dataset is changed. Facts and duplicates need no model; labels are checked with one at hand.
+    Nothing in the dataset is changed. Labels are checked only if a model is available; the other checks need none.
     """
 
     dataset: Annotated[str | None, tyro.conf.Positional] = None
     """As --dataset of train; default: that of --run."""
     run: Path | None = None
-    """A run that was trained on the dataset: what was found is held against its test score, and its backbone's features
-    serve to check labels."""
+    """A run trained on the dataset: the report says how the findings affect its test score, and its backbone's features
+    are used to check labels."""
     preset: str | None = None
     """Check labels with the features of these weights, anything that --preset of train takes; default: of --run, or,
     for drawn_dogs, of resnet_nano."""
@@ -33,10 +33,10 @@ class CheckConfig:
     data_dir: Path | None = None
     """As for train."""
     seed: int = 0
-    """As for train: which pictures of a folder without test/ are its test split depends on it."""
+    """As for train: it decides which pictures form the test split of a folder without test/."""
     cache_dir: Path | None = None
-    """The folder where decoded pictures and features are kept; default: KERAS_DOGS_CACHE, or this system's place for
-    such."""
+    """The folder where decoded pictures and features are kept; default: KERAS_DOGS_CACHE, or this system's usual
+    cache folder."""
     offline: bool = False
     """Fetch nothing; what is not in a cache is an error."""
 

@@ -44,7 +44,7 @@ def find_groups(looks: list[Look | None], grey: np.ndarray) -> list[list[Member]
     """
     ties = _equal(looks, "content", 0) + _equal(looks, "pixels", 1)
     others = np.setdiff1d(_readable(looks), [second for _, second, *_ in ties]).astype(np.int64)
-    # Of what lies together, the first one proposes again: its next ones may not be more of the same.
+    # The first picture of each group that grew proposes again, without the rest of its group, which took its places.
     queries = others
     while len(queries):
         found = _alike(grey[others], np.searchsorted(others, queries))

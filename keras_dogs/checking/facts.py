@@ -52,7 +52,7 @@ def _range(values) -> schema.Range:
 
 
 def _names_alike(pool: Pool) -> list[list[str]]:
-    """Returns names that differ by case or by Unicode's ways to write a letter alone: some disks take them for one."""
+    """Returns groups of names that differ only in case or Unicode normalisation: some file systems merge them."""
     found = collections.defaultdict(set)
     for name in (*pool.names, *pool.class_names):
         found[unicodedata.normalize("NFC", name).casefold()].add(name)
@@ -60,7 +60,7 @@ def _names_alike(pool: Pool) -> list[list[str]]:
 
 
 def _no_pictures(pool: Pool) -> list[str]:
-    """Returns the files beside pictures that are not taken for pictures, by their paths."""
+    """Returns the paths of the files in the folders of pictures that are not recognised as pictures."""
     files = (pool.file(index) for index in range(len(pool.names)))
     found = []
     for folder in sorted({file.parent for file in files if file is not None}):

@@ -77,7 +77,7 @@ def find_suspects(probabilities: np.ndarray, labels: np.ndarray) -> tuple[list[S
 
 
 def _alike(probabilities: np.ndarray, labels: np.ndarray, taken: np.ndarray) -> list[Alike]:
-    """Returns the pairs of classes, among those that are taken for each other, that are not told apart either way."""
+    """Returns the pairs of confused classes that the probe cannot tell apart in either direction."""
     pairs = sorted({(min(pair), max(pair)) for pair in map(tuple, taken.tolist())})
     found = []
     for first, second in pairs:

@@ -65,8 +65,8 @@ def write_page(folder: Path, subject: Subject) -> None:
         _METHOD,
     ]
     text = "\n".join(parts)
-    (folder / "report.md").write_text(text)
-    (folder / "report.html").write_text(pages.to_html(text, folder, f"Check of {subject.found['dataset']}"))
+    (folder / "report.md").write_text(text, "utf-8")
+    (folder / "report.html").write_text(pages.to_html(text, folder, f"Check of {subject.found['dataset']}"), "utf-8")
 
 
 _ON_LEAKS = (
@@ -78,10 +78,10 @@ _ON_OTHERS = "Each duplicate is counted again, in training or in a score."
 _METHOD = """
 ## How it was looked for
 
-- **Duplicates.** Equal files and equal pixels by their digests. For the others, the lowest frequencies of each picture
-  in grey, turned by quarters and mirrored, propose the four most alike pictures of each; a pair counts where one of the
-  two, moved, scaled and turned by a few degrees, lies over the other with a correlation of the grey levels of 0.95 or
-  more. Pictures of one scene that were taken a second apart are mostly below that.
+- **Duplicates.** Equal files and equal pixels are found by their digests. For every other picture, the lowest
+  frequencies of its grey levels, in all eight orientations, select the four most similar pictures per orientation. Such
+  a pair counts as duplicates if one picture, shifted, scaled and turned by a few degrees, matches the other with a
+  correlation of the grey levels of 0.95 or more. Pictures of one scene taken a second apart are mostly below that.
 - **Labels.** A linear probe on the model's features answers each picture without having learned from it or its
   duplicates. A picture is suspect where the probe is as sure of another class as it is, on average, of that class's own
   pictures (confident learning, arXiv 1911.00068), or gives the label less than one chance in a hundred. The model may

@@ -1,8 +1,8 @@
-"""What a linear probe says of pictures that it has not learned from.
+"""Classifies pictures with a linear probe that was not trained on them, by cross-validation.
 
 The probe is linear discriminant analysis with a covariance that is shrunk towards a sphere (Friedman, Journal of the
-American Statistical Association 84, 1989): one linear system a fold, no steps and no draw, so that every backend finds
-the same. Pictures that show the same are in one fold, or one would answer for the other.
+American Statistical Association 84, 1989): one linear system per fold, without iterations or random numbers, so that
+every backend finds the same. Duplicates are in the same fold, or one would give away the label of the other.
 """
 
 import numpy as np
@@ -57,7 +57,7 @@ def folds_of(codes: np.ndarray, groups: list[list[int]]) -> np.ndarray:
 
 
 class _Sums:
-    """What a fit needs to know of one fold: numbers, sums and products of its features, by class.
+    """The statistics of one fold that a fit needs: pictures and feature sums per class, and the products of features.
 
     Args:
         features: float array `(num_pictures, hidden)`.
@@ -104,7 +104,7 @@ def _fit(parts: list[_Sums], center: np.ndarray, shrinkage: float) -> tuple[np.n
 
 
 def _calibrated(scores: np.ndarray, codes: np.ndarray) -> tuple[float, float]:
-    """Returns the factor that makes calibrated logits of scores, and their mean cross-entropy, the least there is."""
+    """Returns the factor that minimises the mean cross-entropy of the scaled scores, and that cross-entropy."""
     some = slice(None, None, -(-len(codes) // _MOST_FOR_SCALE))
     scores, codes = scores[some].astype(np.float64), codes[some]
     rows = np.arange(len(codes))

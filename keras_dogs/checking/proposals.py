@@ -20,7 +20,7 @@ _ROWS, _COLUMNS = 4096, 8192  # of a block of cosines: 128 MiB
 
 
 def num_steps(num_pictures: int) -> int:
-    """Returns how often `propose` says that it has got on."""
+    """Returns how often `propose` calls `on_step`."""
     return len(orientations.ALL) * _num_cells(num_pictures)
 
 
@@ -78,7 +78,7 @@ def _nearest_cells(signatures: np.ndarray, centers: np.ndarray, count: int) -> n
 
 
 def _nearest(oriented, own, signatures, centers, members, on_step) -> tuple[np.ndarray, np.ndarray]:
-    """Returns rows of oriented signatures, and for each the places of the nearest ones, its own left out."""
+    """Returns pairs, as two arrays: a row of `oriented`, and the index of a signature near it other than its own."""
     places = [(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))]
     least = np.full((len(oriented), 1), _LEAST, np.float32)  # it rises: what is not among the nearest so far is none
     cells = _nearest_cells(oriented, centers, _NEAREST)

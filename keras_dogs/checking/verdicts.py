@@ -70,9 +70,9 @@ def leaked(pool: Pool, groups: list[Group], learned: set[str] | None = None) -> 
 def reasons_of(pool: Pool, groups: list[Group]) -> dict[str, str]:
     """Returns the pictures to leave out, with the reason.
 
-    Of a leak, those on both sides: a training leaves out its own, and an evaluation the test pictures, which a run that
-    was trained before has seen. Of pictures with two labels, all: which is wrong is not known. Of other duplicates, all
-    but the first of a split.
+    A leak into test is listed on both sides: training leaves out its side, and evaluation leaves out the test pictures,
+    which earlier runs have seen in training. Pictures with two labels are all listed, as nobody knows which label is
+    wrong. Of other duplicates, all but the first in each split are listed.
     """
     reasons = {}
     for group in groups:

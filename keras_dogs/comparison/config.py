@@ -38,7 +38,7 @@ _OF_TRAINING = (
 class CompareConfig:
     """Train presets on backends with seeds, and report which is better, by how much, and at what cost.
 
-    Give a --pair, or --presets; or --from finished runs. Killed and started again, it goes on where it was.
+    Give a --pair, or --presets; or --from finished runs. After an interruption, the same command continues.
     """
 
     pair: PairName | None = None
@@ -49,7 +49,7 @@ class CompareConfig:
     backends: tuple[BackendName, ...] = ()
     """On which backends; default: all that are installed."""
     seeds: tuple[int, ...] = (0,)
-    """A run a seed: what the result owes to luck."""
+    """One run per seed, to show how much of the result is luck."""
     dataset: str | None = None
     """As for train; default: the pair's, or drawn_dogs."""
     data_dir: Path | None = None
@@ -59,8 +59,8 @@ class CompareConfig:
     epochs: int | None = None
     """Passes over the train split; default: the pair's, the recipe's, or the preset's."""
     budget: Budget = "epochs"
-    """What the presets have the same of: epochs, time, or flops. The first preset has its epochs, the others as many as
-    take as long (measured in a run of one epoch each) or as many operations."""
+    """What is equal for all presets: epochs, time, or flops. With time or flops, the first preset trains for its own
+    epochs, the others for as many as take as long (measured in a run of one epoch each) or as many operations."""
     train_flags: str = ""
     """More flags of train for every run, in one string after =: --train-flags="--linear-probe --canvas-size 224"."""
     from_: Annotated[tuple[Path, ...], tyro.conf.arg(name="from")] = ()
@@ -68,7 +68,7 @@ class CompareConfig:
     output: Path = Path("comparison")
     """Where the runs, the report and results.json go."""
     jobs: int | None = None
-    """Runs at a time; default: 1, or one a GPU of --gpus. More than 1 on a CPU spoils the timings."""
+    """Number of runs at a time; default: 1, or one per GPU in --gpus. More than 1 on a CPU spoils the timings."""
     gpus: tuple[str, ...] = ()
     """The GPUs to spread the runs over, by number."""
 

@@ -1,5 +1,6 @@
 """Figures of a comparison, each for a light and a dark page: colour tells models, marker and line tell backends."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -103,9 +104,11 @@ def _draw_curves(results: dict):
     for model, (above, below) in zip(models, axes[:, 0].reshape(-1, 2)):
         of_model = [run for run in runs if run["model"] == model]
         for run in of_model:
-            losses = _smooth(results["curves"][run["name"]])
+            raw = results["curves"][run["name"]]
+            losses = _smooth(raw)
             style = dict(color=colours[model], linestyle=LINES[run["backend"]], linewidth=1.4)
-            above.plot(np.arange(1, len(losses) + 1), losses, label=PROSE[run["backend"]], **style)
+            first = 1 + (len(raw) - len(losses)) // 2  # each mean is drawn in the middle of its steps
+            above.plot(np.arange(first, first + len(losses)), losses, label=PROSE[run["backend"]], **style)
         above.set(title=model, ylabel="training loss, nats")
         _legend(above)
         _draw_gaps(below, of_model, results["curves"], colours[model])
@@ -188,8 +191,9 @@ def _draw_time(results: dict):
     for run in runs:
         style = dict(color=colours[run["model"]], linestyle=LINES[run["backend"]], marker=MARKERS[run["backend"]])
         label = f"{run['model']}, {PROSE[run['backend']]}"
-        accuracies = 100 * np.array(run["validation_curve"])
-        axis.plot(run["epoch_end_s"][: len(accuracies)], accuracies, label=label, markersize=4, linewidth=1.2, **style)
+        ends = run["epoch_end_s"]
+        accuracies = 100 * np.array(run["validation_curve"])[-len(ends) :]  # earlier versions did not keep the first
+        axis.plot(ends, accuracies, label=label, markersize=4, linewidth=1.2, **style)
     axis.set(xlabel="seconds from the command", ylabel="validation top-1, %")
     axis.set_xlim(left=0)
     _legend(axis, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2)
@@ -258,7 +262,7 @@ def _draw_calibration(results: dict):
     figure, axis = _subplots(height=3.6)
     axis.plot([0, 1], [0, 1], color="#888888", linewidth=1, label="perfect")
     colours = _colours(results)
-    for row, marker in zip(results["models"], "osD^v*"):
+    for row, marker in zip(results["models"], itertools.cycle("osD^v*")):
         bins = row["reliability"]
         label = f"{row['model']} (error {100 * row['calibration_error']['mean']:.1f} %)"
         style = dict(color=colours[row["model"]], marker=marker, markersize=5)

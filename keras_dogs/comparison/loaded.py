@@ -68,7 +68,7 @@ def load(folder: Path, command: str) -> Loaded:
 
 
 def told_apart(runs: list[Loaded]) -> list[Loaded]:
-    """Models by their short names, unless presets share one; with the recipe, where a preset has more than one."""
+    """Gives models distinct names: the full preset if presets share a short one, with the recipe if it varies."""
     identities = {run.folder: (run.record.preset, _recipe(run)) for run in runs}
     presets_of = {
         name: {run.record.preset for run in runs if run.model == name} for name in {run.model for run in runs}
@@ -99,12 +99,12 @@ def without_doubles(runs: list[Loaded]) -> tuple[list[Loaded], list[Loaded]]:
 
 
 def on_one_test_set(runs: list[Loaded]) -> tuple[list[Loaded], list[Loaded]]:
-    """Parts the runs that were scored on the most common test pictures from the others."""
+    """Separates the runs that were scored on the most common set of test pictures from the others."""
     return _as_most(runs, [_digest(run) for run in runs])
 
 
 def on_one_pool(runs: list[Loaded]) -> tuple[list[Loaded], list[Loaded]]:
-    """Parts the runs that were trained and validated on the most common pictures from the others."""
+    """Separates the runs that were trained and validated on the most common set of pictures from the others."""
     datasets = [run.record.dataset for run in runs]
     pools = [dataset.pool for dataset in datasets]
     if not all(pools):  # earlier versions kept the number alone

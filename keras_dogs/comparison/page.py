@@ -67,7 +67,7 @@ def write_report(found: schema.Results, folder: Path) -> None:
             "report.html": pages.to_html(text, Path(made), "ViT and ResNet, JAX, TensorFlow and PyTorch"),
         }
         for name, content in contents.items():
-            (Path(made) / name).write_text(content)
+            (Path(made) / name).write_text(content, "utf-8")
         _replace(folder, Path(made))
 
 

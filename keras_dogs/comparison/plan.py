@@ -233,7 +233,7 @@ def _plan(config: CompareConfig, preset: str, backend: str, seed: int, given: tu
 
 
 def _meant(flags: tuple[str, ...]) -> list[str]:
-    """Returns flags with what they mean: paths of data and weights resolved, and what a list of pictures says."""
+    """Returns flags with values to hash: absolute paths of data and weights, and the digest of an exclusion list."""
     meant = list(flags)
     for place, flag in enumerate(flags[:-1]):
         value = flags[place + 1]
@@ -245,7 +245,7 @@ def _meant(flags: tuple[str, ...]) -> list[str]:
 
 
 def _is_name(value: str) -> bool:
-    """Returns whether a value is a name that goes before a path which is called the same."""
+    """Returns whether a value is a known name, which takes precedence over a path of the same name."""
     return value in presets.PRESETS or value in DATASETS
 
 

@@ -141,9 +141,10 @@ def _gflops(record: RunRecord) -> float | None:
 
 def _seconds_to(record: RunRecord, curve: list[float]) -> dict[str, float | None]:
     """Returns, for each threshold, the seconds from the command to the first epoch that reached it, or `None`."""
-    found = {}
+    found, ends = {}, record.epoch_end_s
     for threshold in THRESHOLDS:
-        reached = (end for end, accuracy in zip(record.epoch_end_s, curve) if accuracy >= threshold)
+        # Of runs of earlier versions, the ends of the first epochs may be missing.
+        reached = (end for end, accuracy in zip(ends, curve[len(curve) - len(ends) :]) if accuracy >= threshold)
         found[f"{threshold:g}"] = next(reached, None)
     return found
 
@@ -173,7 +174,7 @@ def _groups(runs: list[Loaded]) -> list[schema.Group]:
                 "top5": _spread(record.test.top5_accuracy for record in records),
                 "loss": _spread(record.test.loss for record in records),
                 "calibration_error": _spread(record.test.expected_calibration_error for record in records),
-                # Of features a step says nothing of what pictures cost.
+                # A step on features says nothing about the cost of pictures.
                 "train_images_per_second": (
                     _spread(each.train_images_per_second for each in speed) if sees_pictures else None
                 ),

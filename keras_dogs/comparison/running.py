@@ -1,4 +1,4 @@
-"""Run a comparison: a child process a run, finished ones reused, and the report at the end: the procedure of `compare`.
+"""Runs a comparison, as `compare` does: one child process per run, finished runs reused, and the report at the end.
 
 Nothing here loads Keras.
 """

@@ -59,10 +59,10 @@ def between_models(runs: list[Loaded]) -> list[schema.BetweenModels]:
 
 
 def _tested(pairs: list[tuple[Loaded, Loaded]], single: list[statistics.Comparison]) -> dict:
-    """Returns the interval and the p-value of pairs of runs that are read as one.
+    """Returns the interval and the p-value of pairs of runs that are judged together.
 
-    Of one seed, a difference must be there on each backend: the interval holds those of all, the p-value is the
-    greatest.
+    With a single seed, the difference must show on every backend: the interval spans the intervals of all backends, and
+    the p-value is their greatest.
     """
     if len({one.record.seed for one, _ in pairs}) == 1:
         lows, highs = zip(*(each.interval for each in single))
@@ -84,7 +84,7 @@ def _p_over_seeds(pairs: list[tuple[Loaded, Loaded]]) -> float:
 
 
 def _adjusted(rows: list[dict]) -> list[dict]:
-    """Adds what each p-value is among all that are read together, and whether it is below 5 %."""
+    """Adds each row's p-value adjusted for all tests that are read together, and whether that is below 5 %."""
     adjusted = intervals.holm([row["p_value"] for row in rows])
     return [{**row, "adjusted_p_value": p, "significant": p < 0.05} for row, p in zip(rows, adjusted)]
 

@@ -10,7 +10,7 @@ from keras_dogs.system.flags import check_ranges
 Cache = Literal["auto", "device", "disk", "memory", "none"]
 Fit = Literal["squash", "crop", "pad"]
 SplitName = Literal["train", "validation", "test"]
-# Of a picture or canvas, pixels: four times the largest input of any model here.
+# The largest side of a picture or canvas, in pixels: four times the largest input of any model here.
 LARGEST_SIDE = 4096
 SEEDS = Range(0, 2**31 - 1)
 BATCHES = Range(1, 10**6)
@@ -35,12 +35,13 @@ class DataConfig:
     """A list of pictures to leave out of train and validation, such as the exclude.txt of `python -m keras_dogs.check`;
     the test split stays whole."""
     pictures_per_class: int | None = None
-    """Take so many pictures of each class from each split, for a quick look; default: all."""
+    """Take at most this many pictures of each class from each split, for a quick look; default: all."""
     validation_fraction: float = 0.1
-    """Share of each class of the train split that validates; 0 for none. A folder with validation/ keeps its own."""
+    """Share of each class of the train split to set aside for validation; 0 for none. A folder with validation/ keeps
+    its own."""
     canvas_size: int | None = None
     """Side in pixels to which each picture is resized once; default 8/7 of the image size (256 for 224), or the image
-    size where nothing is drawn."""
+    size without augmentation."""
     fit: Fit = "squash"
     """How a picture becomes square: squash the whole, crop the centre, or pad with black."""
     cache: Cache = "auto"
@@ -48,7 +49,7 @@ class DataConfig:
     device, from there in the memory of the accelerator; memory, for this run alone; none, decoded anew each epoch;
     auto: device where they fit, else disk."""
     cache_dir: Path | None = None
-    """The folder of that cache; default: KERAS_DOGS_CACHE, or this system's place for such."""
+    """The folder of that cache; default: KERAS_DOGS_CACHE, or this system's usual cache folder."""
     max_unreadable: float = 0.01
     """Share of pictures that may be unreadable before the run is refused; they are listed and left out."""
     skip_unreadable: bool = False

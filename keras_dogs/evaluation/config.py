@@ -22,13 +22,13 @@ class EvaluateConfig:
     """Score a trained classifier on a split of a dataset; or a preset as it comes, with its own ImageNet head."""
 
     run: Annotated[str, tyro.conf.Positional]
-    """A run folder, a .keras file, or a preset: the rows of its ImageNet head that stand for the breeds, untrained."""
+    """A run folder, a .keras file, or a preset, scored untrained by the rows of its ImageNet head for the breeds."""
     dataset: str | None = None
     """Another dataset with the same classes; default: the run's own."""
     data_dir: Path | None = None
     """Where stanford_dogs is kept; default: as in training."""
     split: SplitName = "test"
-    """Which part of it."""
+    """The split of the dataset to score."""
     batch_size: int = 32
     """Pictures per batch; the scores do not depend on it."""
     max_unreadable: float = 0.01
@@ -36,17 +36,17 @@ class EvaluateConfig:
     skip_unreadable: bool = False
     """Leave unreadable pictures out however many they are."""
     cache_dir: Path | None = None
-    """The folder where decoded pictures are kept; default: KERAS_DOGS_CACHE, or this system's place for such."""
+    """The folder where decoded pictures are kept; default: KERAS_DOGS_CACHE, or this system's usual cache folder."""
     image_size: int | None = None
-    """Of a preset: side of the square that the backbone sees, in pixels; default: the preset's."""
+    """For a preset: side of the square that the backbone sees, in pixels; default: the preset's."""
     offline: bool = False
     """Fetch nothing; what is not in a cache is an error."""
     saved: bool = False
     """Score the predictions that the run left in predictions.npz, without the model."""
     output: Path | None = None
-    """Write a page there: report.md, report.html, figures, scores and predictions."""
+    """The folder for a report: report.md, report.html, figures, scores and predictions."""
     against: tuple[Path, ...] = ()
-    """Runs or evaluations (their --output) of the same pictures that the page compares: the preset's own head, a linear
+    """Runs or evaluations (their --output) on the same pictures to compare with: the preset's own head, a linear
     probe."""
     overlap_list: Path | None = None
     """A list of files that the pretraining used, a name a line: the page splits the score into these and the rest."""
@@ -90,9 +90,9 @@ class PredictConfig:
     json: bool = False
     """Print one JSON object per picture, each on its own line."""
     output: Path | None = None
-    """Write there what would be printed."""
+    """The file for what would otherwise be printed."""
     csv: Path | None = None
-    """Write a table there, one row per picture, as they are answered."""
+    """The CSV file for a table with one row per picture, written while pictures are being answered."""
     resume: bool = False
     """Go on with the table of --csv: pictures that have a row are passed over."""
 

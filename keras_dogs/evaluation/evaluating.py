@@ -1,5 +1,6 @@
 """Score a classifier: every picture once, metrics in NumPy from the logits."""
 
+import dataclasses
 import math
 import shlex
 from pathlib import Path
@@ -101,6 +102,7 @@ def evaluate_run(config: EvaluateConfig, exported=None) -> Scores:
     Raises:
         UserError: there is no such run, preset or dataset, or the dataset has other classes.
     """
+    config = dataclasses.replace(config, run=_run_of(config.run))
     with network.offline(config.offline), caches.use(config.cache_dir):
         if not exported:
             backends.keep_compiled(caches.folder("compiled"))
@@ -162,13 +164,16 @@ def _load_against(config: EvaluateConfig) -> dict[str, Predictions]:
 
 def _saved(config: EvaluateConfig, is_preset: bool) -> tuple[Split | None, Predictions]:
     """Loads the saved predictions, and the pictures if they are at hand, for the page."""
-    if is_preset or config.split != "test" or config.dataset:
+    if is_preset:
+        raise UserError(f"--saved: {config.run} is not a finished run, which keeps its predictions; leave it out")
+    if config.split != "test" or config.dataset:
         raise UserError("--saved: a run keeps the predictions of its own test split; leave --split and --dataset out")
     predictions = Predictions.load(Path(config.run))
     if not config.output:
         return None, predictions
     try:
-        return _load_split(config)[1], predictions
+        with network.offline():  # nothing is downloaded for thumbnails
+            return _load_split(config)[1], predictions
     except UserError as error:
         progress.open_console().print(f"no pictures on the page: {error}")
         return None, predictions
@@ -215,7 +220,7 @@ def _load(config: EvaluateConfig, model_file: Path | None, class_names) -> "kera
 
 
 def _without_trained_on(config: EvaluateConfig, dataset: Dataset, canvases: Canvases) -> Canvases:
-    """Leaves out what the run has learned from: a split of a folder that grew is drawn anew.
+    """Leaves out pictures that the run has learned from: where a folder has grown since, its splits are drawn anew.
 
     Raises:
         UserError: nothing is left.
@@ -267,9 +272,10 @@ def _name_of(path: Path) -> str:
 def _command(config: EvaluateConfig) -> str:
     """Returns the command that makes the page again."""
     words = ["python", "-m", "keras_dogs.evaluate", config.run, "--split", config.split]
-    for flag in ("dataset", "data_dir", "image_size", "overlap_list", "exclude", "output"):
-        if getattr(config, flag):
+    for flag in ("dataset", "data_dir", "image_size", "overlap_list", "exclude", "max_unreadable", "output"):
+        if getattr(config, flag) not in (None, EvaluateConfig.__dataclass_fields__[flag].default):
             words += [flag_of(flag), str(getattr(config, flag))]
+    words += ["--skip-unreadable"] if config.skip_unreadable else []
     words += ["--saved"] if config.saved else []
     words += ["--against", *map(str, config.against)] if config.against else []
     return shlex.join(words)
@@ -307,6 +313,13 @@ def _write_page(
     exports = exports_of(Path(config.run)) if record else []
     subject = Subject(name, facts, preset, pretraining, predictions, read, exports, section)
     write_page(config.output, subject, against, config.overlap_list)
+
+
+def _run_of(run: str) -> str:
+    """Returns the run folder that a model file belongs to, or what was given: its record tells what it has seen."""
+    path = Path(run)
+    is_of_run = path.name == artifacts.MODEL and path.is_file() and (path.parent / artifacts.RECORD).is_file()
+    return str(path.parent) if is_of_run else run
 
 
 def _is_preset(run: str) -> bool:
@@ -352,7 +365,7 @@ def check_classes(own, num_classes: int, dataset: Dataset, dataset_name: str) ->
 
 
 def _data_of_run(config: EvaluateConfig, run: Path, exported=None) -> tuple[DataConfig, int]:
-    """Returns the run's own dataset settings, less what the flags of `evaluate` say."""
+    """Returns the run's own dataset settings, overridden by the flags of `evaluate`, and its seed."""
     given = {"max_unreadable": config.max_unreadable, "skip_unreadable": config.skip_unreadable}
     if config.dataset:
         given |= {"dataset": config.dataset, "pictures_per_class": None}

@@ -30,9 +30,10 @@ class Explanation(NamedTuple):
     """Where a classifier looked in one picture.
 
     Attributes:
-        heat: float32 array `(rows, columns)`, at least 0: a patch of a ViT, or a place of a ResNet's last maps, each.
+        heat: float32 array `(rows, columns)`, at least 0: one value per patch of a ViT, or per position in the last
+            feature maps of a ResNet.
         method: str. `"attention rollout"` or `"Grad-CAM"`.
-        class_name: str. What it took the picture for. Grad-CAM is of this class; a rollout is of none.
+        class_name: str. What it took the picture for. Grad-CAM explains this class; a rollout depends on no class.
         probability: float. Of that class.
         canvas: uint8 array `(rows, columns, 3)`. What it was given.
     """
@@ -156,7 +157,7 @@ def attention_weights(classifier: keras.Model, images: np.ndarray) -> list[np.nd
     if not attention:
         family = classifier.family
         raise UserError(f"attention: a {family} keeps its attention to itself; ViT, DeiT and DINOv2 show it")
-    whole = keras.Model(classifier.input, classifier.output)  # not the class token's way through the last block alone
+    whole = keras.Model(classifier.input, classifier.output)  # computes every token of the last block
     with _inputs_of(attention) as seen, backends.layer_by_layer():
         whole(images, training=False)
     return [_weights_of(layer, query) for layer, query in seen]

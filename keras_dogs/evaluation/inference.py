@@ -66,7 +66,7 @@ class Answer(NamedTuple):
 
 
 class Prediction(NamedTuple):
-    """What a classifier says of one picture.
+    """The outcome for one picture: an `Answer`, or the reason why the picture is unreadable.
 
     Attributes:
         file: what was given: a path, a `PIL.Image.Image` or an array.
@@ -211,7 +211,7 @@ def _listed(pictures) -> list:
 def name_pictures(
     ask: Callable, canvas: dict, answering: Answering, files, batch_size: int = 32
 ) -> Iterator[Prediction]:
-    """Names what is in picture files, by whoever gives logits; yields a `Prediction` a file in order.
+    """Classifies picture files with any function that gives logits; yields one `Prediction` per file, in order.
 
     The next files are decoded, on all cores, while the batch before is answered.
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from keras_dogs.data.datasets import display_name
+from keras_dogs.data.datasets.opening import UnreadablePicture
 from keras_dogs.evaluation import figures
 from keras_dogs.evaluation import intervals
 from keras_dogs.evaluation import schema
@@ -93,9 +94,9 @@ def _write(folder: Path, subject: Subject, against: dict, overlap_list: Path | N
         _class_table(rows),
     ]
     text = "\n".join(parts)
-    (folder / "report.md").write_text(text)
-    (folder / "report.html").write_text(pages.to_html(text, folder, f"Evaluation of {subject.name}"))
-    (folder / schema.FILE).write_text(json.dumps(scores, indent=2) + "\n")
+    (folder / "report.md").write_text(text, "utf-8")
+    (folder / "report.html").write_text(pages.to_html(text, folder, f"Evaluation of {subject.name}"), "utf-8")
+    (folder / schema.FILE).write_text(json.dumps(scores, indent=2) + "\n", "utf-8")
     found.save(folder / artifacts.PREDICTIONS)
 
 
@@ -255,7 +256,10 @@ def _confusions(subject: Subject, folder: Path) -> str:
 
 
 def _thumbnail(subject: Subject, name: str, file: Path, folder: Path) -> Markdown:
-    picture = subject.read(name) if subject.read else None
+    try:
+        picture = subject.read(name) if subject.read else None
+    except UnreadablePicture:  # it has been damaged since
+        picture = None
     if picture is None:
         return code(name)
     pages.save_thumbnail(picture, file, _THUMBNAIL)

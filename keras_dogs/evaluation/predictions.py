@@ -69,12 +69,12 @@ class Predictions(NamedTuple):
 
     @classmethod
     def load(cls, folder: Path, needs_test: bool = True) -> "Predictions":
-        """Reads those of a run, or of an evaluation.
+        """Loads the predictions of a run, or of an evaluation.
 
         Args:
             folder: Path.
-            needs_test: bool. Whether those of validation alone will not do, as a rate of a sweep has them; `names` is
-                `None` then.
+            needs_test: bool. Whether test predictions are required. If not, `names` is `None` where only those of
+                validation were kept, as for one learning rate of a sweep.
 
         Raises:
             UserError: there are none, or the file is damaged.

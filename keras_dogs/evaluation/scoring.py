@@ -138,7 +138,7 @@ def fit_temperature(logits, labels) -> Temperature:
 
 
 def _least_loss(logits, labels) -> float | None:
-    """Minimises over the temperature; gives `None` where nothing holds it: no wrong answer, or a minimum at a bound."""
+    """Returns the temperature with the least loss, or `None` without a wrong answer or with the minimum at a bound."""
     if is_correct(logits, labels).all():
         return None
     found = scipy.optimize.minimize_scalar(

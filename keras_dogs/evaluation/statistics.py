@@ -1,4 +1,4 @@
-"""What may be said of scores: over seeds, of two runs on the same pictures, calibrated, and of pictures seen before."""
+"""Statistics of scores: over seeds, between two runs on the same pictures, calibrated, and by pretraining overlap."""
 
 from pathlib import Path
 from typing import NamedTuple

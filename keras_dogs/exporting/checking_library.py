@@ -1,7 +1,7 @@
-"""The process that opens a folder by the library it is for: `python -P checking_library.py FOLDER FILES WORK LIBRARY`.
+"""Opens a folder with the library it was written for: `python -P checking_library.py FOLDER FILES WORK LIBRARY`.
 
-It imports nothing of ours. It answers the pixels that we made, to compare the models, and the picture files by the
-library's own preprocessing, to compare the whole way.
+It runs as a process of its own and imports nothing of keras_dogs. It answers pixels that keras_dogs has prepared, to
+compare the models alone, and picture files that the library preprocesses itself, to compare the whole pipeline.
 """
 
 import importlib.util
@@ -40,7 +40,7 @@ def main():
     np.savez(work / "answers.npz", **arrays)
     measured = _load(here / "checking.py").measure(run, ours)
     measured |= {"open_s": opened, "class_names": names, "unread": unread}
-    (work / "measured.json").write_text(json.dumps(measured))
+    (work / "measured.json").write_text(json.dumps(measured), "utf-8")
 
 
 def _load(file: Path):

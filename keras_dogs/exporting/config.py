@@ -24,20 +24,20 @@ class ExportConfig:
     run: Annotated[Path, tyro.conf.Positional]
     """A run folder, or a .keras file; with --push also a folder that was exported before."""
     format: str = "onnx"
-    """Of a file: onnx, torch (ExportedProgram), tf_saved_model, litert, openvino, keras (a model of plain Keras). Of a
+    """For a file: onnx, torch (ExportedProgram), tf_saved_model, litert, openvino, keras (a plain Keras model). For a
     folder for a library: transformers, timm, keras_hub."""
     output: Path | None = None
     """The folder to write; default: exports/FORMAT[-QUANTIZE] in the run folder, or, of a .keras file,
     exports/NAME-FORMAT[-QUANTIZE] here."""
     quantize: Literal["int8", "float16"] | None = None
-    """Weights of 8 bits, and computation in integers (onnx, litert, openvino), or weights of 16 bits (litert,
+    """int8: 8-bit weights and integer arithmetic (onnx, litert, openvino); float16: 16-bit weights (litert,
     openvino)."""
     pictures: Path | None = None
-    """A folder of pictures to check it with; default: the run's own test pictures, or random ones, of a .keras file."""
+    """A folder of pictures to check it with; default: the run's own test pictures, or random ones for a .keras file."""
     verify_pictures: int = 200
-    """At most how many pictures to check it with; of random ones 32."""
+    """Maximum number of pictures to check it with; at most 32 if they are random."""
     max_accuracy_loss: float = 1.0
-    """Of a quantised model: percentage points of top-1 accuracy that it may lose."""
+    """Percentage points of top-1 accuracy that a quantised model may lose."""
     data_dir: Path | None = None
     """Where stanford_dogs is kept; default: as in training."""
     push: str | None = None

@@ -147,7 +147,7 @@ def _choose_backend(row: Format, record: RunRecord | None) -> str:
 
 def _run_writing(job: dict, backend: str, row: Format, record, work: Path) -> None:
     file = work / "job.json"
-    file.write_text(json.dumps(job))
+    file.write_text(json.dumps(job), "utf-8")
     trained = f"; the run was trained on {PROSE[record.backend]}" if record and record.backend != backend else ""
     text = f"Writing {row.file} with {PROSE[backend]}{trained}"
     status = _run(["-m", "keras_dogs.exporting.writing", str(file)], {"KERAS_BACKEND": backend}, text, work)
@@ -163,7 +163,7 @@ def _run_writing(job: dict, backend: str, row: Format, record, work: Path) -> No
 
 def _run_checking(folder: Path, files: list[str], backend: str, row: Format, work: Path) -> None:
     listed = work / "files.json"
-    listed.write_text(json.dumps(files))
+    listed.write_text(json.dumps(files), "utf-8")
     program = [str(Path(checking.__file__)), str(folder), str(listed), str(work)]
     if row.is_library:
         program = [str(Path(checking.__file__).with_name("checking_library.py")), *program[1:], row.name]
@@ -178,7 +178,7 @@ def _run_checking(folder: Path, files: list[str], backend: str, row: Format, wor
 
 
 def _run(arguments: list[str], settings: dict, text: str, work: Path) -> int:
-    """Runs a child to its end, its words in a file, and shows that it is under way."""
+    """Runs a child process, writes its output to a file, and shows progress meanwhile; returns the exit status."""
     with (work / "said.txt").open("wb") as said, progress.waiting(text) as still_there:
         child = children.start(arguments, {**os.environ, **_ON_PROCESSOR, **settings}, said)
         try:
@@ -200,7 +200,7 @@ def _in_words(status: int, work: Path) -> str:
 
 
 def _describe(config, row: Format, record, calibration: Calibration, facts: writing.Facts) -> exports.Export:
-    if config.quantize:  # what validation says of sets and of the unfamiliar is of the logits before
+    if config.quantize:  # the thresholds for sets and unfamiliar pictures only hold for the logits before quantisation
         calibration = dataclasses.replace(calibration, set_thresholds=[], strangeness_percentiles=[])
     size = facts["canvas"]["size"]
     rows, columns = size if isinstance(size, list) else (size, size)

@@ -114,7 +114,7 @@ def _of_dataset(dataset: Dataset, source: str, config: ExportConfig, work: Path)
 
 
 def _evenly(count: int, wanted: int) -> np.ndarray:
-    """Returns so many places of a sequence, or all, spread over it."""
+    """Returns `wanted` indices spread evenly over `count` items, or all of their indices if there are fewer."""
     return np.unique(np.linspace(0, count - 1, min(count, wanted)).round().astype(int))
 
 
@@ -145,6 +145,6 @@ def _draw_random(count: int, work: Path) -> list[str]:
 
 
 def record_of(run: Path) -> RunRecord | None:
-    """Returns the record of a run folder, or of the folder that a model lies in, as far as it is the model's."""
+    """Returns the record of a run folder, or of the run that a `.keras` file belongs to; `None` if there is none."""
     file = (run if run.is_dir() else run.parent) / artifacts.RECORD
     return RunRecord.load(file) if file.is_file() and (run.is_dir() or run.name == artifacts.MODEL) else None

@@ -75,7 +75,7 @@ def main() -> int:
     except Exception as error:  # of whatever a converter cannot do
         problem = f"--format {job['format']}: the export failed: {type(error).__name__}: {first_line(error)}"
         status = 1
-    (work / ERROR).write_text(json.dumps({"error": problem, "status": status}))
+    (work / ERROR).write_text(json.dumps({"error": problem, "status": status}), "utf-8")
     return status
 
 
@@ -115,7 +115,7 @@ def _write(job: Job, work: Path) -> None:
         unreadable=unread,
         notes=list(notes),
     )
-    (work / FACTS).write_text(json.dumps(facts))
+    (work / FACTS).write_text(json.dumps(facts), "utf-8")
     if job["format"] in _WRITERS:
         _write_file(job, classifier, names, canvas, canvases, work)
 

@@ -1,4 +1,4 @@
-"""Random boxes in whole numbers: what a float would lose in its last bit differs from backend to backend.
+"""Random boxes in whole numbers, as the rounding of floats differs in the last bit from backend to backend.
 
 A box is (top, left, tall, wide), each int32 `(batch,)` in 4096ths of the picture's side.
 """

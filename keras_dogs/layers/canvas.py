@@ -1,4 +1,4 @@
-"""Raw pictures of a batch to canvases in the graph, as `datasets.opening.to_canvas` makes them of files by Pillow."""
+"""Resizes a batch of raw pictures to canvases in the graph, as `data.datasets.opening.to_canvas` does with Pillow."""
 
 import numpy as np
 from keras import ops
@@ -19,7 +19,7 @@ def to_canvases(images, size, fit: str, interpolation: str, rounded: bool = True
         size: int, or pair of ints. The side of a canvas, or its rows and columns, in pixels.
         fit: `"squash"`, `"crop"` or `"pad"`.
         interpolation: a key of `layers.resampling.FILTERS`.
-        rounded: bool. Whether there are 8 bits, as of a file; what was augmented before has more.
+        rounded: bool. Whether pixels are rounded to 8 bits, as those of a file are; augmented pixels are not.
 
     Returns:
         float32 tensor `(batch, rows, columns, channels)`; the input, where it is of that size.

@@ -11,8 +11,9 @@ from keras_dogs.layers.draw_keys import RandomLayer
 
 GREY = np.array([0.299, 0.587, 0.114], "float32")  # ITU-R 601-2 luma, as Pillow's "L" and torchvision's
 _BRIGHTNESS, _CONTRAST, _SATURATION, _HUE, _GREY = range(5)
-# Pixels a row: kernels are slow with 3 columns. Two cores, 16 pictures of 224 pixels: the changes take 8 ms instead of
-# 17 on JAX, 11 of 31 on TensorFlow, 16 of 30 on PyTorch; the normalisation alone 0.7 of 2.9 on TensorFlow.
+# Pixels in one row of the matrix product: kernels are slow with 3 columns. On two cores, for 16 pictures of 224 pixels,
+# the changes take 8 instead of 17 ms on JAX, 11 instead of 31 on TensorFlow, 16 instead of 30 on PyTorch; the
+# normalisation alone takes 0.7 instead of 2.9 on TensorFlow.
 _TOGETHER = 16
 
 # YIQ (FCC NTSC, 1953): hue is a turn in the plane of I and Q.

@@ -76,7 +76,7 @@ class RandomLayer(keras.layers.Layer):
         super().__init__(**kwargs)
         self.seed, self.stream = seed, stream
         self.own_keys = None
-        # Where a backbone of half precision follows, nothing is gained by what TF32 leaves out.
+        # Exact float32 products. `Classifier` turns it off before a half-precision backbone, where TF32 is enough.
         self.exact = True
 
     def build(self, images_shape, keys_shape=None):

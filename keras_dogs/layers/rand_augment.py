@@ -53,7 +53,7 @@ class RandAugment(RandomLayer):
     or not. Output: float32 of the same shape and range.
 
     Raises:
-        ValueError: an operation is unknown.
+        ValueError: an operation is unknown, or `num_layers` is out of range.
     """
 
     kind = 5
@@ -63,6 +63,8 @@ class RandAugment(RandomLayer):
         unknown = [name for name in operations if name not in OPERATIONS]
         if unknown:
             raise ValueError(f"unknown operations {', '.join(unknown)}; choose from {', '.join(OPERATIONS)}")
+        if num_layers not in range(1, 5):  # more would take the random numbers of the next layer
+            raise ValueError(f"num_layers {num_layers}: must be an int from 1 to 4")
         self.num_layers, self.magnitude, self.operations = num_layers, magnitude, tuple(operations)
 
     def augment(self, images, keys):
@@ -79,7 +81,7 @@ class RandAugment(RandomLayer):
         return images
 
     def _map_values(self, images, drawn):
-        """Returns all operations on values alone, as one table a channel."""
+        """Applies all operations that map single values, composed into one table per channel."""
         height, width = ops.shape(images)[1:3]
         values = ops.reshape(ops.cast(ops.floor(images + 0.5), "int32"), (-1, height * width, 3))
         counts = _histogram(values)
@@ -165,7 +167,7 @@ class _Draw:
         return self.operation == number
 
     def _signed(self, name: str, amount: float):
-        """Plus or minus the amount, in units of 1 / ONE, where it is this operation, else 0: int32 `(batch,)`."""
+        """Returns plus or minus the amount in units of 1 / ONE for this operation, else 0: int32 `(batch,)`."""
         return ops.where(self.chose(name), self.sign * random_affine.fixed(amount), np.int32(0))
 
     def motion(self, height, width):

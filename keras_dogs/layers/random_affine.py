@@ -94,7 +94,7 @@ def transform(matrix, shift):
 
 
 def sample(images, matrix, shift, fill: float):
-    """Puts at each place of the output what lies at matrix x place + shift, from the centre, in the input.
+    """Samples the input, for each place of the output, at `matrix x place + shift`; places are relative to the centre.
 
     Args:
         images: float tensor `(batch, height, width, channels)`.

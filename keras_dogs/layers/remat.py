@@ -14,7 +14,7 @@ _CONTEXT = "current_call_ctx"  # where Keras keeps, among others, whether this i
 def rematerialise(backbone: keras.Model, block: str) -> None:
     """Makes a ViT's blocks compute their activations again for the gradient instead of keeping them, from outside.
 
-    Nothing is added to what a file holds. After `drop_paths`, so that a branch that fell out falls out again.
+    Saved files stay the same. Call it after `drop_paths`, so that a dropped branch is dropped again when recomputed.
 
     Args:
         backbone: `keras.Model`.
@@ -40,7 +40,7 @@ def _again(call):
             finally:
                 global_state.set_global_attribute(_CONTEXT, current)
 
-        # A function that JAX has not seen, or it would take its trace of another call, perhaps without training.
+        # A new function for each call: JAX would reuse the trace of an earlier one, perhaps made at inference.
         return keras.remat(in_context)(*args)
 
     return rematerialised

@@ -42,7 +42,7 @@ class TokenPooling(keras.layers.Layer):
     def compute_output_shape(self, input_shape):
         if self.kind == "own":
             return input_shape
-        is_double = self.kind in ("two_tokens", "token_and_average", "own")
+        is_double = self.kind in ("two_tokens", "token_and_average")
         return (input_shape[0], input_shape[2] * (2 if is_double else 1))
 
     def get_config(self):

@@ -141,10 +141,10 @@ def build_classifier(
             logits stay in float32.
         seed: int. The draws of augmentation, dropout and drop-path depend on it, the step, and the place in the batch.
         class_names: sequence of str or `None`. Kept in the head and saved with the model.
-        canvas_size: int, pair of ints or `None`. The side of the square, or the rows and columns, to which pictures of
-            any other size are brought first, pixels. `None` is 8/7 of `image_size`, or `image_size` where nothing is
-            drawn.
-        fit: str. How they are brought there: `"squash"`, `"crop"` or `"pad"`.
+        canvas_size: int, pair of ints or `None`. The side of the square, or the rows and columns, in pixels, to which
+            pictures of any other size are resized first. `None` is 8/7 of `image_size`, or `image_size` itself where
+            the augmentation draws nothing at random.
+        fit: str. How pictures of other proportions are fitted to the canvas: `"squash"`, `"crop"` or `"pad"`.
         families: sequence of str or `None`. Refuse a preset of any other family.
         head: str. `"zero"`, or `"imagenet"` to keep the rows of the preset's ImageNet head that stand for
             `class_names`, breeds of Stanford Dogs.
@@ -214,7 +214,7 @@ def _prepare_blocks(loaded: Loaded, drop_path: float, remat: bool, counter) -> N
 
 
 def _as_inputs(backbone: keras.Model, pixels):
-    """Names the pixels as a backbone's input is named: a dict in DINOv2 and DINOv3."""
+    """Wraps the pixels as the backbone expects its input: in a dict for DINOv2 and DINOv3, as they are for the rest."""
     named = backbone.input
     return dict.fromkeys(named, pixels) if isinstance(named, dict) else pixels
 
@@ -239,6 +239,8 @@ def _finish(images, features, keys, dense: layers.ClassifierHead, dropout: float
 def _check_head(preset: str, num_classes: int | None, load_weights: bool, head: str, class_names) -> None:
     if head not in ("zero", "imagenet"):
         raise UserError(f"head {head!r}: choose 'zero' or 'imagenet'")
+    if head == "imagenet" and num_classes is None:
+        raise UserError("head 'imagenet': needs num_classes and class_names; with None, the preset's own head stays")
     if head == "imagenet" and len(class_names or ()) != num_classes:
         raise UserError(f"head 'imagenet': needs class_names, one for each of {num_classes} classes")
     with_head = num_classes is None or head == "imagenet"
@@ -250,20 +252,20 @@ def _check_family(preset: str, family: str, families, drop_path: float, remat: b
     if families and family not in families:
         builder = f"build_{table.family(family).kind}"
         raise UserError(f"preset {preset}: a {family}; use {builder} or build_classifier")
+    those = ", ".join(table.DROP_PATH_FAMILIES)
     if drop_path and family not in table.DROP_PATH_FAMILIES:
-        those = ", ".join(table.DROP_PATH_FAMILIES)
         raise UserError(f"--drop-path {drop_path}: only {those} have it; {preset} is a {family}")
     if remat and family not in table.DROP_PATH_FAMILIES:
-        raise UserError(f"--remat: for ViTs alone; {preset} is a {family}")
+        raise UserError(f"--remat: only {those} have it; {preset} is a {family}")
 
 
 def _say_what_was_loaded(preset: str, loaded: Loaded) -> None:
     """Prints what of a checkpoint is not used, so that nothing is left out in silence."""
     if loaded.ignored:
-        # One for all that are called alike: fifty counters of batch norms are one thing to know.
+        # Names that differ only in a number are printed once: fifty batch-norm counters make one entry.
         alike = {re.sub(r"\d+", "N", name): name for name in loaded.ignored}
-        kinds = [f"{name} and alike" if pattern != name else name for pattern, name in alike.items()]
-        progress.open_console().print(f"{preset}: tensors without use here: {', '.join(kinds)}")
+        kinds = [f"{name} and the like" if pattern != name else name for pattern, name in alike.items()]
+        progress.open_console().print(f"{preset}: tensors that are not used: {', '.join(kinds)}")
     for note in loaded.notes:
         progress.open_console().print(f"{preset}: {note}")
 
@@ -305,7 +307,7 @@ def _augment_canvas(images, keys, policy: layers.Augmentation):
 
 
 def _pool(loaded: Loaded, features):
-    """Returns a family's way from the backbone's output to one vector a picture."""
+    """Pools the backbone's output to one vector per picture, as its family does."""
     dtype = loaded.backbone.dtype_policy.name
     if loaded.pooling != "average":
         features = layers.TokenPooling(loaded.pooling, loaded.num_prefix, dtype=dtype, name="pooling")(features)
@@ -336,7 +338,7 @@ def save_classifier(classifier: keras.Model, path: str | os.PathLike) -> None:
 
 
 def load_weights(classifier: keras.Model, path) -> None:
-    """Takes the weights of a file that `save_classifier` wrote from the same classifier."""
+    """Loads the weights from a file that `save_classifier` wrote for the same architecture."""
     _without_optimizer(classifier).load_weights(path)
 
 

@@ -1,4 +1,4 @@
-"""The class of our models, whose loss knows of mix-up, and what it is trained on."""
+"""The `keras.Model` subclass that the builders return, whose loss handles mix-up, and its own loss and metrics."""
 
 import contextlib
 
@@ -21,7 +21,7 @@ from keras_dogs.models.plain import plain_logits
 
 
 class PooledModel(keras.Model):
-    """A functional `keras.Model` that goes to the pooling or beyond: of a ViT's last block it computes what is read."""
+    """A functional `keras.Model` that reaches the pooling, so that a ViT's last block computes only what is read."""
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -32,7 +32,7 @@ class PooledModel(keras.Model):
         backends.trace(self)
 
     def __setattr__(self, name, value):
-        """Keras looks through what a layer is given; of JAX' state, all variables in each step: 0.5 ms of a ViT's."""
+        """Sets JAX's state without Keras' tracking, which would scan all variables in each step: 0.5 ms for a ViT."""
         if name == "_jax_state":
             object.__setattr__(self, name, value)
         else:
@@ -46,15 +46,16 @@ class PooledModel(keras.Model):
 
 @keras.saving.register_keras_serializable(package="keras_dogs")
 class Classifier(PooledModel):
-    """A functional `keras.Model` that knows what it is given, and whose training loss is mixed as its pictures are.
+    """A functional `keras.Model` that checks its inputs, and that mixes the training loss as it mixes the pictures.
 
-    Batches that are not RGB pictures in [0, 255] are refused; a cross-entropy is told that it is given logits.
+    Batches that are not RGB pictures in [0, 255] are refused, and `from_logits=True` is set on every cross-entropy.
 
-    With mix-up or cut-mix in the graph, the loss that `compile` was given, whichever it is, is taken of the picture's
-    label and of its partner's; `fit` and the metrics see plain labels. Without, this is a `keras.Model`.
+    With mix-up or cut-mix in the graph, the loss given to `compile`, whichever it is, is computed for the picture's own
+    label and for its partner's, and the two are averaged by their shares; `fit` and the metrics see plain labels.
+    Without them, it trains as any `keras.Model` does.
     """
 
-    _variables_before = None
+    _weights_before = None
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -100,7 +101,7 @@ class Classifier(PooledModel):
 
     @property
     def canvas(self) -> dict:
-        """How files become canvases, the arguments of `data.loaders.canvases.to_canvas`."""
+        """How files become canvases: the keyword arguments of `data.datasets.opening.to_canvas`."""
         return self.get_layer("crop").canvas
 
     def __call__(self, inputs, *args, **kwargs):
@@ -137,18 +138,17 @@ class Classifier(PooledModel):
             self.optimizer.build(self.trainable_variables)
 
     def forget_stale_functions(self) -> None:
-        """Has steps compiled anew where `enable_lora` of a layer has put other variables into the model since.
+        """Drops the compiled steps if the model's variables have changed since, as `enable_lora` of a layer does.
 
-        On TensorFlow they would go on with those that were there before. It is called before each `fit`, `evaluate` and
-        `predict`.
+        On TensorFlow the old steps would go on using the old variables. Each method that runs steps calls it first.
         """
-        variables = tuple(map(id, self.variables))
-        if self._variables_before not in (None, variables):
+        weights = tuple(map(id, self.weights))
+        if self._weights_before not in (None, weights):
             self.train_function = self.test_function = self.predict_function = None
-        self._variables_before = variables
+        self._weights_before = weights
 
     def _build_optimizer(self) -> None:
-        """Creates the optimizer's variables before the first step; amid it, TensorFlow would trace the step twice."""
+        """Creates the optimizer's variables before the first step; TensorFlow would otherwise trace the step twice."""
         optimizer = getattr(self, "optimizer", None)
         if backends.name() == "tensorflow" and optimizer is not None and not optimizer.built:
             with self.distribute_strategy.scope():
@@ -178,7 +178,7 @@ class Classifier(PooledModel):
         return super().predict(self._checked(x), *args, **kwargs)
 
     def export(self, filepath, format="tf_saved_model", **kwargs):
-        """See `keras.Model.export`: the same answers from stock layers, as every format has its way with those alone.
+        """See `keras.Model.export`: exports an equivalent model of stock layers, the only ones every format can take.
 
         The input is canvases, float32 `(batch, rows, columns, 3)` of `canvas_size`; a SavedModel that TensorFlow writes
         takes pictures of any size. `python -m keras_dogs.export` also checks the file, and brings its preprocessing.
@@ -192,16 +192,19 @@ class Classifier(PooledModel):
     def train_on_batch(self, x, *args, **kwargs):
         """See `keras.Model.train_on_batch`."""
         self._compile_if_needed()
+        self.forget_stale_functions()
         self._build_optimizer()
         return super().train_on_batch(self._checked(x), *args, **kwargs)
 
     def test_on_batch(self, x, *args, **kwargs):
         """See `keras.Model.test_on_batch`."""
         self._compile_if_needed()
+        self.forget_stale_functions()
         return super().test_on_batch(self._checked(x), *args, **kwargs)
 
     def predict_on_batch(self, x):
         """See `keras.Model.predict_on_batch`."""
+        self.forget_stale_functions()
         return super().predict_on_batch(self._checked(x))
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):

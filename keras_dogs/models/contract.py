@@ -1,4 +1,4 @@
-"""What a classifier refuses or puts right: batches that are no pictures, losses of probabilities."""
+"""What a classifier refuses or corrects: batches that are not pictures, and losses that expect probabilities."""
 
 import inspect
 import types
@@ -16,7 +16,7 @@ _CROSSENTROPIES = {
         *("CategoricalFocalCrossentropy", "BinaryFocalCrossentropy"),
     )
 } | {"bce": "BinaryCrossentropy"}
-# Metrics that Keras chooses by the labels' shape, and losses that compare distributions.
+# Names whose kind Keras chooses by the labels' shape, and losses that compare distributions.
 _AMBIGUOUS = ("crossentropy", "ce")
 _OF_PROBABILITIES = ("kldivergence", "kld", "poisson")
 _LOGITS = "the classifier gives logits"
@@ -41,7 +41,7 @@ def check_shape(images) -> None:
 
 
 def check_values(images) -> None:
-    """Refuses floats that are not in [0, 255], as far as they are at hand.
+    """Refuses floats that are not in [0, 255]; tensors without values, as in a graph, are not checked.
 
     Raises:
         UserError: it states the range that was found.
@@ -77,8 +77,8 @@ def _sample(images) -> np.ndarray | None:
 def checked(data):
     """Returns the data that `fit`, `evaluate` or `predict` was given, after a look at its first pictures.
 
-    Arrays, tensors, `PyDataset`, tf.data, generators and map-style loaders are looked at; of what can only be read once
-    the shape is checked when the model sees it.
+    The first batch of arrays, tensors, `PyDataset`, tf.data and generators is checked. Of any other loader, only the
+    shape is checked, when the model is called.
 
     Args:
         data: what Keras takes as `x`.
@@ -150,12 +150,13 @@ def _of_name(loss, is_metric: bool):
     if not isinstance(loss, str) and not loss.__module__.startswith("keras."):
         return loss  # the user's own function
     plain = name.lower().replace("_", "")
+    kind, module = ("metric", "metrics") if is_metric else ("loss", "losses")
     if plain in _AMBIGUOUS:
         raise UserError(
-            f"metric {name!r}: {_LOGITS}; give keras.metrics.SparseCategoricalCrossentropy(from_logits=True)"
+            f"{kind} {name!r}: {_LOGITS}; give keras.{module}.SparseCategoricalCrossentropy(from_logits=True)"
         )
     if plain in _OF_PROBABILITIES:
-        raise UserError(f"loss {name!r}: compares probabilities, and {_LOGITS}; give a cross-entropy")
+        raise UserError(f"{kind} {name!r}: compares probabilities, and {_LOGITS}; give a cross-entropy")
     known = _CROSSENTROPIES.get(plain)
     if known is None:
         return loss

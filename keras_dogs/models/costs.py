@@ -10,13 +10,13 @@ def count_parameters(row: Preset) -> int:
 
 
 def count_gflops(row: Preset, image_size: int | None = None, whole: bool = True) -> float:
-    """Counts the GFLOPs of the backbone's forward pass for one picture: products alone, two operations a multiply-add.
+    """Counts the GFLOPs of the backbone's forward pass for one picture: multiply-adds only, two operations each.
 
     Args:
         row: `Preset`.
         image_size: int or `None`. Side of the picture in pixels; `None` takes the size in the row.
-        whole: bool. `False` counts the last block for the class token alone, in the family that our classifiers compute
-            so (ViT); without effect on DeiT and ResNet.
+        whole: bool. `False` counts the last block for the class token alone, as our classifiers compute it in the ViT
+            family; it has no effect on DeiT and ResNet.
     """
     return 2e-9 * (
         _resnet(row, image_size)[1]

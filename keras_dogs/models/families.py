@@ -43,8 +43,8 @@ class Family(NamedTuple):
         block: str or `None`. KerasHub's class of a block with residual branches.
         branch_ends: tuple of str. The layers with which its branches end; empty where drop-path is not known.
         last_block_alone: bool. Whether the last block can be computed for the class token alone.
-        path_patterns: tuple of (regular expression, int). How paths of weights name blocks, and what makes the first
-            one 1.
+        path_patterns: tuple of (regular expression, int). How weight paths number the blocks, and what to add to that
+            number so that the first block is 1.
         explanation: str. `"attention rollout"`, `"Grad-CAM"`, or `"none"`.
         settings: `Settings`. Starting points for AdamW, in the range that published fine-tunings use.
     """
@@ -194,7 +194,7 @@ def of_backbone(backbone) -> Family:
 
 
 def guess(preset: str) -> Family:
-    """Returns the family that the name of a preset tells before its weights are loaded; ViT where it tells none."""
+    """Guesses a preset's family from its name, before its weights are loaded; ViT where the name contains none."""
     lower = preset.lower()
     by_length = sorted(FAMILIES, key=len, reverse=True)  # `deit` and `dinov2` before `vit`
     return FAMILIES[next((name for name in by_length if name in lower), "vit")]

@@ -1,4 +1,4 @@
-"""A classifier of stock layers alone: what every exported file is written from, and no class of ours is in it."""
+"""Rebuilds a classifier from stock Keras and KerasHub layers, without any class of ours: every export starts here."""
 
 import keras
 import numpy as np
@@ -22,9 +22,9 @@ def in_float32(classifier: keras.Model) -> keras.Model:
 
 
 def plain_classifier(classifier: keras.Model, temperature: float = 1.0) -> keras.Model:
-    """Builds the inference of a classifier of layers that Keras and KerasHub have, without what is drawn in training.
+    """Builds a classifier's inference model from stock Keras and KerasHub layers, without the training augmentation.
 
-    Everything is computed in float32, whatever policy it was trained with.
+    Everything is computed in float32, whatever the dtype policy in training was.
 
     Args:
         classifier: `keras.Model` that `load_classifier` gave.
@@ -95,7 +95,7 @@ def _crop(crop, pixels):
 
 
 def _resampling(crop, size: int, wanted: int) -> np.ndarray:
-    """Returns the weights of `wanted` pixels in each of `size` pixels, by resampling single ones."""
+    """Returns the resampling matrix `(size, wanted)` of one axis, by resampling the rows of an identity matrix."""
     side = round(crop.evaluation_scale * boxes.SIDE)
     lines = ops.convert_to_tensor(np.eye(size, dtype="float32")[None])
     start, extent = (ops.convert_to_tensor(np.array([each], "int32")) for each in ((boxes.SIDE - side) // 2, side))

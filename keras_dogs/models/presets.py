@@ -241,18 +241,18 @@ def pretraining_of(preset: str) -> str:
 
 
 class NotChosen(str):
-    """A preset that is a flag's default, as long as nobody names one."""
+    """The name of a preset that is a default: it tells a default apart from the same name given by the user."""
 
 
 DEFAULT = NotChosen("resnet_nano")
-# In whose order a default is chosen for photographs, of those that are in the cache already.
+# The default for photographs is the first of these that is in the cache already.
 KNOW_PHOTOGRAPHS = (
     "resnet_50_imagenet",
     "vit_base_patch16_224_imagenet21k",
     "vit_base_patch16_224_imagenet",
     "resnet_18_imagenet",
 )
-# What is named to who trains on photographs: on the sample of Stanford Dogs its features gave 80.8 % at once.
+# The preset suggested for photographs: its features alone gave 80.8 % on the sample of Stanford Dogs.
 FOR_PHOTOGRAPHS = "resnet_50_imagenet"
 
 
@@ -269,9 +269,9 @@ def default_augmentation(preset: str, linear_probe: bool) -> str:
     return "light" if preset in NANO_FINE_TUNE_SETTINGS else "standard"
 
 
-# What begins so is looked up where it lies; everything else is a name of the table, or a path.
-# Files of weights; timm writes `.pth.tar`.
+# Suffixes of weights files; `.tar` is for timm's `.pth.tar`.
 WEIGHT_SUFFIXES = (".safetensors", ".npz", ".pth", ".pt", ".bin", ".tar")
+# A preset that begins with one of these is an address, looked up when it is loaded; any other is a name or a path.
 _ELSEWHERE = ("kaggle://", "hf://", "gs://", "https://")
 
 

@@ -1,7 +1,7 @@
 """Lets Keras load files with our classes in them, although `import keras_dogs` loads neither Keras nor these classes.
 
-Keras finds a class that a file names in a registry. It gets a stand-in for each of ours there, which imports the class
-when a file asks for it; the class then takes its place.
+Keras looks up the classes named in a file in a registry. Each of ours has a stand-in there, which imports the real
+class when a file asks for it; the real class then takes the place of the stand-in.
 """
 
 import importlib

@@ -56,7 +56,7 @@ class _ViewExtractor(keras.Model):
         self.built = True  # its parts are
 
     def go_to(self, batch: int) -> None:
-        """Says of which batch the draws are that come next: those of a view may be spread over processes."""
+        """Sets the next batch's number, on which its draws depend: processes may share the batches of a view."""
         self.counter.step.assign(self.first_step + batch)
 
     def call(self, images):

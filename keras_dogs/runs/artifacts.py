@@ -129,7 +129,7 @@ def _digest_of_config(config: dict) -> str:
 
 
 def run_of(folder: Path) -> str:
-    """Returns what tells an unfinished run from all others; empty where an earlier version began it."""
+    """Returns the unique ID of an unfinished run; empty if an earlier version began it."""
     return (read_config(folder) or {}).get("run", "")
 
 
@@ -186,7 +186,7 @@ def check_belongs(file: Path) -> None:
 
 
 def _is_nothing(path: Path) -> bool:
-    """Returns whether a path is only what a run leaves that was killed before it wrote anything."""
+    """Returns whether a path is one of those left by a run that was killed before it saved anything."""
     is_empty = path.name == CHECKPOINTS and path.is_dir() and not any(path.iterdir())
     return path.name in (LOCK, ownership.MANIFEST) or path.name.startswith(_TEMPORARY) or is_empty
 
@@ -249,7 +249,7 @@ def _put_back(retired: Path, output: Path):
 
 @contextlib.contextmanager
 def _errors_in_words(output: Path):
-    """Turns what the system refuses within the block into a `UserError` that names the folder or the file."""
+    """Turns an `OSError` that the block raises into a `UserError` that names the folder or the file."""
     try:
         yield
     except OSError as error:

@@ -33,20 +33,21 @@ class Canvas(TypedDict):
 
 
 class Verification(TypedDict):
-    """What the check found. Rates are of this machine, on its processor.
+    """What the check of an export against its run found. Speeds were measured on the CPU of `machine`.
 
     Attributes:
-        pictures: str. Where they come from.
-        num_pictures: int. That both answered.
-        agreement: float. The share with the same name; of another library from the picture files by its own
-            preprocessing, while the logits are of the pixels as they are here.
-        largest_logit, largest_difference: float. Of all logits of the run's own classifier, and between the two.
+        pictures: str. Where the pictures come from.
+        num_pictures: int. How many pictures both the run and the export answered.
+        agreement: float. The share of pictures that both give the same name. Another library names the picture files,
+            preprocessed in its own way, while its logits are compared on pixels from the run's own preprocessing.
+        largest_logit, largest_difference: float. The run's largest absolute logit, and the largest absolute difference
+            between a logit of the run and that of the export.
         top1_accuracy, top1_accuracy_of_run: float or `None` where no labels are known.
-        accuracy_loss_interval: pair of floats. 95 %, paired, of run less export, as shares.
+        accuracy_loss_interval: pair of floats. Paired 95 % interval of the run's accuracy minus the export's, shares.
         size_bytes: int. Of all files that the runtime reads.
-        imported: list of str. What of Keras and of us the runtime imported.
-        num_pixels: int. Of a library: pictures whose logits were compared.
-        unread: list of str. Files that the library cannot read and the run can.
+        imported: list of str. Which modules of Keras and of keras_dogs the runtime imported.
+        num_pixels: int. For another library: the number of pictures whose logits were compared.
+        unread: list of str. Files that the run can read and the library cannot.
     """
 
     pictures: str

@@ -101,7 +101,7 @@ class Scores:
 
     @property
     def rank(self) -> tuple[float, float]:
-        """What choices go by: the greater is better. Top-1 accuracy; of equal ones, the least loss."""
+        """The key by which the best is chosen, the greatest: top-1 accuracy, and the smaller loss if that is equal."""
         return self.top1_accuracy, -self.loss
 
 
@@ -112,13 +112,13 @@ class Calibration:
     Attributes:
         num_pictures: int. Of validation.
         temperature: float or `None`. What logits are divided by before the softmax; `why_no_temperature` if not.
-        loss: pair of float or `None`. Cross-entropy of validation, nats, without and with a temperature, each picture
-            by the fit to the four fifths that it is not in.
+        loss: pair of float or `None`. Cross-entropy on validation, nats, without and with a temperature; each fifth is
+            scored with the temperature that was fitted on the other four.
         calibration_error: pair of float or `None`. As `Scores.expected_calibration_error`, of the same.
-        set_thresholds: list of float. The least probability of a class in a set that holds the right one with a
-            probability of 50, 51, ... 99 %; empty where the pictures are too few to promise that.
-        strangeness_percentiles: list of float. `evaluation.answers.strangeness_of` the validation pictures at 0, 1,
-            ..., 100 %: what is above most of them is unfamiliar. Empty where the pictures are too few.
+        set_thresholds: list of float. For a coverage of 50, 51, ..., 99 %: the probability from which a class is in the
+            prediction set. Empty where the pictures are too few to promise coverage.
+        strangeness_percentiles: list of float. The percentiles 0, 1, ..., 100 of `evaluation.answers.strangeness_of`
+            over the validation pictures; a picture above most of them is unfamiliar. Empty where these are too few.
     """
 
     num_pictures: Count
@@ -173,8 +173,8 @@ class RunRecord:
         jit_compile: bool. Whether XLA (or `torch.compile`) compiled the step.
         execution: str. How the step ran, in words, with the reason where it was not compiled.
         cache: str. Where the pictures were while it trained, in words, and why.
-        num_devices, num_processes: int. That trained together.
-        distribution: str. How, in words, and what batch norms took their statistics of.
+        num_devices, num_processes: int. How many trained together.
+        distribution: str. How they did, in words, and over what batch normalization computed its statistics.
         epoch_end_s: list of float. For each epoch, the seconds from the command to its end, validation included.
         best_epoch: int. The epoch, from 1, whose weights were kept; chosen on validation. 0 if no epoch was better than
             the probe that came first.

@@ -195,7 +195,7 @@ async def _predict(service: Service, request: Request) -> Response:
 async def _explain(service: Service, request: Request) -> Response:
     served = service.model_of(request.query_params.get("model"))
     if served.explain is None:
-        raise HTTPException(404, f"{served.name} is not explained: an exported model, or of a family without a method")
+        raise HTTPException(404, f"{served.name} has no explanations: it is exported, or its family has no method")
     with service.reader.room(request):
         uploads = (await service.reader.read_pictures(request))[:1]
         with service.batchers[served.name].admit(1):

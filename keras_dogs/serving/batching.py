@@ -1,4 +1,4 @@
-"""A queue before a model: pictures of many requests are answered together, and no more are accepted than can be."""
+"""A queue in front of a model: it batches pictures of several requests, and refuses requests beyond its capacity."""
 
 import asyncio
 import collections
@@ -34,14 +34,14 @@ class _Waiting(NamedTuple):
 
 
 class Limits(NamedTuple):
-    """How much is taken.
+    """How much a `Batcher` accepts.
 
     Attributes:
-        max_batch: int. The most pictures of a batch.
-        max_wait: float. Seconds that a picture waits for others, where the model is idle.
-        max_queue: int. The most pictures that are in hand.
-        timeout: float. Seconds in which an answer has to come: what would take more than half of that, by the last
-            batches, is not taken.
+        max_batch: int. The most pictures in a batch.
+        max_wait: float. Seconds that a picture waits for others if the model is idle.
+        max_queue: int. The most pictures that are accepted and not yet answered.
+        timeout: float. Seconds within which an answer must come. A request is refused if, at the pace of the last
+            batches, the pictures before it would take more than half of that.
     """
 
     max_batch: int

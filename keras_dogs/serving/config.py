@@ -15,7 +15,7 @@ _SECONDS = Range(0, 86_400, above=True)
 
 @dataclasses.dataclass(frozen=True)
 class ServeConfig:
-    """Answer pictures over HTTP, on a page and to programs."""
+    """Classify pictures over HTTP, for people on a web page and for programs."""
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Run folders, .keras files or exported folders; the page shows the answers of several side by side."""

@@ -52,9 +52,9 @@ class _Server(uvicorn.Server):
 
 
 class _Protocol(H11Protocol):
-    """Also answers in JSON what is not HTTP, and connections on which no request comes."""
+    """Also answers, in JSON, input that is not HTTP and connections that send no request."""
 
-    _silent = None  # ends the connection unless the head of a request is whole by then
+    _silent = None  # a timer that ends the connection unless the head of a request has arrived by then
 
     def connection_made(self, transport) -> None:
         """See `H11Protocol`."""

@@ -90,7 +90,8 @@ def _stem_of(run: Path) -> str:
     """Returns what a model is called: `mine` for `runs/mine`, `mine-onnx` for `runs/mine/exports/onnx`."""
     if run.suffix == ".keras":
         return run.parent.name if run.name == artifacts.MODEL else run.stem
-    return f"{run.parent.parent.name}-{run.name}" if run.parent.name == "exports" else run.name
+    is_of_run = run.parent.name == "exports" and artifacts.model_of(run.parent.parent)
+    return f"{run.parent.parent.name}-{run.name}" if is_of_run else run.name
 
 
 def _open(run: Path, name: str) -> Served:
@@ -139,7 +140,7 @@ def _open_run(run: Path, name: str) -> Served:
     can_explain = families.family(classifier.family).explanation != "none"
     facts = {"family": classifier.family, "format": "run", "backend": backends.name()}
     record = model.parent / artifacts.RECORD
-    if record.is_file() and calibration.num_pictures:
+    if record.is_file() and model.name == artifacts.MODEL:
         found = RunRecord.load(record)
         facts |= {
             "preset": found.preset.rpartition("/")[2],

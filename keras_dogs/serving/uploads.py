@@ -149,8 +149,9 @@ class Reader:
         try:
             form = await parser.parse()
         except MultiPartException as error:
-            if error.message.startswith("Too many"):
-                raise HTTPException(400, f"a request may have {self.max_pictures} pictures at most") from error
+            if error.message.startswith("Too many"):  # files, or fields
+                what = "pictures" if "files" in error.message else "fields"
+                raise HTTPException(400, f"a request may have {self.max_pictures} {what} at most") from error
             raise HTTPException(400, f"the form is damaged: {error.message}") from error
         except (ValueError, LookupError) as error:  # of its character set
             raise HTTPException(400, f"the form is damaged: {terminal.one_line(error, 200)}") from error

@@ -22,8 +22,8 @@ from keras_dogs.system import terminal
 
 _VARIABLE = "KERAS_DOGS_CACHE"
 _DOWNLOADS = "npz"
-# Names that nobody else gives: a hash of the pictures, or of those and a model; what JAX calls a compiled program;
-# where XLA keeps its choices.
+# File names that nobody else uses: a hash of the pictures, or of the pictures and a model; JAX's names of compiled
+# programs; XLA's cache folders.
 _CANVASES = r"[0-9a-f]{24}\.(json|canvases|partial|lock)"
 _FEATURES = r"[0-9a-f]{24}\.npz"
 _COMPILED = r".+-[0-9a-f]{64}-(cache|atime)|xla_gpu_\w+_cache_dir"
@@ -60,7 +60,7 @@ def folder(kind: str) -> Path:
 
 @contextlib.contextmanager
 def use(given: Path | None):
-    """Takes another folder within it, for child processes too; `None` leaves it as it is.
+    """Uses another cache folder within the block, in child processes too; `None` changes nothing.
 
     Raises:
         UserError: it is a file.
@@ -96,7 +96,7 @@ def entries(older_than: float = 0.0) -> list[Entry]:
 
 
 def remove(old: list[Entry]) -> list[str]:
-    """Removes what no process makes just now; gives the names of the rest. A file that is mapped lives on till then."""
+    """Removes entries that no process is writing; returns the names of the rest. A mapped file stays until unmapped."""
     left = []
     for entry in old:
         lock = filelock.FileLock(entry.files[0].with_suffix(".lock")) if entry.kind == "canvases" else None

@@ -40,7 +40,7 @@ def digest_of(file: Path) -> str:
 
 
 def put_in_place(temporary: Path, path: Path) -> None:
-    """Brings a finished file to the disk, and renames it: a loss of power leaves the old one or the new one, whole."""
+    """Flushes a finished file to disk and renames it: after a power failure, the old or the new one is there, whole."""
     with temporary.open("rb+") as file:
         os.fsync(file.fileno())
     temporary.replace(path)

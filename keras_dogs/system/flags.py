@@ -183,7 +183,7 @@ def _parse(program: str, config_type, arguments: list[str]):
 
 
 def _with_values(arguments: list[str], config_type) -> list[str]:
-    """Writes out the value of each switch that a recipe may decide, too: `--probe-first` is `--probe-first True`."""
+    """Writes out the values of switches that a recipe decides by default: `--probe-first` is `--probe-first True`."""
     switches = {flag_of(name) for name, kind in help.kinds_of(config_type).items() if kind == bool | None}
     written = []
     for argument, following in zip(arguments, [*arguments[1:], "-"]):

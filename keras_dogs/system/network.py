@@ -21,7 +21,7 @@ _HOST = re.compile(r"(?:host=['\"]?|://)(?P<host>[\w.-]+)")
 
 
 def in_words(error: BaseException) -> str:
-    """Says in one line why something could not be fetched: no connection to whom, or what the other side answered."""
+    """Returns one line on why a download failed: the host that could not be reached, or what the error says."""
     said, chain = [], error
     while chain is not None:
         said.append(f"{type(chain).__name__}: {chain}")

@@ -211,7 +211,10 @@ def _locked(output: Path):
     try:
         yield
     finally:
-        Path(lock.lock_file).unlink(missing_ok=True)
+        if os.name == "nt":  # no open file can be removed there
+            lock.release()
+        with contextlib.suppress(OSError):
+            Path(lock.lock_file).unlink(missing_ok=True)
         lock.release()
 
 
@@ -229,7 +232,7 @@ def _partial(output: Path, made_by: str):
 
 
 def _lock_of(output: Path) -> Path:
-    """Returns the file whose lock a process holds that fills a folder which will be `output`."""
+    """Returns the lock file that a process holds while it fills the folder that will become `output`."""
     return output.with_name(f".{output.name[:200]}.lock")
 
 
@@ -242,7 +245,7 @@ def _remove_stale_lock(output: Path) -> None:
 
 
 def _remove_stale(output: Path, made_by: str) -> None:
-    """Removes what earlier tries have left that were killed; whoever calls this has the lock, so that none goes on."""
+    """Removes what killed attempts have left behind; the caller holds the lock, so no other attempt is under way."""
     for folder in output.parent.glob(f".{glob.escape(output.name[:200])}-????????"):
         if folder.is_dir() and (kind_of(folder) == made_by or all(map(_is_passing, folder.iterdir()))):
             remove(folder)

@@ -11,7 +11,7 @@ try:
 except ImportError:  # Windows
     resource = None
 
-# What a child runs first: on Linux it is then told to stop when its parent is killed, which could not tell it itself.
+# What a child runs first, so that Linux sends it SIGTERM when its parent is killed and can no longer do so itself.
 # (Not a `preexec_fn`: that is a fork of a process whose framework has threads.)
 _DIE_WITH_PARENT = """
 import os, signal, sys

@@ -23,7 +23,7 @@ _is_quiet = [False]
 
 
 def be_quiet() -> None:
-    """Shows nothing from now on: another process of the same training does."""
+    """Turns progress off from now on: another process of the same training run shows it."""
     _is_quiet[0] = True
 
 
@@ -76,7 +76,7 @@ def open_bar(console: Console, *columns) -> Progress:
 
 @contextlib.contextmanager
 def counting(description: str, total: int):
-    """Shows how far `total` steps are; gives a function to call after each (or after some), from any thread."""
+    """Shows the progress of `total` steps; yields a function to call after each, or after several, from any thread."""
     console = open_console()
     started = time.perf_counter()
     if console.is_terminal:
@@ -91,7 +91,7 @@ def counting(description: str, total: int):
 
 @contextlib.contextmanager
 def waiting(description: str):
-    """Shows that something is under way of which nobody knows how long it takes; gives a function to call meanwhile."""
+    """Shows that work of unknown length is under way; yields a function to call now and then meanwhile."""
     console = open_console()
     started = last = time.perf_counter()
     if console.is_terminal:

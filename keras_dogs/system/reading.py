@@ -15,7 +15,7 @@ from keras_dogs.system import memory
 from keras_dogs.system import terminal
 
 _LARGEST_TEXT = 256 * 2**20  # the longest history of a year of training is a tenth of that
-# Names pack to a hundredth, nothing but zeros to a thousandth: an archive of those is made to fill the memory.
+# Names compress to a hundredth, zeros alone to a thousandth: an archive beyond this ratio was made to fill the memory.
 _LARGEST_RATIO, _ALWAYS_FINE = 500, 2**26
 
 # Shows a wrong value in an error, and no more of it than is read.
@@ -78,10 +78,10 @@ def read_versioned(file: Path, schema: type, newest: int):
         UserError: as `read_json`; or the file is of a later version.
     """
     values = {"schema_version": 1, **read_json(file)}
-    found = check(values, schema, str(file))
-    if values["schema_version"] > newest:
+    version = values["schema_version"]
+    if isinstance(version, int) and version > newest:  # before the schema, which may have changed
         raise UserError(f"{file}: written by a later version of keras_dogs; update keras_dogs to read it")
-    return found
+    return check(values, schema, str(file))
 
 
 def parse_json(text: str | bytes, schema: type, name: str):

@@ -1,4 +1,4 @@
-"""What happens beside the steps of `fit`: measuring, validating, keeping the best weights, showing progress."""
+"""Callbacks that run during `fit`: they measure, validate, keep the best weights and show progress."""
 
 import dataclasses
 import math
@@ -28,7 +28,7 @@ from keras_dogs.training.stopping import StopRequest
 
 
 class LazyCallbacks(keras.callbacks.CallbackList):
-    """Hands callbacks the tensors of a step's logs, unread; Keras' own list reads them all first, and so waits."""
+    """Passes a step's logs to callbacks as tensors; Keras' own list converts them to numbers first, which blocks."""
 
     def _on_train_batch_end(self, batch, logs=None):
         for callback in self.callbacks:
@@ -36,17 +36,17 @@ class LazyCallbacks(keras.callbacks.CallbackList):
 
 
 class StepLog(keras.callbacks.Callback):
-    """A row a step for `steps.csv`, and the clock.
+    """Records one row per step for `steps.csv`, and measures how long steps take.
 
-    The loss is read some steps late: an accelerator need not wait for Python after each, nor Python for it. Seconds are
-    of whole groups of steps, from one reading to the next, with all that lies between the steps.
+    Losses are read some steps late, so that neither the accelerator nor Python waits for the other after each step.
+    Time is measured per group of steps, from one reading to the next, and includes all that happens between steps.
 
     Args:
-        schedule: function of steps, from 0, to learning rates.
-        digest_of: function of a step of this epoch's part, from 0, to what tells its batch from others.
+        schedule: function from step numbers (from 0) to learning rates.
+        digest_of: function from a step's index since the epoch was begun or resumed (from 0) to a digest of its batch.
     """
 
-    # Read after so many steps, or seconds, whichever comes first: a slow step is read at once.
+    # Losses are read after this many steps or seconds, whichever comes first; a slow step is read at once.
     STEPS_AHEAD = 20
     SECONDS_AHEAD = 0.5
 
@@ -55,7 +55,7 @@ class StepLog(keras.callbacks.Callback):
         self.schedule, self.digest_of = schedule, digest_of
         self.rows: list[dict] = []
         self.step_seconds: list[float] = []
-        self.first_steps: list[int] = []  # of each process: they compile; and those in which PyTorch was traced
+        self.first_steps: list[int] = []  # steps that compile: the first of each process, and those traced by PyTorch
         self._unread: list = []
         self._epoch, self._is_first = 0, True
 
@@ -89,7 +89,7 @@ class StepLog(keras.callbacks.Callback):
         losses, first = [float(loss) for loss, _ in self._unread], len(self.rows)
         batches = [digest for _, digest in self._unread]
         self._unread.clear()
-        # Of as many steps each time: JAX compiles each operation anew for another number, 60 ms in all.
+        # Always the same number of steps: for another number, JAX would compile each operation again (60 ms in all).
         rates = ops.convert_to_numpy(self.schedule(first + np.arange(self.STEPS_AHEAD))) if losses else ()
         now = time.perf_counter()
         num_traced = backends.num_traces(self.model)
@@ -105,7 +105,7 @@ class StepLog(keras.callbacks.Callback):
                 raise FloatingPointError("the loss is not finite")
 
     def steady_step_seconds(self) -> float:
-        """Returns the median step, those that compile left out."""
+        """Returns the median duration of a step, leaving out the steps that compile."""
         return float(np.median(self._steady() or [0.0]))
 
     def steady_steps_per_second(self) -> float:
@@ -122,15 +122,15 @@ class StepLog(keras.callbacks.Callback):
 class Validation(keras.callbacks.Callback):
     """Scores the validation split after each epoch, keeps a row for `history.csv`, and saves the best model.
 
-    Best is the greatest top-1 accuracy; of equal ones, the least loss. Without a validation split the last epoch is.
-    Where the optimizer keeps averages of the weights, these are scored and saved. A probe that came first counts as
-    epoch 0: it is kept unless a later one is better.
+    The best model has the highest top-1 accuracy or, if equal, the lowest loss; without a validation split, the last
+    epoch's is the best. If the optimizer keeps averages of the weights, these are scored and saved. A probe that was
+    trained first counts as epoch 0: it is kept unless a later epoch is better.
 
     Args:
-        classifier: `keras.Model` that is saved: the one that trains, or what of it is not the table of pictures.
+        classifier: `keras.Model` that is saved: the trained model itself, or that model without its table of pictures.
         predict: function of no argument to logits `(num_pictures, num_classes)`, or `None` without a validation split.
         labels: int array, or `None`.
-        best_file: function of the epoch, from 0, to the path to which it is saved when it is the best.
+        best_file: function from an epoch (0 is the probe) to the path where its model is saved if it is the best.
         step_log: `StepLog`, which runs before this one.
         recipe: `Recipe`. Its `patience`, and whether a probe came first.
     """
@@ -186,7 +186,7 @@ class Validation(keras.callbacks.Callback):
 
 
 def _share_statistics(model: keras.Model) -> None:
-    """Brings those of batch norms, where each device has its own, to their mean."""
+    """Replaces the statistics of batch norms by their mean over all devices, if each device has its own."""
     engine = devices.current()
     if engine.synchronised:
         return
@@ -199,20 +199,20 @@ def _share_statistics(model: keras.Model) -> None:
 
 
 class Checkpointing(keras.callbacks.Callback):
-    """Saves all that the next step depends on, and puts it back when a training goes on; stops when it is asked to.
+    """Saves everything that the next step depends on, restores it in a resumed run, and stops the run on request.
 
     Runs after `StepLog` and `Validation`, whose logs it keeps.
 
     Args:
         checkpoints: `Checkpoints`.
-        every: int. Steps from one to the next; there is one after each epoch, too.
+        every: int. Steps from one checkpoint to the next; one is also saved after each epoch.
         step_log: `StepLog`.
         validation: `Validation`.
         stop: `StopRequest`.
         started: float. `time.perf_counter()` when the command began.
-        how_to_go_on: str. Said when training is stopped.
+        how_to_go_on: str. How to resume, for the message that is shown when training is stopped.
         steps_per_epoch: int.
-        digest: str. Of the pictures: a training goes on with those that it was begun with.
+        digest: str. A digest of the pictures: a run can only be resumed with the pictures that it was begun with.
     """
 
     def __init__(self, checkpoints, every, step_log, validation, stop, started, how_to_go_on, steps_per_epoch, digest):
@@ -228,10 +228,10 @@ class Checkpointing(keras.callbacks.Callback):
         self._began, self._started = time.perf_counter(), started
 
     def load(self) -> int:
-        """Reads the newest checkpoint; the model has it when the first epoch begins. Gives the steps that are done.
+        """Reads the newest checkpoint, to be restored when the first epoch begins; returns the number of steps done.
 
         Raises:
-            UserError: other pictures can be read now.
+            UserError: the pictures that can be read now are not those of the checkpoint.
         """
         found = self.checkpoints.load()
         if found is None:
@@ -285,7 +285,7 @@ class Checkpointing(keras.callbacks.Callback):
         self._save(self._agreed_status())
 
     def _agreed_status(self) -> int:
-        """Returns whether any process was asked to stop: all stop after the same step."""
+        """Returns the exit status if any process was asked to stop, else 0, so that all stop after the same step."""
         return devices.current().group.agree(self.stop.status)
 
     def _save(self, stop_status: int):
@@ -307,15 +307,15 @@ class Checkpointing(keras.callbacks.Callback):
         _share_statistics(self.model)
         self.checkpoints.save(self.model, state)
         if stop_status:
-            devices.current().group.agree(0)  # or those that write nothing would be gone before it is written
+            devices.current().group.agree(0)  # no process ends before the first one has written the checkpoint
             step = f"step {state['step']:,}"
             raise Interrupted(f"stopped after {step}, which is saved; {self.how_to_go_on}", stop_status)
 
 
 class TrainingProgress(keras.callbacks.Callback):
-    """Epoch, step, loss, images (or features) a second and time left; after each epoch a line that stays.
+    """Shows epoch, step, loss, images (or features) per second and the time left; prints a line after each epoch.
 
-    On features, whose epochs take less than a second, about ten lines stay in all.
+    When training on features, whose epochs take less than a second, it prints about ten lines in all.
 
     Args:
         steps: int. Steps in the whole training.

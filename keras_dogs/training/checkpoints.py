@@ -26,7 +26,7 @@ from keras_dogs.training import optimizers
 
 
 class State(TypedDict):
-    """What Python knows of a training, as JSON; what earlier versions did not keep need not be there."""
+    """The part of a checkpoint that is JSON. Keys that earlier versions did not write are not required."""
 
     step: Count
     best_epoch: Count
@@ -48,12 +48,12 @@ class Checkpoints:
     """The files `step-<step>-best-<epoch>.npz` of a folder, and the best weights `best-<epoch>.keras` beside them.
 
     A file holds the arrays of a model (weights, statistics, draw counter), its optimizer (moments, averages, gradients
-    not yet used) and its metrics, and as JSON what Python knows: how far, the logs, the best so far.
+    not yet applied) and its metrics; and, as JSON, the `State`: the step, the logs and the best epoch so far.
 
     Args:
         folder: Path.
-        keep: int. How many of the newest are kept.
-        run: str. What tells the run from all others; empty where that is not known.
+        keep: int. How many of the newest checkpoints are kept.
+        run: str. The unique ID of the run; empty if it is not known.
     """
 
     def __init__(self, folder: Path, keep: int = 2, run: str = ""):
@@ -67,7 +67,7 @@ class Checkpoints:
         return self._group.is_first
 
     def of_head(self) -> "Checkpoints":
-        """Returns those of the head alone, of a training that begins with it."""
+        """Returns the checkpoints of the head, for a run that first trains the head alone."""
         return Checkpoints(self.folder / "head", run=self.run)
 
     def there_is_one(self) -> bool:
@@ -83,7 +83,7 @@ class Checkpoints:
         return self.folder / f"best-{epoch:04d}.keras"
 
     def save(self, model: keras.Model, state: State) -> Path:
-        """Writes a checkpoint, and takes away what no checkpoint that is kept needs.
+        """Writes a checkpoint; deletes the oldest ones, and the best weights that no remaining checkpoint refers to.
 
         Args:
             model: `keras.Model`, compiled and trained for a step at least.
@@ -116,7 +116,7 @@ class Checkpoints:
     def load(self) -> tuple[dict, dict] | None:
         """Returns the newest checkpoint that is sound: arrays by name, and the state; `None` where there is none.
 
-        A damaged one is named and put aside. All processes have what the first one read.
+        A damaged checkpoint is reported and renamed. All processes get what the first process read.
         """
         found = self._read() if self.writes else None
         arrays, state = found or ({}, None)
@@ -137,14 +137,14 @@ class Checkpoints:
                 continue
             if state.get("run", self.run) != self.run:
                 raise UserError(f"{path}: belongs to another run; move it out of this folder, then resume again")
-            # Of what an earlier version did not keep, nothing is known.
+            # Defaults for the keys that an earlier version did not write.
             unknown = {"command_s": state["train_s"], "epoch_end_s": [], "step_seconds": [], "first_steps": []}
             unknown |= {"probe_scores": None}
             return arrays, unknown | state
         return None
 
     def _check(self, path: Path, state: State) -> None:
-        """Refuses a state that does not go with its file's name, or whose best weights are gone or are others."""
+        """Refuses a state that does not match its file's name, or whose best weights are missing or were replaced."""
         name = _name(state)
         if path.name != name:
             raise Damaged(f"{path}: damaged: its state is that of {name}")
@@ -169,11 +169,11 @@ def restore(model: keras.Model, arrays: dict) -> None:
     """Puts the arrays of a checkpoint into a model that is built and compiled the same.
 
     Args:
-        model: `keras.Model`, with the variables of its metrics, which Keras makes late.
-        arrays: dict of str to array, of `Checkpoints.load`.
+        model: `keras.Model` whose metrics have their variables already; Keras creates these late.
+        arrays: dict of str to array, from `Checkpoints.load`.
 
     Raises:
-        UserError: it is not the same, or an array holds no numbers.
+        UserError: the checkpoint is of a different model, or an array is not numeric.
     """
     model.optimizer.build(model.trainable_variables)
     variables = dict(_variables(model))

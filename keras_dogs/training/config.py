@@ -62,7 +62,7 @@ _WHERE = ("devices", "model_shards", "coordinator", "num_processes", "process_id
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """Fine-tune a ViT or ResNet classifier; with no flags, an embedded one on drawn dogs, in about two minutes."""
+    """Fine-tune a ViT or ResNet classifier; with no flags, an embedded one on drawn dogs, in one to three minutes."""
 
     preset: str = presets.DEFAULT
     """A name (resnet_nano, vit_nano, vit_base_patch16_224_imagenet21k, resnet_50_imagenet, ...), kaggle://..., hf://...,
@@ -92,7 +92,7 @@ class TrainConfig:
     weight_decay: float | None = None
     """Decoupled decay, not applied to biases, norms, tokens and position embeddings; default: the recipe's."""
     layer_decay: float | None = None
-    """What the learning rate is multiplied by from each block to the one below, such as 0.75; default: the recipe's."""
+    """Factor on the learning rate from each block to the one below, such as 0.75; default: the recipe's."""
     warmup_fraction: float | None = None
     """Share of all updates in which the learning rate rises; default: the recipe's."""
     global_clipnorm: float | None = None
@@ -100,7 +100,7 @@ class TrainConfig:
     label_smoothing: float | None = None
     """Share of the target that is spread over all classes, such as 0.1; default: the recipe's."""
     ema: float | None = None
-    """Momentum of a running mean of the weights, which is then scored and kept, such as 0.999; 0 for none; default: the
+    """Decay of a moving average of the weights, such as 0.999, which is then scored and kept; 0 for none; default: the
     recipe's."""
     freeze_batch_norm: bool | None = None
     """Keep statistics, scales and offsets of batch norms as they are; default: the recipe's."""
@@ -112,7 +112,7 @@ class TrainConfig:
     patience: int | None = None
     """Epochs without a better validation score after which training stops; 0 for never; default: the recipe's."""
     remat: bool = False
-    """Compute each block's activations again for its gradient instead of keeping them (ViTs): less memory, slower."""
+    """Recompute each block's activations in the backward pass instead of keeping them (ViTs): less memory, slower."""
     balanced: bool = False
     """Draw training pictures so that each class is as frequent as any other."""
     image_size: int | None = None
@@ -125,7 +125,7 @@ class TrainConfig:
     offline: bool = False
     """Fetch nothing; what is not in a cache is an error."""
     augmentation: Augmentation | None = None
-    """The policy, from no draw to RandAugment and mix-up (keras: Keras' own layers, slow); default: standard, light for
+    """The policy, from none to RandAugment and mix-up (keras: Keras' own layers, slow); default: standard, light for
     the nano presets, none for a linear probe."""
     mixup: float | None = None
     """Mix-up's Beta parameter, such as 0.2; 0 for none; default: the augmentation's."""
@@ -140,30 +140,30 @@ class TrainConfig:
     linear_probe: bool = False
     """Train the head alone; the features are computed once."""
     views: int = 4
-    """With a linear probe and an augmentation: how many views of each picture the features are computed of."""
+    """With a linear probe and an augmentation: number of views per picture from which features are computed."""
     dtype_policy: DtypePolicy = "float32"
     """Precision of the backbone."""
     devices: int | Literal["all"] | None = None
     """How many GPUs of this host train together, or all; default: one, or with several processes all that each sees
     (docs/scaling.md). On CPUs, a trial that gains nothing."""
     sync_batch_norm: bool = True
-    """Batch norms have the statistics of the whole batch, as on one device, not of each device's share."""
+    """Compute batch-norm statistics over the whole batch, as on one device, not over each device's share."""
     model_shards: int = 1
-    """Devices over which each copy of a ViT is divided, for what does not fit (JAX)."""
+    """Number of devices that share each copy of a ViT, for models that do not fit on one (JAX)."""
     coordinator: str | None = None
     """HOST:PORT of the first of several processes (JAX; torchrun and TF_CONFIG say it on PyTorch and TensorFlow)."""
     num_processes: int | None = None
-    """How many there are."""
+    """Number of processes, with --coordinator."""
     process_id: int | None = None
-    """Which of them this one is, from 0."""
+    """Index of this process, from 0, with --coordinator."""
     peer_timeout: float = 300.0
     """Seconds to wait for the other processes at the start, and for a sign of life of one later."""
     strict: bool = False
-    """Slower, and the same to the last bit when run again: full float32 precision and deterministic kernels."""
+    """Make the run repeatable to the last bit, but slower: full float32 precision and deterministic kernels."""
     checkpoint_every: int = 500
-    """Steps from a checkpoint to the next, beside those after each epoch: what a kill can cost."""
+    """Steps between checkpoints, besides the one after each epoch: the most that an interruption can cost."""
     keep_checkpoints: int = 2
-    """How many of the newest are kept until the run is done."""
+    """Number of the newest checkpoints to keep until the run is done."""
     tensorboard: bool = False
     """Write events for TensorBoard to the run folder (needs tensorboardX)."""
     wandb: str | None = None
@@ -359,7 +359,7 @@ class ReproduceConfig:
     exclude: Path | None = None
     """Where the list of pictures to leave out is now, if the run had one."""
     cache_dir: Path | None = None
-    """The folder of decoded pictures; default: KERAS_DOGS_CACHE, or this system's place for such."""
+    """The folder of decoded pictures; default: KERAS_DOGS_CACHE, or this system's usual cache folder."""
     offline: bool = False
     """Fetch nothing; what is not in a cache is an error."""
 

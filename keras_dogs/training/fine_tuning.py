@@ -139,7 +139,7 @@ def _train_without_test(config: TrainConfig) -> Run:
 
 @contextlib.contextmanager
 def _set_up(config: TrainConfig):
-    """Provides the process as a config asks for it, before anything long is begun."""
+    """Sets the process up as a config asks, for a `with` block; fails early, before any long work."""
     if config.strict:
         backends.make_strict()
     loggers.check_loggers(config)
@@ -188,9 +188,9 @@ def _record(job: Job, pictures: Pictures, cache: str, fitted: Fitted, test, timi
 
 
 def _settle(config: TrainConfig) -> dict:
-    """Resolves preset and output folder, and takes the config of an unfinished run there."""
-    config = config if config.resume else jobs.choose_preset(config)
-    output = artifacts.choose_output(config.output, jobs.default_name(config), config.overwrite, config.resume)
+    """Resolves the preset and the output folder; to resume a run, takes over the config that it was begun with."""
+    chosen = jobs.choose_preset(config)
+    output = artifacts.choose_output(config.output, jobs.default_name(chosen), config.overwrite, config.resume)
     finished = config.resume and artifacts.is_finished(output)
     goes_on = config.resume and artifacts.is_unfinished(output)
     if finished:
@@ -205,7 +205,9 @@ def _settle(config: TrainConfig) -> dict:
     elif goes_on:
         config = dataclasses.replace(config, output=output).resumed_from(artifacts.read_config(output))
         artifacts.check_config(output)
-    elif config.resume:
+    else:
+        config = chosen
+    if config.resume and not (finished or goes_on):
         progress.open_console().print(f"{output}: nothing to resume; a new run")
     plain = dataclasses.replace(config, output=output).to_plain()
     return {**plain, "finished": finished, "is_new": not goes_on}
@@ -222,7 +224,7 @@ def _fit(job: Job, folder: Path, pictures: Pictures, on_device: bool, started: f
 
 
 def _write(folder, record: RunRecord, fitted: Fitted, pictures, classifier, test_logits, validation_logits):
-    """Writes what the run leaves; the record last: with it, the run is finished."""
+    """Writes the files of a run that has ended, its record last: the record marks the run as finished."""
     artifacts.write_table(folder / artifacts.HISTORY, fitted.validation.rows)
     artifacts.write_table(folder / artifacts.STEPS, fitted.step_log.rows)
     class_names = classifier.head.class_names

@@ -1,6 +1,7 @@
 """Runs `fit` of a compiled model, from where an earlier run stopped, with all that watches it."""
 
 import contextlib
+import dataclasses
 import time
 from pathlib import Path
 
@@ -52,10 +53,15 @@ def fit(plan: Plan, task: Task) -> Fitted:
     if done:
         progress.open_console().print(f"going on after step {done:,} of {total:,}")
     shown = TrainingProgress(total, batches.batch_size, validation, task.examples, recipe.epochs)
-    loggers = open_loggers(config, plan.folder, step_log, validation) if plan.checkpoints.writes else []
+    logged = config if plan.checkpoints.writes else dataclasses.replace(config, tensorboard=False, wandb=None)
     try:
-        with _errors_in_words(batches, step_log, plan.checkpoints):
-            _run(model, batches, done, recipe.epochs, [step_log, validation, checkpointing, shown, *loggers])
+        with (
+            _errors_in_words(batches, step_log, plan.checkpoints),
+            open_loggers(logged, plan.folder, step_log, validation) as loggers,
+        ):
+            # Checkpointing may stop the run: what comes after it misses the last step.
+            callbacks = [step_log, validation, *loggers, checkpointing, shown]
+            _run(model, batches, done, recipe.epochs, callbacks, validation, checkpointing)
     finally:
         shown.stop()
     first_step_s = step_log.step_seconds[0] if step_log.step_seconds else 0.0
@@ -87,7 +93,7 @@ def _checkpointing(plan: Plan, step_log: StepLog, validation: Validation, steps_
 
 @contextlib.contextmanager
 def _errors_in_words(batches: TrainingBatches, step_log: StepLog, checkpoints: Checkpoints):
-    """Turns the ways in which a training can fail into one line, with what was saved before and what to do."""
+    """Turns the known failures of a training run into one-line errors that say what was saved and what to do."""
     try:
         yield
     except Exception as error:
@@ -133,8 +139,8 @@ def _diverged(error: FloatingPointError, rows: list[dict], checkpoints: list[Pat
 def _make_variables(model: keras.Model, labels) -> None:
     """Creates the variables of metrics and optimizer before the first step.
 
-    Keras would make them in the first step: too late to put values back or for the first loss to be kept, and on
-    TensorFlow, which then makes them in the graph, much slower (ViT-Ti/16: 6 s).
+    Keras would create them in the first step: too late to restore their values or to record the first loss, and much
+    slower on TensorFlow, which would create them in the graph (ViT-Ti/16: 6 s).
     """
     model.optimizer.build(model.trainable_variables)
     model.compute_metrics(None, labels[:1], np.zeros((1, model.output.shape[-1]), "float32"))
@@ -142,7 +148,7 @@ def _make_variables(model: keras.Model, labels) -> None:
 
 
 def _step_size(recipe: Recipe, num_pictures: int) -> int:
-    """Returns pictures a step: a batch, or its part."""
+    """Returns the number of pictures per step: a batch or, with `accumulate`, a part of one."""
     parts = recipe.accumulate * devices.current().num_copies
     batch_size = min(recipe.batch_size, num_pictures // parts * parts)
     if not batch_size:
@@ -156,15 +162,14 @@ def _say_what_is_left_out(batches: TrainingBatches, count: int, examples: str) -
     taken = len(batches) * batches.batch_size
     if taken < count:
         progress.open_console().print(
-            f"an epoch takes {taken:,} of the {count:,} training {examples}, as batches of {batches.batch_size} are "
-            "whole; which are left out changes from epoch to epoch"
+            f"an epoch takes {taken:,} of the {count:,} training {examples}, because every batch is a full "
+            f"{batches.batch_size}; each epoch leaves out different ones"
         )
 
 
-def _run(model, batches: TrainingBatches, done: int, epochs: int, callbacks: list) -> None:
+def _run(model, batches: TrainingBatches, done: int, epochs: int, callbacks: list, validation, checkpointing) -> None:
     """Runs `fit` after `done` steps: first what is left of an epoch, then whole ones."""
     epoch, first = divmod(done, len(batches))
-    _, validation, checkpointing, *_ = callbacks
     for last in (epoch + 1, epochs) if first else (epochs,):
         if epoch == epochs or validation.is_patience_over():
             break

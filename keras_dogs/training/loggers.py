@@ -1,18 +1,24 @@
-"""Curves beyond the CSV files, by flag: TensorBoard and Weights & Biases."""
+"""Logs training curves to TensorBoard and to Weights & Biases, if flags ask for it."""
 
+import contextlib
 from pathlib import Path
 
 import keras
 
 from keras_dogs.errors import UserError
 from keras_dogs.errors import install_line
+from keras_dogs.runs import artifacts
 from keras_dogs.training.config import TrainConfig
 
 _EVERY = 10  # steps a point
 
 
 class _Logger(keras.callbacks.Callback):
-    """Hands the rows of `steps.csv` and `history.csv` to a function of a dict of numbers and the step."""
+    """Passes the rows of `steps.csv` and `history.csv` to a function of a dict of numbers and the step.
+
+    Attributes:
+        close: function. To be called when training has ended, however it did.
+    """
 
     def __init__(self, write, close, step_log, validation):
         super().__init__()
@@ -37,22 +43,19 @@ class _Logger(keras.callbacks.Callback):
         row = self.validation.rows[-1]
         self.write({f"epoch/{name}": value for name, value in row.items()}, self.step_log.rows[-1]["step"])
 
-    def on_train_end(self, logs=None):
-        self.close()
 
-
-def open_loggers(config: TrainConfig, folder: Path, step_log, validation) -> list[keras.callbacks.Callback]:
-    """Returns a callback for each logger that the flags ask for.
-
-    Raises:
-        UserError: its package is not installed.
-    """
-    loggers = []
-    if config.tensorboard:
-        loggers.append(_Logger(*_tensorboard(folder), step_log, validation))
-    if config.wandb:
-        loggers.append(_Logger(*_wandb(config, folder), step_log, validation))
-    return loggers
+@contextlib.contextmanager
+def open_loggers(config: TrainConfig, folder: Path, step_log, validation):
+    """Provides a callback for each logger that the flags ask for, and closes the loggers afterwards."""
+    with contextlib.ExitStack() as stack:
+        loggers = []
+        if config.tensorboard:
+            loggers.append(_Logger(*_tensorboard(folder), step_log, validation))
+        if config.wandb:
+            loggers.append(_Logger(*_wandb(config, folder), step_log, validation))
+        for logger in loggers:
+            stack.callback(logger.close)
+        yield loggers
 
 
 def check_loggers(config: TrainConfig) -> None:
@@ -73,11 +76,13 @@ def _tensorboard(folder: Path):
         for name, value in values.items():
             writer.add_scalar(name, value, step)
 
-    return write, writer.flush
+    return write, writer.close
 
 
 def _wandb(config: TrainConfig, folder: Path):
     import wandb
 
-    run = wandb.init(project=config.wandb, name=folder.name, config=config.to_plain(), dir=str(folder), resume="allow")
-    return lambda values, step: run.log(values, step=step), lambda: None
+    # With the run's own ID, a resumed run continues the curves that were begun.
+    which = dict(id=artifacts.run_of(folder) or None, name=folder.name, resume="allow")
+    run = wandb.init(project=config.wandb, config=config.to_plain(), dir=str(folder), **which)
+    return lambda values, step: run.log(values, step=step), run.finish

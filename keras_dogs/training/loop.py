@@ -57,7 +57,8 @@ def _train_head_first(plan: Plan, classifier: keras.Model, pictures: Pictures) -
     copies = devices.current().num_copies
     batch_size = max(recipe.batch_size // copies, 1) * copies
     recipe = recipe._replace(augmentation="none", dropout=plan.recipe.dropout, batch_size=batch_size)
-    probe_plan = plan._replace(recipe=recipe, checkpoints=plan.checkpoints.of_head())
+    config = dataclasses.replace(plan.config, tensorboard=False, wandb=None)  # curves are those of the whole model
+    probe_plan = plan._replace(config=config, recipe=recipe, checkpoints=plan.checkpoints.of_head())
     if probe_plan.checkpoints.writes:
         probe_plan.checkpoints.folder.mkdir(exist_ok=True)
     train_head(probe_plan, classifier, pictures, views=0)

@@ -22,13 +22,14 @@ from keras_dogs.training.plan import Pictures
 from keras_dogs.training.plan import Plan
 from keras_dogs.training.plan import Task
 
-# Of features: that of the 2,048 of a ResNet-50, had each unit variance. A step of SGD changes logits by its square.
+# The norm that features are scaled to: that of a ResNet-50's 2,048 features if each had unit variance. A step of SGD
+# changes the logits in proportion to its square.
 _NORM = 2048**0.5
 _FEATURE_BATCH = 32
 
 
 def train_head_on_features(plan: Plan, classifier: keras.Model, pictures: Pictures, views: int) -> Fitted:
-    """Trains the head on features that are computed once; the same model comes out as from the epoch-wise way.
+    """Trains the head on features that are computed once; the model is the same as if each epoch computed them.
 
     Args:
         plan: `Plan`.
@@ -44,7 +45,7 @@ def train_head_on_features(plan: Plan, classifier: keras.Model, pictures: Pictur
 
 
 def train_head(plan: Plan, classifier: keras.Model, pictures: Pictures, views: int) -> Fitted:
-    """Trains on features that are centred and brought to one mean norm, so that one rate fits every backbone.
+    """Trains on features that are centred and scaled to a fixed mean norm, so that one rate suits every backbone.
 
     Mean and scale are folded into the head's weights afterwards, exactly.
     """
@@ -81,7 +82,7 @@ def train_head(plan: Plan, classifier: keras.Model, pictures: Pictures, views: i
 
 
 def standardisation(features) -> tuple[np.ndarray, float]:
-    """Returns the mean of features, `(hidden,)`, and the factor that gives them one mean norm."""
+    """Returns the mean of features, `(hidden,)`, and the factor that scales the centred ones to the norm `_NORM`."""
     mean = features.mean(axis=0)
     return mean, _NORM / max(float(np.sqrt(np.mean(((features - mean) ** 2).sum(axis=1)))), 1e-12)
 
@@ -92,7 +93,7 @@ def _extract_views(plan: Plan, classifier: keras.Model, images, views: int) -> n
     for view in range(views):
         extractor.first_step = view * steps
         found.append(_extract(plan, extractor, images, f"view {view + 1} of {views} of train"))
-    extractor.go_to(steps)  # where a single process has come to
+    extractor.go_to(steps)  # leaves the draw counter where a single process would
     return np.concatenate(found)
 
 

@@ -1,6 +1,7 @@
-"""The table of recipes: how a fine-tuning is done, a row a published way of doing it.
+"""The table of fine-tuning recipes: one row per published method.
 
-A field that is `None` is the preset's own (`keras_dogs.models.presets`); a flag of the same name overrides any field.
+A field that is `None` takes the preset's value (`keras_dogs.models.presets`); a flag of the same name overrides any
+field.
 """
 
 from typing import NamedTuple
@@ -31,8 +32,8 @@ class Recipe(NamedTuple):
         ema: float. Momentum of the running mean of the weights that is scored and kept; 0 for none.
         freeze_batch_norm: bool. Keep statistics, scales and offsets of batch norms.
         linear_probe: bool. Train the head alone.
-        probe_first: bool. Train the head alone, on features computed once, before everything. What it makes is kept if
-            no epoch after it validates better.
+        probe_first: bool. Train the head alone first, on features that are computed once. That model is kept if no
+            later epoch validates better.
         unfreeze_every: float. Epochs after which the next block from the top begins to learn; 0 for all at once.
         patience: int. Epochs without a better validation score after which training stops; 0 for never.
         load_weights: bool. `False` starts from random weights.
@@ -165,7 +166,7 @@ def name_of(config) -> str:
 
 
 def is_open(config) -> bool:
-    """Returns whether a `TrainConfig` names no recipe, and no part of one but `_SIZES`."""
+    """Returns whether a `TrainConfig` sets neither a recipe nor any field of one, except those in `_SIZES`."""
     if config.linear_probe or config.remat:
         return False
     parts = {"recipe", *FIELDS, *_MIXING} - {"linear_probe", *_SIZES}
@@ -173,7 +174,7 @@ def is_open(config) -> bool:
 
 
 def complete(recipe: Recipe, preset: str, family: str) -> Recipe:
-    """Fills what is left open by what suits the preset."""
+    """Fills the fields of a recipe that are `None` with the settings of the preset."""
     settings = presets.default_settings(preset, family, recipe.linear_probe)
     own = {name: value for name, value in settings._asdict().items() if getattr(recipe, name) is None}
     return recipe._replace(**own)

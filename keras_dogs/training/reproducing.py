@@ -35,10 +35,10 @@ from keras_dogs.training.plan import Pictures
 _FIRST_GAP, _FIRST_GAP_MIXED, _GROWTH, _GAP_OF_CURVES = 1e-3, 1e-2, 1.1, 0.25
 _LEAST_LOSS = 0.3  # nats: gaps of smaller losses are taken as shares of this
 _AROUND = 21  # steps of a running mean
-# Of the answers: backends whose curves lie on each other were seen to agree on 90 to 100 % of the test pictures. Where
-# every loss has the same bits, logits may differ by what scoring rounds, as a share of the largest.
+# For the answers: backends whose loss curves coincide were seen to agree on 90 to 100 % of the test pictures. If all
+# losses are bit-identical, logits may still differ by rounding in scoring, by this share of the largest logit.
 _LEAST_AGREEMENT, _GAP_OF_LOGITS = 0.75, 1e-2
-# Flags of a record that are not of the training: who is told, where things are, and on what it runs.
+# Flags of a record that are not replayed: what is logged, where things are kept, and which devices are used.
 _NOT_REPLAYED = (
     *("wandb", "tensorboard", "offline", "cache", "devices", "model_shards", "peer_timeout", "sync_batch_norm"),
     *("checkpoint_every", "keep_checkpoints"),
@@ -52,9 +52,9 @@ class Outcome(NamedTuple):
         differs_from: int or `None`. The first step, from 1, at which rounding does not explain the difference.
         num_steps: pair of int. Of the run that was recorded, and of the new one.
         is_identical: bool. Every loss and every logit of the test pictures has the same bits.
-        answers_differ: bool. More than rounding explains.
-        largest_gap: float. Of the loss of a step, nats.
-        agreement: float in [0, 1]. The share of test pictures that both give the same class.
+        answers_differ: bool. Whether the answers differ by more than rounding explains.
+        largest_gap: float. The largest difference in the loss of a step, nats.
+        agreement: float in [0, 1]. The share of the test pictures to which both runs give the same class.
     """
 
     differs_from: int | None
@@ -103,7 +103,7 @@ def reproduce(config: ReproduceConfig, started: float | None = None) -> Outcome 
     """
     record, recorded = RunRecord.load(config.run / artifacts.RECORD), Predictions.load(config.run)
     artifacts.check_belongs(config.run / artifacts.STEPS)
-    _steps_of(config.run)  # that it cannot be read is not to be learned after a training
+    _steps_of(config.run)  # fails now, rather than after training, if it cannot be read
 
     def check(pictures: Pictures) -> None:
         _say_what_differs(record)
@@ -119,7 +119,7 @@ def reproduce(config: ReproduceConfig, started: float | None = None) -> Outcome 
 
 @contextlib.contextmanager
 def _in_words(config: ReproduceConfig) -> Iterator[None]:
-    """Says of a new run that did not end what that means here."""
+    """Rewords the error of a new run that diverged or was interrupted."""
     try:
         yield
     except Diverged as error:
@@ -250,13 +250,13 @@ def _in_order_of(answers: Predictions, again: Predictions, folder: Path) -> np.n
 
 
 def _gaps(steps: dict, again: dict, first_gap: float) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the gap of loss at each common step, nats, and whether each step is another one; a missing one is."""
+    """Returns the difference in loss at each common step, nats, and whether each step differs; a missing one does."""
     numbers = [len(table["loss"]) for table in (steps, again)]
     common = slice(min(numbers))
     losses, losses_again = steps["loss"][common], again["loss"][common]
     gaps, curve, curve_again = np.abs(losses - losses_again), _running_mean(losses), _running_mean(losses_again)
     scale = np.maximum(curve, _LEAST_LOSS)
-    # Not "greater than": a loss that is no number is no smaller.
+    # `~(a <= b)` rather than `a > b`: a loss that is NaN counts as different.
     is_off = ~(gaps <= scale * first_gap * _GROWTH ** np.minimum(np.arange(len(gaps)), 1000))
     is_off |= ~(np.abs(curve - curve_again) <= scale * _GAP_OF_CURVES)
     rates, rates_again = steps["learning_rate"][common], again["learning_rate"][common]

@@ -1,4 +1,4 @@
-"""`--learning-rate sweep`: a run a rate; the best on validation becomes the run."""
+"""Carries out `--learning-rate sweep`: one run per learning rate, of which the best on validation is kept."""
 
 import dataclasses
 import json
@@ -28,7 +28,7 @@ from keras_dogs.training.job import Run
 
 
 def sweep_rates(config: TrainConfig, train: Callable) -> Run:
-    """Makes a run a learning rate, all kept under `sweep/`; the best on validation becomes the run, and is tested.
+    """Trains one run per learning rate under `sweep/`; the best on validation becomes the run, and is scored on test.
 
     Args:
         config: `TrainConfig`.
@@ -64,7 +64,7 @@ def _try_rate(config: TrainConfig, folder: Path, rate: float, train: Callable) -
     """Trains with one rate, without a look at the test split.
 
     Raises:
-        Diverged: it does, or has done before; that is remembered, so that a sweep that goes on does not repeat it.
+        Diverged: training diverges, or did before; this is recorded, so that a resumed sweep does not repeat it.
     """
     engine, file = devices.current(), folder / artifacts.SWEEP / _FAILURES
     failures = reading.read_json(file, dict[str, str]) if engine.group.is_first and file.exists() else {}
@@ -94,7 +94,7 @@ _FAILURES = "failures.json"  # of a sweep: rates that diverged, and why
 
 
 def _choose_rate(runs: dict[float, Run], failures: dict[float, str]) -> tuple[float, list[dict]]:
-    """Returns the best rate on validation, said with all others; and a row a rate, for the record."""
+    """Prints the validation score of each rate; returns the best rate, and one row per rate for the record."""
     console = progress.open_console()
     best = max(runs, key=lambda rate: runs[rate].record.validation.rank)
     rows = [{"learning_rate": rate, "error": why} for rate, why in failures.items()]
@@ -145,7 +145,7 @@ def _test_best(config: TrainConfig, folder: Path, record: RunRecord | None, tabl
 
 
 def _rates_to_try(config: TrainConfig) -> list[float]:
-    """Returns a third, once and three times what the recipe has; the family is known from the table, or is a ViT's."""
+    """Returns a third of the recipe's rate, the rate itself and three times it; the preset's name tells the family."""
     recipe = recipes.choose(dataclasses.replace(config, learning_rate=None))
     middle = recipes.complete(recipe, config.preset, recipes.likely_family(config.preset)).learning_rate
     return [float(f"{middle * factor:.2g}") for factor in (1 / 3, 1, 3)]

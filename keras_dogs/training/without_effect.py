@@ -1,6 +1,6 @@
-"""The table of flags that have no effect on a training as it was settled: a flag is used, or it is refused.
+"""The table of flags that would have no effect on a training run: a flag that does nothing is refused.
 
-Where one command serves two families, as `compare --train-flags` does, a flag of one of them is only remarked upon.
+A flag that only another family uses is reported, not refused: `compare --train-flags` gives two families the same ones.
 """
 
 from collections.abc import Callable
@@ -115,7 +115,7 @@ def check(situation: Situation) -> None:
 
 
 def _given(config: TrainConfig, flag: str):
-    """Returns the value of a flag, and what it is where it is not given."""
+    """Returns the value of a flag, and its default."""
     if hasattr(config, flag):
         return getattr(config, flag), getattr(TrainConfig(), flag)
     return getattr(config.data, flag), getattr(type(config.data)(), flag)

@@ -1,9 +1,9 @@
 """The processes of one training: who is there, what they tell each other, and that none is left waiting.
 
-A connection of each process to the first, beside the engine's own (NCCL, Gloo, gRPC). It carries what is no tensor of a
-step: whether all were told the same, that one was asked to stop, logits, the state of a checkpoint. And it notices a
-process that failed or is gone, names the first error to the others, and ends those that wait in the engine for ever. It
-is the same on each backend, which has its own idea of each of these or none.
+Each process has a connection to the first one, beside the engine's own (NCCL, Gloo, gRPC). It carries everything except
+the tensors of a step: whether all processes have the same flags, that one was asked to stop, logits, the state of a
+checkpoint. It also detects a process that failed or is gone, tells the others the first error, and ends those that
+would wait in the engine for ever. It works the same on every backend; their own means for this differ or are missing.
 
 Nothing that comes over a connection is executed: messages are bytes, JSON and arrays.
 """
@@ -29,7 +29,7 @@ _SECONDS_BETWEEN_SIGNS = 1.0  # at most: four come within the time after which s
 _SECONDS_FOR_HELLO, _BYTES_OF_HELLO = 10.0, 2**20
 
 
-# What the main thread has to notice, in its own way, that another process is gone, before it is ended where it stands.
+# How long the main thread has to notice by itself that another process is gone, before this process is ended.
 _SECONDS_TO_NOTICE = 15.0
 
 

@@ -37,8 +37,8 @@ def gelu():
 def layer_norm(epsilon: float):
     """Returns a layer normalisation over the last axis with a gradient of its own.
 
-    XLA would compute the gradient anew in each sum that it is a part of, along the whole path past the blocks: norm,
-    MLP and the path past them, 3,152 tokens of 384, forward and backward, 69 ms; with this 52 ms, the products 48.
+    XLA would compute the gradient again in each sum that contains it, along the whole residual path. Norm, MLP and
+    residual path, 3,152 tokens of 384, forward and backward, take 69 ms; with this 52 ms, the products alone 48.
     """
     import jax
     from jax import numpy as jnp

@@ -22,7 +22,7 @@ def write_saved_model(model: keras.Model, folder: Path, class_names: list[str]) 
     module.serve = tf.function(lambda canvases: model(canvases, training=False), input_signature=[signature])
     tf.saved_model.save(module, str(folder), signatures={"serving_default": module.serve})
     (folder / "assets.extra").mkdir()  # where TensorFlow Serving's users keep what is theirs
-    (folder / "assets.extra" / "class_names.json").write_text(json.dumps(class_names))
+    (folder / "assets.extra" / "class_names.json").write_text(json.dumps(class_names), "utf-8")
 
 
 def litert_of(saved_model: Path, float16: bool = False) -> bytes:

@@ -36,7 +36,7 @@ def _normalise(inputs, gamma, beta, epsilon):
 
 
 def _statistics(inputs):
-    """Means and variances of the channels, from those of parts of the batch, whose channels PyTorch takes for more."""
+    """Combines each channel's mean and variance from those of parts of the batch, which PyTorch sees as channels."""
     import torch
 
     channels = inputs.shape[1]
@@ -65,7 +65,7 @@ def _differentiate(ctx, gradient, *_):
     import torch
 
     inputs, gamma, mean, variance = ctx.saved_tensors
-    # Of the batch itself: PyTorch's own gradient, and the gradient of that, has in it that they depend on the inputs.
+    # True: batch statistics. PyTorch's gradient, and the gradient of that, then include how they depend on the inputs.
     given = (mean, torch.rsqrt(variance + ctx.epsilon), True, ctx.epsilon, list(ctx.needs_input_grad[:3]))
     return *torch.ops.aten.native_batch_norm_backward(gradient, inputs, gamma, None, None, *given), None
 

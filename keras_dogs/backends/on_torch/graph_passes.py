@@ -70,7 +70,7 @@ def put_channels_second(module) -> None:
 
 
 def do_not_wait(module) -> None:
-    """Takes a rate that Keras' SGD reads from the device, and so waits for the whole step, as the tensor it is."""
+    """Keeps the learning rate of Keras' SGD as a tensor: to read it from the device would wait for the whole step."""
     import torch
 
     aten, graph = torch.ops.aten, module.graph

@@ -42,7 +42,7 @@ def threads_of(count: int) -> dict[str, str]:
 
 
 def _wait(running: list[subprocess.Popen], seconds: float) -> int:
-    """Passes signals on; what one process' failure leaves behind is ended, in the end by force."""
+    """Waits for the processes and passes signals on; kills the rest `seconds` after one fails. Returns the status."""
 
     def pass_on(number, frame):
         for child in running:
@@ -77,7 +77,7 @@ def _count(spread: Spread) -> int:
 
 def free_port() -> int:
     """Returns a free port whose neighbour for the group (`Rendezvous.control_port`) is free as well."""
-    # The system's chance: a training seeds Python's own, and would find the ports of the one before.
+    # The system's random source: a training seeds Python's own, which would draw the previous training's ports again.
     for port in random.SystemRandom().sample(range(20_000, 30_000), 100):
         try:
             for each in (port, port + 1000):

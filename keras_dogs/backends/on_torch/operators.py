@@ -43,7 +43,7 @@ class Operator:
 
 
 def is_followed() -> bool:
-    """Returns whether PyTorch writes down what is computed, to compile or export it; it is to find its own alone."""
+    """Returns whether PyTorch is compiling or exporting what runs: then it must meet no operators but its own."""
     import torch
 
     return torch.compiler.is_compiling() or torch.jit.is_tracing()

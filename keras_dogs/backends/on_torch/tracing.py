@@ -99,7 +99,7 @@ class Traced:
         return self._last and self._last.in_words
 
     def __call__(self, *args, **kwargs):
-        """Returns the model's own arguments, and what it gives."""
+        """Takes the arguments of the method that it replaces, and returns what that method returns."""
         tensors, kind = self._work.sort(*args, **kwargs)
         if kind is None or not self._may_trace(tensors):
             return self._work.untraced(*args, **kwargs)

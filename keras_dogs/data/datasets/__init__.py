@@ -79,10 +79,10 @@ def load_configured(data: DataConfig, seed: int) -> Dataset:
 
 
 def _of_the_few(exclusions: Exclusions, few: Dataset, whole: Dataset) -> Exclusions:
-    """Returns the part of a list that names pictures of a thinned dataset; the whole tells whether the list is sound.
+    """Returns the entries of a list that are in a thinned dataset, after checking the list against the whole dataset.
 
     Raises:
-        UserError: the list names pictures that the whole dataset has not.
+        UserError: the list names pictures that the whole dataset does not have.
     """
     check_names(known_names(whole), whole.name, exclusions)
     taken = known_names(few)
@@ -92,7 +92,7 @@ def _of_the_few(exclusions: Exclusions, few: Dataset, whole: Dataset) -> Exclusi
 
 
 def load_recorded(data: dict, seed: int, data_dir: str | Path | None = None) -> Dataset:
-    """Describes the dataset of a run as its record has it, pictures that a list left out included.
+    """Describes the dataset of a run from its record, including the pictures that an exclusion list left out.
 
     Args:
         data: dict. `config["data"]` of the record.

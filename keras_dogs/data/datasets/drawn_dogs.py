@@ -105,7 +105,7 @@ def _describe_split(split: str, count: int, seed: int, breeds: tuple[Breed, ...]
 
 @functools.cache
 def _drawing() -> str:
-    """Returns a hash that changes with the code that draws: the `stamp` of every picture, less its label."""
+    """Returns a hash of the drawing code; together with a picture's label, it is that picture's `stamp`."""
     here = Path(__file__)
     return hashlib.sha256(here.read_bytes() + here.with_name("drawn_breeds.py").read_bytes()).hexdigest()
 
@@ -297,7 +297,7 @@ def _paint_background(pixels: int, rng: np.random.Generator) -> Image.Image:
 
 
 def _muted_colours(rng: np.random.Generator, count: int) -> np.ndarray:
-    """Colours as walls, grass and sky have them: half of the way to grey."""
+    """Returns random colours such as those of walls, grass and sky: halfway to grey."""
     colours = rng.uniform(40, 245, (count, 3)).astype(np.float32)
     return 0.5 * colours + 0.5 * colours.mean(axis=1, keepdims=True)
 

@@ -1,8 +1,8 @@
 """The list of pictures to leave out: `check` writes it, `--exclude` of `train`, `evaluate` and `compare` takes it.
 
-A line names a picture as the dataset does; behind a blank and `#` may stand a reason. Lines that begin with `#` are
-comments. A name that could be taken for something else (it begins with `#` or a quote, or has a blank before a `#` or
-at its ends) stands in quotes, as JSON has them.
+Each line names a picture as the dataset does; a reason may follow, after a space and `#`. Lines that begin with `#` are
+comments. A name that could be misread (it begins with `#` or a quote, or has a space before a `#` or at its ends) is
+written as a JSON string, in quotes.
 """
 
 import dataclasses
@@ -47,7 +47,7 @@ def line_of(name: str, reason: str) -> str:
 
 
 def division_line(dataset: Dataset) -> str:
-    """Returns the line by which a list tells the division into train and test that it was made for."""
+    """Returns the comment line that records which division into train and test a list was made for."""
     return _DIVISION + dataset.division
 
 
@@ -134,7 +134,7 @@ def check_names(known: set[str], dataset_name: str, exclusions: Exclusions) -> N
     if strangers := [name for name in exclusions.reasons if name not in known]:
         raise UserError(
             f"--exclude {exclusions.file}: {len(strangers):,} of its {len(exclusions.reasons):,} names are no pictures "
-            f"of {dataset_name}, such as {strangers[0]}; a reason follows a blank and #; to make the list anew: "
+            f"of {dataset_name}, such as {strangers[0]}; put a space and # before each reason, or make the list again: "
             "python -m keras_dogs.check"
         )
 

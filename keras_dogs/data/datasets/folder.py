@@ -59,7 +59,7 @@ def load_official_layout(path: Path) -> Dataset:
     lists = {split: _read_list(path, split) for split in ("train", "test")}
     notes = []
     for split, names in lists.items():
-        lists[split] = list(dict.fromkeys(names))  # twice in a list, a picture would train and validate
+        lists[split] = list(dict.fromkeys(names))  # a picture listed twice could be in both train and validation
         if repeated := len(names) - len(lists[split]):
             notes.append(f"the {split} list names {repeated} of its pictures more than once; each is taken once")
     overlap = set(lists["train"]) & set(lists["test"])
@@ -167,10 +167,10 @@ def _load_flat(path: Path, seed: int) -> Dataset:
 
 
 def _refuse_one_class(path: Path, class_names: tuple[str, ...]) -> None:
-    """Refuses what one answer would score 100 % on, most often a folder that is one level too high.
+    """Refuses a dataset with only one class, which usually means that the folder is one level too high.
 
     Raises:
-        UserError: it shows the folders that were found.
+        UserError: there is only one class; the text shows the folders that were found.
     """
     if len(class_names) > 1:
         return

@@ -1,4 +1,4 @@
-"""How classes are called to people. Exported models take this file along as it is."""
+"""Names of classes as people see them. This file is copied unchanged into exported models."""
 
 
 def display_name(class_name: str) -> str:

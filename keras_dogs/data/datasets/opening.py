@@ -20,11 +20,12 @@ MAX_PIXELS = 2 * 89_478_485
 
 
 class UnreadablePicture(Exception):
-    """A file that is not a whole picture. Its text is the reason alone; who knows the file's name adds it.
+    """A picture that cannot be read. The text is the reason alone; the caller, who knows the file's name, adds that.
 
     Args:
         reason: str.
-        may_pass: bool. Whether the reason is not in the file: a right to read, a disk that fails, too little memory.
+        may_pass: bool. Whether the cause is outside the file and may go away: missing permission, a failing disk, too
+            little memory.
     """
 
     def __init__(self, reason: str, may_pass: bool = False):
@@ -33,9 +34,10 @@ class UnreadablePicture(Exception):
 
 
 class _WithoutWarnings:
-    """Warnings are off while any thread is inside.
+    """Turns warnings off while any thread is inside.
 
-    `warnings.catch_warnings` is of the process: threads that go in another order than they came would leave it quiet.
+    `warnings.catch_warnings` alone would not do: its state is global, and threads that leave in another order than they
+    entered would leave warnings off for good.
     """
 
     def __init__(self):
@@ -73,7 +75,7 @@ def open_picture(file: Path | str | BinaryIO, max_pixels: int = MAX_PIXELS) -> I
                 raise UnreadablePicture(_too_large(picture, max_pixels))
             picture.load()
             with contextlib.suppress(Exception):  # the picture is sound, whatever its broken EXIF makes Pillow raise
-                ImageOps.exif_transpose(picture, in_place=True)  # else it copies what is upright, too
+                ImageOps.exif_transpose(picture, in_place=True)  # otherwise, it copies even an upright picture
             return to_rgb(picture)
     except UnreadablePicture:
         raise
@@ -192,8 +194,8 @@ def to_rgb(picture: Image.Image) -> Image.Image:
 def _reduce_depth(picture: Image.Image) -> Image.Image:
     """Reduces values of 9 to 32 bits, or floats, to 8 bits; Pillow's own conversion clips all above 255 to white.
 
-    The full scale is what the file says (TIFF's MaxSampleValue), or else the least usual one that holds all values: 1
-    of floats, 255, then 10, 12, 14 and 16 bits, or the greatest value.
+    The full scale is the one that the file states (TIFF's MaxSampleValue), or else the smallest common one that no
+    value exceeds: 1 for floats, 255, the maxima of 10, 12, 14 and 16 bits, or the greatest value.
     """
     values = np.asarray(picture, dtype=np.float64)
     if not np.isfinite(values).all():

@@ -1,4 +1,4 @@
-"""Which files are pictures, and which state of one a file is in."""
+"""Tells which files are pictures, and whether a file has changed."""
 
 import functools
 import importlib.util
@@ -37,7 +37,7 @@ def files_in(folder: Path) -> Iterator[Path]:
     try:
         found = list(os.scandir(folder))
     except OSError as error:
-        raise UserError(f"{folder}: cannot be read ({error.strerror}); grant the right to, or move it away") from error
+        raise UserError(f"{folder}: cannot be read ({error.strerror}); grant read access, or move it away") from error
     for entry in found:
         if is_left_by_tools(entry.name):
             continue
@@ -61,15 +61,15 @@ def is_picture(file: Path) -> bool:
 
 @functools.cache
 def reads_heif() -> bool:
-    """Returns whether the plugin is installed by which Pillow reads HEIC pictures (the extra `heif`)."""
+    """Returns whether the plugin that lets Pillow read HEIC pictures is installed (the extra `heif`)."""
     return importlib.util.find_spec("pillow_heif") is not None
 
 
 def stamp_of(file: Path) -> str:
-    """Tells one file, and one state of it, from another: its size, when it was written, and its number on the disk.
+    """Returns a text that differs between files, and changes when a file does: size, modification time, inode number.
 
-    Empty where there is none. Without the number, pictures of two folders that agree in name, size and time would be
-    taken for each other.
+    It is empty if the file does not exist. Without the inode number, pictures in two folders that agree in name, size
+    and time would be taken for each other.
     """
     try:
         found = file.stat()

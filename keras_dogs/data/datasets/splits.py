@@ -55,7 +55,7 @@ class Dataset:
         train: `Split`.
         test: `Split`, scored once, whole.
         validation: `Split` or `None`. `None` until one is carved from train; some folders bring their own.
-        keeps_validation: bool. Whether the validation split was there already when one was to be carved.
+        keeps_validation: bool. Whether the dataset came with a validation split, so that none was carved from train.
         excluded: tuple of str. The pictures that `exclusions.leave_out` took from train and validation.
         exclusions_digest: str. Of the list that named them; empty where there was none.
         notes: tuple of str. What the user should know of it: files that were left out, a split that lacks a class.
@@ -79,7 +79,7 @@ class Dataset:
 
     @property
     def pool(self) -> str:
-        """16 hexadecimal digits that change with the pictures that train or validate, and not with which does what."""
+        """16 hexadecimal digits that identify the pictures of train and validation together, however they are split."""
         parts = [part for part in (self.train, self.validation) if part is not None]
         rows = sorted((name, int(label)) for part in parts for name, label in zip(part.names, part.labels))
         return hashlib.sha256(repr((self.class_names, rows)).encode(errors="surrogateescape")).hexdigest()[:16]
@@ -127,7 +127,7 @@ class Dataset:
 
 def _evenly_spaced(labels, count: int) -> np.ndarray:
     """Returns the indices of `count` pictures of each class, ascending."""
-    taken = []
+    taken = [np.empty(0, int)]
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
         taken.append(members[np.arange(count) * len(members) // count] if count < len(members) else members)

@@ -108,7 +108,7 @@ def _to_split(source) -> Split:
         return open_picture(io.BytesIO(source[places[index]]["image"]))
 
     labels = np.asarray([label for _, label, _ in rows], np.int32)
-    # What was prepared once does not change; names and sizes tell one preparation from another.
+    # Prepared files do not change; the number of rows and the place among them tell one preparation from another.
     return Split(tuple(name for name, _, _ in rows), labels, read, lambda index: f"{len(source)} {places[index]}")
 
 

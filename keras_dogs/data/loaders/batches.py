@@ -20,8 +20,8 @@ class TrainingBatches(keras.utils.PyDataset):
 
     Where several processes train, each gets its own rows of every batch.
 
-    `EpochOrder` must be among the callbacks of `fit`, or each epoch has the order of the first. (Keras tells a dataset
-    of the end of an epoch once more than there are, as it looks at a batch before the first.)
+    `EpochOrder` must be among the callbacks of `fit`, or each epoch has the order of the first. (The dataset's own
+    `on_epoch_end` would not do: Keras calls it once more than there are epochs, as it draws a batch before the first.)
 
     Args:
         images: array of shape `(num_pictures, ...)`: uint8 canvases, features of a frozen backbone, or places in a
@@ -29,9 +29,9 @@ class TrainingBatches(keras.utils.PyDataset):
         labels: int32 array of shape `(num_pictures,)`.
         batch_size: int. Reduced to `num_pictures` if it is larger.
         seed: int.
-        balanced: bool. Each class as often as any other in an epoch: of large ones some pictures are left out, in
-            turns; those of small ones come more than once.
-        epoch: int. The first epoch, from 0; a resumed training gets the order that it would have had.
+        balanced: bool. Whether an epoch has equally many pictures of every class: of a large class, some are left out,
+            drawn anew in each epoch; those of a small class are repeated.
+        epoch: int. The first epoch, from 0; a resumed run gets the order that it would have had.
 
     Attributes:
         error: `UserError` or `None`. Set when a picture cannot be read, as a backend may wrap the exception.
@@ -69,7 +69,7 @@ class TrainingBatches(keras.utils.PyDataset):
         return next(self._fetched)
 
     def digest_of(self, index: int) -> int:
-        """Returns the CRC-32 of which pictures the batch holds, in their order, those of every process included."""
+        """Returns the CRC-32 of the indices of a batch's pictures, in order, those of all processes included."""
         return zlib.crc32(self._places(index).astype("<i8").tobytes())
 
     def _places(self, index: int) -> np.ndarray:
@@ -147,7 +147,7 @@ def predict_in_batches(model: keras.Model, images, batch_size: int, on_batch=Non
         on_batch: function called for each batch, for progress.
 
     Returns:
-        The outputs as a float32 array `(num_pictures, ...)`, and pictures a second after the first batch.
+        The outputs as a float32 array `(num_pictures, ...)`, and the pictures per second, without the first batch.
 
     Raises:
         UserError: there are no pictures.

@@ -17,7 +17,7 @@ from keras_dogs.data.loaders.decoding import decode_all
 from keras_dogs.data.loaders.decoding import new_table
 from keras_dogs.errors import UserError
 
-# Splits that share a file: in which of the first two a picture is depends on the seed, its canvas does not.
+# Splits that share a cache file: the seed decides whether a picture is in train or in validation, not its canvas.
 _FILES = (("train", "validation"), ("test",))
 
 
@@ -91,11 +91,11 @@ def load_canvases(
 ) -> list[Canvases | None]:
     """Returns the canvases of splits, in the order named: from the cache, or decoded on all cores and kept.
 
-    Where the cache cannot be written, that is said and the pictures are decoded into memory.
+    If the cache cannot be written, prints why and decodes the pictures into memory.
 
     Args:
         dataset: `Dataset`.
-        wanted: sequence of `"train"`, `"validation"` and `"test"`. A split that there is not is `None`.
+        wanted: sequence of `"train"`, `"validation"` and `"test"`. For a split that does not exist, returns `None`.
         size: int, or pair of ints. The side of the canvas, or its rows and columns, in pixels.
         fit: str. `"squash"`, `"crop"` or `"pad"`.
         cache: str. `"disk"`, or `"memory"` to keep nothing.
@@ -117,7 +117,7 @@ def load_canvases(
 
 
 def equal_pictures(first: Canvases, second: Canvases) -> list[tuple[str, str]]:
-    """Returns the names of pictures that are in both, canvas for canvas, each of the second with one of the first."""
+    """Returns the names of equal canvases, as pairs: each such picture of `second` after its equal in `first`."""
     places = dict(zip(checksums_of(first)[::-1], range(len(first))[::-1]))  # the first of equal ones
     found = []
     for index, checksum in enumerate(checksums_of(second)):
@@ -186,7 +186,7 @@ def _select(split: Split, decoded: Decoded, places: dict[str, int]) -> Canvases:
     kept = np.array([row not in unreadable for row in rows.tolist()], bool)
     bad = tuple((split.names[index], unreadable[rows[index]]) for index in np.flatnonzero(~kept))
     is_table = len(rows) == len(table) and (np.diff(rows) == 1).all()
-    # What is mapped is read-only, which PyTorch warns of; rows of it are copies.
+    # PyTorch warns of read-only arrays, such as a memory-mapped table; `Rows` gives copies.
     images = table if is_table and not isinstance(table, np.memmap) else Rows(table, rows, checksums)
     canvases = Canvases(images, split.labels, split.names, bad)
     return canvases if kept.all() else canvases.select(kept)

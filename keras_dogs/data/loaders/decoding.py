@@ -27,7 +27,7 @@ class How(NamedTuple):
 
     @property
     def in_words(self) -> str:
-        """For the list of what is in the cache."""
+        """The settings in words, for the list of what is in the cache."""
         return f"{by(self.size)}, {self.fit}, {self.interpolation}"
 
 
@@ -73,9 +73,10 @@ def new_table(split: Split, size) -> np.ndarray:
 def decode(
     split: Split, how: How, put: Callable, on_picture: Callable[[], None], passing: list | None = None
 ) -> dict[int, str]:
-    """Reads every picture on all cores (Pillow decodes outside the interpreter lock); gives those that it could not.
+    """Decodes every picture on all cores (Pillow works outside the interpreter lock) and hands each canvas to `put`.
 
-    Those that it might be able to another time go to `passing`, too.
+    Returns a dict of the index of each unreadable picture to the reason. The indices of those whose failure may be
+    temporary are also appended to `passing`.
     """
 
     def one(index: int) -> tuple[int, str] | None:
@@ -94,14 +95,14 @@ def decode(
 
 
 def on_all_cores(one: Callable[[int], object], count: int) -> list:
-    """Calls a function of 0, 1, ... `count` - 1 on a thread a core; returns what it gave, in no order.
+    """Calls a function with 0, 1, ..., `count` - 1, on one thread per core; returns the results in no particular order.
 
-    The first exception ends the others and is raised.
+    The first exception ends the other threads and is raised.
     """
     cores, left = os.cpu_count() or 1, iter(range(count))
 
     def work() -> list:
-        # All take from one iterator: a task a picture would cost some per cent of its decoding.
+        # All threads take from one iterator: one task per picture would add some per cent to its decoding time.
         try:
             return [one(index) for index in left]
         except BaseException:

@@ -1,4 +1,4 @@
-"""Where decoded pictures are kept while a training reads them."""
+"""Decides where decoded pictures are kept during a training run."""
 
 from typing import NamedTuple
 
@@ -21,12 +21,12 @@ class Place(NamedTuple):
 
 
 def choose_place(cache: str, train: Canvases, reads_features: bool = False) -> Place:
-    """Decides for `--cache`.
+    """Decides where the pictures are kept, from the value of `--cache`.
 
     Args:
-        cache: str. `"auto"` puts the table on an accelerator where it takes half of what is free there at the most.
+        cache: str. `"auto"` puts the table on an accelerator if it takes at most half of the free memory there.
         train: `Canvases`, as they were loaded.
-        reads_features: bool. The pictures are read once, for features: a table would be for nothing.
+        reads_features: bool. Whether the pictures are read only once, for features, so that a table gains nothing.
 
     Raises:
         UserError: `"device"`, and there is less free memory there than the table takes.

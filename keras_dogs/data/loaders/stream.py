@@ -55,7 +55,7 @@ def stream(split: Split, size, fit: str, interpolation: str = "bilinear") -> Can
 
 
 def check_grain() -> None:
-    """Says what to install before anything long is begun.
+    """Checks that grain is installed, before anything long is begun.
 
     Raises:
         UserError: grain is not installed.
@@ -65,10 +65,10 @@ def check_grain() -> None:
 
 
 def check_readable(what: str, *parts: Canvases | None) -> None:
-    """Decodes pictures that are not wanted before the end of an epoch, so that a bad one is known at the start.
+    """Decodes pictures that are first needed at the end of an epoch, to find unreadable ones at the start.
 
     Raises:
-        UserError: it names the picture.
+        UserError: a picture cannot be read; the text names it.
     """
     images = [part.images for part in parts if part is not None]
     with progress.counting(f"Checking {what}", sum(map(len, images))) as on_picture:

@@ -45,7 +45,7 @@ class Checkpoint:
         self.notes = tuple(note for part in parts for note in getattr(part, "notes", ()))
         self._part_of = {name: part for part in parts for name in part.shapes()}
         self.shapes = {name: shape for part in parts for name, shape in part.shapes().items()}
-        # The last two: timm's fused query, key and value are asked for three times, kernel and bias in turn.
+        # A cache of the last two tensors: timm's fused kernel and bias are each read three times, in turn.
         self._latest: dict[str, np.ndarray] = {}
 
     def __contains__(self, name):
@@ -62,12 +62,14 @@ class Checkpoint:
         """Reads one tensor as float32.
 
         Raises:
-            UserError: the file is damaged.
+            UserError: the file is damaged, or its numbers are of a type that is not supported.
         """
         if name in self._latest:
             return self._latest[name]
         try:
             tensor = np.asarray(self._part_of[name].read(name), np.float32)
+        except NotImplementedError as error:
+            raise self.error(f"{name} {error}") from error
         except Exception as error:  # zlib, zipfile, safetensors and NumPy each raise their own kinds
             raise UserError(f"--preset {self.preset}: {name} cannot be read: the file is damaged ({error})") from error
         self._latest = dict([*self._latest.items(), (name, tensor)][-2:])
@@ -150,7 +152,7 @@ class _SafetensorsFile:
     def read(self, name):
         tensor = self._tensors[name]
         if tensor["dtype"] not in _SAFETENSORS_DTYPES:
-            raise ValueError(f"numbers of type {tensor['dtype']} are not supported")
+            raise NotImplementedError(f"has numbers of type {tensor['dtype']}, which are not supported")
         begin, end = tensor["data_offsets"]
         dtype = np.dtype(_SAFETENSORS_DTYPES[tensor["dtype"]])
         self._file.seek(self._begin + begin)

@@ -67,36 +67,47 @@ def fetch_npz(wanted: Wanted, address: str) -> Path:
         part = cache / f"{name}.{md5 or os.getpid()}.part"
         caches.keep_download(name)
         caches.keep_download(part.name)
-        return Path(pooch.retrieve(address, md5 and f"md5:{md5}", name, cache, downloader=_Downloader(part)))
+        downloader = _Downloader(part, resumes=bool(md5))
+        return Path(pooch.retrieve(address, md5 and f"md5:{md5}", name, cache, downloader=downloader))
     except Exception as error:  # urllib, http.client and pooch each raise their own kinds
         raise wanted.error(f"{address} could not be fetched: {in_words(error)}") from error
 
 
 class _Downloader:
-    """For pooch: goes on where an interrupted download stopped, which pooch's own do not.
+    """Downloads for pooch, and resumes an interrupted download, which pooch's own downloaders do not.
 
     Args:
-        part: Path. What is there so far; named after the checksum, so that it is of the file that the server has now.
+        part: Path. The partial file, named after the checksum (if the server sends one): a changed file is not resumed.
+        resumes: bool. Whether there is a checksum, without which nobody knows what a partial file is of.
     """
 
-    def __init__(self, part: Path):
-        self.part = part
+    def __init__(self, part: Path, resumes: bool):
+        self.part, self.resumes = part, resumes
 
     def __call__(self, address, output_file, pooch):
-        have = self.part.stat().st_size if self.part.exists() else 0
+        have = self.part.stat().st_size if self.resumes and self.part.exists() else 0
         request = urllib.request.Request(address, headers={"Range": f"bytes={have}-"} if have else {})
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            goes_on = answer.status == 206
-            size = int(answer.headers["Content-Length"]) + (have if goes_on else 0)
-            with self.part.open("ab" if goes_on else "wb") as file:
-                self._copy(answer, file, size)
-        if self.part.stat().st_size < size:
-            raise OSError(f"the connection broke off at {self.part.stat().st_size:,} of {size:,} bytes; try again")
+        try:
+            self._fetch(request, have)
+        except urllib.error.HTTPError as error:
+            error.close()
+            if error.code != 416:  # nothing comes after what is here: pooch checks whether it is the file
+                raise
         shutil.move(self.part, output_file)
 
-    def _copy(self, answer, file, size: int) -> None:
-        mebibytes = math.ceil((size - file.tell()) / 2**20)
-        with progress.counting(f"Fetching {self.part.name.rsplit('.', 2)[0]} (MiB)", mebibytes) as on_mebibyte:
+    def _fetch(self, request: urllib.request.Request, have: int) -> None:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            goes_on, length = answer.status == 206, answer.headers["Content-Length"]
+            with self.part.open("ab" if goes_on else "wb") as file:
+                self._copy(answer, file, length and int(length))
+        size = int(length or 0) + (have if goes_on else 0)
+        if self.part.stat().st_size < size:
+            raise OSError(f"the connection broke off at {self.part.stat().st_size:,} of {size:,} bytes; try again")
+
+    def _copy(self, answer, file, length: int | None) -> None:
+        text = f"Fetching {self.part.name.rsplit('.', 2)[0]}"
+        shown = progress.counting(f"{text} (MiB)", math.ceil(length / 2**20)) if length else progress.waiting(text)
+        with shown as on_mebibyte:
             while chunk := answer.read(2**20):
                 file.write(chunk)
                 on_mebibyte()

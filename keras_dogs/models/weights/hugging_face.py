@@ -33,7 +33,6 @@ from keras_dogs.system import reading
 
 FAMILIES = {"vit": "vit", "deit": "deit", "dinov2": "dinov2", "dinov2_with_registers": "dinov2", "resnet": "resnet"}
 _GELUS = {"gelu": False, "gelu_new": True, "gelu_pytorch_tanh": True, "gelu_fast": True}
-_BICUBIC = 3  # PIL.Image.Resampling.BICUBIC
 _HEADS = ("classifier.*", "cls_classifier.*", "distillation_classifier.*")
 _IGNORED = (*_HEADS, "*pooler.*", "*mask_token", "*.num_batches_tracked", "decoder.*")
 
@@ -141,7 +140,8 @@ def _architecture(wanted: Wanted, family: str, own: tuple[int, int], config: dic
             f"config.json: num_attention_heads is {common['num_heads']}, which does not divide hidden_size "
             f"{common['hidden_dim']}"
         )
-    epsilon, approximate = read("layer_norm_eps", 1e-12, 0, 0.1, float), _GELUS[activation]
+    default = 1e-6 if family == "dinov2" else 1e-12  # of transformers' own configs
+    epsilon, approximate = read("layer_norm_eps", default, 0, 0.1, float), _GELUS[activation]
     if family == "vit":
         return common | dict(
             mlp_dim=config["intermediate_size"], layer_norm_epsilon=epsilon, approximate_gelu=approximate

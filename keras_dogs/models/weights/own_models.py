@@ -16,8 +16,8 @@ from keras_dogs.models.weights.loaded import Wanted
 from keras_dogs.runs import artifacts
 from keras_dogs.system import reading
 
-_NO_SIZES = ("seed", "shared_object_id")  # numbers of an architecture that may be any
-_ALWAYS_FINE = 10**6  # for the largest number of any small model
+_NO_SIZES = ("seed", "shared_object_id")  # keys of a config whose numbers are not sizes, so that any will do
+_ALWAYS_FINE = 10**6  # numbers up to this are accepted, however small the file of weights is
 
 
 def read_model(file: Path) -> keras.Model:
@@ -47,13 +47,13 @@ def read_model(file: Path) -> keras.Model:
 
 
 def _check_numbers(file: Path, config, most: int, key: str = "") -> None:
-    """Refuses an architecture with a number that the weights in the file could not be of.
+    """Refuses an architecture with a number too large for the weights in the file.
 
     Args:
         file: Path.
-        config: what JSON can hold.
-        most: int. Bytes of the weights: a layer of so many units would have as many numbers at the least.
-        key: str. Under which the config was found.
+        config: a JSON value.
+        most: int. Size of the weights in bytes: a layer with more units than that could not have its weights there.
+        key: str. The key under which `config` was found.
     """
     if isinstance(config, dict):
         for name, value in config.items():

@@ -14,7 +14,7 @@ TORCH_EPSILON = 1e-5  # of PyTorch's batch norms, and of KerasHub's ResNet
 
 
 class Shape(NamedTuple):
-    """What of a backbone tells its blocks.
+    """The attributes of a ResNet backbone that `blocks_of` and `num_convolutions` read.
 
     Attributes:
         stackwise_num_blocks: tuple of int. Of each stage.

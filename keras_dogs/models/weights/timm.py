@@ -115,7 +115,7 @@ def _load_vit(wanted: Wanted, checkpoint: Checkpoint, config: dict) -> Loaded:
     sources |= vits.position_sources("pos_embed", family, backbone, num_prefix, wanted.positions or "bicubic", grid)
     ignored = transfer(checkpoint, vits.weights(family, backbone), sources, _IGNORED)
     has_token, has_fc_norm = "cls_token" in checkpoint, "fc_norm.weight" in checkpoint
-    # Of itself timm has a norm after the pooling only where it averages.
+    # By default, timm puts the norm after the pooling only for average pooling.
     pool = arguments["global_pool"] or ("token" if has_token and not has_fc_norm else "avg")
     if pool not in ("token", "avg") or (pool == "token" and not has_token) or (pool == "avg" and family == "deit"):
         raise checkpoint.error(f"config.json: global_pool is {pool!r}, which is not supported for this ViT")
@@ -139,7 +139,7 @@ def _family_of(checkpoint: Checkpoint) -> tuple[str, int]:
 
 
 def _architecture(checkpoint: Checkpoint, family: str, arguments: dict, patch: int, own: tuple[int, int]) -> dict:
-    """Returns the arguments of KerasHub's class, but for the number of heads; refuses what `model_args` says else."""
+    """Returns the arguments of KerasHub's class, except the number of heads; refuses contradictory `model_args`."""
     width, mlp_dim = checkpoint.shapes["patch_embed.proj.weight"][0], checkpoint.shapes["blocks.0.mlp.fc1.weight"][0]
     depth = sum(name.startswith("blocks.") and name.endswith(".norm1.weight") for name in checkpoint.shapes)
     has_token = "cls_token" in checkpoint
@@ -232,18 +232,22 @@ def _with_head(loaded: Loaded, checkpoint: Checkpoint, *names: str) -> Loaded:
 def _with_conversion(wanted: Wanted, loaded: Loaded, config: dict) -> Loaded:
     """Returns the checkpoint's own mean, deviation and resampling."""
     values = _pretrained(config)
-    if "mean" not in values:
-        known = {CONVERSIONS["inception"]: "0.5 and 0.5", CONVERSIONS["imagenet"]: "ImageNet's"}
-        note = (
-            f"no config.json, so mean and deviation of pixels are taken to be {known[loaded.scale, loaded.offset]}, "
-            + _UNSEEN[loaded.family == "resnet"]
-        )
+    if not config:
+        note = f"no config.json, so {_assumed(loaded)}, {_UNSEEN[loaded.family == 'resnet']}"
         return loaded._replace(notes=(note,))
-    mean = config_keys.colours(wanted.error, "pretrained_cfg", values, "mean")
-    scale, offset = conversion_of(mean, config_keys.colours(wanted.error, "pretrained_cfg", values, "std", True))
     interpolation, notes = config_keys.interpolation_of(values.get("interpolation", "bicubic"))
     notes = (*notes, *config_keys.crop_note(values.get("crop_pct")))
-    return loaded._replace(scale=scale, offset=offset, interpolation=interpolation, notes=notes)
+    loaded = loaded._replace(interpolation=interpolation, notes=notes)
+    if "mean" not in values:
+        return loaded._replace(notes=(f"no mean in config.json, so {_assumed(loaded)}", *notes))
+    mean = config_keys.colours(wanted.error, "pretrained_cfg", values, "mean")
+    scale, offset = conversion_of(mean, config_keys.colours(wanted.error, "pretrained_cfg", values, "std", True))
+    return loaded._replace(scale=scale, offset=offset)
+
+
+def _assumed(loaded: Loaded) -> str:
+    known = {CONVERSIONS["inception"]: "0.5 and 0.5", CONVERSIONS["imagenet"]: "ImageNet's"}
+    return f"mean and deviation of pixels are taken to be {known[loaded.scale, loaded.offset]}"
 
 
 # What the tensors do not tell, by whether it is a ResNet.

@@ -16,7 +16,7 @@ class From(NamedTuple):
     """Where a weight comes from, and where it goes back to.
 
     Attributes:
-        name: str. The tensor; empty where there is none. Weights with one tensor are its rows, in their order.
+        name: str. The tensor's name; empty where there is none. Weights that share a tensor are its rows, in order.
         change: function of a tensor to the weight.
         undo: function of the weight to the tensor.
     """
@@ -84,7 +84,7 @@ def transfer(checkpoint: Checkpoint, weights: dict, sources: dict[str, From], ig
 
 
 def collect(weights: dict, sources: dict[str, From]) -> dict[str, np.ndarray]:
-    """Returns the tensors that `transfer` would make the same weights of.
+    """Returns the tensors from which `transfer` would read these weights: its inverse.
 
     Args:
         weights: dict of str to `keras.Variable`, or to an array of the same shape.
@@ -123,7 +123,7 @@ def _some(names: list[str]) -> str:
 
 
 def linear(key: str, name: str) -> dict[str, From]:
-    """Sources of a Dense layer from a PyTorch `Linear`."""
+    """Returns the sources of a Dense layer's weights from a PyTorch `Linear`."""
     bias = From(f"{name}.bias", undo=np.ravel)
     return {f"{key}.kernel": From(f"{name}.weight", transpose, to_matrix), f"{key}.bias": bias}
 
@@ -134,11 +134,11 @@ def convolution(key: str, name: str) -> dict[str, From]:
 
 
 def norm(key: str, name: str) -> dict[str, From]:
-    """Sources of a layer normalisation from a PyTorch `LayerNorm`."""
+    """Returns the sources of a layer normalisation's weights from a PyTorch `LayerNorm`."""
     return {f"{key}.gamma": From(f"{name}.weight"), f"{key}.beta": From(f"{name}.bias")}
 
 
 def batch_norm(key: str, name: str) -> dict[str, From]:
-    """Sources of a batch normalisation from a PyTorch `BatchNorm2d`."""
+    """Returns the sources of a batch normalisation's weights and statistics from a PyTorch `BatchNorm2d`."""
     statistics = {f"{key}.mean": From(f"{name}.running_mean"), f"{key}.variance": From(f"{name}.running_var")}
     return norm(key, name) | statistics

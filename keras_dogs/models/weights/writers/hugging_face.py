@@ -110,7 +110,7 @@ def _vit(loaded: Loaded):
 
 
 def _weights_and_positions(loaded: Loaded, base: str):
-    """Returns the weights, those of another size left out, and the sources of positions and of the mask token."""
+    """Returns the weights, with DINOv2's positions as resampled, and the sources of positions and mask token."""
     weights = vits.weights(loaded.family, loaded.backbone)
     positions = From(f"{base}embeddings.position_embeddings", undo=lambda table: table.reshape(1, -1, table.shape[-1]))
     if loaded.family != "dinov2":
@@ -189,7 +189,7 @@ def _resnet_head(loaded: Loaded) -> dict[str, np.ndarray]:
 
 
 def _preprocessor(loaded: Loaded, canvas: Canvas):
-    """Returns the nearest image processor, and what of ours it does otherwise."""
+    """Returns the config of the closest image processor, and notes on what it does differently from keras_dogs."""
     mean, deviation = written.mean_and_deviation(loaded)
     rows, columns = loaded.image_size
     common = {
