@@ -113,12 +113,12 @@ def _by_run(config: PredictConfig):
 
 def _by_export(config: PredictConfig):
     """Returns the function of picture files to predictions by an exported model, without Keras where it needs none."""
-    from keras_dogs.evaluation.inference import Answering
+    from keras_dogs.evaluation.inference import AnswerSettings
     from keras_dogs.evaluation.inference import name_pictures
     from keras_dogs.exporting.exported import open_exported
 
     exported = open_exported(config.run)
-    answering = Answering(exported.class_names, exported.calibration, config.top_k, config.coverage)
+    answering = AnswerSettings(exported.class_names, exported.calibration, config.top_k, config.coverage)
     answering.check()
     return lambda pictures: name_pictures(exported.ask, exported.canvas, answering, pictures, config.batch_size)
 

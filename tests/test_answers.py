@@ -16,7 +16,7 @@ from keras_dogs.errors import UserError
 from keras_dogs.evaluation import answers
 from keras_dogs.evaluation.calibration import calibrate
 from keras_dogs.evaluation.calibration import calibration_of
-from keras_dogs.evaluation.inference import Answering
+from keras_dogs.evaluation.inference import AnswerSettings
 from keras_dogs.evaluation.predictions import Predictions
 from keras_dogs.evaluation.trust import risk_by_share
 from keras_dogs.evaluation.trust import sets_of
@@ -43,7 +43,7 @@ def predictions(count: int = 400, validation: int = 2000) -> Predictions:
 def told(classes, **changes):
     """An answer to one picture of four classes."""
     calibration = dataclasses.replace(calibrate(predictions()), **changes)
-    return Answering("abcd", calibration, 4, 0.9).answers_to(np.array([classes]))[0]
+    return AnswerSettings("abcd", calibration, 4, 0.9).answers_to(np.array([classes]))[0]
 
 
 @pytest.mark.once
@@ -52,7 +52,7 @@ def test_probabilities_are_calibrated_and_the_effect_is_kept():
     assert found.temperature == pytest.approx(3, rel=0.06)
     assert found.loss[1] < found.loss[0] and found.calibration_error[1] < 0.03 < found.calibration_error[0]
     logits, _ = drawn(5, 3)
-    answer = Answering([str(index) for index in range(20)], found, 20).answers_to(logits)[0]
+    answer = AnswerSettings([str(index) for index in range(20)], found, 20).answers_to(logits)[0]
     ordered = [probability for _, probability in answer.breeds]
     assert sum(ordered) == pytest.approx(1) and ordered == sorted(ordered, reverse=True)
     expected = np.exp(logits[0] / found.temperature)
@@ -99,10 +99,12 @@ def test_too_few_validation_pictures_promise_nothing():
     assert few.temperature is None and "99 validation pictures are too few" in few.why_no_temperature
     assert not few.set_thresholds and not few.strangeness_percentiles
     with pytest.raises(UserError, match="coverage 0.9: .* 100 validation pictures are needed, and there are 99"):
-        Answering("ab", few, 2, 0.9).check()
+        AnswerSettings("ab", few, 2, 0.9).check()
     some = calibrate(predictions(validation=100))
     assert answers.threshold_for(0.99, some.set_thresholds) is not None  # 99 % of 101 is the 100th
-    without = Answering("ab", calibrate(predictions()._replace(validation=None))).answers_to(np.array([[1.0, 0.0]]))
+    without = AnswerSettings("ab", calibrate(predictions()._replace(validation=None))).answers_to(
+        np.array([[1.0, 0.0]])
+    )
     assert without[0].unfamiliarity is None and "unfamiliar" not in without[0].to_plain()
 
 

@@ -342,16 +342,16 @@ def test_two_threads_do_not_disturb_each_other(rng, monkeypatch):
     model = classifier(resnet, is_fast=True)
     images = rng.normal(size=(1, 32, 32, 3)).astype("float32")
     expected = keras.ops.convert_to_numpy(model(images))
-    zeros_left, elsewhere = through_graph.zeros_left, []
+    pending_padding, elsewhere = through_graph.pending_padding, []
 
     def once_elsewhere():
         if not elsewhere:
             elsewhere.append(None)
             with ThreadPoolExecutor(1) as other:
                 elsewhere.append(keras.ops.convert_to_numpy(other.submit(model, images).result()))
-        return zeros_left()
+        return pending_padding()
 
-    monkeypatch.setattr(through_graph, "zeros_left", once_elsewhere)
+    monkeypatch.setattr(through_graph, "pending_padding", once_elsewhere)
     here = keras.ops.convert_to_numpy(model(images))
     for found in (here, elsewhere[1]):
         np.testing.assert_allclose(found, expected, atol=1e-6)

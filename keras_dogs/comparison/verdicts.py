@@ -118,7 +118,7 @@ def between_backends(runs: list[Loaded]) -> tuple[list[schema.SameSeed], list[sc
     for (model, seed), group in loaded.grouped_by(runs, "model", "seed").items():
         for first, second in itertools.combinations(group, 2):
             if first.record.backend != second.record.backend and _is_same_training(first, second):
-                row = {"model": model, "seed": seed, **_hold_together(first, second)}
+                row = {"model": model, "seed": seed, **_compare_backends(first, second)}
                 single.append(row)
                 pairs.setdefault((model, *row["backends"]), []).append((row, first, second))
     summaries = [_summarise(model, backends, found) for (model, *backends), found in pairs.items()]
@@ -133,7 +133,7 @@ def _is_same_training(first: Loaded, second: Loaded) -> bool:
     return fingerprints[0] == fingerprints[1] and all(configs[0].get(key) == configs[1].get(key) for key in keys)
 
 
-def _hold_together(first: Loaded, second: Loaded) -> dict:
+def _compare_backends(first: Loaded, second: Loaded) -> dict:
     answers = [run.predictions.logits.argmax(axis=1) for run in (first, second)]
     steps = min(len(first.losses), len(second.losses))
     gaps = np.abs(first.losses[:steps] - second.losses[:steps]) if steps else np.zeros(1)

@@ -81,7 +81,7 @@ class Prediction(NamedTuple):
     answer: Answer | None = None
 
 
-class Answering(NamedTuple):
+class AnswerSettings(NamedTuple):
     """How logits become answers.
 
     Attributes:
@@ -185,7 +185,7 @@ def predict_pictures(
     ```
     """
     listed = _listed(pictures)
-    answering = Answering(class_names_of(classifier), calibration, top_k, coverage)
+    answering = AnswerSettings(class_names_of(classifier), calibration, top_k, coverage)
     return name_pictures(logits_by(classifier), classifier.canvas, answering, listed, batch_size)
 
 
@@ -209,7 +209,7 @@ def _listed(pictures) -> list:
 
 
 def name_pictures(
-    ask: Callable, canvas: dict, answering: Answering, files, batch_size: int = 32
+    ask: Callable, canvas: dict, answering: AnswerSettings, files, batch_size: int = 32
 ) -> Iterator[Prediction]:
     """Classifies picture files with any function that gives logits; yields one `Prediction` per file, in order.
 
@@ -218,7 +218,7 @@ def name_pictures(
     Args:
         ask: function of uint8 canvases `(batch, rows, columns, 3)` to logits `(batch, num_classes)`.
         canvas: dict. How files become canvases: arguments of `to_canvas`.
-        answering: `Answering`.
+        answering: `AnswerSettings`.
         files: list of paths, of `PIL.Image.Image` and of uint8 arrays `(rows, columns, 3)`.
         batch_size: int.
     """

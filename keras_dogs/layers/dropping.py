@@ -90,7 +90,7 @@ def drop_paths(backbone: keras.Model, block: str, branch_ends: tuple, rate: floa
         for number, end in enumerate(ends):
             end = getattr(end, "dropout", end) if type(end).__name__ == "DeiTOutput" else end
             block_rate = rate * depth / max(len(branches) - 1, 1)
-            _follow(end, DropPath(block_rate, counter.latest, 2 * depth + number, dtype=end.dtype_policy))
+            _append(end, DropPath(block_rate, counter.latest, 2 * depth + number, dtype=end.dtype_policy))
 
 
 def blocks_of(model: keras.Model, *classes: str) -> list[keras.layers.Layer]:
@@ -102,7 +102,7 @@ def blocks_of(model: keras.Model, *classes: str) -> list[keras.layers.Layer]:
     return next(filter(None, held), [])
 
 
-def _follow(layer: keras.layers.Layer, then: keras.layers.Layer) -> None:
+def _append(layer: keras.layers.Layer, then: keras.layers.Layer) -> None:
     """Makes `then` a part of what `layer` does."""
     before = layer.call
     followed = functools.wraps(before)(lambda *args, **kwargs: then(before(*args, **kwargs)))

@@ -52,7 +52,7 @@ def resample_boxes(lines, start, extent, num_outputs: int, interpolation: str, r
     outputs = np.minimum(np.arange(num_bands * band, dtype="int32"), num_outputs - 1)
     centres = ops.reshape(_centres(start, extent, outputs, num_outputs, num_inputs, reversed_), (-1, num_bands, band))
     kernel, radius = FILTERS[interpolation]
-    seen = _seen(centres, radius, num_inputs, num_outputs)
+    seen = _lines_read(centres, radius, num_inputs, num_outputs)
     spread = ops.reshape(ops.cast(extent * num_inputs, "float32") / num_outputs, (-1, 1, 1, 1))
     weights = _weights(kernel, centres, seen, spread)
     width = ops.shape(seen)[2]
@@ -61,7 +61,7 @@ def resample_boxes(lines, start, extent, num_outputs: int, interpolation: str, r
     return ops.reshape(ops.matmul(weights, lines), (-1, num_bands * band, others))[:, :num_outputs]
 
 
-def _seen(centres, radius: int, num_inputs, num_outputs: int):
+def _lines_read(centres, radius: int, num_inputs, num_outputs: int):
     """Returns the neighbouring lines that a band of outputs reads: int32 `(batch, bands, some)`."""
     if not isinstance(num_inputs, int):
         return ops.zeros_like(centres[:, :, :1]) + ops.arange(num_inputs, dtype="int32")

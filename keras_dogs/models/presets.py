@@ -240,20 +240,20 @@ def pretraining_of(preset: str) -> str:
     return "not known to keras_dogs"
 
 
-class NotChosen(str):
+class DefaultPreset(str):
     """The name of a preset that is a default: it tells a default apart from the same name given by the user."""
 
 
-DEFAULT = NotChosen("resnet_nano")
+DEFAULT = DefaultPreset("resnet_nano")
 # The default for photographs is the first of these that is in the cache already.
-KNOW_PHOTOGRAPHS = (
+PHOTOGRAPH_PRESETS = (
     "resnet_50_imagenet",
     "vit_base_patch16_224_imagenet21k",
     "vit_base_patch16_224_imagenet",
     "resnet_18_imagenet",
 )
 # The preset suggested for photographs: its features alone gave 80.8 % on the sample of Stanford Dogs.
-FOR_PHOTOGRAPHS = "resnet_50_imagenet"
+SUGGESTED_FOR_PHOTOGRAPHS = "resnet_50_imagenet"
 
 
 def knows_drawn_dogs_alone(preset: str) -> bool:

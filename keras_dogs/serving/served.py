@@ -11,7 +11,7 @@ import numpy as np
 from keras_dogs.data.datasets import display_name
 from keras_dogs.data.datasets.opening import sides_of
 from keras_dogs.evaluation.calibration import calibration_of
-from keras_dogs.evaluation.inference import Answering
+from keras_dogs.evaluation.inference import AnswerSettings
 from keras_dogs.evaluation.inference import class_names_of
 from keras_dogs.evaluation.inference import logits_by
 from keras_dogs.runs import artifacts
@@ -53,9 +53,9 @@ class Served(NamedTuple):
         """Rows, columns and channels of a canvas."""
         return (*sides_of(self.canvas["size"]), 3)
 
-    def answering(self, top_k: int, coverage: float | None) -> Answering:
+    def answering(self, top_k: int, coverage: float | None) -> AnswerSettings:
         """Returns how logits become answers."""
-        return Answering(self.class_names, self.calibration, top_k, coverage)
+        return AnswerSettings(self.class_names, self.calibration, top_k, coverage)
 
     def to_plain(self) -> dict:
         """Returns what `/metadata` says."""

@@ -303,10 +303,10 @@ class TrainConfig:
 
     @property
     def spread(self):
-        """What the engine of devices is told: a `backends.devices.engine.Spread`."""
-        from keras_dogs.backends.devices.engine import Spread  # loads NumPy, which `--help` does not wait for
+        """What the engine of devices is told: a `backends.devices.engine.DeviceOptions`."""
+        from keras_dogs.backends.devices.engine import DeviceOptions  # loads NumPy, which `--help` does not wait for
 
-        return Spread(**{name: getattr(self, name) for name in Spread._fields})
+        return DeviceOptions(**{name: getattr(self, name) for name in DeviceOptions._fields})
 
     @property
     def told_to_all(self) -> dict:
@@ -393,4 +393,4 @@ def _plain(value):
     """Paths to text, deep."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
-    return str(value) if isinstance(value, (Path, presets.NotChosen)) else value
+    return str(value) if isinstance(value, (Path, presets.DefaultPreset)) else value

@@ -197,9 +197,9 @@ def check_can_resume(folder: Path, dataset: Dataset) -> None:
 
 def choose_preset(config: TrainConfig) -> TrainConfig:
     """Replaces the default preset by a cached one that knows photographs, unless the pictures are drawn dogs."""
-    if not isinstance(config.preset, presets.NotChosen) or config.data.dataset == "drawn_dogs":
+    if not isinstance(config.preset, presets.DefaultPreset) or config.data.dataset == "drawn_dogs":
         return config
-    at_hand = next((name for name in presets.KNOW_PHOTOGRAPHS if cached_folder(name)[1]), None)
+    at_hand = next((name for name in presets.PHOTOGRAPH_PRESETS if cached_folder(name)[1]), None)
     if at_hand is None:
         return config
     is_folder = config.data.dataset not in DATASETS  # a named dataset may have to be downloaded first

@@ -7,8 +7,8 @@
 import contextlib
 
 from keras_dogs import backends
+from keras_dogs.backends.devices.engine import DeviceOptions
 from keras_dogs.backends.devices.engine import Engine
-from keras_dogs.backends.devices.engine import Spread
 from keras_dogs.backends.devices.group import Processes
 from keras_dogs.backends.devices.group import Rendezvous
 from keras_dogs.errors import Interrupted
@@ -28,13 +28,13 @@ def current() -> Engine:
 
 
 @contextlib.contextmanager
-def join(spread: Spread, given: dict, backend_name: str, versions: dict):
+def join(spread: DeviceOptions, given: dict, backend_name: str, versions: dict):
     """Connects to the other processes, if any, and takes the devices; yields the `Engine`.
 
     A failure inside the block stops the other processes too, and a failure of theirs is raised here.
 
     Args:
-        spread: `Spread`.
+        spread: `DeviceOptions`.
         given: dict of str to anything. The flags that must be the same in every process, with their values.
         backend_name: str.
         versions: dict of str to str. The versions that must be the same in every process.

@@ -10,7 +10,7 @@ from keras_dogs.backends.devices.group import Group
 from keras_dogs.errors import UserError
 
 
-class Spread(NamedTuple):
+class DeviceOptions(NamedTuple):
     """How a training is to be spread: flags of `train`, and its precision, which not every engine has.
 
     Attributes:
@@ -96,7 +96,7 @@ class Engine:
         share = batch_size // self.group.num_processes
         return slice(self.group.process * share, (self.group.process + 1) * share)
 
-    def settle(self, spread: Spread) -> None:
+    def settle(self, spread: DeviceOptions) -> None:
         """Takes the flags that a resumed run was begun with, whatever this process was told."""
 
     @contextlib.contextmanager

@@ -12,7 +12,7 @@ import numpy as np
 
 from keras_dogs import backends
 from keras_dogs.backends import keras_inside
-from keras_dogs.backends.devices.engine import Spread
+from keras_dogs.backends.devices.engine import DeviceOptions
 from keras_dogs.backends.devices.engine import SpreadEngine
 from keras_dogs.backends.devices.engine import filled_up
 from keras_dogs.backends.devices.group import Rendezvous
@@ -21,7 +21,7 @@ from keras_dogs.errors import UserError
 from keras_dogs.errors import first_line
 
 
-def find_rendezvous(spread: Spread) -> Rendezvous | None:
+def find_rendezvous(spread: DeviceOptions) -> Rendezvous | None:
     """Finds where the processes meet, from the flags, Slurm or Open MPI; returns `None` for a single process."""
     if spread.coordinator:
         host, _, port = spread.coordinator.rpartition(":")
@@ -202,7 +202,7 @@ def _distribute(kept, tensor, layout):
     return jax.make_array_from_callback(tensor.shape, layout, lambda index: tensor[index])
 
 
-def wanted(spread: Spread, there: int) -> int:
+def wanted(spread: DeviceOptions, there: int) -> int:
     """Returns the number of devices that this process uses (`--devices`), of those that it has."""
     if spread.devices in (None, "all"):
         return there

@@ -12,7 +12,7 @@ import numpy as np
 
 from keras_dogs import backends
 from keras_dogs.backends import keras_inside
-from keras_dogs.backends.devices.engine import Spread
+from keras_dogs.backends.devices.engine import DeviceOptions
 from keras_dogs.backends.devices.engine import SpreadEngine
 from keras_dogs.backends.devices.engine import check_count
 from keras_dogs.backends.devices.engine import filled_up
@@ -21,7 +21,7 @@ from keras_dogs.errors import UserError
 from keras_dogs.errors import first_line
 
 
-def find_rendezvous(spread: Spread) -> Rendezvous | None:
+def find_rendezvous(spread: DeviceOptions) -> Rendezvous | None:
     """Reads where to meet from `TF_CONFIG`; returns `None` for a single worker."""
     if not os.environ.get("TF_CONFIG"):
         return None
@@ -207,7 +207,7 @@ def _context():
     return tf.distribute.get_replica_context()
 
 
-def _take(tf, spread: Spread, meeting) -> list[str] | None:
+def _take(tf, spread: DeviceOptions, meeting) -> list[str] | None:
     """Returns the devices of this process. Of CPUs there may be more than one: a trial that gains nothing."""
     there = tf.config.list_physical_devices("GPU")
     count = spread.devices if isinstance(spread.devices, int) else None

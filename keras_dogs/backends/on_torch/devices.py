@@ -9,14 +9,14 @@ import keras
 
 from keras_dogs import backends
 from keras_dogs.backends import keras_inside
-from keras_dogs.backends.devices.engine import Spread
+from keras_dogs.backends.devices.engine import DeviceOptions
 from keras_dogs.backends.devices.engine import SpreadEngine
 from keras_dogs.backends.devices.group import Rendezvous
 from keras_dogs.errors import UserError
 from keras_dogs.errors import first_line
 
 
-def find_rendezvous(spread: Spread) -> Rendezvous | None:
+def find_rendezvous(spread: DeviceOptions) -> Rendezvous | None:
     """Reads where to meet from the environment that `torchrun` sets; returns `None` for a single process."""
     if os.environ.get("WORLD_SIZE", "1") == "1":
         return None

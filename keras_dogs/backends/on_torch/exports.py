@@ -35,7 +35,7 @@ def program_of(model: keras.Model, canvases: np.ndarray):
         canvases: uint8 array `(2, rows, columns, 3)`.
     """
     for layer in keras_inside.layers_of(model):
-        for fits, make, attribute in _WAYS:
+        for fits, make, attribute in _REPLACEMENTS:
             if attribute not in vars(layer) and fits(layer):
                 register.replace(layer, attribute, make(layer), f"exported_{attribute}", register.FEATURE)
                 break
@@ -157,7 +157,7 @@ def _max_pooling(layer):
 
 
 # Which layers, the function that takes the place of which method.
-_WAYS = (
+_REPLACEMENTS = (
     (dense.fits, _linear, "call"),
     (layers.is_convolution, _convolution, "convolution_op"),
     (layers.is_norm_of_batch, _batch_norm, "call"),

@@ -69,7 +69,7 @@ def put_channels_second(module) -> None:
     module.recompile()
 
 
-def do_not_wait(module) -> None:
+def keep_rate_on_device(module) -> None:
     """Keeps the learning rate of Keras' SGD as a tensor: to read it from the device would wait for the whole step."""
     import torch
 

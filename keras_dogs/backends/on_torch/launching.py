@@ -8,19 +8,19 @@ import subprocess
 import sys
 import time
 
-from keras_dogs.backends.devices.engine import Spread
+from keras_dogs.backends.devices.engine import DeviceOptions
 from keras_dogs.backends.devices.engine import check_count
 from keras_dogs.errors import UserError
 from keras_dogs.system import children
 from keras_dogs.system import posix
 
 
-def is_needed(spread: Spread, backend_name: str) -> bool:
+def is_needed(spread: DeviceOptions, backend_name: str) -> bool:
     """Returns whether this process is to start others that do the work."""
     return spread.devices is not None and backend_name == "torch" and "RANK" not in os.environ and _count(spread) > 1
 
 
-def launch(spread: Spread) -> int:
+def launch(spread: DeviceOptions) -> int:
     """Runs this command in as many processes as there are devices; gives the exit status."""
     count, port = _count(spread), free_port()
     arguments, common = ["-m", "keras_dogs.train", *sys.argv[1:]], {**threads_of(count), **os.environ}
@@ -65,7 +65,7 @@ def _wait(running: list[subprocess.Popen], seconds: float) -> int:
     return next((status for status in statuses if status > 0), 2 if statuses else 0)
 
 
-def _count(spread: Spread) -> int:
+def _count(spread: DeviceOptions) -> int:
     import torch
 
     there = torch.cuda.device_count()

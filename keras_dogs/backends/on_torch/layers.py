@@ -55,12 +55,12 @@ def _pads_alike(layer) -> bool:
 
 def _convolve(layer, inputs, kernel):
     pad = [rate * (size // 2) for size, rate in zip(layer.kernel_size, layer.dilation_rate)]
-    padding = pad if layer.padding == "same" else through_graph.zeros_left()
+    padding = pad if layer.padding == "same" else through_graph.pending_padding()
     return _convolve_channels_last(inputs, kernel, layer.strides, padding, layer.dilation_rate, layer.groups)
 
 
 def _convolve_folded(layer, inputs, kernel):
-    return convolutions.convolve_folded(layer, _convolve_channels_last, through_graph.zeros_left(), inputs, kernel)
+    return convolutions.convolve_folded(layer, _convolve_channels_last, through_graph.pending_padding(), inputs, kernel)
 
 
 def _convolve_channels_last(inputs, kernel, *given):
@@ -73,7 +73,7 @@ def _convolve_channels_last(inputs, kernel, *given):
 
 
 def _max_pool(layer, inputs):
-    padding = through_graph.zeros_left()
+    padding = through_graph.pending_padding()
     outputs = torch.nn.functional.max_pool2d(inputs.permute(0, 3, 1, 2), layer.pool_size, layer.strides, padding)
     return outputs.permute(0, 2, 3, 1)
 

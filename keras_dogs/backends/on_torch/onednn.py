@@ -3,7 +3,7 @@
 from keras_dogs.backends import keras_inside
 from keras_dogs.backends.on_torch import runtime
 from keras_dogs.backends.on_torch.operators import Operator
-from keras_dogs.backends.on_torch.operators import is_followed
+from keras_dogs.backends.on_torch.operators import is_compiling_or_exporting
 
 # Multiplications; below, PyTorch's way to an operator that is not its own costs more than is gained.
 WORTH_WHILE = 5_000_000
@@ -19,7 +19,7 @@ def gains(rows, kernel) -> bool:
         and runtime.mkl_is_slow()
         and keras_inside.find("onednn") is not None
     )
-    return is_slow and rows.numel() * kernel.shape[1] >= WORTH_WHILE and not is_followed()
+    return is_slow and rows.numel() * kernel.shape[1] >= WORTH_WHILE and not is_compiling_or_exporting()
 
 
 def multiply(rows, kernel, bias):

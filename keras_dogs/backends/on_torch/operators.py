@@ -42,7 +42,7 @@ class Operator:
         return getattr(torch.ops.keras_dogs, name).default
 
 
-def is_followed() -> bool:
+def is_compiling_or_exporting() -> bool:
     """Returns whether PyTorch is compiling or exporting what runs: then it must meet no operators but its own."""
     import torch
 

@@ -19,7 +19,7 @@ _zeros = _Zeros()
 _SKIPPED = "skipped"  # instead of them, for the layer that would have done it
 
 
-def zeros_left() -> tuple[int, int]:
+def pending_padding() -> tuple[int, int]:
     """Returns rows and columns of zeros that the layer which runs now is to put around its input."""
     return _zeros.next or (0, 0)
 
@@ -97,7 +97,7 @@ def _zeros_left(model, nodes: list) -> dict:
 
 
 def _can_pad(layer, before, most: int) -> bool:
-    """Returns whether a layer has a way of ours that puts zeros around its input (`zeros_left`)."""
+    """Returns whether a layer has a way of ours that puts zeros around its input (`pending_padding`)."""
     if getattr(layer, "padding", None) != "valid":
         return False
     ways = register.names_of(layer)

@@ -22,7 +22,7 @@ from keras_dogs.backends import devices
 from keras_dogs.backends import keras_inside
 from keras_dogs.backends import register
 from keras_dogs.backends.on_torch import graph_passes
-from keras_dogs.backends.on_torch.operators import is_followed
+from keras_dogs.backends.on_torch.operators import is_compiling_or_exporting
 from keras_dogs.errors import first_line
 from keras_dogs.system.thread_flag import ThreadFlag
 
@@ -125,7 +125,7 @@ class Traced:
     def _may_trace(self, tensors) -> bool:
         import torch
 
-        if _layer_by_layer.is_on or keras_inside.find("in_stateless_scope")() or is_followed():
+        if _layer_by_layer.is_on or keras_inside.find("in_stateless_scope")() or is_compiling_or_exporting():
             return False
         if devices.current().num_shares > 1 or self._is_opaque:
             return False
@@ -229,7 +229,7 @@ class _TracedStep:
         with torch.no_grad(), contextlib.suppress(Exception):  # those that look at the number of the step
             self._update = _Graph(variables, self._apply, gradients, compiled=False)
             if backends.has_accelerator():
-                graph_passes.do_not_wait(self._update.module)
+                graph_passes.keep_rate_on_device(self._update.module)
 
     @property
     def in_words(self) -> str:

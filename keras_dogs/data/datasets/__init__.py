@@ -74,11 +74,11 @@ def load_configured(data: DataConfig, seed: int) -> Dataset:
     where = data.dataset, seed, data.validation_fraction, data.data_dir
     dataset = load_dataset(*where, data.pictures_per_class)
     if exclusions and data.pictures_per_class:
-        exclusions = _of_the_few(exclusions, dataset, load_dataset(*where))
+        exclusions = _restricted_to(exclusions, dataset, load_dataset(*where))
     return leave_out(dataset, exclusions) if exclusions else dataset
 
 
-def _of_the_few(exclusions: Exclusions, few: Dataset, whole: Dataset) -> Exclusions:
+def _restricted_to(exclusions: Exclusions, few: Dataset, whole: Dataset) -> Exclusions:
     """Returns the entries of a list that are in a thinned dataset, after checking the list against the whole dataset.
 
     Raises:

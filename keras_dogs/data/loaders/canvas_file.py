@@ -21,8 +21,8 @@ import PIL
 
 from keras_dogs.data.datasets.opening import sides_of
 from keras_dogs.data.datasets.splits import Split
+from keras_dogs.data.loaders.decoding import CanvasSettings
 from keras_dogs.data.loaders.decoding import Decoded
-from keras_dogs.data.loaders.decoding import How
 from keras_dogs.data.loaders.decoding import decode
 from keras_dogs.data.loaders.decoding import decode_all
 from keras_dogs.errors import UserError
@@ -80,14 +80,14 @@ class _Description(TypedDict):
     checksums: list[int]
 
 
-def open_or_decode(split: Split, how: How, what: str) -> Decoded:
+def open_or_decode(split: Split, how: CanvasSettings, what: str) -> Decoded:
     """Maps the canvases that an earlier run cached, or decodes the pictures and caches them.
 
     If the cache cannot be written, prints why and decodes the pictures into memory.
 
     Args:
         split: `Split`.
-        how: `How`. The canvas settings.
+        how: `CanvasSettings`. The canvas settings.
         what: str. The pictures in words, for messages.
     """
     folder = caches.folder("canvases")
@@ -112,7 +112,7 @@ def open_or_decode(split: Split, how: How, what: str) -> Decoded:
         return decode_all(split, how, what)
 
 
-def _fingerprint(split: Split, how: How) -> str:
+def _fingerprint(split: Split, how: CanvasSettings) -> str:
     settings = [_FORMAT, *how, PIL.__version__]
     digest = hashlib.sha256(json.dumps(settings).encode())
     for index, name in enumerate(split.names):
@@ -146,7 +146,7 @@ def _open(description: Path, shape: tuple) -> Decoded | None:
         return None
 
 
-def _make(split: Split, how: How, description: Path, shape: tuple, what: str) -> Decoded:
+def _make(split: Split, how: CanvasSettings, description: Path, shape: tuple, what: str) -> Decoded:
     """Decodes into a temporary file, and renames it when it is complete.
 
     The description comes last: it makes the file valid.

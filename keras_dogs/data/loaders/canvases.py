@@ -10,8 +10,8 @@ from keras_dogs.data.datasets.splits import Dataset
 from keras_dogs.data.datasets.splits import Split
 from keras_dogs.data.loaders.canvas_file import Checksums
 from keras_dogs.data.loaders.canvas_file import open_or_decode
+from keras_dogs.data.loaders.decoding import CanvasSettings
 from keras_dogs.data.loaders.decoding import Decoded
-from keras_dogs.data.loaders.decoding import How
 from keras_dogs.data.loaders.decoding import decode
 from keras_dogs.data.loaders.decoding import decode_all
 from keras_dogs.data.loaders.decoding import new_table
@@ -101,7 +101,7 @@ def load_canvases(
         cache: str. `"disk"`, or `"memory"` to keep nothing.
         interpolation: str. `"bilinear"` or `"bicubic"`.
     """
-    how = How(size, fit, interpolation)
+    how = CanvasSettings(size, fit, interpolation)
     found = {}
     for together in _FILES:
         splits = {name: getattr(dataset, name) for name in together}
@@ -140,7 +140,7 @@ def checksums_of(canvases: Canvases) -> list[int]:
 def decode_split(split: Split, size, fit: str = "squash") -> Canvases:
     """Decodes one split into memory, without the cache and without a word."""
     images = new_table(split, size)
-    unreadable = decode(split, How(size, fit), images.__setitem__, lambda: None)
+    unreadable = decode(split, CanvasSettings(size, fit), images.__setitem__, lambda: None)
     places = {name: place for place, name in enumerate(split.names)}
     return _select(split, Decoded(images, unreadable), places)
 

@@ -18,7 +18,7 @@ from keras_dogs.system import memory
 from keras_dogs.system import progress
 
 
-class How(NamedTuple):
+class CanvasSettings(NamedTuple):
     """How a canvas is made of a picture: the last arguments of `to_canvas`."""
 
     size: int | tuple[int, int]
@@ -71,20 +71,20 @@ def new_table(split: Split, size) -> np.ndarray:
 
 
 def decode(
-    split: Split, how: How, put: Callable, on_picture: Callable[[], None], passing: list | None = None
+    split: Split, how: CanvasSettings, put: Callable, on_picture: Callable[[], None], retryable: list | None = None
 ) -> dict[int, str]:
     """Decodes every picture on all cores (Pillow works outside the interpreter lock) and hands each canvas to `put`.
 
     Returns a dict of the index of each unreadable picture to the reason. The indices of those whose failure may be
-    temporary are also appended to `passing`.
+    temporary are also appended to `retryable`.
     """
 
     def one(index: int) -> tuple[int, str] | None:
         try:
             canvas = to_canvas(split.read(index), *how)
         except UnreadablePicture as error:
-            if error.may_pass and passing is not None:
-                passing.append(index)
+            if error.may_pass and retryable is not None:
+                retryable.append(index)
             return index, str(error)
         finally:
             on_picture()
@@ -117,7 +117,7 @@ def on_all_cores(one: Callable[[int], object], count: int) -> list:
             collections.deque(left, maxlen=0)  # where the user stops it
 
 
-def decode_all(split: Split, how: How, what: str) -> Decoded:
+def decode_all(split: Split, how: CanvasSettings, what: str) -> Decoded:
     """Decodes a split into memory, and shows how far it is."""
     images = new_table(split, how.size)
     with progress.counting(f"Decoding {what}", len(split)) as on_picture:

@@ -15,7 +15,7 @@ from keras_dogs.models.weights.checkpoint import open_checkpoint
 from keras_dogs.models.weights.loaded import Head
 from keras_dogs.models.weights.loaded import Loaded
 from keras_dogs.models.weights.loaded import Wanted
-from keras_dogs.models.weights.transfer import From
+from keras_dogs.models.weights.transfer import Source
 from keras_dogs.models.weights.transfer import transfer
 
 # Names of a block's parts, vision_transformer's first: attention, MLP, second norm.
@@ -67,7 +67,7 @@ def _load(wanted: Wanted, checkpoint: Checkpoint) -> Loaded:
         **_norm("norm", f"{prefix}Transformer/encoder_norm"),
     }
     if has_token:
-        sources["class_token"] = From(f"{prefix}cls")
+        sources["class_token"] = Source(f"{prefix}cls")
     for number in range(depth):
         parts = _block(f"{layers}{number}", *names)
         sources |= {f"{number}.{name}": source for name, source in parts.items()}
@@ -103,19 +103,19 @@ def _prefix_of(checkpoint: Checkpoint) -> str:
     return prefix
 
 
-def _block(block: str, attention: str, mlp: str, norm2: str) -> dict[str, From]:
+def _block(block: str, attention: str, mlp: str, norm2: str) -> dict[str, Source]:
     sources = _norm("norm1", f"{block}/LayerNorm_0") | _norm("norm2", f"{block}/{norm2}")
     for name in ("query", "key", "value", "out"):
         sources |= _dense(name, f"{block}/{attention}/{name}")
     return sources | _dense("fc1", f"{block}/{mlp}/Dense_0") | _dense("fc2", f"{block}/{mlp}/Dense_1")
 
 
-def _dense(key: str, name: str) -> dict[str, From]:
-    return {f"{key}.kernel": From(f"{name}/kernel"), f"{key}.bias": From(f"{name}/bias")}
+def _dense(key: str, name: str) -> dict[str, Source]:
+    return {f"{key}.kernel": Source(f"{name}/kernel"), f"{key}.bias": Source(f"{name}/bias")}
 
 
-def _norm(key: str, name: str) -> dict[str, From]:
-    return {f"{key}.gamma": From(f"{name}/scale"), f"{key}.beta": From(f"{name}/bias")}
+def _norm(key: str, name: str) -> dict[str, Source]:
+    return {f"{key}.gamma": Source(f"{name}/scale"), f"{key}.beta": Source(f"{name}/bias")}
 
 
 def _with_head(loaded: Loaded, checkpoint: Checkpoint, prefix: str) -> Loaded:

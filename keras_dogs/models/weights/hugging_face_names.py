@@ -4,7 +4,7 @@ The names are those of `transformers/models/{vit,deit,dinov2,resnet}/modeling_*.
 """
 
 from keras_dogs.models.weights import resnets
-from keras_dogs.models.weights.transfer import From
+from keras_dogs.models.weights.transfer import Source
 from keras_dogs.models.weights.transfer import batch_norm
 from keras_dogs.models.weights.transfer import convolution
 from keras_dogs.models.weights.transfer import linear
@@ -12,7 +12,7 @@ from keras_dogs.models.weights.transfer import norm
 from keras_dogs.models.weights.transfer import zeros
 
 
-def vit_sources(base: str, family: str, config: dict) -> dict[str, From]:
+def vit_sources(base: str, family: str, config: dict) -> dict[str, Source]:
     """Returns the sources of all weights of a ViT but those of positions and of the mask token.
 
     Args:
@@ -22,14 +22,14 @@ def vit_sources(base: str, family: str, config: dict) -> dict[str, From]:
     """
     sources = {
         **convolution("patch", f"{base}embeddings.patch_embeddings.projection"),
-        "patch.bias": From(f"{base}embeddings.patch_embeddings.projection.bias"),
-        "class_token": From(f"{base}embeddings.cls_token"),
+        "patch.bias": Source(f"{base}embeddings.patch_embeddings.projection.bias"),
+        "class_token": Source(f"{base}embeddings.cls_token"),
         **norm("norm", f"{base}layernorm"),
     }
     if family == "deit":
-        sources["distillation_token"] = From(f"{base}embeddings.distillation_token")
+        sources["distillation_token"] = Source(f"{base}embeddings.distillation_token")
     if config.get("num_register_tokens"):
-        sources["register_tokens"] = From(f"{base}embeddings.register_tokens")
+        sources["register_tokens"] = Source(f"{base}embeddings.register_tokens")
     for number in range(config["num_hidden_layers"]):
         block = _dinov2_block if family == "dinov2" else _vit_block
         parts = block(f"{base}encoder.layer.{number}", config)
@@ -37,7 +37,7 @@ def vit_sources(base: str, family: str, config: dict) -> dict[str, From]:
     return sources
 
 
-def _attention(layer: str, config: dict) -> dict[str, From]:
+def _attention(layer: str, config: dict) -> dict[str, Source]:
     sources = {}
     for name in ("query", "key", "value"):
         sources |= linear(name, f"{layer}.attention.attention.{name}")
@@ -46,7 +46,7 @@ def _attention(layer: str, config: dict) -> dict[str, From]:
     return sources | linear("out", f"{layer}.attention.output.dense")
 
 
-def _vit_block(layer: str, config: dict) -> dict[str, From]:
+def _vit_block(layer: str, config: dict) -> dict[str, Source]:
     return {
         **norm("norm1", f"{layer}.layernorm_before"),
         **_attention(layer, config),
@@ -56,20 +56,20 @@ def _vit_block(layer: str, config: dict) -> dict[str, From]:
     }
 
 
-def _dinov2_block(layer: str, config: dict) -> dict[str, From]:
+def _dinov2_block(layer: str, config: dict) -> dict[str, Source]:
     first, second = ("weights_in", "weights_out") if config.get("use_swiglu_ffn") else ("fc1", "fc2")
     return {
         **norm("norm1", f"{layer}.norm1"),
         **_attention(layer, config),
-        "scale1": From(f"{layer}.layer_scale1.lambda1"),
+        "scale1": Source(f"{layer}.layer_scale1.lambda1"),
         **norm("norm2", f"{layer}.norm2"),
         **linear("fc1", f"{layer}.mlp.{first}"),
         **linear("fc2", f"{layer}.mlp.{second}"),
-        "scale2": From(f"{layer}.layer_scale2.lambda1"),
+        "scale2": Source(f"{layer}.layer_scale2.lambda1"),
     }
 
 
-def resnet_sources(base: str, backbone) -> dict[str, From]:
+def resnet_sources(base: str, backbone) -> dict[str, Source]:
     """Returns the sources of all weights of a ResNet, whose shape `backbone` has; `base` as of a ViT."""
     stem = f"{base}embedder.embedder"
     sources = convolution("stem.conv", f"{stem}.convolution") | batch_norm("stem.norm", f"{stem}.normalization")

@@ -16,7 +16,7 @@ from keras_dogs.models.weights.loaded import Wanted
 from keras_dogs.runs import artifacts
 from keras_dogs.system import reading
 
-_NO_SIZES = ("seed", "shared_object_id")  # keys of a config whose numbers are not sizes, so that any will do
+_KEYS_OF_ANY_NUMBER = ("seed", "shared_object_id")  # keys of a config whose numbers are not sizes, so that any will do
 _ALWAYS_FINE = 10**6  # numbers up to this are accepted, however small the file of weights is
 
 
@@ -61,7 +61,7 @@ def _check_numbers(file: Path, config, most: int, key: str = "") -> None:
     elif isinstance(config, list):
         for value in config:
             _check_numbers(file, value, most, key)
-    elif isinstance(config, int) and abs(config) > most and key not in _NO_SIZES:
+    elif isinstance(config, int) and abs(config) > most and key not in _KEYS_OF_ANY_NUMBER:
         raise UserError(f"{file}: damaged: {key} is {config:,} in a file whose weights take {most:,} bytes")
 
 

@@ -6,7 +6,7 @@ The names are those of `timm/models/{vision_transformer,deit,resnet,resnetv2}.py
 import numpy as np
 
 from keras_dogs.models.weights import resnets
-from keras_dogs.models.weights.transfer import From
+from keras_dogs.models.weights.transfer import Source
 from keras_dogs.models.weights.transfer import batch_norm
 from keras_dogs.models.weights.transfer import convolution
 from keras_dogs.models.weights.transfer import linear
@@ -15,7 +15,7 @@ from keras_dogs.models.weights.transfer import to_matrix
 from keras_dogs.models.weights.transfer import zeros
 
 
-def vit_sources(tensors, family: str, backbone, num_prefix: int) -> dict[str, From]:
+def vit_sources(tensors, family: str, backbone, num_prefix: int) -> dict[str, Source]:
     """Returns the sources of all weights of a ViT but those of positions.
 
     Args:
@@ -26,29 +26,29 @@ def vit_sources(tensors, family: str, backbone, num_prefix: int) -> dict[str, Fr
     """
     sources = {
         **convolution("patch", "patch_embed.proj"),
-        "patch.bias": From("patch_embed.proj.bias"),
+        "patch.bias": Source("patch_embed.proj.bias"),
         **norm("norm", "norm"),
     }
     if "fc_norm.weight" in tensors:  # there is no norm before the pooling
         sources["norm.gamma"], sources["norm.beta"] = (_constant(value, backbone.hidden_dim) for value in (1.0, 0.0))
     if num_prefix:
-        sources["class_token"] = From("cls_token")
+        sources["class_token"] = Source("cls_token")
     if family == "deit":
-        sources["distillation_token"] = From("dist_token")
+        sources["distillation_token"] = Source("dist_token")
     for number in range(backbone.num_layers):
         block = f"blocks.{number}"
         parts = _vit_block(tensors, block, backbone.hidden_dim)
         if family == "dinov2":
-            parts |= {"scale1": From(f"{block}.ls1.gamma"), "scale2": From(f"{block}.ls2.gamma")}
+            parts |= {"scale1": Source(f"{block}.ls1.gamma"), "scale2": Source(f"{block}.ls2.gamma")}
         sources |= {f"{number}.{name}": source for name, source in parts.items()}
     return sources
 
 
-def _constant(value: float, size: int) -> From:
-    return From("", lambda _: value + zeros(size).change(None))
+def _constant(value: float, size: int) -> Source:
+    return Source("", lambda _: value + zeros(size).change(None))
 
 
-def _vit_block(tensors, block: str, width: int) -> dict[str, From]:
+def _vit_block(tensors, block: str, width: int) -> dict[str, Source]:
     fused = f"{block}.attn.qkv"
     sources = {
         **norm("norm1", f"{block}.norm1"),
@@ -60,13 +60,13 @@ def _vit_block(tensors, block: str, width: int) -> dict[str, From]:
     has_bias = f"{fused}.bias" in tensors
     for third, name in enumerate(("query", "key", "value")):
         rows = slice(third * width, (third + 1) * width)
-        sources[f"{name}.kernel"] = From(f"{fused}.weight", lambda matrix, rows=rows: matrix[rows].T, to_matrix)
-        bias = From(f"{fused}.bias", lambda vector, rows=rows: vector[rows], np.ravel)
+        sources[f"{name}.kernel"] = Source(f"{fused}.weight", lambda matrix, rows=rows: matrix[rows].T, to_matrix)
+        bias = Source(f"{fused}.bias", lambda vector, rows=rows: vector[rows], np.ravel)
         sources[f"{name}.bias"] = bias if has_bias else zeros(width)
     return sources
 
 
-def resnet_sources(backbone) -> dict[str, From]:
+def resnet_sources(backbone) -> dict[str, Source]:
     """Returns the sources of all weights of a ResNet v1.5, whose shape `backbone` has."""
     sources = convolution("stem.conv", "conv1") | batch_norm("stem.norm", "bn1")
     for stage, block, has_shortcut in resnets.blocks_of(backbone):
@@ -80,7 +80,7 @@ def resnet_sources(backbone) -> dict[str, From]:
     return sources
 
 
-def resnet_v2_sources(backbone) -> dict[str, From]:
+def resnet_v2_sources(backbone) -> dict[str, Source]:
     """Returns the sources of all weights of a ResNet v2."""
     sources = convolution("stem.conv", "stem.conv") | batch_norm("norm", "norm")
     for stage, block, has_shortcut in resnets.blocks_of(backbone):

@@ -12,7 +12,7 @@ from keras_dogs.errors import UserError
 from keras_dogs.models.weights.checkpoint import Checkpoint
 
 
-class From(NamedTuple):
+class Source(NamedTuple):
     """Where a weight comes from, and where it goes back to.
 
     Attributes:
@@ -50,16 +50,16 @@ def to_filters(kernel):
 
 def zeros(*shape):
     """Returns a source without a tensor: a bias that the checkpoint's architecture does not have."""
-    return From("", lambda _: np.zeros(shape, np.float32))
+    return Source("", lambda _: np.zeros(shape, np.float32))
 
 
-def transfer(checkpoint: Checkpoint, weights: dict, sources: dict[str, From], ignored: tuple[str, ...] = ()) -> list:
+def transfer(checkpoint: Checkpoint, weights: dict, sources: dict[str, Source], ignored: tuple[str, ...] = ()) -> list:
     """Assigns every weight from its source.
 
     Args:
         checkpoint: `Checkpoint`.
         weights: dict of str to `keras.Variable`: all weights of the model, under names of ours.
-        sources: dict of str to `From`, for each of `weights`. A name with sources but no weight is an error of ours.
+        sources: dict of str to `Source`, for each of `weights`. A name with sources but no weight is an error of ours.
         ignored: patterns of tensors that have no place in the model, such as `"head.*"`.
 
     Returns:
@@ -83,12 +83,12 @@ def transfer(checkpoint: Checkpoint, weights: dict, sources: dict[str, From], ig
     return rest
 
 
-def collect(weights: dict, sources: dict[str, From]) -> dict[str, np.ndarray]:
+def collect(weights: dict, sources: dict[str, Source]) -> dict[str, np.ndarray]:
     """Returns the tensors from which `transfer` would read these weights: its inverse.
 
     Args:
         weights: dict of str to `keras.Variable`, or to an array of the same shape.
-        sources: dict of str to `From`, for each of `weights`.
+        sources: dict of str to `Source`, for each of `weights`.
 
     Raises:
         UserError: a weight for which there is no tensor is not what the other library takes it to be.
@@ -105,7 +105,7 @@ def collect(weights: dict, sources: dict[str, From]) -> dict[str, np.ndarray]:
     return {name: np.concatenate(values) if values[1:] else values[0] for name, values in parts.items()}
 
 
-def _assign(checkpoint: Checkpoint, weight, source: From) -> None:
+def _assign(checkpoint: Checkpoint, weight, source: Source) -> None:
     value = source.change(checkpoint.read(source.name) if source.name else None)
     # Attention kernels are matrices in checkpoints and have an axis for the heads in Keras.
     is_split = len(weight.shape) != value.ndim
@@ -122,23 +122,23 @@ def _some(names: list[str]) -> str:
     return f"{shown} {'is' if len(names) == 1 else 'are'}"
 
 
-def linear(key: str, name: str) -> dict[str, From]:
+def linear(key: str, name: str) -> dict[str, Source]:
     """Returns the sources of a Dense layer's weights from a PyTorch `Linear`."""
-    bias = From(f"{name}.bias", undo=np.ravel)
-    return {f"{key}.kernel": From(f"{name}.weight", transpose, to_matrix), f"{key}.bias": bias}
+    bias = Source(f"{name}.bias", undo=np.ravel)
+    return {f"{key}.kernel": Source(f"{name}.weight", transpose, to_matrix), f"{key}.bias": bias}
 
 
-def convolution(key: str, name: str) -> dict[str, From]:
+def convolution(key: str, name: str) -> dict[str, Source]:
     """Returns the source of a convolution's kernel from a PyTorch `Conv2d`."""
-    return {f"{key}.kernel": From(f"{name}.weight", to_kernel, to_filters)}
+    return {f"{key}.kernel": Source(f"{name}.weight", to_kernel, to_filters)}
 
 
-def norm(key: str, name: str) -> dict[str, From]:
+def norm(key: str, name: str) -> dict[str, Source]:
     """Returns the sources of a layer normalisation's weights from a PyTorch `LayerNorm`."""
-    return {f"{key}.gamma": From(f"{name}.weight"), f"{key}.beta": From(f"{name}.bias")}
+    return {f"{key}.gamma": Source(f"{name}.weight"), f"{key}.beta": Source(f"{name}.bias")}
 
 
-def batch_norm(key: str, name: str) -> dict[str, From]:
+def batch_norm(key: str, name: str) -> dict[str, Source]:
     """Returns the sources of a batch normalisation's weights and statistics from a PyTorch `BatchNorm2d`."""
-    statistics = {f"{key}.mean": From(f"{name}.running_mean"), f"{key}.variance": From(f"{name}.running_var")}
+    statistics = {f"{key}.mean": Source(f"{name}.running_mean"), f"{key}.variance": Source(f"{name}.running_var")}
     return norm(key, name) | statistics

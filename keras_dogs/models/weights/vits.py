@@ -19,7 +19,7 @@ from keras_dogs.backends import register
 from keras_dogs.errors import UserError
 from keras_dogs.models import families
 from keras_dogs.models.weights.positions import resample_positions
-from keras_dogs.models.weights.transfer import From
+from keras_dogs.models.weights.transfer import Source
 
 
 @keras.saving.register_keras_serializable(package="keras_dogs")
@@ -268,7 +268,7 @@ def resized(backbone: keras.Model, family: str, size: tuple[int, int], num_prefi
 
 def position_sources(
     name: str, family: str, backbone: keras.Model, num_prefix: int, method: str, old_grid: tuple[int, int] | None = None
-) -> dict[str, From]:
+) -> dict[str, Source]:
     """Returns the source of the positions: a table `(1, positions, hidden)`, resampled to the backbone's grid.
 
     Args:
@@ -285,6 +285,6 @@ def position_sources(
         return resample_positions(table, grid_of(backbone), num_prefix, method, old_grid)
 
     if family != "dinov2":
-        return {"position": From(name, resampled)}
+        return {"position": Source(name, resampled)}
     # DINOv2 keeps the table as it was trained beside the one for this size.
-    return {"position": From(name), "position.resampled": From(name, resampled)}
+    return {"position": Source(name), "position.resampled": Source(name, resampled)}

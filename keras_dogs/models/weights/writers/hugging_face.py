@@ -12,7 +12,7 @@ from keras_dogs.models.weights import keras_applications
 from keras_dogs.models.weights import resnets
 from keras_dogs.models.weights import vits
 from keras_dogs.models.weights.loaded import Loaded
-from keras_dogs.models.weights.transfer import From
+from keras_dogs.models.weights.transfer import Source
 from keras_dogs.models.weights.transfer import collect
 from keras_dogs.models.weights.writers import written
 from keras_dogs.models.weights.writers.written import Canvas
@@ -112,13 +112,13 @@ def _vit(loaded: Loaded):
 def _weights_and_positions(loaded: Loaded, base: str):
     """Returns the weights, with DINOv2's positions as resampled, and the sources of positions and mask token."""
     weights = vits.weights(loaded.family, loaded.backbone)
-    positions = From(f"{base}embeddings.position_embeddings", undo=lambda table: table.reshape(1, -1, table.shape[-1]))
+    positions = Source(f"{base}embeddings.position_embeddings", undo=lambda each: each.reshape(1, -1, each.shape[-1]))
     if loaded.family != "dinov2":
         return weights, {"position": positions}
     weights["position"] = weights.pop("position.resampled")  # the table that was trained
     sources = {"position": positions}
     if "mask_token" in weights:
-        sources["mask_token"] = From(f"{base}embeddings.mask_token")
+        sources["mask_token"] = Source(f"{base}embeddings.mask_token")
     return weights, sources
 
 

@@ -10,7 +10,7 @@ from keras_dogs.models.weights import resnets
 from keras_dogs.models.weights import timm_names as names
 from keras_dogs.models.weights import vits
 from keras_dogs.models.weights.loaded import Loaded
-from keras_dogs.models.weights.transfer import From
+from keras_dogs.models.weights.transfer import Source
 from keras_dogs.models.weights.transfer import collect
 from keras_dogs.models.weights.writers import written
 from keras_dogs.models.weights.writers.written import Canvas
@@ -126,7 +126,7 @@ def _vit_tensors(loaded: Loaded, has_token: bool) -> dict[str, np.ndarray]:
     if family == "dinov2":
         weights["position"] = weights.pop("position.resampled")  # the table that was trained
         weights.pop("mask_token", None)
-    flat = From("pos_embed", undo=lambda table: table.reshape(1, -1, table.shape[-1]))
+    flat = Source("pos_embed", undo=lambda table: table.reshape(1, -1, table.shape[-1]))
     has = {"fc_norm.weight"} if loaded.fc_norm is not None else set()
     has |= {f"blocks.{number}.attn.qkv.bias" for number in range(backbone.num_layers)}
     num_prefix = {"deit": 2}.get(family, int(has_token))
