@@ -53,7 +53,7 @@ def test_groups_need_what_is_gone(dogs, tmp_path, monkeypatch):
     monkeypatch.setattr(keras_inside, "_removed", {"update_step"})
     monkeypatch.setattr(keras_inside, "_warned", set())
     config = TrainConfig(data=DataConfig(dataset=str(dogs)), output=tmp_path / "run", epochs=1, layer_decay=0.5)
-    with pytest.raises(keras_dogs.UserError, match="layer_decay and unfreeze_every: not with this version"):
+    with pytest.raises(keras_dogs.UserError, match="layer_decay and unfreeze_every: do not work with this version"):
         keras_dogs.fine_tune(config)
     assert not (tmp_path / "run").exists()
 

@@ -360,7 +360,7 @@ def announce(job: Job, pictures: Pictures) -> None:
         console.print(
             f"warning: {config.preset} was trained on drawn dogs and on no photograph. If {dataset.name} holds "
             f"photographs, stop this, and begin with: KERAS_BACKEND={backends.name()} python -m keras_dogs.train "
-            f"--dataset {shlex.quote(config.data.dataset)} --preset {presets.FOR_PHOTOGRAPHS} --linear-probe"
+            f"--dataset {shlex.quote(config.data.dataset)} --preset {presets.SUGGESTED_FOR_PHOTOGRAPHS} --linear-probe"
         )
     console.print(
         f"{backends.PROSE[backends.name()]} on {backends.describe_device(devices.current().num_devices)}; recipe "
