@@ -21,7 +21,11 @@ from keras_dogs.system import tables
 from keras_dogs.training import reproducing
 
 NAMES = {"resnet50": "ResNet-50", "vits14": "ViT-S/14"}
-RECIPES = {"finetune": "fine-tuned", "probe_first": "probe, then fine-tuned"}
+RECIPES = {
+    "finetune": "fine-tuned",
+    "finetune_64": "fine-tuned in batches of 64",
+    "probe_first": "probe, then fine-tuned",
+}
 _AROUND = 25  # steps that a point of a curve is the mean of
 _TEXT = (
     "The runs above, two at a time. Two backends begin with the same weights, see the same pictures in the same order "

@@ -423,8 +423,9 @@ def test_an_empty_model_of_the_other_kind_is_left_alone(hub, folder, command):
 
 
 @pytest.mark.once
-def test_a_push_of_a_run_takes_what_was_exported_before(hub, run_folder, command, tmp_path):
+def test_a_push_of_a_run_takes_what_was_exported_before(hub, preset, run_folder, command, tmp_path):
     run = Path(shutil.copytree(run_folder, tmp_path / "run"))
+    shutil.copytree(preset, run / "exports" / "keras_hub")
     arguments = ("export", run, "--format", "keras_hub", "--push", "hf://me/dogs")
     assert command(*arguments, "--dry-run")[0] == 0 and hub.files == {}
     status, out, err = command(*arguments)
