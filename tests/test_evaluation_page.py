@@ -7,6 +7,9 @@ import shutil
 import numpy as np
 import pytest
 from conftest import files_below
+from made_runs import CLASSES
+from made_runs import make_run
+from PIL import Image
 
 from keras_dogs.evaluation import intervals
 from keras_dogs.evaluation import scoring
@@ -121,17 +124,20 @@ def test_what_a_run_was_trained_on_is_not_its_test(command, dogs, tmp_path):
     assert status == 2 and "nothing is left to score it on" in err
 
 
-def test_a_picture_that_was_damaged_since_is_named_on_the_page(command, dogs, run_folder, tmp_path):
-    run, moved = shutil.copytree(run_folder, tmp_path / "run"), shutil.copytree(dogs, tmp_path / "dogs")
+def test_a_picture_that_was_damaged_since_is_named_on_the_page(command, tmp_path):
+    names = [f"test/{CLASSES[number % 4]}/{number}.png" for number in range(40)]
+    for name in [*names, *(name.replace("test", "train") for name in names)]:
+        file = tmp_path / "dogs" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (20, 20)).save(file)
+    run = make_run(tmp_path / "run", num_pictures=40, names=names)  # which takes some for others
     record = json.loads((run / "record.json").read_text())
-    record["config"]["data"]["dataset"] = str(moved)
+    record["config"]["data"]["dataset"] = str(tmp_path / "dogs")
     (run / "record.json").write_text(json.dumps(record))
-    found = Predictions.load(run)
-    found._replace(logits=np.roll(found.logits, 1, axis=1)).save(run / "predictions.npz")  # so that some are confused
     status, _, err = command("evaluate", run, "--saved", "--output", tmp_path / "whole")
     assert status == 0 and list((tmp_path / "whole" / "pictures").glob("*")), err
-    for file in (moved / "test").rglob("*.png"):
-        file.write_bytes(b"damaged")
+    for name in names:
+        (tmp_path / "dogs" / name).write_bytes(b"damaged")
     status, _, err = command("evaluate", run, "--saved", "--output", tmp_path / "page")
     assert status == 0 and not list((tmp_path / "page" / "pictures").glob("*")), err
 
