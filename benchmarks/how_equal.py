@@ -18,7 +18,6 @@ from keras_dogs.evaluation.predictions import Predictions
 from keras_dogs.runs import artifacts
 from keras_dogs.system import pages
 from keras_dogs.system import tables
-from keras_dogs.training import reproducing
 
 NAMES = {"resnet50": "ResNet-50", "vits14": "ViT-S/14"}
 RECIPES = {
@@ -30,15 +29,21 @@ _AROUND = 25  # steps that a point of a curve is the mean of
 _TEXT = (
     "The runs above, two at a time. Two backends begin with the same weights, see the same pictures in the same order "
     "with the same augmentation, and differ in rounding alone, which training makes grow. Two seeds on one backend are "
-    "the yardstick: another order, other crops, another head. *Gap of the loss*: of single steps, and of the mean over "
-    f"{_AROUND} steps around each. *Scores*: the probability of each breed for each test picture."
+    "the yardstick: another order, other crops, other pictures set aside for validation. *Gap of the loss*: of single "
+    f"steps, and of the mean over {_AROUND} steps around each. *Scores*: the probability of each breed for each test "
+    "picture."
 )
 
 
 def main():
     """Writes a row for each pair of runs."""
-    rows = [compare(*pair) for pair in itertools.combinations(sorted(KEPT.iterdir()), 2) if is_of_interest(*pair)]
+    rows = [compare(*pair) for pair in itertools.combinations(kept(), 2) if is_of_interest(*pair)]
     runs.write("how_equal", rows, line=in_words)
+
+
+def kept() -> list[Path]:
+    """Returns the folders of the runs that were kept whole."""
+    return sorted(record.parent for record in KEPT.glob(f"*/{artifacts.RECORD}"))
 
 
 def parts(run: Path) -> tuple[str, str, str, int]:
@@ -56,9 +61,11 @@ def is_of_interest(first: Path, second: Path) -> bool:
 def compare(first: Path, second: Path) -> dict:
     """Returns the row of two runs."""
     (model, recipe, backend, seed), (_, _, other, other_seed) = parts(first), parts(second)
+    from keras_dogs.training import reproducing  # loads Keras, which the pages need not
+
     outcome = reproducing.compare_runs(first, second)
     one, two = (tables.read_table(run / artifacts.STEPS, ("loss",))["loss"] for run in (first, second))
-    answers, answers_again = (Predictions.load(run) for run in (first, second))
+    answers, answers_again = (in_order(Predictions.load(run)) for run in (first, second))
     scores = np.abs(softmax(answers.logits, axis=1) - softmax(answers_again.logits, axis=1))
     return {
         "model": model,
@@ -67,12 +74,23 @@ def compare(first: Path, second: Path) -> dict:
         "seeds": [seed, other_seed],
         "same_curve": outcome.differs_from is None,
         "largest_gap": outcome.largest_gap,
-        "largest_gap_of_means": float(np.abs(smooth(one) - smooth(two)).max()),
+        "largest_gap_of_means": float(np.abs(np.subtract(*smoothed(one, two))).max()),
         "agreement": outcome.agreement,
         "top1": [float(np.mean(each.logits.argmax(1) == each.labels)) for each in (answers, answers_again)],
         "score_gap_mean_of_largest": float(scores.max(axis=1).mean()),
         "score_gap_largest": float(scores.max()),
     }
+
+
+def in_order(found: Predictions) -> Predictions:
+    """Returns the predictions in the order of the pictures' names."""
+    order = np.argsort(found.names)
+    return found._replace(names=found.names[order], labels=found.labels[order], logits=found.logits[order])
+
+
+def smoothed(*several: np.ndarray) -> list[np.ndarray]:
+    """Returns several curves, smoothed, as long as the shortest."""
+    return [smooth(losses[: min(map(len, several))]) for losses in several]
 
 
 def smooth(losses: np.ndarray) -> np.ndarray:
@@ -121,7 +139,7 @@ def draw(file: Path) -> None:
     import matplotlib
 
     groups = {}
-    for run in sorted(KEPT.iterdir()):
+    for run in kept():
         groups.setdefault(parts(run)[:2], []).append(run)
     groups = {names: group for names, group in groups.items() if len(group) > 1}
     with matplotlib.rc_context(figures.style(*figures.THEMES[""])):
@@ -140,7 +158,8 @@ def draw(file: Path) -> None:
 
 
 def _panel(above, below, group: list[Path]) -> None:
-    curves = {run: smooth(tables.read_table(run / artifacts.STEPS, ("loss",))["loss"]) for run in group}
+    losses = [tables.read_table(run / artifacts.STEPS, ("loss",))["loss"] for run in group]
+    curves = dict(zip(group, smoothed(*losses)))
     colours = dict(zip(runs.PROSE, figures.COLOURS))
     for run, curve in curves.items():
         _, _, backend, seed = parts(run)

@@ -20,7 +20,7 @@ class CacheConfig:
     older_than: float = 0.0
     """Only what was not used for so many days."""
     cache_dir: Path | None = None
-    """Another folder; default: KERAS_DOGS_CACHE, or this system's place for such."""
+    """Another folder; default: KERAS_DOGS_CACHE, or this system's usual cache folder."""
 
     def __post_init__(self):
         check_ranges(self, {"older_than": Range(0, 10**6)})

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import shutil
 
 import numpy as np
@@ -149,4 +150,7 @@ def test_the_command_on_the_page_makes_it_again(command, dogs, run_folder, tmp_p
     status, _, err = command("evaluate", run_folder, *flags)
     assert status == 0, err
     text = (tmp_path / "page" / "report.md").read_text()
-    assert "--skip-unreadable" in text and "--max-unreadable" not in text
+    (words,) = re.findall(r"`python -m keras_dogs.evaluate (.*)`", text)
+    words = shlex.split(words.replace("/page", "/again"))
+    assert "--skip-unreadable" in words and "--max-unreadable" not in words
+    assert command("evaluate", *words)[0] == 0 and (tmp_path / "again" / "report.md").is_file()

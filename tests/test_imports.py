@@ -69,6 +69,6 @@ def test_the_house_stays_one_to_live_in():
         text = file.read_text("utf-8")
         assert text.count("\n") <= 400, file
         for node in ast.walk(ast.parse(text)):
-            if isinstance(node, ast.FunctionDef):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
                 body = node.body[ast.get_docstring(node) is not None :]
                 assert not body or body[-1].end_lineno - body[0].lineno < 50, f"{file}: {node.name}"

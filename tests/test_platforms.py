@@ -88,12 +88,15 @@ def test_a_child_is_started_the_systems_way(name, monkeypatch):
 
 
 @pytest.mark.once
-def test_every_text_that_is_written_says_its_encoding():
+def test_every_text_file_has_an_encoding():
     """Windows' own is not UTF-8: pages that say they are would be garbled there."""
     for file in Path(keras_dogs.__file__).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text("utf-8"))):
             if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
                 continue
+            mode = node.args[0].value if node.args and isinstance(node.args[0], ast.Constant) else None
+            if node.func.attr == "open" and mode in ("w", "a", "x", "r", "rt", "wt"):
+                assert any(keyword.arg == "encoding" for keyword in node.keywords), f"{file}, line {node.lineno}"
             is_ours = isinstance(node.func.value, ast.Name) and node.func.value.id == "files"
             if node.func.attr == "write_text" and not is_ours:
                 given = [*node.args[1:], *(keyword.value for keyword in node.keywords if keyword.arg == "encoding")]

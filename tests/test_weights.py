@@ -529,7 +529,7 @@ def test_a_download_that_was_killed_after_its_last_byte(tmp_path, server, monkey
     part = tmp_path / "cache" / "npz" / f"small.npz.{hashlib.md5(content).hexdigest()}.part"
     part.write_bytes(content)
     keras_dogs.build_vit("gs://small.npz", num_classes=3)
-    assert handler.asked[-1] == len(content) or len(content) in handler.asked
+    assert len(content) in handler.asked
     part.write_bytes(content + b"more")  # what is wrong in it does not stay
     (tmp_path / "cache" / "npz" / "small.npz").unlink()
     refused("gs://small.npz", "could not be fetched")

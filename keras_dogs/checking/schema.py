@@ -35,7 +35,7 @@ class Facts(TypedDict):
         pictures_a_class: pictures per class.
         shorter_side: pixels.
         long: one side is many times as long as the other.
-        names_alike: groups of class names that hardly differ.
+        names_alike: groups of names, of pictures or classes, that differ only in case or in Unicode normalisation.
         no_pictures: paths of files that are not pictures.
     """
 

@@ -71,8 +71,9 @@ def reasons_of(pool: Pool, groups: list[Group]) -> dict[str, str]:
     """Returns the pictures to leave out, with the reason.
 
     A leak into test is listed on both sides: training leaves out its side, and evaluation leaves out the test pictures,
-    which earlier runs have seen in training. Pictures with two labels are all listed, as nobody knows which label is
-    wrong. Of other duplicates, all but the first in each split are listed.
+    which earlier runs have seen in training. Of a leak between train and validation, the train side is listed. Pictures
+    with two labels are all listed, as nobody knows which label is wrong. Of other duplicates, all but the first in each
+    split are listed.
     """
     reasons = {}
     for group in groups:

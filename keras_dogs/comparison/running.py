@@ -150,7 +150,7 @@ class Children:
         arguments = [*run.arguments, "--resume"]
         # A child of an earlier comparison that was killed may still be saving.
         artifacts.wait_until_free(run.folder, _SECONDS_TO_SAVE)
-        with self._log(run).open("w") as log:
+        with self._log(run).open("w", encoding="utf-8") as log:
             child = children.start(arguments, environment, log)
         self.running[child] = (run, time.monotonic(), gpu)
         self.states[run.folder] = "running"

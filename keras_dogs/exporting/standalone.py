@@ -23,7 +23,7 @@ def program_of(row: Format) -> str:
         imports |= found
         bodies.append(body)
     return (
-        f'"""Names what is in pictures: `python {PROGRAM} PICTURE...`. Written by keras_dogs.export.\n\n'
+        f'"""Names the breeds in pictures: `python {PROGRAM} PICTURE...`. Written by keras_dogs.export.\n\n'
         f'Needs Python 3.11 and: pip install numpy pillow {row.packages}\n"""\n\n'
         + "\n".join(sorted(imports, key=lambda line: (line.startswith("from"), line)))
         + "\n\n"

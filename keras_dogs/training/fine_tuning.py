@@ -189,7 +189,7 @@ def _record(job: Job, pictures: Pictures, cache: str, fitted: Fitted, test, timi
 
 def _settle(config: TrainConfig) -> dict:
     """Resolves the preset and the output folder; to resume a run, takes over the config that it was begun with."""
-    chosen = jobs.choose_preset(config)
+    chosen = config if config.output else jobs.choose_preset(config)  # a folder is named after the preset
     output = artifacts.choose_output(config.output, jobs.default_name(chosen), config.overwrite, config.resume)
     finished = config.resume and artifacts.is_finished(output)
     goes_on = config.resume and artifacts.is_unfinished(output)
@@ -206,7 +206,7 @@ def _settle(config: TrainConfig) -> dict:
         config = dataclasses.replace(config, output=output).resumed_from(artifacts.read_config(output))
         artifacts.check_config(output)
     else:
-        config = chosen
+        config = jobs.choose_preset(chosen)
     if config.resume and not (finished or goes_on):
         progress.open_console().print(f"{output}: nothing to resume; a new run")
     plain = dataclasses.replace(config, output=output).to_plain()

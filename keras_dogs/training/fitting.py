@@ -59,8 +59,7 @@ def fit(plan: Plan, task: Task) -> Fitted:
             _errors_in_words(batches, step_log, plan.checkpoints),
             open_loggers(logged, plan.folder, step_log, validation) as loggers,
         ):
-            # Checkpointing may stop the run: what comes after it misses the last step.
-            callbacks = [step_log, validation, *loggers, checkpointing, shown]
+            callbacks = [step_log, validation, checkpointing, shown, *loggers]
             _run(model, batches, done, recipe.epochs, callbacks, validation, checkpointing)
     finally:
         shown.stop()
@@ -122,7 +121,7 @@ def _compile(plan: Plan, task: Task, schedule: WarmupCosine, steps_per_epoch: in
 def _too_large(error: Exception, batch_size: int, checkpoints: list[Path]) -> UserError:
     return UserError(
         f"not enough memory for steps of {batch_size} pictures ({first_line(error)}); {_left(checkpoints)}: lower "
-        "--batch-size, or give --accumulate 2 for the same batch in two parts, or --remat"
+        "--batch-size, or raise --accumulate for the same batch in smaller parts, or, for a ViT, give --remat"
     )
 
 

@@ -140,8 +140,8 @@ def _check_memory(job: Job) -> None:
     if least > available:
         raise UserError(
             f"a step of {pictures} pictures needs at least {least / 2**30:,.1f} GiB, but only {available / 2**30:,.1f} "
-            "GiB are free: lower --batch-size or --image-size, or give "
-            f"--accumulate {2 * job.recipe.accumulate} for the same batch in smaller parts"
+            "GiB are free: lower --batch-size or --image-size, or raise --accumulate for the same batch in smaller "
+            "parts"
         )
 
 

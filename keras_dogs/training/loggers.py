@@ -5,6 +5,7 @@ from pathlib import Path
 
 import keras
 
+from keras_dogs.errors import Interrupted
 from keras_dogs.errors import UserError
 from keras_dogs.errors import install_line
 from keras_dogs.runs import artifacts
@@ -14,48 +15,58 @@ _EVERY = 10  # steps a point
 
 
 class _Logger(keras.callbacks.Callback):
-    """Passes the rows of `steps.csv` and `history.csv` to a function of a dict of numbers and the step.
+    """Passes new rows of `steps.csv` and `history.csv` to a tracker.
 
-    Attributes:
-        close: function. To be called when training has ended, however it did.
+    Args:
+        write: function of a dict of numbers and the step.
+        close: function of whether training failed.
+        step_log: `StepLog`. Rows that are there already were written by an earlier process.
+        validation: `Validation`.
     """
 
     def __init__(self, write, close, step_log, validation):
         super().__init__()
         self.write, self.close = write, close
-        self.step_log, self.validation = step_log, validation
-
-    def on_train_begin(self, logs=None):
-        self._written = len(self.step_log.rows)
+        self.steps, self.epochs = step_log.rows, validation.rows
+        self._written = (len(self.steps), len(self.epochs))
 
     def on_train_batch_end(self, batch, logs=None):
-        self._write_rows()
-
-    def _write_rows(self):
-        """Writes the rows that were read since; losses are read some steps late."""
-        for row in self.step_log.rows[self._written :]:
-            if row["step"] % _EVERY == 0:
-                self.write({"train/loss": row["loss"], "train/learning_rate": row["learning_rate"]}, row["step"])
-        self._written = len(self.step_log.rows)
+        self.write_new_rows()
 
     def on_epoch_end(self, epoch, logs=None):
-        self._write_rows()
-        row = self.validation.rows[-1]
-        self.write({f"epoch/{name}": value for name, value in row.items()}, self.step_log.rows[-1]["step"])
+        self.write_new_rows()
+
+    def write_new_rows(self):
+        """Writes the rows that were read since; losses are read some steps late."""
+        num_steps, num_epochs = self._written
+        self._written = (len(self.steps), len(self.epochs))
+        for row in self.steps[num_steps:]:
+            if row["step"] % _EVERY == 0:
+                self.write({"train/loss": row["loss"], "train/learning_rate": row["learning_rate"]}, row["step"])
+        for row in self.epochs[num_epochs:]:
+            last = max(step["step"] for step in self.steps if step["epoch"] <= row["epoch"])
+            self.write({f"epoch/{name}": value for name, value in row.items()}, last)
 
 
 @contextlib.contextmanager
 def open_loggers(config: TrainConfig, folder: Path, step_log, validation):
     """Provides a callback for each logger that the flags ask for, and closes the loggers afterwards."""
-    with contextlib.ExitStack() as stack:
-        loggers = []
+    loggers, has_failed = [], True
+    try:
         if config.tensorboard:
             loggers.append(_Logger(*_tensorboard(folder), step_log, validation))
         if config.wandb:
             loggers.append(_Logger(*_wandb(config, folder), step_log, validation))
+        try:
+            yield loggers
+        except Interrupted:  # what was read for the checkpoint is not read again
+            for logger in loggers:
+                logger.write_new_rows()
+            raise
+        has_failed = False
+    finally:
         for logger in loggers:
-            stack.callback(logger.close)
-        yield loggers
+            logger.close(has_failed)
 
 
 def check_loggers(config: TrainConfig) -> None:
@@ -76,7 +87,7 @@ def _tensorboard(folder: Path):
         for name, value in values.items():
             writer.add_scalar(name, value, step)
 
-    return write, writer.close
+    return write, lambda has_failed: writer.close()
 
 
 def _wandb(config: TrainConfig, folder: Path):
@@ -85,4 +96,4 @@ def _wandb(config: TrainConfig, folder: Path):
     # With the run's own ID, a resumed run continues the curves that were begun.
     which = dict(id=artifacts.run_of(folder) or None, name=folder.name, resume="allow")
     run = wandb.init(project=config.wandb, config=config.to_plain(), dir=str(folder), **which)
-    return lambda values, step: run.log(values, step=step), run.finish
+    return lambda values, step: run.log(values, step=step), lambda has_failed: run.finish(exit_code=int(has_failed))

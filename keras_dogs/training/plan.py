@@ -96,7 +96,7 @@ class Task(NamedTuple):
         train: `Canvases`, or an object like it that holds features, or rows of a table.
         predict: function or `None`. Takes no argument, and returns the logits of the validation split.
         labels: int array or `None`. The labels of the validation split.
-        examples: str. What a step consumes, in words: `"images"`, or the features of images.
+        examples: str. What a step consumes: `"images"` or `"features"`.
     """
 
     model: keras.Model

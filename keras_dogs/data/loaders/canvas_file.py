@@ -1,4 +1,4 @@
-"""Stores the canvases of a split in one file of the cache, in the order of the pictures' names.
+"""Stores the canvases of a split, or of several together, in one file of the cache, in the order of their names.
 
 The file's name is a hash of everything that decides its content: the names of the pictures, the state of their files,
 the canvas settings, and the decoder. Each row has a checksum, so damage on the disk is noticed when the row is read.

@@ -68,7 +68,7 @@ class Checkpoint:
             return self._latest[name]
         try:
             tensor = np.asarray(self._part_of[name].read(name), np.float32)
-        except NotImplementedError as error:
+        except _UnknownNumbers as error:
             raise self.error(f"{name} {error}") from error
         except Exception as error:  # zlib, zipfile, safetensors and NumPy each raise their own kinds
             raise UserError(f"--preset {self.preset}: {name} cannot be read: the file is damaged ({error})") from error
@@ -131,6 +131,10 @@ def _open(file: Path):
     return _NpzFile(file) if file.suffix == ".npz" else TorchFile(file)
 
 
+class _UnknownNumbers(Exception):
+    """A tensor's numbers are of a type that is not read here."""
+
+
 class _SafetensorsFile:
     """Reads a tensor's bytes where the header says; safetensors maps the file, and every page counts as memory."""
 
@@ -152,7 +156,7 @@ class _SafetensorsFile:
     def read(self, name):
         tensor = self._tensors[name]
         if tensor["dtype"] not in _SAFETENSORS_DTYPES:
-            raise NotImplementedError(f"has numbers of type {tensor['dtype']}, which are not supported")
+            raise _UnknownNumbers(f"has numbers of type {tensor['dtype']}, which are not supported")
         begin, end = tensor["data_offsets"]
         dtype = np.dtype(_SAFETENSORS_DTYPES[tensor["dtype"]])
         self._file.seek(self._begin + begin)
