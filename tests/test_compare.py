@@ -307,8 +307,8 @@ def test_what_is_alike_is_told_apart(tmp_path):
     assert [row["model"] for row in found["models"]] == [
         "one/vit.npz",
         "two/vit.npz",
-        "resnet_nano, adamw, light augmentation, batch 32",
-        "resnet_nano, linear_probe, light augmentation, batch 32",
+        "resnet_nano, adamw",
+        "resnet_nano, linear_probe",
     ]
     assert any("is there twice" in note and str(tmp_path / "e") in note for note in found["notes"])
 

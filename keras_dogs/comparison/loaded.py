@@ -68,26 +68,26 @@ def load(folder: Path, command: str) -> Loaded:
 
 
 def told_apart(runs: list[Loaded]) -> list[Loaded]:
-    """Gives models distinct names: the full preset if presets share a short one, with the recipe if it varies."""
-    identities = {run.folder: (run.record.preset, _recipe(run)) for run in runs}
+    """Gives models distinct names: the full preset if presets share a short one, with what their recipes differ in."""
     presets_of = {
         name: {run.record.preset for run in runs if run.model == name} for name in {run.model for run in runs}
     }
-    recipes_of = {
-        preset: {other for one, other in identities.values() if one == preset} for preset, _ in identities.values()
-    }
+    recipes_of: dict[str, list] = {}
+    for run in runs:
+        recipes_of.setdefault(run.record.preset, []).append(_recipe(run))
     named = []
     for run in runs:
-        preset, recipe = identities[run.folder]
-        name = run.model if len(presets_of[run.model]) == 1 else preset
-        named.append(run._replace(model=name if len(recipes_of[preset]) == 1 else f"{name}, {recipe}"))
+        name = run.model if len(presets_of[run.model]) == 1 else run.record.preset
+        others = zip(*recipes_of[run.record.preset])
+        differing = [part for part, parts in zip(_recipe(run), others) if len(set(parts)) > 1]
+        named.append(run._replace(model=", ".join([name, *differing])))
     return named
 
 
-def _recipe(run: Loaded) -> str:
-    """Names the recipe of a run, to tell two ways of training one preset apart."""
+def _recipe(run: Loaded) -> tuple[str, str, str]:
+    """Returns the parts of a recipe that tell two ways of training one preset apart."""
     config = run.record.config
-    return ", ".join([config["recipe"], f"{config['augmentation']} augmentation", f"batch {config['batch_size']}"])
+    return config["recipe"], f"{config['augmentation']} augmentation", f"batch {config['batch_size']}"
 
 
 def without_doubles(runs: list[Loaded]) -> tuple[list[Loaded], list[Loaded]]:
