@@ -26,8 +26,8 @@ COMPARISONS = {
 }
 REMARKS = {
     "full_fine_tuning": "All weights of both models, four epochs, `standard` augmentation, one seed, on the sample and "
-    "with the weights of the linear probes below. These are the first of sixteen runs, all on PyTorch; those on JAX and "
-    "TensorFlow, with a second seed, and from a probe instead of a head of zeros are still to come "
+    "with the weights of the linear probes below. These are the first of sixteen runs, all on PyTorch; those on JAX "
+    "and TensorFlow, with a second seed, and from a probe instead of a head of zeros are still to come "
     "(`benchmarks/full_fine_tuning.py`). **None reaches its own probe** (80.8 % and 43.1 %), nor the ResNet-50 its "
     "untouched ImageNet head (85.1 %). Four epochs of 3,240 pictures are 200 updates in batches of 64: a head of zeros "
     "has not been learned by then. In batches of 16, 808 updates, the ResNet-50 is better, but still behind. The rest "

@@ -19,6 +19,7 @@ LINES = {"jax": "-", "tensorflow": "--", "torch": ":"}
 THEMES = {"": ("#ffffff", "#222222", "#999999"), "-dark": ("#15181c", "#e6e6e6", "#777777")}
 _MOST_NAMES, _NAMES_SIZE = 40, 5.5  # classes whose names fit on the axes of a matrix; points
 _WIDTH = 4.8  # inches: legible on a page of 390 pixels
+_LONG = 32  # letters of a label of which two do not fit beside each other
 
 
 def draw_all(results: dict, folder: Path) -> list[str]:
@@ -87,7 +88,7 @@ def _draw_accuracy(results: dict):
         axis.plot(100 * np.array(tops), [place + 0.22] * len(tops), "|", color=colour, markersize=7)
     axis.set_yticks(range(len(groups)), [f"{row['model']}\n{PROSE[row['backend']]}" for row in groups], fontsize=9)
     axis.invert_yaxis()
-    axis.set_xlabel("test top-1 accuracy, % (bars: seeds)")
+    axis.set_xlabel("test top-1, % (bars: seeds)")
     return figure
 
 
@@ -97,11 +98,16 @@ def _draw_curves(results: dict):
     runs = [run for run in _finished(results) if results["curves"].get(run["name"])]
     if not runs:
         return None
+    heights = [3, 1.3] if len({run["backend"] for run in runs}) > 1 else [3]  # one backend has no gap
     figure, axes = _subplots(
-        2 * len(models), height=3.6 * len(models), height_ratios=[3, 1.3] * len(models), sharex=False, squeeze=False
+        len(heights) * len(models),
+        height=0.84 * sum(heights) * len(models),
+        height_ratios=heights * len(models),
+        sharex=False,
+        squeeze=False,
     )
     colours = _colours(results)
-    for model, (above, below) in zip(models, axes[:, 0].reshape(-1, 2)):
+    for model, (above, *below) in zip(models, axes[:, 0].reshape(len(models), -1)):
         of_model = [run for run in runs if run["model"] == model]
         for run in of_model:
             raw = results["curves"][run["name"]]
@@ -111,9 +117,10 @@ def _draw_curves(results: dict):
             above.plot(np.arange(first, first + len(losses)), losses, label=PROSE[run["backend"]], **style)
         above.set(title=model, ylabel="training loss, nats")
         _legend(above)
-        _draw_gaps(below, of_model, results["curves"], colours[model])
+        for axis in below:
+            _draw_gaps(axis, of_model, results["curves"], colours[model])
         num_steps = max((len(results["curves"][run["name"]]) for run in of_model), default=1)
-        for axis in (above, below):
+        for axis in (above, *below):
             axis.set_xlim(0, num_steps * 1.02)
     axes[-1, 0].set_xlabel("step (losses: running mean)")
     return figure
@@ -177,7 +184,7 @@ def _draw_cost(results: dict):
     for axis in axes[:, 0]:
         axis.set_ylabel("top-1, %")
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=2, fontsize=8)
+    figure.legend(handles, labels, loc="outside upper center", ncols=_columns_for(labels), fontsize=8)
     return figure
 
 
@@ -196,7 +203,8 @@ def _draw_time(results: dict):
         axis.plot(ends, accuracies, label=label, markersize=4, linewidth=1.2, **style)
     axis.set(xlabel="seconds from the command", ylabel="validation top-1, %")
     axis.set_xlim(left=0)
-    _legend(axis, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2)
+    columns = _columns_for(axis.get_legend_handles_labels()[1])
+    _legend(axis, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=columns)
     return figure
 
 
@@ -323,6 +331,11 @@ def _legend(axis, **where) -> None:
     handles, labels = axis.get_legend_handles_labels()
     once = dict(zip(labels, handles))
     axis.legend(once.values(), once.keys(), **where)
+
+
+def _columns_for(labels: list[str]) -> int:
+    """Returns how many columns of a legend fit into the width of a figure."""
+    return 1 if max(map(len, labels)) >= _LONG else 2
 
 
 def _remove_all_after(axes, count: int) -> None:
