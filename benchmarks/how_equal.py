@@ -14,10 +14,9 @@ from full_fine_tuning import KEPT
 from scipy.special import softmax
 
 from keras_dogs.comparison import figures
-from keras_dogs.evaluation.predictions import Predictions
+from keras_dogs.comparison import loaded
 from keras_dogs.runs import artifacts
 from keras_dogs.system import pages
-from keras_dogs.system import tables
 
 NAMES = {"resnet50": "ResNet-50", "vits14": "ViT-S/14"}
 RECIPES = {
@@ -64,9 +63,8 @@ def compare(first: Path, second: Path) -> dict:
     from keras_dogs.training import reproducing  # loads Keras, which the pages need not
 
     outcome = reproducing.compare_runs(first, second)
-    one, two = (tables.read_table(run / artifacts.STEPS, ("loss",))["loss"] for run in (first, second))
-    answers, answers_again = (in_order(Predictions.load(run)) for run in (first, second))
-    scores = np.abs(softmax(answers.logits, axis=1) - softmax(answers_again.logits, axis=1))
+    one, two = (loaded.load(run, command="") for run in (first, second))
+    scores = np.abs(softmax(one.predictions.logits, axis=1) - softmax(two.predictions.logits, axis=1))
     return {
         "model": model,
         "recipe": recipe,
@@ -74,18 +72,12 @@ def compare(first: Path, second: Path) -> dict:
         "seeds": [seed, other_seed],
         "same_curve": outcome.differs_from is None,
         "largest_gap": outcome.largest_gap,
-        "largest_gap_of_means": float(np.abs(np.subtract(*smoothed(one, two))).max()),
+        "largest_gap_of_means": float(np.abs(np.subtract(*smoothed(one.losses, two.losses))).max()),
         "agreement": outcome.agreement,
-        "top1": [float(np.mean(each.logits.argmax(1) == each.labels)) for each in (answers, answers_again)],
+        "top1": [float(run.correct.mean()) for run in (one, two)],
         "score_gap_mean_of_largest": float(scores.max(axis=1).mean()),
         "score_gap_largest": float(scores.max()),
     }
-
-
-def in_order(found: Predictions) -> Predictions:
-    """Returns the predictions in the order of the pictures' names."""
-    order = np.argsort(found.names)
-    return found._replace(names=found.names[order], labels=found.labels[order], logits=found.logits[order])
 
 
 def smoothed(*several: np.ndarray) -> list[np.ndarray]:
@@ -158,8 +150,7 @@ def draw(file: Path) -> None:
 
 
 def _panel(above, below, group: list[Path]) -> None:
-    losses = [tables.read_table(run / artifacts.STEPS, ("loss",))["loss"] for run in group]
-    curves = dict(zip(group, smoothed(*losses)))
+    curves = dict(zip(group, smoothed(*(loaded.load(run, command="").losses for run in group))))
     colours = dict(zip(runs.PROSE, figures.COLOURS))
     for run, curve in curves.items():
         _, _, backend, seed = parts(run)

@@ -435,10 +435,9 @@ def test_addresses():
 
 
 @pytest.fixture
-def server(tmp_path):
-    """Serves a folder with the checksum header of Google's storage; counts what is asked for."""
+def server(tmp_path, monkeypatch):
+    """Serves a folder in place of Google's storage, with its checksum header; counts what is asked for."""
     import base64
-    import hashlib
     import http.server
     import threading
 
@@ -481,14 +480,14 @@ def server(tmp_path):
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
         threading.Thread(target=running.serve_forever, daemon=True).start()
-        yield folder, f"http://127.0.0.1:{running.server_port}", Handler
+        monkeypatch.setattr(downloads, "_BUCKET", f"http://127.0.0.1:{running.server_port}/")
+        monkeypatch.setenv("KERAS_DOGS_CACHE", str(tmp_path / "cache"))
+        yield folder, Handler
         running.shutdown()
 
 
 def test_a_download_is_checked_kept_and_not_repeated(tmp_path, server, monkeypatch):
-    folder, address, handler = server
-    monkeypatch.setattr(downloads, "_BUCKET", f"{address}/")
-    monkeypatch.setenv("KERAS_DOGS_CACHE", str(tmp_path / "cache"))
+    folder, handler = server
     small_npz(folder)
     handler.lie = True
     refused("gs://small.npz", "could not be fetched")
@@ -506,10 +505,8 @@ def test_a_download_is_checked_kept_and_not_repeated(tmp_path, server, monkeypat
     refused("gs://missing.npz", "missing.npz could not be fetched", "404")
 
 
-def test_a_download_goes_on_where_it_broke_off(tmp_path, server, monkeypatch):
-    folder, address, handler = server
-    monkeypatch.setattr(downloads, "_BUCKET", f"{address}/")
-    monkeypatch.setenv("KERAS_DOGS_CACHE", str(tmp_path / "cache"))
+def test_a_download_goes_on_where_it_broke_off(tmp_path, server):
+    folder, handler = server
     size = small_npz(folder).stat().st_size
     handler.breaks_off = True
     refused("gs://small.npz", "could not be fetched", "broke off at", "try again")
@@ -520,10 +517,8 @@ def test_a_download_goes_on_where_it_broke_off(tmp_path, server, monkeypatch):
     assert [file.name for file in (tmp_path / "cache" / "npz").glob("[!.]*")] == ["small.npz"]
 
 
-def test_a_download_that_was_killed_after_its_last_byte(tmp_path, server, monkeypatch):
-    folder, address, handler = server
-    monkeypatch.setattr(downloads, "_BUCKET", f"{address}/")
-    monkeypatch.setenv("KERAS_DOGS_CACHE", str(tmp_path / "cache"))
+def test_a_download_that_was_killed_after_its_last_byte(tmp_path, server):
+    folder, handler = server
     content = small_npz(folder).read_bytes()
     (tmp_path / "cache" / "npz").mkdir(parents=True)
     part = tmp_path / "cache" / "npz" / f"small.npz.{hashlib.md5(content).hexdigest()}.part"
@@ -536,10 +531,8 @@ def test_a_download_that_was_killed_after_its_last_byte(tmp_path, server, monkey
     keras_dogs.build_vit("gs://small.npz", num_classes=3)
 
 
-def test_a_server_that_says_neither_length_nor_checksum(tmp_path, server, monkeypatch):
-    folder, address, handler = server
-    monkeypatch.setattr(downloads, "_BUCKET", f"{address}/")
-    monkeypatch.setenv("KERAS_DOGS_CACHE", str(tmp_path / "cache"))
+def test_a_server_that_says_neither_length_nor_checksum(tmp_path, server):
+    folder, handler = server
     small_npz(folder)
     handler.says_little = True
     (tmp_path / "cache" / "npz").mkdir(parents=True)

@@ -1,7 +1,6 @@
 """Runs `fit` of a compiled model, from where an earlier run stopped, with all that watches it."""
 
 import contextlib
-import dataclasses
 import time
 from pathlib import Path
 
@@ -28,6 +27,7 @@ from keras_dogs.training.callbacks import TrainingProgress
 from keras_dogs.training.callbacks import Validation
 from keras_dogs.training.checkpoints import Checkpoints
 from keras_dogs.training.loggers import open_loggers
+from keras_dogs.training.loggers import without_loggers
 from keras_dogs.training.optimizers import WarmupCosine
 from keras_dogs.training.optimizers import build_optimizer
 from keras_dogs.training.plan import Fitted
@@ -53,7 +53,7 @@ def fit(plan: Plan, task: Task) -> Fitted:
     if done:
         progress.open_console().print(f"going on after step {done:,} of {total:,}")
     shown = TrainingProgress(total, batches.batch_size, validation, task.examples, recipe.epochs)
-    logged = config if plan.checkpoints.writes else dataclasses.replace(config, tensorboard=False, wandb=None)
+    logged = config if plan.checkpoints.writes else without_loggers(config)
     try:
         with (
             _errors_in_words(batches, step_log, plan.checkpoints),

@@ -1,6 +1,7 @@
 """Logs training curves to TensorBoard and to Weights & Biases, if flags ask for it."""
 
 import contextlib
+import dataclasses
 from pathlib import Path
 
 import keras
@@ -67,6 +68,11 @@ def open_loggers(config: TrainConfig, folder: Path, step_log, validation):
     finally:
         for logger in loggers:
             logger.close(has_failed)
+
+
+def without_loggers(config: TrainConfig) -> TrainConfig:
+    """Returns the config less its loggers: for a process that writes nothing, and for a probe that comes first."""
+    return dataclasses.replace(config, tensorboard=False, wandb=None)
 
 
 def check_loggers(config: TrainConfig) -> None:

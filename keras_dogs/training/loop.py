@@ -15,6 +15,7 @@ from keras_dogs.system import files
 from keras_dogs.system import progress
 from keras_dogs.training.fitting import fit
 from keras_dogs.training.fitting import load_weights_everywhere
+from keras_dogs.training.loggers import without_loggers
 from keras_dogs.training.plan import Fitted
 from keras_dogs.training.plan import Pictures
 from keras_dogs.training.plan import Plan
@@ -57,7 +58,7 @@ def _train_head_first(plan: Plan, classifier: keras.Model, pictures: Pictures) -
     copies = devices.current().num_copies
     batch_size = max(recipe.batch_size // copies, 1) * copies
     recipe = recipe._replace(augmentation="none", dropout=plan.recipe.dropout, batch_size=batch_size)
-    config = dataclasses.replace(plan.config, tensorboard=False, wandb=None)  # curves are those of the whole model
+    config = without_loggers(plan.config)  # their curves are those of the whole model
     probe_plan = plan._replace(config=config, recipe=recipe, checkpoints=plan.checkpoints.of_head())
     if probe_plan.checkpoints.writes:
         probe_plan.checkpoints.folder.mkdir(exist_ok=True)
