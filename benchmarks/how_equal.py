@@ -140,8 +140,9 @@ def draw(file: Path) -> None:
         size = dict(figsize=(4.4 * len(groups), 5.2), height_ratios=(3, 2), sharex=True, layout="constrained")
         figure, axes = pyplot.subplots(2, len(groups), squeeze=False, **size)
         for (model, recipe), (above, below) in zip(groups, axes.T):
-            above.set_title(f"{NAMES[model]}, {RECIPES[recipe]}", fontsize=11)
-            below.set(yscale="log", xlabel="step")
+            above.set_title(f"{NAMES[model]},\n{RECIPES[recipe]}", fontsize=11)
+            figures.scale_by_powers(below)
+            below.set_xlabel("step")
             _panel(above, below, groups[model, recipe])
         axes[0, 0].set_ylabel("training loss, nats")
         axes[1, 0].set_ylabel("gap, nats")

@@ -144,9 +144,8 @@ def _draw_gaps(axis, runs: list[dict], curves: dict, colour: str) -> None:
             label = f"{PROSE[first]} and {PROSE[other]}"
             shown = np.where(gaps > 0, gaps, np.nan)
             axis.plot(np.arange(1, steps + 1), shown, color=colour, linestyle=LINES[other], linewidth=1, label=label)
-    axis.set(yscale="log", ylabel="gap, nats")
-    axis.yaxis.set_major_formatter(lambda value, _: f"{value:.0e}")  # there is no mathtext on these pages
-    axis.yaxis.set_minor_formatter(lambda value, _: "")
+    scale_by_powers(axis)
+    axis.set_ylabel("gap, nats")
     axis.tick_params(axis="y", labelsize=8)
     if others:
         _legend(axis, fontsize=7)
@@ -331,6 +330,13 @@ def _legend(axis, **where) -> None:
     handles, labels = axis.get_legend_handles_labels()
     once = dict(zip(labels, handles))
     axis.legend(once.values(), once.keys(), **where)
+
+
+def scale_by_powers(axis) -> None:
+    """Gives the vertical axis a logarithmic scale, with labels that need no mathtext: these pages have none."""
+    axis.set_yscale("log")
+    axis.yaxis.set_major_formatter(lambda value, _: f"{value:.0e}")
+    axis.yaxis.set_minor_formatter(lambda value, _: "")
 
 
 def _columns_for(labels: list[str]) -> int:
