@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 import how_equal
+import input_at_scale
 import readme_table
 import runs
 import runtimes_docs
@@ -85,6 +86,8 @@ def render() -> str:
         parts.append(_throughput(json.loads(file.read_text())))
     for file in sorted(runs.RESULTS.glob("on_gpu-*.json")):
         parts.append(_on_gpu(json.loads(file.read_text())))
+    for file in sorted(runs.RESULTS.glob("input_at_scale-*.json")):
+        parts.append(_input_at_scale(json.loads(file.read_text())))
     for file in sorted(runs.RESULTS.glob("runtimes-*.json")):
         result = json.loads(file.read_text())
         parts.append(runtimes_docs.section(result, _machine(result)))
@@ -248,6 +251,23 @@ def _best_of_best(own: list[dict], rows: list[dict]) -> str:
         for some in (own, [row for row in rows if not row["engine"].startswith("keras")])
     ]
     return f"{speeds[0] / speeds[1]:.2f}" if all(speeds) else "–"
+
+
+_OF_INPUT = (
+    "A folder of symbolic links to the sample's photographs, under new names; a process for each size. The cache holds "
+    "canvases of 256 x 256 pixels. *Memory* is the peak of the process: the cache is mapped, not read. The last row is "
+    "the largest size divided by the smallest: what grows faster than the pictures is not linear."
+)
+
+
+def _input_at_scale(result: dict) -> str:
+    columns = ["num_pictures", *input_at_scale.PARTS, "cache_gib", "peak_memory_gib"]
+    header = ["pictures", *(f"{words}, s" for words in input_at_scale.PARTS.values()), "cache, GiB", "memory, GiB"]
+    rows = [row for row in result["rows"] if "error" not in row]
+    lines = [[f"{row['num_pictures']:,}", *(f"{row[column]:.2f}" for column in columns[1:])] for row in rows]
+    lines.append([f"x {rows[-1][column] / rows[0][column]:.1f}" for column in columns])
+    table = pages.table(header, lines)
+    return f"\n## Input at scale\n\n{_machine(result)}\n\n{_OF_INPUT}\n\n{table}"
 
 
 def draw() -> None:

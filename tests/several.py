@@ -50,7 +50,7 @@ def wait(processes: list[subprocess.Popen], seconds: float = 600) -> list[int]:
 
 
 def _train(config: TrainConfig) -> None:
-    backends.select()
+    backends.load()
     from keras_dogs.training.fine_tuning import fine_tune
 
     for plain in json.loads(Path(_configs).read_text()):

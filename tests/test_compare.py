@@ -27,6 +27,7 @@ from keras_dogs.errors import Interrupted
 from keras_dogs.errors import UserError
 from keras_dogs.evaluation.predictions import Predictions
 from keras_dogs.runs.records import RunRecord
+from keras_dogs.runs.records import Scores
 from keras_dogs.runs.records import Throughput
 from keras_dogs.runs.records import Timings
 from keras_dogs.system import pages
@@ -330,6 +331,17 @@ def test_steps_of_features_have_no_rate_of_pictures(tmp_path):
         drawn = (tmp_path / "out" / "figures" / f"{figure}.svg").read_text()
         assert "train, images/s" not in drawn and "training, images/s" not in drawn
         assert ("predict, images/s" in drawn) == (figure == "speed")
+
+
+def test_a_probe_that_came_first_is_an_epoch_and_is_paid_for(tmp_path):
+    """It ends 2.25 + 0.5 + 1.75 + 10 seconds after the command, and trains for 10 of its seconds."""
+    timings = Timings(2.25, 0.5, 1.75, 0.25, 60.5, 90.25, probe_s=10.0)
+    probe = Scores(20, 0.95, 1.0, 0.95, expected_calibration_error=0.1, loss=0.01)
+    runs = [make_run(tmp_path / "one", timings=timings, probe=probe), make_run(tmp_path / "two", "vit_nano")]
+    found = running.compare_runs(CompareConfig(from_=tuple(runs), output=tmp_path / "out"))
+    assert set(found["runs"][0]["seconds_to"].values()) == {14.5}
+    assert [row["train_s"]["mean"] for row in found["groups"]] == [70.5, 60.5]
+    assert any("came first and counts as epoch 0" in note for note in found["notes"])
 
 
 def test_names_are_no_html(tmp_path):

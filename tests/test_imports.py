@@ -34,6 +34,20 @@ def test_every_public_name_is_there(child):
     assert finished.returncode == 0, finished.stderr
 
 
+def test_commands_load_nothing_for_keras_alone(child):
+    """What a command itself wants of it, such as figures, is there afterwards."""
+    code = (
+        "import sys\n"
+        "from keras_dogs import backends\n"
+        "backends.load()\n"
+        "unused = {'grain', 'matplotlib', 'pandas', 'sklearn', 'tensorflow_text'}\n"
+        "assert not unused & set(sys.modules), unused & set(sys.modules)\n"
+        "import keras, sklearn, matplotlib.figure\n"
+    )
+    finished = child(["-c", code])
+    assert finished.returncode == 0, finished.stderr
+
+
 @pytest.mark.skipif(BACKEND == "tensorflow", reason="TensorFlow is the backend")
 def test_commands_run_without_tensorflow(child, run_folder, dogs, tmp_path):
     code = (

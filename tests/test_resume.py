@@ -143,6 +143,7 @@ def test_the_probe_that_is_best_so_far_is_kept_through_a_kill(monkeypatch, tmp_p
     assert (tmp_path / "run" / "checkpoints" / "best-0000.keras").exists()
     run = fine_tune(TrainConfig(output=tmp_path / "run", resume=True))
     assert run.record.best_epoch == unbroken.record.best_epoch == 0
+    assert run.record.timings.probe_s > 0 and unbroken.record.timings.probe_s > 0
     same(run.folder, unbroken.folder)
 
 

@@ -24,6 +24,9 @@ from keras_dogs.system import progress
 
 __all__ = ["BACKENDS", "PROSE", "select"]
 
+# Keras and KerasHub import these where they find them: for wrappers, galleries, data and tokens that no command has.
+_UNUSED = ("grain", "matplotlib", "pandas", "sklearn", "tensorflow_text")
+
 
 def load() -> str:
     """Selects the backend and imports Keras and KerasHub, which takes seconds: a terminal shows it. Returns its name.
@@ -31,10 +34,22 @@ def load() -> str:
     Raises:
         UserError: see `select`.
     """
-    with progress.busy("Loading Keras"):
+    with progress.busy("Loading Keras"), _without(_UNUSED):
         backend_name = select()
         importlib.import_module("keras_hub")
     return backend_name
+
+
+@contextlib.contextmanager
+def _without(packages: tuple[str, ...]):
+    """Makes packages that nothing has imported yet seem absent within."""
+    absent = dict.fromkeys(package for package in packages if package not in sys.modules)
+    sys.modules.update(absent)
+    try:
+        yield
+    finally:
+        for package in absent:
+            del sys.modules[package]
 
 
 def name() -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_dogs.comparison.loaded import accuracy_over_time
 from keras_dogs.data.datasets import display_name
 from keras_dogs.evaluation.figures import BLUE
 from keras_dogs.evaluation.figures import ORANGE
@@ -197,9 +198,9 @@ def _draw_time(results: dict):
     for run in runs:
         style = dict(color=colours[run["model"]], linestyle=LINES[run["backend"]], marker=MARKERS[run["backend"]])
         label = f"{run['model']}, {PROSE[run['backend']]}"
-        ends = run["epoch_end_s"]
-        accuracies = 100 * np.array(run["validation_curve"])[-len(ends) :]  # earlier versions did not keep the first
-        axis.plot(ends, accuracies, label=label, markersize=4, linewidth=1.2, **style)
+        given = (run["epoch_end_s"], run["validation_curve"], run.get("probe"), run["timings"])
+        ends, accuracies = zip(*accuracy_over_time(*given))
+        axis.plot(ends, 100 * np.array(accuracies), label=label, markersize=4, linewidth=1.2, **style)
     axis.set(xlabel="seconds from the command", ylabel="validation top-1, %")
     axis.set_xlim(left=0)
     columns = _columns_for(axis.get_legend_handles_labels()[1])

@@ -150,6 +150,24 @@ def _validation_curve(folder: Path, record: RunRecord) -> list[float]:
     return curve.tolist()
 
 
+def accuracy_over_time(
+    epoch_end_s: list[float], curve: list[float], probe: dict | None, timings: dict[str, float]
+) -> list[tuple[float, float]]:
+    """Returns the seconds from the command to the end of each epoch, and its accuracy; first those of a probe.
+
+    Args:
+        epoch_end_s: list of float. Of runs of earlier versions, the first epochs may be missing.
+        curve: list of float. Validation top-1 accuracy after each epoch.
+        probe: dict or `None`. Scores of the probe that came first and counts as an epoch.
+        timings: dict. Those of the record; earlier versions did not keep the probe's seconds.
+    """
+    points = list(zip(epoch_end_s, curve[len(curve) - len(epoch_end_s) :]))
+    if probe and timings.get("probe_s"):
+        end = sum(timings[name] for name in ("import_s", "decode_s", "build_s", "probe_s"))
+        points.insert(0, (end, probe["top1_accuracy"]))
+    return points
+
+
 def grouped_by(runs: list[Loaded], *names: str) -> dict[tuple, list[Loaded]]:
     """Groups runs by attributes of theirs or of their records."""
     groups: dict[tuple, list[Loaded]] = {}

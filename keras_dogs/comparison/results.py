@@ -92,6 +92,11 @@ def _notes(runs: list[Loaded]) -> list[str]:
             "linear probes: features are computed once, before training. The seconds of training below include that; "
             "steps are of features, so that they have no images/s and no time that could be compared"
         )
+    if any(run.record.probe for run in runs):
+        notes.append(
+            "in some runs a linear probe came first and counts as epoch 0. The seconds of training below include it, "
+            "unless an earlier version trained it"
+        )
     if any(not run.record.epoch_end_s for run in runs):
         notes.append(
             "some runs were made by a version that did not keep when epochs ended: no time to accuracy of these"
@@ -130,6 +135,7 @@ def _describe(run: Loaded) -> schema.Run:
         "peak_memory_gib": record.peak_memory_gib,
         "epoch_end_s": record.epoch_end_s,
         "validation_curve": run.curve,
+        "probe": vars(record.probe) if record.probe else None,
         "seconds_to": _seconds_to(record, run.curve),
     }
 
@@ -141,12 +147,12 @@ def _gflops(record: RunRecord) -> float | None:
 
 def _seconds_to(record: RunRecord, curve: list[float]) -> dict[str, float | None]:
     """Returns, for each threshold, the seconds from the command to the first epoch that reached it, or `None`."""
-    found, ends = {}, record.epoch_end_s
-    for threshold in THRESHOLDS:
-        # Of runs of earlier versions, the ends of the first epochs may be missing.
-        reached = (end for end, accuracy in zip(ends, curve[len(curve) - len(ends) :]) if accuracy >= threshold)
-        found[f"{threshold:g}"] = next(reached, None)
-    return found
+    probe = vars(record.probe) if record.probe else None
+    points = loaded.accuracy_over_time(record.epoch_end_s, curve, probe, vars(record.timings))
+    return {
+        f"{threshold:g}": next((end for end, accuracy in points if accuracy >= threshold), None)
+        for threshold in THRESHOLDS
+    }
 
 
 def _spread(values) -> schema.Spread:
@@ -181,7 +187,7 @@ def _groups(runs: list[Loaded]) -> list[schema.Group]:
                 "predict_images_per_second": _spread(each.predict_images_per_second for each in speed),
                 "step_time_ms": _spread(each.step_time_ms for each in speed) if sees_pictures else None,
                 "first_step_s": _spread(each.first_step_s for each in timings),
-                "train_s": _spread(each.features_s + each.train_s for each in timings),
+                "train_s": _spread(each.features_s + each.probe_s + each.train_s for each in timings),
                 "total_s": _spread(each.total_s for each in timings),
                 "peak_memory_gib": _spread(record.peak_memory_gib for record in records),
                 "seconds_to": {

@@ -65,6 +65,7 @@ class Run(TypedDict):
     peak_memory_gib: NotRequired[NotNegative]
     epoch_end_s: NotRequired[list[NotNegative]]
     validation_curve: NotRequired[list[Share]]
+    probe: NotRequired[dict[str, float] | None]
     seconds_to: NotRequired[dict[str, NotNegative | None]]
 
 

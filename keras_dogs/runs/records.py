@@ -143,7 +143,8 @@ class Timings:
     """Seconds, of all processes where a run was resumed.
 
     `first_step_s` includes compilation; `features_s` is what a linear probe on features spends on computing them,
-    before `train_s`, which is all of `fit`, validation included.
+    before `train_s`, which is all of `fit`, validation included; `probe_s` is what a linear probe that came first took,
+    its features included, also before `train_s`.
     """
 
     import_s: NotNegative
@@ -153,6 +154,7 @@ class Timings:
     train_s: NotNegative
     total_s: NotNegative
     features_s: NotNegative = 0.0
+    probe_s: NotNegative = 0.0
 
 
 @dataclasses.dataclass(frozen=True)

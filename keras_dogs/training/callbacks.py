@@ -144,6 +144,7 @@ class Validation(keras.callbacks.Callback):
         self.best_epoch = 0
         self.best_scores: Scores | None = None
         self.probe_scores: Scores | None = None
+        self.probe_s = 0.0  # seconds of the probe
 
     def on_train_begin(self, logs=None):
         if self.recipe.probe_first and self.predict and not self.step_log.rows:
@@ -248,6 +249,7 @@ class Checkpointing(keras.callbacks.Callback):
         self.validation.best_scores = Scores(**state["best_scores"]) if state["best_scores"] else None
         probe = state["probe_scores"]
         self.validation.probe_scores = Scores(**probe) if probe else None
+        self.validation.probe_s = state["probe_s"]
         self._train_s_before, self._command_s_before = state["train_s"], state["command_s"]
         self.epoch_end_s[:] = state["epoch_end_s"]
         self.step_log.step_seconds[:], self.step_log.first_steps[:] = state["step_seconds"], state["first_steps"]
@@ -296,6 +298,7 @@ class Checkpointing(keras.callbacks.Callback):
             "best_epoch": self.validation.best_epoch,
             "best_scores": dataclasses.asdict(best) if best else None,
             "probe_scores": dataclasses.asdict(probe) if probe else None,
+            "probe_s": self.validation.probe_s,
             "steps": self.step_log.rows,
             "history": self.validation.rows,
             "train_s": self.train_s(),

@@ -38,6 +38,7 @@ class State(TypedDict):
     digest: NotRequired[str]
     best_digest: NotRequired[str | None]
     probe_scores: NotRequired[dict[str, int | float] | None]
+    probe_s: NotRequired[NotNegative]
     command_s: NotRequired[NotNegative]
     epoch_end_s: NotRequired[list[NotNegative]]
     step_seconds: NotRequired[list[NotNegative]]
@@ -139,7 +140,7 @@ class Checkpoints:
                 raise UserError(f"{path}: belongs to another run; move it out of this folder, then resume again")
             # Defaults for the keys that an earlier version did not write.
             unknown = {"command_s": state["train_s"], "epoch_end_s": [], "step_seconds": [], "first_steps": []}
-            unknown |= {"probe_scores": None}
+            unknown |= {"probe_scores": None, "probe_s": 0.0}
             return arrays, unknown | state
         return None
 

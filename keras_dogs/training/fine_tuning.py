@@ -122,6 +122,7 @@ def _train_job(
             build_s=built - began,
             first_step_s=fitted.first_step_s,
             features_s=fitted.features_s,
+            probe_s=fitted.validation.probe_s,
             train_s=fitted.train_s,
             total_s=fitted.command_s_before + time.perf_counter() - started,
         )

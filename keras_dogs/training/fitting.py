@@ -36,8 +36,14 @@ from keras_dogs.training.plan import Task
 from keras_dogs.training.recipes import Recipe
 
 
-def fit(plan: Plan, task: Task) -> Fitted:
-    """Compiles the model and runs `fit` with everything that watches it, from where an earlier one stopped."""
+def fit(plan: Plan, task: Task, probe_s: float = 0.0) -> Fitted:
+    """Compiles the model and runs `fit` with everything that watches it, from where an earlier one stopped.
+
+    Args:
+        plan: `Plan`.
+        task: `Task`.
+        probe_s: float. Seconds of the probe that this process trained first, if it did.
+    """
     config, recipe, model = plan.config, plan.recipe, task.model
     batches = TrainingBatches(
         task.train.images, task.train.labels, _step_size(recipe, len(task.train)), config.seed, config.balanced
@@ -48,6 +54,7 @@ def fit(plan: Plan, task: Task) -> Fitted:
     _compile(plan, task, schedule, len(batches))
     step_log = StepLog(schedule, batches.digest_of)
     validation = Validation(task.classifier, task.predict, task.labels, plan.checkpoints.best_file, step_log, recipe)
+    validation.probe_s = probe_s
     checkpointing = _checkpointing(plan, step_log, validation, len(batches))
     done = checkpointing.load()
     if done:
