@@ -1,8 +1,9 @@
 """All weights of real models on real dogs: `python benchmarks/full_fine_tuning.py --sample FOLDER --weights FOLDER`.
 
 The real ResNet-50 and ViT-S/14, each from a head of zeros and from a linear probe, on each backend; and on PyTorch with
-another seed, and in batches of 64: sixteen runs of half an hour on two cores. A finished run stays in
-`results/full_fine_tuning/`, without its weights, and is not trained again: begin the script as often as it takes.
+another seed, in batches of 64, and the ResNet-50 from its own ImageNet head: seventeen runs of half an hour on 2 cores.
+A finished run stays in `results/full_fine_tuning/`, without its weights, and is not trained again: begin the script as
+often as it takes.
 `--only NAME...` trains some; `--minutes` begins no run that would end later.
 """
 
@@ -31,8 +32,11 @@ RECIPES = {
     ("vits14", "finetune"): ["--recipe", "vit_adamw", "--batch-size", 16],
     ("vits14", "probe_first"): ["--recipe", "probe_then_finetune"],
 }
-# On PyTorch alone.
-LARGE_BATCHES = {"resnet50": ["--recipe", "resnet_finetune"], "vits14": ["--recipe", "vit_adamw", "--batch-size", 64]}
+ON_PYTORCH_ALONE = {
+    ("resnet50", "imagenet_head"): ["--recipe", "adamw", "--head", "imagenet", "--learning-rate", "2e-5"],
+    ("resnet50", "finetune_64"): ["--recipe", "resnet_finetune"],
+    ("vits14", "finetune_64"): ["--recipe", "vit_adamw", "--batch-size", 64],
+}
 
 
 def main():
@@ -65,9 +69,11 @@ def planned(backends: list[str]):
     """Yields the name, model, backend and flags of each run, those on PyTorch alone last."""
     for ((model, recipe), given), backend in itertools.product(RECIPES.items(), backends):
         yield f"{model}-{recipe}-{backend}", model, backend, given
-    for model, given in LARGE_BATCHES.items() if "torch" in backends else ():
-        yield f"{model}-finetune_64-torch", model, "torch", given
-        # how_equal.py measures by them
+    if "torch" not in backends:
+        return
+    for (model, recipe), given in ON_PYTORCH_ALONE.items():
+        yield f"{model}-{recipe}-torch", model, "torch", given
+    for model in ("resnet50", "vits14"):  # how_equal.py measures by them
         yield f"{model}-finetune-torch-seed1", model, "torch", [*RECIPES[model, "finetune"], "--seed", 1]
 
 

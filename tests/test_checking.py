@@ -85,6 +85,7 @@ def test_lists_that_cannot_be_used(command, dogs, tmp_path, content, says):
         assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.once
 def test_a_training_leaves_out_what_is_listed_and_scores_the_whole_test_split(command, dogs, tmp_path):
     dataset = load_dataset(str(dogs))
     listed = [dataset.train.names[0], dataset.validation.names[0], dataset.test.names[0]]
@@ -371,6 +372,7 @@ def test_labels_are_checked_with_a_model_at_hand(checked):
     assert any(suspect["name"].endswith("of_two_labels.bmp") for suspect in found["suspects"])
 
 
+@pytest.mark.once
 def test_a_training_says_that_pictures_are_in_two_splits(command, ailing, tmp_path):
     flags = ("--dataset", ailing, "--epochs", 1, "--batch-size", 8, "--output", tmp_path / "run", "--skip-unreadable")
     status, _, err = command("train", *flags)
@@ -378,6 +380,7 @@ def test_a_training_says_that_pictures_are_in_two_splits(command, ailing, tmp_pa
     assert "mirrored.png" not in err
 
 
+@pytest.mark.once
 def test_what_it_means_for_a_run(command, run_folder, dogs, tmp_path):
     status, out, err = command("check", "--run", run_folder, "--output", tmp_path / "check")
     assert status == 0, err

@@ -303,6 +303,8 @@ def test_what_is_alike_is_told_apart(tmp_path):
         make_run(tmp_path / "c", "resnet_nano"),
         make_run(tmp_path / "d", "resnet_nano", config={**config, "recipe": "linear_probe"}),
         make_run(tmp_path / "e", "one/vit.npz"),
+        make_run(tmp_path / "f", "resnet_a"),
+        make_run(tmp_path / "g", "resnet_a", config={**config, "head": "imagenet"}),
     ]
     found = running.compare_runs(CompareConfig(from_=tuple(made), output=tmp_path / "out"))
     assert [row["model"] for row in found["models"]] == [
@@ -310,6 +312,8 @@ def test_what_is_alike_is_told_apart(tmp_path):
         "two/vit.npz",
         "resnet_nano, adamw",
         "resnet_nano, linear_probe",
+        "resnet_a, head of zeros",
+        "resnet_a, ImageNet head",
     ]
     assert any("is there twice" in note and str(tmp_path / "e") in note for note in found["notes"])
 

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import small_models
 from conftest import BACKEND
 from keras import ops
 from PIL import Image
@@ -17,8 +18,8 @@ PICTURES = RNG.integers(0, 256, (6, 64, 64, 3), dtype="uint8")
 LABELS = np.arange(6) % 3
 
 
-def classifier(preset="vit_nano", **arguments):
-    return keras_dogs.build_classifier(preset, 3, augmentation=arguments.pop("augmentation", "none"), **arguments)
+def classifier():
+    return keras_dogs.build_classifier(small_models.preset("resnet"), 3, augmentation="none")
 
 
 # Losses

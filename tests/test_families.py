@@ -52,7 +52,9 @@ def test_a_row_holds(name):
     assert max(depths) == 3 and set(depths) >= {1, 2, 3}, "two blocks or stages, and what comes before them"
 
 
-@pytest.mark.parametrize("name", families.FAMILIES)
+@pytest.mark.parametrize(
+    "name", [name if name == "vit" else pytest.param(name, marks=pytest.mark.once) for name in families.FAMILIES]
+)
 def test_a_run_of_ours_goes_on_at_another_size(name, tmp_path, monkeypatch):
     row = families.family(name)
     loaded = Loaded(small(name), name, (32, 32), *CONVERSIONS[row.conversion], row.pooling, num_prefix=row.num_prefix)
@@ -66,6 +68,7 @@ def test_a_run_of_ours_goes_on_at_another_size(name, tmp_path, monkeypatch):
     assert np.isfinite(ops.convert_to_numpy(logits)).all()
 
 
+@pytest.mark.once
 def test_the_vision_tower_of_siglip_is_taken_out_of_its_preset(tmp_path):
     """From a folder with text encoder and all: the same features, with KerasHub's own call; and a size of its own."""
     text = dict(vocabulary_size=10, embedding_dim=16, hidden_dim=16, num_layers=1, num_heads=2, intermediate_dim=32)

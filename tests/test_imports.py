@@ -21,6 +21,7 @@ def test_what_leaves_the_work_to_children_loads_no_keras(room, child):
     assert finished.returncode == 0, finished.stderr
 
 
+@pytest.mark.once
 def test_every_public_name_is_there(child):
     code = (
         "import keras_dogs\n"

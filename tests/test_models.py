@@ -206,38 +206,40 @@ def vit_class_token(tensors, images):
     return norm("vit.layernorm", x)[:, 0]
 
 
-def test_a_variance_beyond_float16_is_not_infinite(tmp_path, capsys):
-    """As in a file of real weights, which no training could go on from."""
+@pytest.fixture(scope="module")
+def resnet50():
+    """The model of keras.applications, every weight of it a value of its own."""
     reference = keras.applications.ResNet50(weights=None)
-    norm = reference.get_layer("conv1_bn")
-    gamma, beta, mean, variance = norm.get_weights()
-    variance[3] = np.inf
-    norm.set_weights([gamma, beta, mean, variance])
-    reference.save_weights(tmp_path / "resnet50.weights.h5")
+    randomise(reference)
+    return reference
+
+
+def test_a_variance_beyond_float16_is_not_infinite(resnet50, tmp_path, capsys):
+    """As in a file of real weights, which no training could go on from."""
+    norm = resnet50.get_layer("conv1_bn")
+    whole = gamma, beta, mean, variance = norm.get_weights()
+    norm.set_weights([gamma, beta, mean, np.where(np.arange(len(variance)) == 3, np.inf, variance)])
+    resnet50.save_weights(tmp_path / "resnet50.weights.h5")
+    norm.set_weights(whole)
     classifier = keras_dogs.build_resnet(f"applications:resnet50:{tmp_path / 'resnet50.weights.h5'}", num_classes=2)
     assert all(np.isfinite(weight).all() for weight in classifier.get_weights())
     assert "1 weights are infinite, as float16 has no room for them: 65,504 is taken" in capsys.readouterr().err
 
 
-def test_keras_applications_weights_file(tmp_path):
+def test_keras_applications_weights_file(resnet50, tmp_path):
     """The file's own classifier comes out, from RGB, although its weights were trained on BGR."""
-    reference = keras.applications.ResNet50(weights=None)
-    randomise(reference)
-    reference.save_weights(tmp_path / "resnet50.weights.h5")
     file = tmp_path / "resnet50.weights.h5"
+    resnet50.save_weights(file)
     classifier = keras_dogs.build_resnet(f"applications:resnet50:{file}", None, augmentation="none")
     images = pictures(2, 224, 224)
     prepared = keras.applications.resnet.preprocess_input(images.astype("float32"))
-    extractor = keras.Model(reference.input, reference.get_layer("avg_pool").output)
-    expected = extractor.predict(prepared, verbose=0)
-    np.testing.assert_allclose(
-        feature_extractor(classifier).predict(images, verbose=0),
-        expected,
-        rtol=1e-4,
-        atol=1e-4 * np.abs(expected).max(),
-    )
-    probabilities = keras.ops.convert_to_numpy(keras.ops.softmax(classifier.predict(images, verbose=0)))
-    np.testing.assert_allclose(probabilities, reference.predict(prepared, verbose=0), atol=1e-4)
+    both = keras.Model(resnet50.input, [resnet50.get_layer("avg_pool").output, resnet50.output])
+    expected, expected_probabilities = both.predict(prepared, verbose=0)
+    whole = keras.Model(classifier.input, [feature_extractor(classifier).output, classifier.output])
+    features, logits = whole.predict(images, verbose=0)
+    np.testing.assert_allclose(features, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+    probabilities = keras.ops.convert_to_numpy(keras.ops.softmax(logits))
+    np.testing.assert_allclose(probabilities, expected_probabilities, atol=1e-4)
 
 
 def test_a_saved_model_is_whole(tmp_path):
@@ -253,21 +255,23 @@ def test_a_saved_model_is_whole(tmp_path):
     assert (loaded.get_layer("crop").canvas_size, loaded.get_layer("crop").fit) == (80, "pad")
 
 
-@pytest.mark.parametrize(
-    "preset", ["vit_nano", "deit_tiny_distilled_patch16_224_imagenet", "dinov2"], ids=["vit", "deit", "dinov2"]
-)
-def test_drop_path_leaves_whole_branches_out_of_some_pictures(tmp_path, preset):
+OF_TWO_BLOCKS = {
+    "vit": lambda: keras_hub.models.ViTBackbone((32, 32, 3), 8, 2, 2, 16, 32),
+    "deit": lambda: keras_hub.models.DeiTBackbone((32, 32, 3), 8, 2, 2, 16, 32),
+    "dinov2": lambda: keras_hub.models.DINOV2Backbone(8, 2, 16, 2, 32, image_shape=(32, 32, 3)),
+}
+
+
+@pytest.mark.parametrize("family", OF_TWO_BLOCKS)
+def test_drop_path_leaves_whole_branches_out_of_some_pictures(tmp_path, family):
     """The same picture many times over: in training its features fall into few groups, at inference into one."""
-    if preset == "dinov2":
-        small = dict(patch_size=8, num_layers=2, hidden_dim=16, num_heads=2, intermediate_dim=32)
-        keras_hub.models.DINOV2Backbone(image_shape=(32, 32, 3), **small).save_to_preset(str(tmp_path))
-        preset = str(tmp_path)
-    arguments = dict(num_classes=2, augmentation="none", image_size=64, load_weights=preset == str(tmp_path))
-    plain = keras_dogs.build_vit(preset, **arguments)
-    classifier = keras_dogs.build_vit(preset, **arguments, drop_path=0.5)
+    OF_TWO_BLOCKS[family]().save_to_preset(str(tmp_path))
+    arguments = dict(num_classes=2, augmentation="none", image_size=32)
+    plain = keras_dogs.build_vit(str(tmp_path), **arguments)
+    classifier = keras_dogs.build_vit(str(tmp_path), **arguments, drop_path=0.5)
     for model in (plain, classifier):
         randomise(model.backbone)
-    images = np.repeat(pictures(1), 64, axis=0)
+    images = np.repeat(pictures(1, 32, 32), 64, axis=0)
 
     def features(model, training):
         return keras.ops.convert_to_numpy(feature_extractor(model)(images, training=training))

@@ -7,6 +7,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import small_models
 from conftest import losses
 
 from keras_dogs import backends
@@ -27,7 +28,7 @@ from keras_dogs.training.fine_tuning import fine_tune
 
 
 def train(dogs, output, cache, **changes):
-    given = dict(epochs=2, batch_size=4, mixup=0.2, **changes)
+    given = dict(preset=small_models.preset("resnet"), epochs=2, batch_size=4, mixup=0.2, **changes)
     return fine_tune(TrainConfig(data=DataConfig(dataset=str(dogs), cache=cache), output=output, **given))
 
 

@@ -59,6 +59,7 @@ def test_every_module_loads_where_posix_is_absent(child):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.once
 def test_the_commands_run_where_posix_is_absent(child, dogs, tmp_path):
     def run(*arguments):
         done = child(["-W", "ignore", "-c", ABSENT + COMMAND, *arguments])

@@ -6,6 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
+import small_models
 from PIL import Image
 
 from keras_dogs.evaluation.predictions import Predictions
@@ -24,6 +25,7 @@ def strict_run(tmp_path_factory, dogs):
     folder = tmp_path_factory.mktemp("reproduce")
     shutil.copytree(dogs, folder / "dogs")
     flags = ["--dataset", folder / "dogs", "--output", folder / "run", "--epochs", "2", "--batch-size", "4"]
+    flags += ["--preset", small_models.preset("resnet")]
     program = [sys.executable, "-m", "keras_dogs.train", "--strict", *map(str, flags)]
     subprocess.run(program, check=True, capture_output=True, env=dict(os.environ))
     return folder / "run", folder / "dogs"
@@ -54,6 +56,7 @@ def test_a_strict_run_comes_out_the_same_to_the_last_bit(strict_run, child, tmp_
     assert again.config | {"output": ""} == record.config | {"output": ""}, "every flag was resolved to the same"
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("flags", [{"seed": 1}, {"learning_rate": 0.0123}, {"epochs": 3}])
 def test_other_flags_in_the_record_are_noticed(edited, command, flags):
     status, out, err = command("reproduce", edited(**flags))
@@ -62,6 +65,7 @@ def test_other_flags_in_the_record_are_noticed(edited, command, flags):
     assert out.startswith(f"not the same, from step {first} of 6")
 
 
+@pytest.mark.once
 def test_what_is_not_of_the_training_is_not_replayed(edited, command, monkeypatch):
     """Nobody's project is written to again, and no device of another machine is asked for."""
     run = edited(wandb="project", tensorboard=True, devices=4, offline=True)
@@ -69,6 +73,7 @@ def test_what_is_not_of_the_training_is_not_replayed(edited, command, monkeypatc
     assert status == 0 and out.startswith("the same to "), err
 
 
+@pytest.mark.once
 def test_a_changed_pixel_is_refused_by_the_name_of_its_picture(strict_run, command, tmp_path):
     run, dogs = strict_run
     moved = shutil.copytree(dogs, tmp_path / "dogs")

@@ -11,6 +11,7 @@ import time
 import filelock
 import numpy as np
 import pytest
+import small_models
 from conftest import BACKEND
 from conftest import files_below
 
@@ -40,7 +41,8 @@ def unbroken(tmp_path_factory, dogs):
 
 
 def config_for(dogs, output, **changes):
-    return TrainConfig(**{**TOLD, "data": DataConfig(dataset=str(dogs)), "output": output, **changes})
+    given = {"preset": small_models.preset("resnet"), "data": DataConfig(dataset=str(dogs)), "output": output}
+    return TrainConfig(**{**TOLD, **given, **changes})
 
 
 def killed_at(monkeypatch, dogs, output, save_number, when, **changes):

@@ -5,6 +5,7 @@ import json
 import keras
 import numpy as np
 import pytest
+import small_models
 from conftest import BACKEND
 from conftest import files_below
 from conftest import losses
@@ -27,8 +28,8 @@ from keras_dogs.training.fine_tuning import fine_tune
 
 
 def config_for(dogs, output, **changes):
-    defaults = dict(data=DataConfig(dataset=str(dogs)), output=output, epochs=2, batch_size=4)
-    return TrainConfig(**{**defaults, **changes})
+    defaults = dict(preset=small_models.preset("resnet"), data=DataConfig(dataset=str(dogs)), output=output)
+    return TrainConfig(**{**defaults, "epochs": 2, "batch_size": 4, **changes})
 
 
 def table(path):
@@ -116,9 +117,9 @@ def test_the_saved_model_gives_the_saved_predictions(run_folder, dogs):
 
 
 def test_same_seed_same_losses_other_seed_others(run_folder, dogs, tmp_path):
-    fine_tune(config_for(dogs, tmp_path / "again"))
+    fine_tune(config_for(dogs, tmp_path / "again", preset="resnet_nano"))
     assert losses(tmp_path / "again") == pytest.approx(losses(run_folder), abs=1e-5)
-    fine_tune(config_for(dogs, tmp_path / "other", seed=1))
+    fine_tune(config_for(dogs, tmp_path / "other", preset="resnet_nano", seed=1))
     assert losses(tmp_path / "other")[1:] != pytest.approx(losses(run_folder)[1:], abs=1e-3)
 
 
@@ -139,7 +140,8 @@ def test_the_best_epoch_is_the_one_that_is_kept(dogs, tmp_path):
 
 
 def test_a_linear_probe_leaves_the_backbone_alone_and_learns(dogs, tmp_path):
-    run = fine_tune(config_for(dogs, tmp_path / "run", linear_probe=True, epochs=30, learning_rate=1e-2))
+    given = dict(preset="resnet_nano", linear_probe=True, epochs=30, learning_rate=1e-2)
+    run = fine_tune(config_for(dogs, tmp_path / "run", **given))
     trained = keras_dogs.load_classifier(run.folder / "model.keras")
     start = keras_dogs.build_resnet("resnet_nano", num_classes=3)
     for before, after in zip(start.backbone.weights, trained.backbone.weights):
@@ -158,9 +160,10 @@ def test_a_linear_probe_leaves_the_backbone_alone_and_learns(dogs, tmp_path):
 
 
 def test_a_linear_probe_with_augmentation_freezes_too(dogs, tmp_path):
-    run = fine_tune(config_for(dogs, tmp_path / "run", preset="vit_nano", linear_probe=True, augmentation="light"))
+    given = dict(preset=small_models.preset("vit"), linear_probe=True, augmentation="light")
+    run = fine_tune(config_for(dogs, tmp_path / "run", **given))
     trained = keras_dogs.load_classifier(run.folder / "model.keras")
-    start = keras_dogs.build_vit("vit_nano", num_classes=3)
+    start = keras_dogs.build_vit(given["preset"], num_classes=3)
     for before, after in zip(start.backbone.weights, trained.backbone.weights):
         assert np.array_equal(before, after)
     assert np.abs(trained.get_layer("head").get_weights()[0]).max() > 0

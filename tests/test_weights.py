@@ -122,7 +122,12 @@ def vit_in_numpy(arrays, layout, images):
 
 
 @pytest.mark.parametrize(
-    ("layout", "pre_logits"), [("vision_transformer", False), ("vision_transformer", True), ("big_vision", False)]
+    ("layout", "pre_logits"),
+    [
+        ("vision_transformer", False),
+        pytest.param("vision_transformer", True, marks=pytest.mark.once),
+        pytest.param("big_vision", False, marks=pytest.mark.once),
+    ],
 )
 def test_npz_is_the_papers_model(tmp_path, layout, pre_logits):
     arrays = random_npz(layout, pre_logits=pre_logits)

@@ -84,10 +84,11 @@ def told_apart(runs: list[Loaded]) -> list[Loaded]:
     return named
 
 
-def _recipe(run: Loaded) -> tuple[str, str, str]:
+def _recipe(run: Loaded) -> tuple[str, str, str, str]:
     """Returns the parts of a recipe that tell two ways of training one preset apart."""
     config = run.record.config
-    return config["recipe"], f"{config['augmentation']} augmentation", f"batch {config['batch_size']}"
+    head = "ImageNet head" if config.get("head") == "imagenet" else "head of zeros"
+    return config["recipe"], f"{config['augmentation']} augmentation", f"batch {config['batch_size']}", head
 
 
 def without_doubles(runs: list[Loaded]) -> tuple[list[Loaded], list[Loaded]]:
