@@ -24,6 +24,7 @@ from keras_dogs.exporting import writing
 from keras_dogs.exporting.config import ExportConfig
 from keras_dogs.exporting.pictures import Pictures
 from keras_dogs.runs import exports
+from keras_dogs.system import ownership
 
 BOUND = 1e-4  # of the largest logit
 
@@ -93,9 +94,12 @@ def test_the_file_of_this_backend_answers_as_the_run(command, answer, run_folder
 def answers_as_the_run(command, answer, run_folder, vit, dogs, tmp_path, name, kind):
     needs(name)
     output, run = tmp_path / "exported", run_of(kind, run_folder, vit)
+    output.mkdir()  # an empty folder is taken; `test_libraries.py` has a new one
     more = () if kind == "resnet" else ("--pictures", dogs)
     status, out, err = command("export", run, "--format", name, "--output", output, *more)
     assert status == 0, err
+    assert list(tmp_path.iterdir()) == [output], "nothing beside it is touched"
+    assert ownership.kind_of(output) == "export" and not ownership.strangers(output)
     found = exports.read(output / exports.FILE)
     checked = found["verification"]
     assert checked["largest_difference"] <= BOUND * checked["largest_logit"] and checked["agreement"] == 1.0

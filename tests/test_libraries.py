@@ -4,11 +4,15 @@ What transformers and timm themselves make of them is in `test_reference_writing
 """
 
 import base64
+import contextlib
 import http.server
+import importlib
+import io
 import json
 import re
 import shlex
 import shutil
+import sys
 import threading
 from pathlib import Path
 
@@ -22,10 +26,8 @@ import keras_dogs
 from keras_dogs.errors import UserError
 from keras_dogs.evaluation import intervals
 from keras_dogs.exporting import cards
-from keras_dogs.exporting import exporting
 from keras_dogs.exporting import pushing
 from keras_dogs.exporting import writing_library
-from keras_dogs.exporting.config import ExportConfig
 from keras_dogs.models.weights import resnets
 from keras_dogs.models.weights import vits
 from keras_dogs.models.weights.checkpoint import open_checkpoint
@@ -169,18 +171,6 @@ def test_a_resnet_of_keras_applications_goes_to_transformers(tmp_path, monkeypat
     assert len(found) == 5 * 53  # every convolution with its norm
 
 
-@pytest.mark.once
-def test_the_commands_of_the_page(command, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    page = (Path(__file__).parents[1] / "docs" / "libraries.md").read_text()
-    lines = page.partition("```bash\n")[2].partition("```")[0].splitlines()
-    assert len(lines) == 4
-    for line in lines:
-        words = shlex.split(line)
-        status, out, err = command(words[2].removeprefix("keras_dogs."), *words[3:])
-        assert status == 0 and out, err
-
-
 # What a library cannot hold is refused in a line.
 
 
@@ -230,18 +220,43 @@ def test_flags_that_cannot_be(command, run_folder, flags, says):
     assert status == 2 and says in err and err.count("\n") == 1
 
 
-# A preset of KerasHub, by the command.
+# A preset of KerasHub, by the commands of the page.
 
 
 @pytest.fixture(scope="module")
-def preset(run_folder, tmp_path_factory) -> Path:
-    output = tmp_path_factory.mktemp("libraries") / "preset"
-    exporting.export_run(ExportConfig(run_folder, format="keras_hub", output=output))
-    return output
+def of_page(tmp_path_factory) -> tuple[Path, list[str]]:
+    """The folder in which the commands of the page were run, and what each of them printed."""
+    folder = tmp_path_factory.mktemp("libraries")
+    page = (Path(__file__).parents[1] / "docs" / "libraries.md").read_text()
+    printed = []
+    with pytest.MonkeyPatch.context() as patched, contextlib.chdir(folder):
+        for line in page.partition("```bash\n")[2].partition("```")[0].splitlines():
+            _, _, module, *arguments = shlex.split(line)
+            patched.setattr(sys, "argv", [module, *arguments])
+            with contextlib.redirect_stdout(io.StringIO()) as out:
+                assert not importlib.import_module(module).main(), line
+            printed.append(out.getvalue())
+    return folder, printed
+
+
+@pytest.fixture(scope="module")
+def run(of_page) -> Path:
+    return of_page[0] / "runs" / "mine"
+
+
+@pytest.fixture(scope="module")
+def preset(run) -> Path:
+    return run / "exports" / "keras_hub"
 
 
 @pytest.mark.once
-def test_a_preset_answers_in_stock_keras_hub(preset, run_folder, child):
+def test_the_commands_of_the_page(of_page):
+    _, printed = of_page
+    assert len(printed) == 4 and all(printed)
+
+
+@pytest.mark.once
+def test_a_preset_answers_in_stock_keras_hub(preset, child):
     """In a process that knows nothing of us; the check of the export was one, too."""
     found = exports.read(preset / exports.FILE)
     assert found["verification"]["largest_difference"] <= 1e-4 * found["verification"]["largest_logit"]
@@ -249,7 +264,7 @@ def test_a_preset_answers_in_stock_keras_hub(preset, run_folder, child):
     code = (
         "import sys, keras_hub, numpy as np\n"
         "task = keras_hub.models.ImageClassifier.from_preset(sys.argv[1])\n"
-        "assert task.predict(np.zeros((1, 50, 70, 3), 'uint8')).shape == (1, 3)\n"
+        f"assert task.predict(np.zeros((1, 50, 70, 3), 'uint8')).shape == (1, {len(found['class_names'])})\n"
         "assert not any(name.startswith('keras_dogs') for name in sys.modules)\n"
     )
     done = child(["-W", "ignore", "-c", code, preset])
@@ -257,9 +272,9 @@ def test_a_preset_answers_in_stock_keras_hub(preset, run_folder, child):
 
 
 @pytest.mark.once
-def test_every_number_of_the_card_is_in_the_record(preset, run_folder, dogs):
+def test_every_number_of_the_card_is_in_the_record(preset, run):
     text = (preset / cards.FILE).read_text("utf-8")
-    record, found = RunRecord.load(run_folder / "record.json"), exports.read(preset / exports.FILE)
+    record, found = RunRecord.load(run / "record.json"), exports.read(preset / exports.FILE)
     known = {"95", "keras_dogs", "1", "0"}  # of the interval, and of the first of a batch in the example
     for scores in (record.validation, record.test):
         count = scores.num_pictures
@@ -270,17 +285,20 @@ def test_every_number_of_the_card_is_in_the_record(preset, run_folder, dogs):
     known |= {f"{checked['largest_difference'] / checked['largest_logit']:.1e}"}
     known |= {f"{100 * checked[name]:.1f}" for name in ("agreement", "top1_accuracy", "top1_accuracy_of_run")}
     known |= {f"{100 * bound:+.1f}".lstrip("+") for bound in checked["accuracy_loss_interval"]}
-    raw = json.dumps(json.loads((run_folder / "record.json").read_text()))
+    raw = json.dumps(json.loads((run / "record.json").read_text()))
     raw += json.dumps(json.loads((preset / exports.FILE).read_text()))
     numbers = re.findall(r"(?<![\w.])-?\d[\d,]*(?:\.\d+)*(?:e-?\d+)?", text)
     assert len(numbers) > 20
     for number in numbers:
         plain = number.replace(",", "").rstrip(".")
         assert plain in known or plain.lstrip("-") in known or plain in raw, number
-    for part in ("## How to use it", "## Scores", "## How it was trained", "## Limits", *found["class_names"]):
+    named = [name for name in found["class_names"] if f"`{name}`" in text]
+    assert named == found["class_names"][: len(named)] and len(named) >= 10
+    assert f" and {len(found['class_names']) - len(named)} more (`labels.txt`)" in text
+    for part in ("## How to use it", "## Scores", "## How it was trained", "## Limits"):
         assert part in text
     for file in (preset / cards.FILE, preset / exports.FILE):  # nobody's folders are published
-        assert str(run_folder.parent) not in file.read_text() and str(dogs.parent) not in file.read_text()
+        assert str(run.parents[1]) not in file.read_text()
 
 
 @pytest.mark.once
@@ -426,9 +444,7 @@ def test_an_empty_model_of_the_other_kind_is_left_alone(hub, folder, command):
 
 
 @pytest.mark.once
-def test_a_push_of_a_run_takes_what_was_exported_before(hub, preset, run_folder, command, tmp_path):
-    run = Path(shutil.copytree(run_folder, tmp_path / "run"))
-    shutil.copytree(preset, run / "exports" / "keras_hub")
+def test_a_push_of_a_run_takes_what_was_exported_before(hub, run, command):
     arguments = ("export", run, "--format", "keras_hub", "--push", "hf://me/dogs")
     assert command(*arguments, "--dry-run")[0] == 0 and hub.files == {}
     status, out, err = command(*arguments)
