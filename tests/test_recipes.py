@@ -9,6 +9,7 @@ import types
 
 import numpy as np
 import pytest
+import small_models
 from conftest import BACKEND
 from conftest import files_below
 
@@ -32,7 +33,8 @@ from keras_dogs.training.recipes import RECIPES
 
 
 def config_for(dogs, output, **changes):
-    return TrainConfig(**{"data": DataConfig(dataset=str(dogs)), "output": output, "batch_size": 6, **changes})
+    given = {"preset": small_models.preset("resnet"), "data": DataConfig(dataset=str(dogs)), "output": output}
+    return TrainConfig(**{**given, "batch_size": 6, **changes})
 
 
 @pytest.mark.once
@@ -41,7 +43,7 @@ def test_every_recipe_trains(dogs, tmp_path, name):
     """The record keeps the resolved recipe: what the row says, what the preset fills in, what a flag overrides."""
     row = RECIPES[name]
     accumulate = 2 if row.accumulate > 1 else None
-    preset = "vit_nano" if row.drop_path or row.layer_decay < 1 else "resnet_nano"
+    preset = small_models.preset("vit" if row.drop_path or row.layer_decay < 1 else "resnet")
     run = fine_tune(config_for(dogs, tmp_path / "run", recipe=name, preset=preset, epochs=1, accumulate=accumulate))
     config = run.record.config
     assert config["recipe"] == name and config["epochs"] == 1 and config["batch_size"] == 6
@@ -81,7 +83,8 @@ def test_a_sweep_keeps_all_runs_and_takes_the_best_on_validation(dogs, tmp_path,
     scored = []
     evaluate = jobs.evaluate_classifier
     monkeypatch.setattr(jobs, "evaluate_classifier", lambda *given: scored.append(given[-1]) or evaluate(*given))
-    run = fine_tune(config_for(dogs, tmp_path / "run", learning_rate="sweep", epochs=2))
+    given = dict(preset="resnet_nano", learning_rate="sweep")
+    run = fine_tune(config_for(dogs, tmp_path / "run", **given, epochs=2))
     assert scored == ["Scoring test"], "the test split is scored once, whatever the number of rates"
     kept = tmp_path / "run" / "sweep"
     parts = {part.name: RunRecord.load(part / "record.json") for part in kept.iterdir()}
@@ -99,7 +102,7 @@ def test_a_sweep_keeps_all_runs_and_takes_the_best_on_validation(dogs, tmp_path,
     is_at_edge = record.config["learning_rate"] != 0.001
     assert ("lies at the edge of those that were tried" in capsys.readouterr().err) is is_at_edge
     monkeypatch.setattr(sweep, "_rates_to_try", lambda config: [1e-3])
-    again = config_for(dogs, tmp_path / "run", learning_rate="sweep", epochs=1, overwrite=True)
+    again = config_for(dogs, tmp_path / "run", **given, epochs=1, overwrite=True)
     assert fine_tune(again).record.config["epochs"] == 1
     with pytest.raises(UserError, match="sweep: chooses on the validation split"):
         data = DataConfig(dataset=str(dogs), validation_fraction=0)
@@ -111,7 +114,7 @@ def test_a_rate_that_diverges_ranks_last(dogs, tmp_path, monkeypatch):
     """It is named, not tried again by --resume, and the best of the others is taken."""
     monkeypatch.setitem(config._RANGES, "learning_rate", Range(0, 1e40))
     monkeypatch.setattr(sweep, "_rates_to_try", lambda config: [1e30, 1e-3])
-    given = dict(learning_rate="sweep", epochs=1, preset="vit_nano")
+    given = dict(learning_rate="sweep", epochs=1, preset=small_models.preset("vit"))
     run = fine_tune(config_for(dogs, tmp_path / "run", **given))
     assert run.record.config["learning_rate"] == 1e-3 and run.record.test.num_pictures == 9
     (bad,) = (row for row in run.record.sweep if "error" in row)
@@ -147,7 +150,7 @@ def test_pictures_that_an_epoch_leaves_out_are_counted(dogs, tmp_path, capsys):
 @pytest.mark.once
 def test_early_stopping(dogs, tmp_path):
     """A rate too small to change anything never gets better than the first epoch."""
-    given = dict(preset="vit_nano", learning_rate=1e-30, epochs=9, patience=2)
+    given = dict(preset=small_models.preset("vit"), learning_rate=1e-30, epochs=9, patience=2)
     run = fine_tune(config_for(dogs, tmp_path / "run", **given))
     with (tmp_path / "run" / "history.csv").open() as file:
         epochs = len(list(csv.DictReader(file)))
@@ -180,7 +183,7 @@ def test_a_probe_that_no_epoch_beats_is_kept(dogs, tmp_path, capsys):
 
 
 def test_frozen_batch_norms_keep_everything(dogs, tmp_path):
-    start = keras_dogs.build_resnet("resnet_nano", 3).get_layer("res_net_backbone")
+    start = keras_dogs.build_resnet(small_models.preset("resnet"), 3).get_layer("res_net_backbone")
     for frozen in (True, False):
         run = fine_tune(config_for(dogs, tmp_path / str(frozen), freeze_batch_norm=frozen, epochs=1))
         trained = keras_dogs.load_classifier(run.folder / "model.keras").get_layer("res_net_backbone")
@@ -194,7 +197,7 @@ def test_views_are_drawn_and_computed_once(dogs, tmp_path, capsys):
     assert "view 3 of 3" in said and "features/s" in said and "images/s" not in said
     with (run.folder / "steps.csv").open() as file:
         assert len(list(csv.DictReader(file))) == 2 * (3 * 15 // 6)
-    start = keras_dogs.build_resnet("resnet_nano", 3).get_layer("res_net_backbone")
+    start = keras_dogs.build_resnet(small_models.preset("resnet"), 3).get_layer("res_net_backbone")
     trained = keras_dogs.load_classifier(run.folder / "model.keras").get_layer("res_net_backbone")
     assert all(np.array_equal(a, b) for a, b in zip(start.weights, trained.weights))
 
