@@ -17,7 +17,7 @@ _BACKBONES = {
 
 @functools.cache
 def preset(family: str) -> str:
-    """A folder with random weights, the same each time; it goes with the cache of the session."""
+    """Returns a folder with fixed random weights; it is deleted with the session's cache."""
     folder = tempfile.mkdtemp(prefix=f"small_{family}_", dir=os.environ["KERAS_DOGS_CACHE"])
     backbone, generator = _BACKBONES[family](), np.random.default_rng(0)
     for weight in backbone.weights:

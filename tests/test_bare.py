@@ -48,12 +48,13 @@ def test_one_alone_can_be_left_out():
 @pytest.mark.parametrize("family", ["vit", "resnet"])
 def test_ten_steps_have_the_same_losses(command, dogs, tmp_path, monkeypatch, family):
     flags = ("--dataset", dogs, "--preset", small_models.preset(family), "--epochs", 5, "--batch-size", 6)
+    flags += ("--learning-rate", 1e-2)  # or the losses would say nothing of the backbone
     for name, wanted in (("ours", "0"), ("bare", "1")):
         monkeypatch.setenv("KERAS_DOGS_BARE", wanted)
         status, _, err = command("train", *flags, "--output", tmp_path / name)
         assert status == 0, err
     ours, bare = losses(tmp_path / "ours"), losses(tmp_path / "bare")
-    assert len(bare) == 10 and ours == pytest.approx(bare, rel=1e-4)
+    assert len(bare) == 10 and ours == pytest.approx(bare, rel=1e-4) and abs(bare[-1] - bare[0]) > 0.02
     records = [json.loads((tmp_path / name / "record.json").read_text()) for name in ("ours", "bare")]
     assert records[0]["swaps"] and records[1]["swaps"] == []
 

@@ -263,6 +263,10 @@ def test_one_seed_speaks_of_its_runs_alone(tmp_path):
         (["--pair", "embedded", "--train-flags=--batch-size 0"], "--batch-size 0: must be between"),
         (["--pair", "embedded", "--train-flags=--data_dir x"], "--data_dir: compare gives"),
         (["--pair", "embedded", "--budget", "flops", "--train-flags=--linear-probe"], "--budget flops: a linear probe"),
+        (
+            ["--pair", "embedded", "--budget", "flops", "--train-flags=--recipe probe_then_finetune"],
+            "--budget flops: the probe that comes first",
+        ),
         (["--presets", "here/weights.npz", "--budget", "flops"], "--budget flops: the operations of here/weights.npz"),
     ],
 )
@@ -305,6 +309,9 @@ def test_what_is_alike_is_told_apart(tmp_path):
         make_run(tmp_path / "e", "one/vit.npz"),
         make_run(tmp_path / "f", "resnet_a"),
         make_run(tmp_path / "g", "resnet_a", config={**config, "head": "imagenet"}),
+        make_run(tmp_path / "h", "resnet_b"),
+        make_run(tmp_path / "i", "resnet_b", config={**config, "learning_rate": 2e-5}),
+        make_run(tmp_path / "j", "resnet_b", config={**config, "learning_rate": 2e-5, "batch_size": 8}),
     ]
     found = running.compare_runs(CompareConfig(from_=tuple(made), output=tmp_path / "out"))
     assert [row["model"] for row in found["models"]] == [
@@ -314,6 +321,9 @@ def test_what_is_alike_is_told_apart(tmp_path):
         "resnet_nano, linear_probe",
         "resnet_a, head of zeros",
         "resnet_a, ImageNet head",
+        "resnet_b, batch 32, rate 0.001",
+        "resnet_b, batch 32, rate 2e-05",
+        "resnet_b, batch 8, rate 2e-05",
     ]
     assert any("is there twice" in note and str(tmp_path / "e") in note for note in found["notes"])
 
@@ -338,14 +348,20 @@ def test_steps_of_features_have_no_rate_of_pictures(tmp_path):
 
 
 def test_a_probe_that_came_first_is_an_epoch_and_is_paid_for(tmp_path):
-    """It ends 2.25 + 0.5 + 1.75 + 10 seconds after the command, and trains for 10 of its seconds."""
     timings = Timings(2.25, 0.5, 1.75, 0.25, 60.5, 90.25, probe_s=10.0)
     probe = Scores(20, 0.95, 1.0, 0.95, expected_calibration_error=0.1, loss=0.01)
-    runs = [make_run(tmp_path / "one", timings=timings, probe=probe), make_run(tmp_path / "two", "vit_nano")]
+    runs = [
+        make_run(tmp_path / "one", timings=timings, probe=probe, probe_end_s=14.5),
+        make_run(tmp_path / "two", "vit_nano", probe=probe),  # as an earlier version recorded it
+        make_run(tmp_path / "three", "resnet_18", timings=timings, validation=None, probe_end_s=14.5),
+    ]
     found = running.compare_runs(CompareConfig(from_=tuple(runs), output=tmp_path / "out"))
-    assert set(found["runs"][0]["seconds_to"].values()) == {14.5}
-    assert [row["train_s"]["mean"] for row in found["groups"]] == [70.5, 60.5]
-    assert any("came first and counts as epoch 0" in note for note in found["notes"])
+    first, second, third = found["runs"]
+    assert set(first["seconds_to"].values()) == {14.5} and len(first["accuracy_over_time"]) == 3
+    assert len(second["accuracy_over_time"]) == 2 and third["accuracy_over_time"] == []
+    assert [row["train_s"]["mean"] for row in found["groups"]] == [70.5, 60.5, 70.5]
+    assert any("came first, which counts as epoch 0" in note for note in found["notes"])
+    assert (tmp_path / "out" / "figures" / "time_to_accuracy.svg").is_file()
 
 
 def test_names_are_no_html(tmp_path):
@@ -385,10 +401,11 @@ def test_budgets(tmp_path, monkeypatch):
     ratio = count_gflops(PRESETS["resnet_nano"]) / count_gflops(PRESETS["vit_nano"], whole=False)
     assert plan.epochs_of_equal_flops(flops) == {("resnet_nano", "jax"): 10, ("vit_nano", "jax"): round(10 * ratio)}
     by_time = CompareConfig(pair="embedded", backends=("jax",), budget="time", epochs=10, output=tmp_path)
-    seconds = iter((3.0, 1.0))
     monkeypatch.setattr(running.Children, "run", lambda self, planned: {})
-    monkeypatch.setattr(running, "_epoch_seconds", lambda run: next(seconds))
-    assert running._epochs(by_time) == {("resnet_nano", "jax"): 10, ("vit_nano", "jax"): 30}
+    for of_each, expected in ((((0.0, 3.0), (0.0, 1.0)), 30), (((12.0, 3.0), (2.0, 1.0)), 40)):
+        seconds = iter(of_each).__next__  # of the probe, and of an epoch
+        monkeypatch.setattr(running, "_seconds_of_probe_and_epoch", lambda run, seconds=seconds: seconds())
+        assert running._epochs(by_time) == {("resnet_nano", "jax"): 10, ("vit_nano", "jax"): expected}
 
 
 class Scripted(plan.PlannedRun):

@@ -94,11 +94,14 @@ def test_the_file_of_this_backend_answers_as_the_run(command, answer, run_folder
 def answers_as_the_run(command, answer, run_folder, vit, dogs, tmp_path, name, kind):
     needs(name)
     output, run = tmp_path / "exported", run_of(kind, run_folder, vit)
-    output.mkdir()  # an empty folder is taken; `test_libraries.py` has a new one
+    output.mkdir()  # an empty folder is accepted; `test_libraries.py` covers a new one
+    for mine in ("notes.txt", "model.keras", ".exported.partial"):
+        (tmp_path / mine).write_text("mine")
     more = () if kind == "resnet" else ("--pictures", dogs)
     status, out, err = command("export", run, "--format", name, "--output", output, *more)
     assert status == 0, err
-    assert list(tmp_path.iterdir()) == [output], "nothing beside it is touched"
+    beside = {path.name: path.read_text() for path in tmp_path.iterdir() if path != output}
+    assert beside == dict.fromkeys(("notes.txt", "model.keras", ".exported.partial"), "mine"), "one of them was touched"
     assert ownership.kind_of(output) == "export" and not ownership.strangers(output)
     found = exports.read(output / exports.FILE)
     checked = found["verification"]

@@ -53,7 +53,8 @@ def test_a_row_holds(name):
 
 
 @pytest.mark.parametrize(
-    "name", [name if name == "vit" else pytest.param(name, marks=pytest.mark.once) for name in families.FAMILIES]
+    "name",
+    [name if name in ("vit", "dinov2") else pytest.param(name, marks=pytest.mark.once) for name in families.FAMILIES],
 )
 def test_a_run_of_ours_goes_on_at_another_size(name, tmp_path, monkeypatch):
     row = families.family(name)

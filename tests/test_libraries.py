@@ -232,10 +232,17 @@ def of_page(tmp_path_factory) -> tuple[Path, list[str]]:
     with pytest.MonkeyPatch.context() as patched, contextlib.chdir(folder):
         for line in page.partition("```bash\n")[2].partition("```")[0].splitlines():
             _, _, module, *arguments = shlex.split(line)
+            # As absolute paths, which must not be published.
+            arguments = [str(folder / each) if each.split("/")[0] in ("dogs", "runs") else each for each in arguments]
             patched.setattr(sys, "argv", [module, *arguments])
             with contextlib.redirect_stdout(io.StringIO()) as out:
                 assert not importlib.import_module(module).main(), line
             printed.append(out.getvalue())
+            for breed in [
+                *sorted((folder / "dogs" / "train").iterdir())[3:],
+                *sorted((folder / "dogs" / "test").iterdir())[3:],
+            ]:
+                shutil.rmtree(breed)  # so few that a card names all of them
     return folder, printed
 
 
@@ -292,10 +299,7 @@ def test_every_number_of_the_card_is_in_the_record(preset, run):
     for number in numbers:
         plain = number.replace(",", "").rstrip(".")
         assert plain in known or plain.lstrip("-") in known or plain in raw, number
-    named = [name for name in found["class_names"] if f"`{name}`" in text]
-    assert named == found["class_names"][: len(named)] and len(named) >= 10
-    assert f" and {len(found['class_names']) - len(named)} more (`labels.txt`)" in text
-    for part in ("## How to use it", "## Scores", "## How it was trained", "## Limits"):
+    for part in ("## How to use it", "## Scores", "## How it was trained", "## Limits", *found["class_names"]):
         assert part in text
     for file in (preset / cards.FILE, preset / exports.FILE):  # nobody's folders are published
         assert str(run.parents[1]) not in file.read_text()
@@ -447,8 +451,10 @@ def test_an_empty_model_of_the_other_kind_is_left_alone(hub, folder, command):
 def test_a_push_of_a_run_takes_what_was_exported_before(hub, run, command):
     arguments = ("export", run, "--format", "keras_hub", "--push", "hf://me/dogs")
     assert command(*arguments, "--dry-run")[0] == 0 and hub.files == {}
+    before = {file: file.read_bytes() for file in run.rglob("*") if file.is_file()}
     status, out, err = command(*arguments)
     assert status == 0 and "exported before" in out and hub.files, err
+    assert {file: file.read_bytes() for file in run.rglob("*") if file.is_file()} == before
 
 
 @pytest.mark.once

@@ -83,7 +83,7 @@ def test_what_is_not_ours_is_refused_before_anything(command, work, dogs, run_fo
 
 @pytest.mark.parametrize("what", [what for what in COMMANDS if what != "export"])
 def test_a_new_and_an_empty_folder_are_taken(command, work, dogs, run_folder, what):
-    """And nothing beside them is touched. Of `export`: `test_exports.py`, where it is not done again for this."""
+    """And nothing beside them is touched. `export` is covered by `test_exports.py`, which exports anyway."""
     before = digest_of(work)
     # Where it takes seconds, other tests have taken a new one.
     outputs = ["empty"] if what.startswith("train") else ["empty", "new"]

@@ -145,8 +145,21 @@ def test_the_probe_that_is_best_so_far_is_kept_through_a_kill(monkeypatch, tmp_p
     assert (tmp_path / "run" / "checkpoints" / "best-0000.keras").exists()
     run = fine_tune(TrainConfig(output=tmp_path / "run", resume=True))
     assert run.record.best_epoch == unbroken.record.best_epoch == 0
-    assert run.record.timings.probe_s > 0 and unbroken.record.timings.probe_s > 0
     same(run.folder, unbroken.folder)
+    for record in (run.record, unbroken.record):
+        assert 0 < record.timings.probe_s < record.probe_end_s < record.epoch_end_s[0] < record.timings.total_s
+
+
+@pytest.mark.once
+def test_the_seconds_of_a_probe_that_was_killed_count(monkeypatch, tmp_path, dogs):
+    """Those of the process that was killed, too, in whatever comes after them."""
+    given = dict(preset=small_models.preset("vit"), probe_first=True, epochs=1, ema=0.0)
+    killed_at(monkeypatch, dogs, tmp_path / "run", 5, "after", **given)
+    (state,) = (tmp_path / "run").glob("checkpoints/head/step-*5-*.npz")
+    with np.load(state) as saved:
+        before = json.loads(saved["state"].tobytes())["command_s"]
+    record = fine_tune(TrainConfig(output=tmp_path / "run", resume=True)).record
+    assert before < record.probe_end_s < record.epoch_end_s[0] < record.timings.total_s
 
 
 def test_a_linear_probe_goes_on_too(monkeypatch, tmp_path, dogs):

@@ -24,7 +24,8 @@ from keras_dogs.system import progress
 
 __all__ = ["BACKENDS", "PROSE", "select"]
 
-# Keras and KerasHub import these where they find them: for wrappers, galleries, data and tokens that no command has.
+# Keras and KerasHub import these if they are installed, for scikit-learn's interface, galleries, data pipelines and
+# tokenizers. No command uses those; a user's own program may, so it loads Keras without `load`.
 _UNUSED = ("grain", "matplotlib", "pandas", "sklearn", "tensorflow_text")
 
 
@@ -42,14 +43,15 @@ def load() -> str:
 
 @contextlib.contextmanager
 def _without(packages: tuple[str, ...]):
-    """Makes packages that nothing has imported yet seem absent within."""
-    absent = dict.fromkeys(package for package in packages if package not in sys.modules)
-    sys.modules.update(absent)
+    """Makes packages look uninstalled inside the block, except those that were imported before."""
+    hidden = [package for package in packages if package not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))
     try:
         yield
     finally:
-        for package in absent:
-            del sys.modules[package]
+        for package in hidden:
+            if sys.modules.get(package, package) is None:
+                del sys.modules[package]
 
 
 def name() -> str:

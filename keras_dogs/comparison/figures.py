@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_dogs.comparison.loaded import accuracy_over_time
 from keras_dogs.data.datasets import display_name
 from keras_dogs.evaluation.figures import BLUE
 from keras_dogs.evaluation.figures import ORANGE
@@ -190,7 +189,7 @@ def _draw_cost(results: dict):
 
 def _draw_time(results: dict):
     """Draws validation accuracy against the seconds since the command began."""
-    runs = [run for run in _finished(results) if run["epoch_end_s"] and run["validation_curve"]]
+    runs = [run for run in _finished(results) if run["accuracy_over_time"]]
     if not runs:
         return None
     figure, axis = _subplots(height=3.4)
@@ -198,8 +197,7 @@ def _draw_time(results: dict):
     for run in runs:
         style = dict(color=colours[run["model"]], linestyle=LINES[run["backend"]], marker=MARKERS[run["backend"]])
         label = f"{run['model']}, {PROSE[run['backend']]}"
-        given = (run["epoch_end_s"], run["validation_curve"], run.get("probe"), run["timings"])
-        ends, accuracies = zip(*accuracy_over_time(*given))
+        ends, accuracies = zip(*run["accuracy_over_time"])
         axis.plot(ends, 100 * np.array(accuracies), label=label, markersize=4, linewidth=1.2, **style)
     axis.set(xlabel="seconds from the command", ylabel="validation top-1, %")
     axis.set_xlim(left=0)

@@ -43,6 +43,17 @@ class Loaded(NamedTuple):
         return f"{self.model} {self.record.backend} seed {self.record.seed}"
 
     @property
+    def accuracy_over_time(self) -> list[tuple[float, float]]:
+        """Seconds from the command to the end of each epoch, and its validation accuracy; the probe's before them.
+
+        Epochs whose end an earlier version did not keep are missing.
+        """
+        ends, probe = self.record.epoch_end_s, self.record.probe
+        points = list(zip(ends, self.curve[len(self.curve) - len(ends) :]))
+        is_known = probe and self.record.probe_end_s is not None
+        return [(self.record.probe_end_s, probe.top1_accuracy), *points] if is_known else points
+
+    @property
     def correct(self) -> np.ndarray:
         """Which test pictures it names correctly, in the order of their names: bool `(num_pictures,)`."""
         return scoring.is_correct(self.predictions.logits, self.predictions.labels)
@@ -78,17 +89,34 @@ def told_apart(runs: list[Loaded]) -> list[Loaded]:
     named = []
     for run in runs:
         name = run.model if len(presets_of[run.model]) == 1 else run.record.preset
-        others = zip(*recipes_of[run.record.preset])
-        differing = [part for part, parts in zip(_recipe(run), others) if len(set(parts)) > 1]
-        named.append(run._replace(model=", ".join([name, *differing])))
+        parts = [_recipe(run)[place] for place in _telling(recipes_of[run.record.preset])]
+        named.append(run._replace(model=", ".join([name, *parts])))
     return named
 
 
-def _recipe(run: Loaded) -> tuple[str, str, str, str]:
-    """Returns the parts of a recipe that tell two ways of training one preset apart."""
+def _recipe(run: Loaded) -> tuple[str, ...]:
+    """Returns what two ways of training one preset may differ in."""
     config = run.record.config
-    head = "ImageNet head" if config.get("head") == "imagenet" else "head of zeros"
-    return config["recipe"], f"{config['augmentation']} augmentation", f"batch {config['batch_size']}", head
+    return (
+        config["recipe"],
+        f"{config['augmentation']} augmentation",
+        f"batch {config['batch_size']}",
+        "ImageNet head" if config.get("head") == "imagenet" else "head of zeros",
+        f"rate {config['learning_rate']:.3g}",
+    )
+
+
+def _telling(recipes: list[tuple[str, ...]]) -> list[int]:
+    """Returns the places of the parts that tell recipes apart, less those that add nothing to the parts before them."""
+
+    def num_told(places: list[int]) -> int:
+        return len({tuple(recipe[place] for place in places) for recipe in recipes})
+
+    places: list[int] = []
+    for place in range(len(recipes[0])):
+        if num_told([*places, place]) > num_told(places):
+            places.append(place)
+    return places
 
 
 def without_doubles(runs: list[Loaded]) -> tuple[list[Loaded], list[Loaded]]:
@@ -149,24 +177,6 @@ def _validation_curve(folder: Path, record: RunRecord) -> list[float]:
     if len(curve) < num_epochs or not np.all((curve >= 0) & (curve <= 1)):
         raise UserError(f"{file}: does not belong to the record beside it, which is of {num_epochs} epochs")
     return curve.tolist()
-
-
-def accuracy_over_time(
-    epoch_end_s: list[float], curve: list[float], probe: dict | None, timings: dict[str, float]
-) -> list[tuple[float, float]]:
-    """Returns the seconds from the command to the end of each epoch, and its accuracy; first those of a probe.
-
-    Args:
-        epoch_end_s: list of float. Of runs of earlier versions, the first epochs may be missing.
-        curve: list of float. Validation top-1 accuracy after each epoch.
-        probe: dict or `None`. Scores of the probe that came first and counts as an epoch.
-        timings: dict. Those of the record; earlier versions did not keep the probe's seconds.
-    """
-    points = list(zip(epoch_end_s, curve[len(curve) - len(epoch_end_s) :]))
-    if probe and timings.get("probe_s"):
-        end = sum(timings[name] for name in ("import_s", "decode_s", "build_s", "probe_s"))
-        points.insert(0, (end, probe["top1_accuracy"]))
-    return points
 
 
 def grouped_by(runs: list[Loaded], *names: str) -> dict[tuple, list[Loaded]]:

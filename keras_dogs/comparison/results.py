@@ -92,10 +92,10 @@ def _notes(runs: list[Loaded]) -> list[str]:
             "linear probes: features are computed once, before training. The seconds of training below include that; "
             "steps are of features, so that they have no images/s and no time that could be compared"
         )
-    if any(run.record.probe for run in runs):
+    if any(run.record.probe or run.record.timings.probe_s for run in runs):
         notes.append(
-            "in some runs a linear probe came first and counts as epoch 0. The seconds of training below include it, "
-            "unless an earlier version trained it"
+            "in some runs a linear probe came first, which counts as epoch 0. The seconds of training below include "
+            "it, except in runs made by earlier versions"
         )
     if any(not run.record.epoch_end_s for run in runs):
         notes.append(
@@ -135,8 +135,8 @@ def _describe(run: Loaded) -> schema.Run:
         "peak_memory_gib": record.peak_memory_gib,
         "epoch_end_s": record.epoch_end_s,
         "validation_curve": run.curve,
-        "probe": vars(record.probe) if record.probe else None,
-        "seconds_to": _seconds_to(record, run.curve),
+        "accuracy_over_time": run.accuracy_over_time,
+        "seconds_to": _seconds_to(run),
     }
 
 
@@ -145,10 +145,9 @@ def _gflops(record: RunRecord) -> float | None:
     return costs.count_gflops(row, record.config.get("image_size"), whole=False) if row else None
 
 
-def _seconds_to(record: RunRecord, curve: list[float]) -> dict[str, float | None]:
+def _seconds_to(run: Loaded) -> dict[str, float | None]:
     """Returns, for each threshold, the seconds from the command to the first epoch that reached it, or `None`."""
-    probe = vars(record.probe) if record.probe else None
-    points = loaded.accuracy_over_time(record.epoch_end_s, curve, probe, vars(record.timings))
+    points = run.accuracy_over_time
     return {
         f"{threshold:g}": next((end for end, accuracy in points if accuracy >= threshold), None)
         for threshold in THRESHOLDS
@@ -168,7 +167,7 @@ def _groups(runs: list[Loaded]) -> list[schema.Group]:
         records = [run.record for run in group]
         speed, timings = [record.throughput for record in records], [record.timings for record in records]
         shares = np.mean([run.correct for run in group], axis=0)
-        reached = [_seconds_to(run.record, run.curve) for run in group]
+        reached = [_seconds_to(run) for run in group]
         sees_pictures = not any(each.features_s for each in timings)
         rows.append(
             {

@@ -81,21 +81,22 @@ def _epochs(config: CompareConfig) -> dict | None:
     if errors:
         folder, error = next(iter(errors.items()))
         raise UserError(f"--budget time: the run of one epoch {folder.name} failed, so its time is not known: {error}")
-    seconds = {(run.preset, run.backend): _epoch_seconds(run) for run in pilots}
+    seconds = {(run.preset, run.backend): _seconds_of_probe_and_epoch(run) for run in pilots}
     first, epochs = plan.presets_of(config)[0], plan.epochs_of_first(config)
-    return {
-        (preset, backend): max(1, round(epochs * seconds[first, backend] / taken))
-        for (preset, backend), taken in seconds.items()
-    }
+    found = {}
+    for (preset, backend), (probe, epoch) in seconds.items():
+        probe_of_first, epoch_of_first = seconds[first, backend]
+        found[preset, backend] = max(1, round((probe_of_first + epochs * epoch_of_first - probe) / epoch))
+    return found
 
 
-def _epoch_seconds(run: PlannedRun) -> float:
+def _seconds_of_probe_and_epoch(run: PlannedRun) -> tuple[float, float]:
     record = RunRecord.load(run.folder / artifacts.RECORD)
     if record.timings.features_s:
         raise UserError(
             "--budget time: a linear probe takes the time of its features, whatever the epochs; leave it out"
         )
-    return record.dataset.num_train / record.throughput.train_images_per_second
+    return record.timings.probe_s, record.dataset.num_train / record.throughput.train_images_per_second
 
 
 class Children:

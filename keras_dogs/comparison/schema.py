@@ -65,7 +65,7 @@ class Run(TypedDict):
     peak_memory_gib: NotRequired[NotNegative]
     epoch_end_s: NotRequired[list[NotNegative]]
     validation_curve: NotRequired[list[Share]]
-    probe: NotRequired[dict[str, float] | None]
+    accuracy_over_time: NotRequired[list[tuple[NotNegative, Share]]]
     seconds_to: NotRequired[dict[str, NotNegative | None]]
 
 

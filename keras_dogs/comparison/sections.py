@@ -257,8 +257,9 @@ def time_to_accuracy(found: Results, drawn: list[str]) -> str:
     return (
         "\n## Time to accuracy\n"
         + _figure("time_to_accuracy", "Validation accuracy against time", drawn)
-        + "\nSeconds from the command, start-up included, until an epoch ended with this top-1 accuracy on validation; "
-        "means over seeds, a dash where one of them did not reach it.\n\n" + table(header, rows)
+        + "\nSeconds from the command, start-up included, until an epoch, or the probe before it, ended with this "
+        "top-1 accuracy on validation; means over seeds, a dash where one of them did not reach it.\n\n"
+        + table(header, rows)
     )
 
 

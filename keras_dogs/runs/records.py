@@ -140,11 +140,10 @@ class Calibration:
 
 @dataclasses.dataclass(frozen=True)
 class Timings:
-    """Seconds, of all processes where a run was resumed.
+    """Seconds. Of a run that was resumed: of all its processes, but `import_s`, `decode_s` and `build_s` of the last.
 
-    `first_step_s` includes compilation; `features_s` is what a linear probe on features spends on computing them,
-    before `train_s`, which is all of `fit`, validation included; `probe_s` is what a linear probe that came first took,
-    its features included, also before `train_s`.
+    `first_step_s` includes compilation, `train_s` is all of `fit`, validation included. Not in it: `features_s`, which
+    a linear probe spends on its features, and `probe_s`, a linear probe before a fine-tuning, its features included.
     """
 
     import_s: NotNegative
@@ -178,6 +177,7 @@ class RunRecord:
         num_devices, num_processes: int. How many trained together.
         distribution: str. How they did, in words, and over what batch normalization computed its statistics.
         epoch_end_s: list of float. For each epoch, the seconds from the command to its end, validation included.
+        probe_end_s: float or `None`. The same for a probe that came first, validation not included.
         best_epoch: int. The epoch, from 1, whose weights were kept; chosen on validation. 0 if no epoch was better than
             the probe that came first.
         validation: `Scores` or `None`, of the weights that were kept; `None` without a validation split.
@@ -218,6 +218,7 @@ class RunRecord:
     num_processes: Positive = 1
     distribution: str = "one device"
     epoch_end_s: list[NotNegative] = dataclasses.field(default_factory=list)
+    probe_end_s: NotNegative | None = None
     sweep: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     swaps: list[str] | None = None
     calibration: Calibration | None = None

@@ -144,7 +144,6 @@ class Validation(keras.callbacks.Callback):
         self.best_epoch = 0
         self.best_scores: Scores | None = None
         self.probe_scores: Scores | None = None
-        self.probe_s = 0.0  # seconds of the probe
 
     def on_train_begin(self, logs=None):
         if self.recipe.probe_first and self.predict and not self.step_log.rows:
@@ -218,15 +217,19 @@ class Checkpointing(keras.callbacks.Callback):
 
     def __init__(self, checkpoints, every, step_log, validation, stop, started, how_to_go_on, steps_per_epoch, digest):
         super().__init__()
-        self.digest = digest
         self.checkpoints: Checkpoints = checkpoints
         self.stop: StopRequest = stop
-        self.every, self.how_to_go_on = every, how_to_go_on
+        self.every, self.how_to_go_on, self.digest = every, how_to_go_on, digest
         self.step_log, self.validation, self.steps_per_epoch = step_log, validation, steps_per_epoch
         self.epoch_end_s: list[float] = []
-        self._arrays = None
-        self._train_s_before = self._command_s_before = 0.0
+        self._arrays = self.probe_end_s = None
+        self._train_s_before = self._command_s_before = self.probe_s = 0.0
         self._began, self._started = time.perf_counter(), started
+
+    def follow(self, probe_s: float, command_s_before: float) -> None:
+        """Notes the seconds of a probe that has just ended, and of the processes that were killed in it."""
+        self.probe_s, self._command_s_before = probe_s, command_s_before
+        self.probe_end_s = self.command_s()
 
     def load(self) -> int:
         """Reads the newest checkpoint, to be restored when the first epoch begins; returns the number of steps done.
@@ -247,9 +250,8 @@ class Checkpointing(keras.callbacks.Callback):
         self.validation.rows[:] = state["history"]
         self.validation.best_epoch = state["best_epoch"]
         self.validation.best_scores = Scores(**state["best_scores"]) if state["best_scores"] else None
-        probe = state["probe_scores"]
-        self.validation.probe_scores = Scores(**probe) if probe else None
-        self.validation.probe_s = state["probe_s"]
+        self.validation.probe_scores = Scores(**state["probe_scores"]) if state["probe_scores"] else None
+        self.probe_s, self.probe_end_s = state["probe_s"], state["probe_end_s"]
         self._train_s_before, self._command_s_before = state["train_s"], state["command_s"]
         self.epoch_end_s[:] = state["epoch_end_s"]
         self.step_log.step_seconds[:], self.step_log.first_steps[:] = state["step_seconds"], state["first_steps"]
@@ -298,7 +300,8 @@ class Checkpointing(keras.callbacks.Callback):
             "best_epoch": self.validation.best_epoch,
             "best_scores": dataclasses.asdict(best) if best else None,
             "probe_scores": dataclasses.asdict(probe) if probe else None,
-            "probe_s": self.validation.probe_s,
+            "probe_s": self.probe_s,
+            "probe_end_s": self.probe_end_s,
             "steps": self.step_log.rows,
             "history": self.validation.rows,
             "train_s": self.train_s(),

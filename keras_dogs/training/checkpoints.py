@@ -39,6 +39,7 @@ class State(TypedDict):
     best_digest: NotRequired[str | None]
     probe_scores: NotRequired[dict[str, int | float] | None]
     probe_s: NotRequired[NotNegative]
+    probe_end_s: NotRequired[NotNegative | None]
     command_s: NotRequired[NotNegative]
     epoch_end_s: NotRequired[list[NotNegative]]
     step_seconds: NotRequired[list[NotNegative]]
@@ -140,7 +141,7 @@ class Checkpoints:
                 raise UserError(f"{path}: belongs to another run; move it out of this folder, then resume again")
             # Defaults for the keys that an earlier version did not write.
             unknown = {"command_s": state["train_s"], "epoch_end_s": [], "step_seconds": [], "first_steps": []}
-            unknown |= {"probe_scores": None, "probe_s": 0.0}
+            unknown |= {"probe_scores": None, "probe_s": 0.0, "probe_end_s": None}
             return arrays, unknown | state
         return None
 

@@ -122,7 +122,7 @@ def _train_job(
             build_s=built - began,
             first_step_s=fitted.first_step_s,
             features_s=fitted.features_s,
-            probe_s=fitted.validation.probe_s,
+            probe_s=fitted.probe_s,
             train_s=fitted.train_s,
             total_s=fitted.command_s_before + time.perf_counter() - started,
         )
@@ -174,6 +174,7 @@ def _record(job: Job, pictures: Pictures, cache: str, fitted: Fitted, test, timi
         num_processes=engine.group.num_processes,
         distribution=engine.in_words,
         best_epoch=fitted.validation.best_epoch,
+        probe_end_s=fitted.probe_end_s,
         epoch_end_s=fitted.epoch_end_s,
         timings=timings,
         throughput=Throughput(

@@ -36,13 +36,13 @@ from keras_dogs.training.plan import Task
 from keras_dogs.training.recipes import Recipe
 
 
-def fit(plan: Plan, task: Task, probe_s: float = 0.0) -> Fitted:
+def fit(plan: Plan, task: Task, probe: Fitted | None = None) -> Fitted:
     """Compiles the model and runs `fit` with everything that watches it, from where an earlier one stopped.
 
     Args:
         plan: `Plan`.
         task: `Task`.
-        probe_s: float. Seconds of the probe that this process trained first, if it did.
+        probe: `Fitted` or `None`. The probe, if this process trained one first.
     """
     config, recipe, model = plan.config, plan.recipe, task.model
     batches = TrainingBatches(
@@ -54,8 +54,9 @@ def fit(plan: Plan, task: Task, probe_s: float = 0.0) -> Fitted:
     _compile(plan, task, schedule, len(batches))
     step_log = StepLog(schedule, batches.digest_of)
     validation = Validation(task.classifier, task.predict, task.labels, plan.checkpoints.best_file, step_log, recipe)
-    validation.probe_s = probe_s
     checkpointing = _checkpointing(plan, step_log, validation, len(batches))
+    if probe:
+        checkpointing.follow(probe.features_s + probe.train_s, probe.command_s_before)
     done = checkpointing.load()
     if done:
         progress.open_console().print(f"going on after step {done:,} of {total:,}")
@@ -80,6 +81,8 @@ def fit(plan: Plan, task: Task, probe_s: float = 0.0) -> Fitted:
         batches.batch_size,
         checkpointing.epoch_end_s,
         checkpointing.command_s() - (time.perf_counter() - plan.started),
+        probe_s=checkpointing.probe_s,
+        probe_end_s=checkpointing.probe_end_s,
     )
 
 

@@ -27,8 +27,9 @@ from keras_dogs.training.recipes import complete
 
 def train_classifier(plan: Plan, classifier: keras.Model, pictures: Pictures) -> Fitted:
     """Trains what is trainable of the whole classifier, from canvases; it has the best weights afterwards."""
-    is_new = not plan.checkpoints.there_is_one()
-    probe_s = _train_head_first(plan, classifier, pictures) if plan.recipe.probe_first and is_new else 0.0
+    probe = None
+    if plan.recipe.probe_first and not plan.checkpoints.there_is_one():
+        probe = _train_head_first(plan, classifier, pictures)
     model, train, validation = classifier, pictures.train, pictures.validation
     if plan.on_device:
         table, _ = table_of(train)
@@ -39,7 +40,7 @@ def train_classifier(plan: Plan, classifier: keras.Model, pictures: Pictures) ->
         )
     batch_size = min(plan.recipe.batch_size, 64)
     predict = (lambda: predict_in_batches(model, validation.images, batch_size)[0]) if validation else None
-    fitted = fit(plan, Task(model, classifier, train, predict, validation.labels if validation else None), probe_s)
+    fitted = fit(plan, Task(model, classifier, train, predict, validation.labels if validation else None), probe)
     if plan.checkpoints.writes:
         with files.written_whole(plan.folder / artifacts.CHECKPOINTS / artifacts.LAST) as path:
             builders.save_classifier(classifier, path)
@@ -51,8 +52,8 @@ def train_classifier(plan: Plan, classifier: keras.Model, pictures: Pictures) ->
     return fitted
 
 
-def _train_head_first(plan: Plan, classifier: keras.Model, pictures: Pictures) -> float:
-    """Trains a linear probe of which only the head is kept; returns its seconds, those of its features included."""
+def _train_head_first(plan: Plan, classifier: keras.Model, pictures: Pictures) -> Fitted:
+    """Trains a linear probe of which only the head is kept."""
     progress.open_console().print("the head alone first, on features that are computed once")
     recipe = complete(RECIPES["linear_probe"], plan.config.preset, "")
     copies = devices.current().num_copies
@@ -65,4 +66,4 @@ def _train_head_first(plan: Plan, classifier: keras.Model, pictures: Pictures) -
     fitted = train_head(probe_plan, classifier, pictures, views=0)
     if probe_plan.checkpoints.writes:
         shutil.rmtree(probe_plan.checkpoints.folder)
-    return fitted.features_s + fitted.train_s
+    return fitted

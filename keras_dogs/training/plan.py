@@ -74,6 +74,8 @@ class Fitted(NamedTuple):
         epoch_end_s: list of float. Seconds from the start of the command to the end of each epoch.
         command_s_before: float. Seconds that the command ran before this process: of a run that was resumed.
         features_s: float. Seconds spent computing the features of a frozen backbone; not part of `train_s`.
+        probe_s: float. Seconds of a probe that was trained first, features included; not part of `train_s`.
+        probe_end_s: float or `None`. Seconds from the start of the command to the end of that probe.
     """
 
     model: keras.Model
@@ -85,6 +87,8 @@ class Fitted(NamedTuple):
     epoch_end_s: list[float]
     command_s_before: float
     features_s: float = 0.0
+    probe_s: float = 0.0
+    probe_end_s: float | None = None
 
 
 class Task(NamedTuple):
