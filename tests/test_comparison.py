@@ -29,7 +29,8 @@ def test_two_classifiers_on_the_same_pictures():
     assert (found.only_first, found.only_second) == ((good & ~bad).sum(), (bad & ~good).sum())
     assert found.p_value == scipy.stats.binomtest(found.only_first, found.only_first + found.only_second).pvalue
     assert found.is_significant and "first is better than second" in found.in_words("first", "second")
-    assert "first is better" in statistics.compare(second, first).in_words("second", "first")
+    turned = statistics.compare(second, first).in_words("second", "first")
+    assert turned == found.in_words("first", "second"), "what the better one gains is positive"
 
 
 def test_no_better_without_evidence():

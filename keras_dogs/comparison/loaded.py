@@ -89,8 +89,7 @@ def told_apart(runs: list[Loaded]) -> list[Loaded]:
     named = []
     for run in runs:
         name = run.model if len(presets_of[run.model]) == 1 else run.record.preset
-        parts = [_recipe(run)[place] for place in _telling(recipes_of[run.record.preset])]
-        named.append(run._replace(model=", ".join([name, *parts])))
+        named.append(run._replace(model=", ".join([name, *_telling(_recipe(run), recipes_of[run.record.preset])])))
     return named
 
 
@@ -106,17 +105,15 @@ def _recipe(run: Loaded) -> tuple[str, ...]:
     )
 
 
-def _telling(recipes: list[tuple[str, ...]]) -> list[int]:
-    """Returns the places of the parts that tell recipes apart, less those that add nothing to the parts before them."""
-
-    def num_told(places: list[int]) -> int:
-        return len({tuple(recipe[place] for place in places) for recipe in recipes})
-
-    places: list[int] = []
-    for place in range(len(recipes[0])):
-        if num_told([*places, place]) > num_told(places):
-            places.append(place)
-    return places
+def _telling(recipe: tuple[str, ...], others: list[tuple[str, ...]]) -> list[str]:
+    """Returns the first parts of a recipe that tell it from all others, less those that tell it from none."""
+    parts = []
+    for place, part in enumerate(recipe):
+        alike = [other for other in others if other[place] == part]
+        if len(alike) < len(others):
+            parts.append(part)
+        others = alike
+    return parts
 
 
 def without_doubles(runs: list[Loaded]) -> tuple[list[Loaded], list[Loaded]]:

@@ -91,13 +91,16 @@ def _adjusted(rows: list[dict]) -> list[dict]:
 
 def _verdict(row: dict) -> str:
     """Words a comparison of two models: of several seeds, what holds for the models; of one seed, for the two runs."""
-    low, high = (100 * bound for bound in row["interval"])
-    least, most = 100 * min(row["each"]), 100 * max(row["each"])
+    # The better one is named first, and what it gains is positive.
+    sign = -1 if row["significant"] and row["difference"] < 0 else 1
+    better, worse = (row["first"], row["second"])[::sign]
+    low, high = sorted(100 * sign * bound for bound in row["interval"])
+    gains = [100 * sign * gain for gain in row["each"]]
     found = (
-        f"{100 * row['difference']:+.1f} points of top-1, p = {row['adjusted_p_value']:.2g}; for these runs the 95 % "
-        f"interval over pictures is {low:+.1f} to {high:+.1f}; single pairs of runs {least:+.1f} to {most:+.1f}"
+        f"{100 * sign * row['difference']:+.1f} points of top-1, p = {row['adjusted_p_value']:.2g}; for these runs the "
+        f"95 % interval over pictures is {low:+.1f} to {high:+.1f}; single pairs of runs {min(gains):+.1f} to "
+        f"{max(gains):+.1f}"
     )
-    better, worse = (row["first"], row["second"]) if row["difference"] > 0 else (row["second"], row["first"])
     on_pictures = f"on these {row['num_pictures']:,} pictures ({found})"
     if row["num_seeds"] == 1:
         luck = "One seed: this speaks of these runs; how much is luck in training is not known."

@@ -65,11 +65,14 @@ class Comparison(NamedTuple):
 
     def in_words(self, first: str, second: str) -> str:
         """Returns a sentence that claims no more than was found."""
-        low, high = (100 * bound for bound in self.interval)
-        found = f"{100 * self.difference:+.1f} points, 95 % interval {low:+.1f} to {high:+.1f}; p = {self.p_value:.2g}"
+        # The better one is named first, and what it gains is positive.
+        sign = -1 if self.is_significant and self.difference < 0 else 1
+        low, high = sorted(100 * sign * bound for bound in self.interval)
+        gain = 100 * sign * self.difference
+        found = f"{gain:+.1f} points, 95 % interval {low:+.1f} to {high:+.1f}; p = {self.p_value:.2g}"
         if not self.is_significant:
             return f"{first} and {second} cannot be told apart on these {self.num_pictures:,} pictures ({found})."
-        better, worse = (first, second) if self.difference > 0 else (second, first)
+        better, worse = (first, second)[::sign]
         return f"{better} is better than {worse} on these {self.num_pictures:,} pictures ({found})."
 
 
