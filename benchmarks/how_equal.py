@@ -23,6 +23,7 @@ RECIPES = {
     "finetune": "fine-tuned",
     "finetune_64": "fine-tuned in batches of 64",
     "probe_first": "probe, then fine-tuned",
+    "imagenet_head": "fine-tuned from its ImageNet head",
 }
 _AROUND = 25  # steps that a point of a curve is the mean of
 _TEXT = (
