@@ -123,8 +123,9 @@ def section(result: dict) -> str:
     ]
     header = ["model", "recipe", "between", "gap of the loss, nats", "of its mean", "top-1, %", "answers alike"]
     table = pages.table([*header, "largest gap of a picture's scores, mean"], lines)
+    text = _TEXT if any(len(set(row["backends"])) == 1 for row in rows) else f"{_TEXT} No second seed was trained yet."
     figure = "![Loss by step, and how far apart the backends and two seeds are](results/how_equal.svg)"
-    return f"\n## How equal is equal\n\n{_TEXT}\n\n{figure}\n\n{table}\n"
+    return f"\n## How equal is equal\n\n{text}\n\n{figure}\n\n{table}\n"
 
 
 def draw(file: Path) -> None:

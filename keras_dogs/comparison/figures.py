@@ -86,7 +86,9 @@ def _draw_accuracy(results: dict):
             if (run["model"], run["backend"]) == (row["model"], row["backend"])
         ]
         axis.plot(100 * np.array(tops), [place + 0.22] * len(tops), "|", color=colour, markersize=7)
-    axis.set_yticks(range(len(groups)), [f"{row['model']}\n{PROSE[row['backend']]}" for row in groups], fontsize=9)
+    # The preset, and below it what is said of the recipe and the backend.
+    names = [(*row["model"].split(", ", 1), PROSE[row["backend"]]) for row in groups]
+    axis.set_yticks(range(len(groups)), [f"{preset}\n{', '.join(others)}" for preset, *others in names], fontsize=9)
     axis.invert_yaxis()
     axis.set_xlabel("test top-1, % (bars: seeds)")
     return figure
@@ -98,24 +100,24 @@ def _draw_curves(results: dict):
     runs = [run for run in _finished(results) if results["curves"].get(run["name"])]
     if not runs:
         return None
-    heights = [3, 1.3] if len({run["backend"] for run in runs}) > 1 else [3]  # one backend has no gap
-    figure, axes = _subplots(
-        len(heights) * len(models),
-        height=0.84 * sum(heights) * len(models),
-        height_ratios=heights * len(models),
-        sharex=False,
-        squeeze=False,
-    )
-    colours = _colours(results)
-    for model, (above, *below) in zip(models, axes[:, 0].reshape(len(models), -1)):
-        of_model = [run for run in runs if run["model"] == model]
+    runs_of = {model: [run for run in runs if run["model"] == model] for model in models}
+    # One backend has no gap.
+    heights_of = {model: [3, 1.3][: len({run["backend"] for run in runs_of[model]})] or [3] for model in models}
+    heights = [height for heights in heights_of.values() for height in heights]
+    options = dict(height_ratios=heights, sharex=False, squeeze=False)
+    figure, axes = _subplots(len(heights), height=0.84 * sum(heights), **options)
+    colours, panels = _colours(results), iter(axes[:, 0])
+    for model, of_model in runs_of.items():
+        above, *below = itertools.islice(panels, len(heights_of[model]))
         for run in of_model:
             raw = results["curves"][run["name"]]
             losses = _smooth(raw)
             style = dict(color=colours[model], linestyle=LINES[run["backend"]], linewidth=1.4)
             first = 1 + (len(raw) - len(losses)) // 2  # each mean is drawn in the middle of its steps
             above.plot(np.arange(first, first + len(losses)), losses, label=PROSE[run["backend"]], **style)
-        above.set(title=model, ylabel="training loss, nats")
+        preset, comma, recipe = model.partition(", ")
+        above.set_title(f"{preset}{comma and chr(10)}{recipe}", fontsize=11)
+        above.set_ylabel("training loss, nats")
         _legend(above)
         for axis in below:
             _draw_gaps(axis, of_model, results["curves"], colours[model])
@@ -192,7 +194,7 @@ def _draw_time(results: dict):
     runs = [run for run in _finished(results) if run["accuracy_over_time"]]
     if not runs:
         return None
-    figure, axis = _subplots(height=3.4)
+    figure, axis = _subplots()
     colours = _colours(results)
     for run in runs:
         style = dict(color=colours[run["model"]], linestyle=LINES[run["backend"]], marker=MARKERS[run["backend"]])
@@ -201,8 +203,10 @@ def _draw_time(results: dict):
         axis.plot(ends, 100 * np.array(accuracies), label=label, markersize=4, linewidth=1.2, **style)
     axis.set(xlabel="seconds from the command", ylabel="validation top-1, %")
     axis.set_xlim(left=0)
-    columns = _columns_for(axis.get_legend_handles_labels()[1])
-    _legend(axis, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=columns)
+    labels = dict.fromkeys(axis.get_legend_handles_labels()[1])
+    columns = _columns_for(list(labels))
+    figure.set_figheight(2.6 + 0.2 * len(labels) / columns)
+    _legend(axis, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=columns, fontsize=8)
     return figure
 
 
