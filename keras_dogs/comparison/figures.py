@@ -230,7 +230,10 @@ def _draw_classes(results: dict):
     axis.barh(places, bars, color=[colours[first] if bar > 0 else colours[second] for bar in bars])
     axis.set_yticks(places, [display_name(row["class"]) for row in shown], fontsize=9)
     axis.axvline(0, color="#888888", linewidth=1)
-    axis.set_xlabel(f"points of top-1\n← {second} better    {first} better →")
+    axis.set_xlabel("points of top-1")
+    labels = [f"{model} better" for model in (second, first)]
+    bars = [axis.barh(0, 0, color=colours[model]) for model in (second, first)]
+    figure.legend(bars, labels, loc="outside upper center", ncols=_columns_for(labels), fontsize=8)
     return figure
 
 
