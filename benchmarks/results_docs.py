@@ -28,10 +28,12 @@ COMPARISONS = {
 REMARKS = {
     "full_fine_tuning": "All weights of both models, four epochs, `standard` augmentation, one seed, on the sample and "
     "with the weights of the linear probes below. Of seventeen runs (`benchmarks/full_fine_tuning.py`) these are the "
-    "first six; those of the ViT on JAX, of both on TensorFlow, and with a second seed are still to come.\n\n"
+    "first six. All on TensorFlow, most on JAX, those with a second seed, and the ResNet-50 from its own ImageNet head "
+    "are still to come.\n\n"
     "- **A probe first.** From its linear probe the ViT-S/14 reaches 64.2 %, 21 points more than a probe alone "
-    "(43.1 %, below). From a head of zeros it has 40.1 %, after half as many updates, which are a part of the gap. The "
-    "rest is probably what a probe prevents: gradients through a wrong head spoil good features (arXiv 2202.10054).\n"
+    "(43.1 %, below). From a head of zeros it reaches 40.1 %, in half as many updates. The updates explain a part of "
+    "this gap; the rest is probably what a probe prevents: gradients through a wrong head spoil good features (arXiv "
+    "2202.10054).\n"
     "- **The ResNet-50 does not beat its own probe**, nor its untouched ImageNet head (85.1 %). From its probe (81.4 % "
     "of the 360 validation photographs) no epoch was better: 79.7 % at most, though the loss fell from 1.06 to 0.83 "
     "nats. From a head of zeros, 200 updates in batches of 64 are too few, and 808 in batches of 16 still stay behind. "
@@ -274,7 +276,8 @@ def _input_at_scale(result: dict) -> str:
     header = ["pictures", *(f"{words}, s" for words in input_at_scale.PARTS.values()), "cache, GiB", "memory, GiB"]
     rows = [row for row in result["rows"] if "error" not in row]
     lines = [[f"{row['num_pictures']:,}", *(f"{row[column]:.2f}" for column in columns[1:])] for row in rows]
-    lines.append([f"x {rows[-1][column] / rows[0][column]:.1f}" for column in columns] if rows else [])
+    if rows:
+        lines.append([f"x {rows[-1][column] / rows[0][column]:.1f}" for column in columns])
     table = pages.table(header, lines)
     return f"\n## Input at scale\n\n{_machine(result)}\n\n{_OF_INPUT}\n\n{table}"
 

@@ -63,7 +63,10 @@ def loading(backend: str, rounds: int) -> dict:
     found: dict[str, list[float]] = {"ours": [], "whole": []}
     for _ in range(rounds):
         for name, seconds in found.items():
-            seconds.append(runs.measure(backend, "-W", "ignore", "-c", program, name)["seconds"])
+            measured = runs.measure(backend, "-W", "ignore", "-c", program, name)
+            if "error" in measured:
+                return {"backend": backend, **measured}
+            seconds.append(measured["seconds"])
     ratios = sorted(one / other for one, other in zip(*found.values()))
     return {"backend": backend, **{name: runs.spread(seconds) for name, seconds in found.items()}, "ratios": ratios}
 

@@ -12,6 +12,8 @@ _BACKBONES = {
         [64], [7], [64], [1], [1], "basic_block", image_shape=(64, 64, 3)
     ),
     "vit": lambda: keras_hub.models.ViTBackbone((32, 32, 3), 8, 2, 2, 16, 32),
+    "deit": lambda: keras_hub.models.DeiTBackbone((32, 32, 3), 8, 2, 2, 16, 32),
+    "dinov2": lambda: keras_hub.models.DINOV2Backbone(8, 2, 16, 2, 32, image_shape=(32, 32, 3)),
 }
 
 

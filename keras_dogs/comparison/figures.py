@@ -86,9 +86,8 @@ def _draw_accuracy(results: dict):
             if (run["model"], run["backend"]) == (row["model"], row["backend"])
         ]
         axis.plot(100 * np.array(tops), [place + 0.22] * len(tops), "|", color=colour, markersize=7)
-    # The preset, and below it what is said of the recipe and the backend.
-    names = [(*row["model"].split(", ", 1), PROSE[row["backend"]]) for row in groups]
-    axis.set_yticks(range(len(groups)), [f"{preset}\n{', '.join(others)}" for preset, *others in names], fontsize=9)
+    labels = [_in_two_lines(f"{row['model']}, {PROSE[row['backend']]}") for row in groups]
+    axis.set_yticks(range(len(groups)), labels, fontsize=9)
     axis.invert_yaxis()
     axis.set_xlabel("test top-1, % (bars: seeds)")
     return figure
@@ -102,7 +101,9 @@ def _draw_curves(results: dict):
         return None
     runs_of = {model: [run for run in runs if run["model"] == model] for model in models}
     # One backend has no gap.
-    heights_of = {model: [3, 1.3][: len({run["backend"] for run in runs_of[model]})] or [3] for model in models}
+    heights_of = {
+        model: [3, 1.3] if len({run["backend"] for run in of_model}) > 1 else [3] for model, of_model in runs_of.items()
+    }
     heights = [height for heights in heights_of.values() for height in heights]
     options = dict(height_ratios=heights, sharex=False, squeeze=False)
     figure, axes = _subplots(len(heights), height=0.84 * sum(heights), **options)
@@ -115,8 +116,7 @@ def _draw_curves(results: dict):
             style = dict(color=colours[model], linestyle=LINES[run["backend"]], linewidth=1.4)
             first = 1 + (len(raw) - len(losses)) // 2  # each mean is drawn in the middle of its steps
             above.plot(np.arange(first, first + len(losses)), losses, label=PROSE[run["backend"]], **style)
-        preset, comma, recipe = model.partition(", ")
-        above.set_title(f"{preset}{comma and chr(10)}{recipe}", fontsize=11)
+        above.set_title(_in_two_lines(model), fontsize=11)
         above.set_ylabel("training loss, nats")
         _legend(above)
         for axis in below:
@@ -336,6 +336,11 @@ def _legend(axis, **where) -> None:
     handles, labels = axis.get_legend_handles_labels()
     once = dict(zip(labels, handles))
     axis.legend(once.values(), once.keys(), **where)
+
+
+def _in_two_lines(name: str) -> str:
+    """Puts what tells models of one preset apart below the preset."""
+    return name.replace(", ", "\n", 1)
 
 
 def scale_by_powers(axis) -> None:

@@ -192,11 +192,11 @@ def _check_dataset(config: CompareConfig) -> None:
 
 
 def _check_budget(config: CompareConfig) -> None:
-    planned = [_resolved(config, preset)[1] for preset in presets_of(config)]
-    if config.budget in ("time", "flops") and any(recipe.linear_probe for recipe in planned):
+    recipes = [_resolved(config, preset)[1] for preset in presets_of(config)]
+    if config.budget in ("time", "flops") and any(recipe.linear_probe for recipe in recipes):
         raise UserError(f"--budget {config.budget}: a linear probe computes features only once; use --budget epochs")
     if config.budget == "flops":
-        if any(recipe.probe_first for recipe in planned):
+        if any(recipe.probe_first for recipe in recipes):
             raise UserError("--budget flops: the probe that comes first has no epochs of pictures; use --budget time")
         epochs_of_equal_flops(config)
 

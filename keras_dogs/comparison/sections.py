@@ -257,7 +257,7 @@ def time_to_accuracy(found: Results, drawn: list[str]) -> str:
     return (
         "\n## Time to accuracy\n"
         + _figure("time_to_accuracy", "Validation accuracy against time", drawn)
-        + "\nSeconds from the command, start-up included, until an epoch, or the probe before it, ended with this "
+        + "\nSeconds from the command, start-up included, until an epoch or the probe before them ended with this "
         "top-1 accuracy on validation; means over seeds, a dash where one of them did not reach it.\n\n"
         + table(header, rows)
     )
