@@ -1,6 +1,7 @@
 """Fixtures. The suite runs on one backend, `KERAS_BACKEND`; nothing here needs a network or `../shared`."""
 
 import csv
+import gc
 import importlib
 import importlib.machinery
 import os
@@ -53,6 +54,21 @@ def pytest_collection_modifyitems(items):
     )
     place = {f"test_{name}.py": number for number, name in enumerate(long)}
     items.sort(key=lambda item: place.get(item.path.name, len(long)))
+
+
+def pytest_collection_finish():
+    """Spares the collector what is imported by now: without it, a tenth of TensorFlow's tests is spent there."""
+    gc.freeze()
+    gc.set_threshold(10_000)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_graphs():
+    """Leaves TensorFlow's graphs as they are traced; those of children are optimised as users have them."""
+    if BACKEND == "tensorflow":
+        import tensorflow
+
+        tensorflow.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 
 
 @pytest.fixture(scope="session")

@@ -232,7 +232,7 @@ def test_statistics_of_each_device_are_brought_to_their_mean(monkeypatch):
             return [self.read(variable) * 0 + value for value in (1.0, 4.0)]
 
     monkeypatch.setattr(devices, "current", Uneven)
-    callbacks._share_statistics(model)
+    callbacks.share_statistics(model)
     assert np.allclose(norm.moving_mean, 2.5) and np.allclose(norm.moving_variance, 2.5)
 
 

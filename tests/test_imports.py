@@ -42,10 +42,11 @@ def test_commands_load_nothing_for_keras_alone(child, tmp_path):
     for package in backends._UNUSED:
         (tmp_path / f"{package}.py").write_text(f"print('{package} was imported')\n")
     code = (
-        "import sys\n"
+        "import gc, sys\n"
         "from keras_dogs import backends\n"
         "backends.load()\n"
         "print('loaded')\n"
+        "assert gc.isenabled() and gc.get_freeze_count() > 100_000\n"
         "import keras, keras_hub, pandas\n"
     )
     finished = child(["-c", code], PYTHONPATH=os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))

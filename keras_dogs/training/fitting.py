@@ -20,11 +20,11 @@ from keras_dogs.models.classifier import StepLoss
 from keras_dogs.models.classifier import TrainAccuracy
 from keras_dogs.runs import artifacts
 from keras_dogs.system import progress
-from keras_dogs.training.callbacks import Checkpointing
 from keras_dogs.training.callbacks import LazyCallbacks
 from keras_dogs.training.callbacks import StepLog
 from keras_dogs.training.callbacks import TrainingProgress
 from keras_dogs.training.callbacks import Validation
+from keras_dogs.training.checkpointing import Checkpointing
 from keras_dogs.training.checkpoints import Checkpoints
 from keras_dogs.training.loggers import open_loggers
 from keras_dogs.training.loggers import without_loggers
