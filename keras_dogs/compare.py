@@ -18,6 +18,8 @@ def _compare(config: CompareConfig) -> int:
     results = compare_runs(config)
     for sentence in results["verdicts"]:
         print(terminal.one_line(sentence))
+    for note in results["notes"]:
+        print(terminal.one_line(f"note: {note}"))
     print(f"report: {config.output / 'report.html'}")
     failed = [run for run in results["runs"] if "error" in run]
     for run in failed:

@@ -16,14 +16,10 @@ def main() -> int:
 
 
 def _export(config: ExportConfig) -> int:
-    from keras_dogs.exporting.exporting import default_output
     from keras_dogs.exporting.exporting import export_run
     from keras_dogs.exporting.verification import NothingWritten
-    from keras_dogs.runs import exports
 
-    # A push needs no second export: the folder that an earlier one left is sent.
-    earlier = config.run if exports.is_exported(config.run) else default_output(config)
-    if config.push and not config.output and exports.is_exported(earlier):
+    if config.push and not config.output and (earlier := _exported_before(config)):
         print(terminal.printable(f"exported before: {earlier}"))
         return _push(config, earlier)
     try:
@@ -35,6 +31,30 @@ def _export(config: ExportConfig) -> int:
         print(terminal.printable(line))
     print(terminal.printable(f"exported: {output}"))
     return _push(config, output) if config.push else 0
+
+
+def _exported_before(config: ExportConfig) -> Path | None:
+    """Returns the folder that an earlier export of the same model left, so that a push needs no second one.
+
+    Raises:
+        UserError: what lies there was exported from another model.
+    """
+    from keras_dogs.exporting.exporting import default_output
+    from keras_dogs.runs import artifacts
+    from keras_dogs.runs import exports
+
+    if exports.is_exported(config.run):
+        return config.run
+    folder = default_output(config)
+    if not exports.is_exported(folder):
+        return None
+    model = artifacts.find_model(config.run)
+    if exports.read(folder / exports.FILE).get("model_digest") != artifacts.digest_of(model):
+        raise UserError(
+            f"{folder}: was not exported from {model} as it is now; give --output FOLDER to export that, or name "
+            f"{folder} in its place to push what is there"
+        )
+    return folder
 
 
 def _push(config: ExportConfig, folder: Path) -> int:

@@ -315,6 +315,12 @@ def test_what_is_alike_is_told_apart(tmp_path):
         make_run(tmp_path / "h", "resnet_b"),
         make_run(tmp_path / "i", "resnet_b", config={**config, "learning_rate": 2e-5}),
         make_run(tmp_path / "j", "resnet_b", config={**config, "learning_rate": 2e-5, "batch_size": 8}),
+        make_run(tmp_path / "k", "resnet_c"),
+        make_run(tmp_path / "l", "resnet_c", config={**config, "epochs": 20, "image_size": 384}),
+        make_run(tmp_path / "m", "resnet_c", backend="torch", config={**config, "dtype_policy": "mixed_bfloat16"}),
+        make_run(
+            tmp_path / "n", "resnet_c", seed=1, config={**config, "ema": 0.9, "data": {**config["data"], "fit": "pad"}}
+        ),
     ]
     found = running.compare_runs(CompareConfig(from_=tuple(made), output=tmp_path / "out"))
     assert [row["model"] for row in found["models"]] == [
@@ -327,7 +333,12 @@ def test_what_is_alike_is_told_apart(tmp_path):
         "resnet_b, batch 32, rate 0.001",
         "resnet_b, batch 32, rate 2e-05",
         "resnet_b, batch 8",
+        "resnet_c, epochs 2, ema 0, dtype policy float32",
+        "resnet_c, epochs 20",
+        "resnet_c, epochs 2, ema 0, dtype policy mixed_bfloat16",
+        "resnet_c, epochs 2, ema 0.9",
     ]
+    assert not found["between_backends"] and all(row["num_runs"] == 1 for row in found["models"])
     assert any("is there twice" in note and str(tmp_path / "e") in note for note in found["notes"])
 
 

@@ -456,6 +456,29 @@ def test_a_push_of_a_run_takes_what_was_exported_before(hub, run, command):
 
 
 @pytest.mark.once
+def test_a_push_of_a_model_takes_no_export_of_another(hub, run, preset, command, tmp_path, monkeypatch):
+    """Two models called `model.keras` share the folder of their exports, and so does one that was trained further."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(preset, tmp_path / "exports" / "model-keras_hub")
+    classifier = keras_dogs.build_classifier("resnet_nano", 3, class_names=NAMES[:3])
+    keras_dogs.save_classifier(classifier, tmp_path / "model.keras")
+    arguments = ("--format", "keras_hub", "--push", "hf://me/dogs")
+    status, _, err = command("export", tmp_path / "model.keras", *arguments)
+    assert status == 2 and "was not exported from" in err and err.count("\n") == 1 and hub.repos == {}
+    assert command("export", run / "model.keras", *arguments)[0] == 0 and hub.files
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("name", ["C:/Users/ann/my dogs", r"C:\Users\ann\my dogs", "/home/ann/my dogs"])
+def test_what_is_pushed_names_no_folder(name):
+    from keras_dogs.exporting import exporting
+
+    assert exporting._without_path(name) == "my dogs"
+    assert exporting._without_path(f"applications:resnet50:{name}") == "applications:resnet50"
+    assert exporting._without_path("hf://google/vit") == "hf://google/vit"
+
+
+@pytest.mark.once
 def test_no_token(hub, folder, command, monkeypatch, tmp_path):
     from huggingface_hub import constants
 

@@ -1,5 +1,6 @@
 """Run folders -> finished runs, and which of them can be compared with each other."""
 
+import dataclasses
 import hashlib
 import itertools
 from pathlib import Path
@@ -8,12 +9,15 @@ from typing import NamedTuple
 import numpy as np
 
 from keras_dogs.comparison import plan
+from keras_dogs.data.config import DataConfig
 from keras_dogs.errors import UserError
 from keras_dogs.evaluation import scoring
 from keras_dogs.evaluation.predictions import Predictions
 from keras_dogs.runs import artifacts
 from keras_dogs.runs.records import RunRecord
 from keras_dogs.system import tables
+from keras_dogs.training import recipes
+from keras_dogs.training.config import TrainConfig
 
 
 class Loaded(NamedTuple):
@@ -78,31 +82,67 @@ def load(folder: Path, command: str) -> Loaded:
     )
 
 
-def told_apart(runs: list[Loaded]) -> list[Loaded]:
-    """Gives models distinct names: the full preset if presets share a short one, with what their recipes differ in."""
+def told_apart(runs: list[Loaded], budget: str = "epochs") -> list[Loaded]:
+    """Gives models distinct names: the full preset if presets share a short one, with what their trainings differ in.
+
+    Args:
+        runs: list of `Loaded`.
+        budget: str. `"time"` gives each run epochs of its own, which then tell no models apart.
+    """
     presets_of = {
         name: {run.record.preset for run in runs if run.model == name} for name in {run.model for run in runs}
     }
-    recipes_of: dict[str, list] = {}
+    trainings_of: dict[str, list] = {}
     for run in runs:
-        recipes_of.setdefault(run.record.preset, []).append(_recipe(run))
+        trainings_of.setdefault(run.record.preset, []).append(_training_in_words(run, budget))
     named = []
     for run in runs:
         name = run.model if len(presets_of[run.model]) == 1 else run.record.preset
-        named.append(run._replace(model=", ".join([name, *_telling(_recipe(run), recipes_of[run.record.preset])])))
+        parts = _telling(_training_in_words(run, budget), trainings_of[run.record.preset])
+        named.append(run._replace(model=", ".join([name, *parts])))
     return named
 
 
-def _recipe(run: Loaded) -> tuple[str, ...]:
-    """Returns what two ways of training one preset may differ in."""
-    config = run.record.config
-    return (
-        config["recipe"],
-        f"{config['augmentation']} augmentation",
-        f"batch {config['batch_size']}",
-        "ImageNet head" if config.get("head") == "imagenet" else "head of zeros",
-        f"rate {config['learning_rate']:.3g}",
-    )
+# What decides the weights that a training ends with, the preset, the pictures and the seed aside. The first ones are
+# what people vary.
+_TRAINING = (
+    *("recipe", "augmentation", "batch_size", "head", "learning_rate"),
+    *(name for name in recipes.FIELDS if name not in ("augmentation", "batch_size", "learning_rate")),
+    *("mixup", "cutmix", "erasing", "balanced", "views", "image_size", "position_resampling", "dtype_policy"),
+    *("canvas_size", "fit"),
+)
+# Of records by versions that did not know a field.
+_USUAL = {field.name: field.default for type_ in (TrainConfig, DataConfig) for field in dataclasses.fields(type_)}
+_USUAL |= {**recipes.Recipe._field_defaults, "recipe": "adamw"}
+
+
+def training_of(run: Loaded) -> tuple:
+    """Returns what decides the weights that a training ends with; two with the same differ in their backend alone.
+
+    The rate that a sweep has chosen is a result of the training, not a part of what was asked for.
+    """
+    config = {**_USUAL, **run.record.config["data"], **run.record.config}
+    config |= {"learning_rate": "sweep"} if run.record.sweep else {}
+    return tuple(config[name] for name in _TRAINING)
+
+
+def _training_in_words(run: Loaded, budget: str) -> tuple[str, ...]:
+    """Words each part of a training, so that those which two differ in can be added to their names."""
+    parts = zip(_TRAINING, training_of(run))
+    return tuple(_in_words(name, value) for name, value in parts if (name, budget) != ("epochs", "time"))
+
+
+def _in_words(name: str, value) -> str:
+    words = name.replace("_", " ")
+    if value is None:
+        return f"usual {words}"
+    if isinstance(value, bool):
+        return words if value else f"no {words}"
+    if name == "head":
+        return "ImageNet head" if value == "imagenet" else "head of zeros"
+    shown = f"{value:.3g}" if isinstance(value, float) else str(value)
+    forms = {"recipe": "{}", "augmentation": "{} augmentation", "batch_size": "batch {}", "learning_rate": "rate {}"}
+    return forms.get(name, f"{words} {{}}").format(shown)
 
 
 def _telling(recipe: tuple[str, ...], others: list[tuple[str, ...]]) -> list[str]:

@@ -52,7 +52,7 @@ def collect(config: CompareConfig, planned: list[PlannedRun], errors: dict[Path,
     notes += [f"{run.name} ({run.folder}) was trained on other pictures and is left out" for run in others]
     runs, leaking = loaded.without_leaks(runs)
     notes += [f"{run.name} ({run.folder}) was trained on pictures of the test split and is left out" for run in leaking]
-    runs, doubles = loaded.without_doubles(loaded.told_apart(runs))
+    runs, doubles = loaded.without_doubles(loaded.told_apart(runs, config.budget))
     notes += [f"{run.name} is there twice; the one in {run.folder} is left out" for run in doubles]
     between_models, (single, between_backends) = verdicts.between_models(runs), verdicts.between_backends(runs)
     return {

@@ -130,10 +130,8 @@ def between_backends(runs: list[Loaded]) -> tuple[list[schema.SameSeed], list[sc
 
 def _is_same_training(first: Loaded, second: Loaded) -> bool:
     """Returns whether the two differ in nothing but the backend; a budget of time gives each its own epochs."""
-    keys = ("epochs", "batch_size", "learning_rate", "optimizer", "augmentation", "recipe")
-    configs = [run.record.config for run in (first, second)]
-    fingerprints = [run.record.dataset.fingerprint for run in (first, second)]
-    return fingerprints[0] == fingerprints[1] and all(configs[0].get(key) == configs[1].get(key) for key in keys)
+    one, other = ((run.record.dataset.fingerprint, loaded.training_of(run)) for run in (first, second))
+    return one == other
 
 
 def _compare_backends(first: Loaded, second: Loaded) -> dict:

@@ -6,6 +6,7 @@ import importlib.metadata
 import importlib.util
 import json
 import os
+import re
 import tempfile
 from pathlib import Path
 
@@ -34,6 +35,7 @@ from keras_dogs.system import reading
 from keras_dogs.system import terminal
 
 LABELS = "labels.txt"
+_SEPARATOR = re.compile(r"[/\\]")  # Windows takes both
 # Files are written and checked on the processor: an accelerator's float32 may have fewer digits, and converters take
 # the weights of one device.
 _ON_PROCESSOR = {"KERAS_TORCH_DEVICE": "cpu", "JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": "-1"}
@@ -98,7 +100,7 @@ def _export(config, row: Format, model: Path, record, calibration: Calibration, 
         progress.open_console().print(
             f"the classifier computes in {facts['policy']}; it is exported and checked in float32"
         )
-    found = _describe(config, row, record, calibration, facts)
+    found = _describe(config, row, record, calibration, facts) | {"model_digest": artifacts.digest_of(model)}
     (folder / exports.FILE).write_text(json.dumps(found, indent=2) + "\n", "utf-8")
     (folder / LABELS).write_text("".join(f"{name}\n" for name in facts["class_names"]), "utf-8")
     if not row.is_library:
@@ -235,11 +237,12 @@ def _describe(config, row: Format, record, calibration: Calibration, facts: writ
 
 def _without_path(name: str) -> str:
     """Returns a name without the folders of this machine: what is pushed tells nobody where files lie."""
-    model, _, file = name.rpartition(":")  # applications:resnet50:FILE
     is_address = name.split("://")[0] in ("hf", "kaggle", "gs", "http", "https")
-    if is_address or os.sep not in name:
+    if is_address or not _SEPARATOR.search(name):
         return name
-    return model if model.startswith("applications:") else Path(file if model else name).resolve().name
+    if name.startswith("applications:"):  # applications:resnet50:FILE
+        return ":".join(name.split(":")[:2])
+    return _SEPARATOR.split(str(Path(name).resolve()))[-1]
 
 
 def _without_folders(text: str) -> str:

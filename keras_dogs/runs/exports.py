@@ -74,6 +74,7 @@ class Export(TypedDict):
 
     Attributes:
         run: str. The run folder or model that it was written from.
+        model_digest: str. `runs.artifacts.digest_of` that model; not in files of earlier versions.
         data: dict. The dataset of the run, as its record has it; empty where it is not known.
         input, outputs: dict. Names, types and shapes, for those who open the file themselves.
         temperature: float or `None`. What logits are divided by before the softmax; `why_no_temperature` if not.
@@ -87,6 +88,7 @@ class Export(TypedDict):
     file: str
     quantization: Literal["int8", "float16"] | None
     run: str
+    model_digest: NotRequired[str]
     preset: str
     pretraining: str
     family: str
