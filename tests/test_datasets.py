@@ -173,6 +173,11 @@ def test_official_list_that_names_a_missing_picture(tmp_path):
         (lambda path: (path / "notes").mkdir(parents=True), "no pictures found"),
         (lambda path: pictures(path, {"akita": 5, "basset": 1}), "class 'basset' has one picture"),
         (lambda path: pictures(path / "train", {"akita": 5, "pug": 5}), "no test/"),
+        (
+            lambda path: pictures(path, {"training_set/akita": 5, "test_set/akita": 5}),
+            "test_set/ is called like a split",
+        ),
+        (lambda path: pictures(path, {"val/akita": 5, "test/akita": 5}), "test/ is called like a split"),
     ],
 )
 def test_folders_that_cannot_be_used(tmp_path, build, message):
@@ -264,6 +269,28 @@ def test_files_that_are_left_out_are_counted_and_named(tmp_path, monkeypatch):
     assert {"beagle/no_suffix", "beagle/1.jfif"} <= names and len(names) == 9
     (note,) = dataset.notes
     assert "2 .heic" in note and "1 .txt" in note and "1 no suffix" in note and "pip install pillow-heif" in note
+
+
+def test_what_becomes_no_class_is_named(tmp_path, monkeypatch):
+    """A folder that holds HEIC alone, and pictures beside the folders."""
+    monkeypatch.setattr("keras_dogs.data.datasets.pictures.reads_heif", lambda: False)
+    pictures(tmp_path, {"beagle": 4, "pug": 4})
+    (tmp_path / "collie").mkdir()
+    (tmp_path / "collie" / "a.heic").write_bytes(b"no picture")
+    shutil.copy(tmp_path / "pug" / "0.png", tmp_path / "loose.png")
+    dataset = load_dataset(str(tmp_path), validation_fraction=0)
+    assert dataset.class_names == ("beagle", "pug")
+    said = "\n".join(dataset.notes)
+    assert f"no class, as it holds no picture: {tmp_path.name}/collie" in said
+    assert "1 of its pictures, such as loose.png" in said and "collie/a.heic" in said
+
+
+def test_a_validation_folder_without_pictures_is_none(tmp_path):
+    for part in ("train", "test"):
+        pictures(tmp_path / part, {"a": 10, "b": 10})
+    (tmp_path / "val" / "a").mkdir(parents=True)
+    dataset = load_dataset(str(tmp_path))
+    assert len(dataset.validation) == 2 and any("val/ holds no picture" in note for note in dataset.notes)
 
 
 def test_a_class_without_test_pictures_is_said(tmp_path):

@@ -1,5 +1,6 @@
 """Weights from files that the tests write themselves: no reference library is needed."""
 
+import concurrent.futures
 import hashlib
 import importlib.util
 import json
@@ -24,6 +25,7 @@ from keras_dogs.models.weights import downloads
 from keras_dogs.models.weights import load_backbone
 from keras_dogs.models.weights import resnets
 from keras_dogs.models.weights import vits
+from keras_dogs.models.weights.loaded import Wanted
 from keras_dogs.models.weights.positions import resample_positions
 from keras_dogs.models.weights.torch_file import TorchFile
 
@@ -520,6 +522,19 @@ def test_a_download_goes_on_where_it_broke_off(tmp_path, server):
     keras_dogs.build_vit("gs://small.npz", num_classes=3)
     assert size // 2 in handler.asked
     assert [file.name for file in (tmp_path / "cache" / "npz").glob("[!.]*")] == ["small.npz"]
+
+
+def test_two_that_want_the_same_file_fetch_it_once(tmp_path, server):
+    folder, handler = server
+    size = small_npz(folder, width=192).stat().st_size
+    address = downloads.address_of_npz("gs://small.npz")
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: downloads.fetch_npz(Wanted("gs://small.npz"), address), range(4)))
+    assert len(set(found)) == 1 and found[0].stat().st_size == size
+    assert handler.asked.count("GET") == 1
+    assert not [
+        file for file in found[0].parent.iterdir() if file.suffix in (".lock", ".part") and file.name != ".lock"
+    ]
 
 
 def test_a_download_that_was_killed_after_its_last_byte(tmp_path, server):

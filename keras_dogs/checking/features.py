@@ -78,6 +78,7 @@ def _read(file: Path) -> Features | None:
         names, values = found["names"], found["features"]
     except (UserError, KeyError):
         return None
+    caches.touch(file)
     is_whole = len(values) == len(names) and np.isfinite(values).all()
     return Features(tuple(names.tolist()), values) if is_whole else None
 

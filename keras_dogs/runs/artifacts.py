@@ -23,6 +23,7 @@ from keras_dogs.errors import first_line
 from keras_dogs.errors import write_error
 from keras_dogs.runs.records import RunRecord
 from keras_dogs.system import files
+from keras_dogs.system import locks
 from keras_dogs.system import ownership
 from keras_dogs.system import reading
 
@@ -221,12 +222,16 @@ def run_folder(output: Path, config: dict, resume: bool):
         if not resume and output.exists():
             with locked(output):
                 # If the run in `output` came to nothing, the run set aside before it is the one to keep.
-                ownership.remove(retired if _is_useful(output) else output)
+                if _is_useful(output):
+                    ownership.remove(retired)
+                else:
+                    ownership.remove(output, is_locked=True)
             if output.exists() and _is_useful(output):
                 output.resolve().rename(retired)  # resolved, so that a symbolic link stays
         (output.resolve() / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
         _claim(output)
-        with locked(output), _nothing_useless_left(output, is_new or retired.exists()):
+        is_kept = not is_new and not retired.exists()
+        with _gone_if_empty(output, is_kept), locked(output), _nothing_useless_left(output):
             for stale in output.rglob(f"{_TEMPORARY}*"):
                 stale.unlink()
             if not (output / CONFIG).exists():
@@ -279,11 +284,19 @@ def _retired(output: Path) -> Path:
 
 
 @contextlib.contextmanager
-def _nothing_useless_left(folder: Path, is_new: bool):
-    """Deletes the folder if there is nothing to resume from; otherwise tells an interrupted user how to resume.
+def _gone_if_empty(folder: Path, is_kept: bool):
+    """Deletes the folder after the block if there is nothing in it, unless it was there, and empty, before."""
+    try:
+        yield
+    finally:
+        if not is_kept:
+            with contextlib.suppress(OSError):  # there is something in it
+                folder.resolve().rmdir()
 
-    A folder that existed before, empty, is left empty.
-    """
+
+@contextlib.contextmanager
+def _nothing_useless_left(folder: Path):
+    """Empties the folder if there is nothing to resume from; otherwise tells an interrupted user how to resume."""
     try:
         yield
     except (KeyboardInterrupt, SystemExit) as stop:
@@ -293,9 +306,7 @@ def _nothing_useless_left(folder: Path, is_new: bool):
         raise
     finally:
         if not _is_useful(folder):
-            ownership.remove(folder)
-            if not is_new:
-                folder.mkdir(exist_ok=True)
+            ownership.remove(folder, is_locked=True)
 
 
 def _is_useful(folder: Path) -> bool:
@@ -309,23 +320,13 @@ def how_to_go_on(folder: Path) -> str:
     return f"go on with: {backend}python -m keras_dogs.train --resume --output {shlex.quote(str(folder))}"
 
 
-@contextlib.contextmanager
 def locked(folder: Path, who: str = "process writes"):
-    """Locks a folder for the block; the lock is also released if the process is killed.
+    """Locks a folder for a `with` block; the lock is also released if the process is killed.
 
     Raises:
         UserError: another process holds the lock.
     """
-    lock = filelock.FileLock(folder / LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout as error:
-        raise UserError(f"--output {folder}: another {who} there; wait for it, or choose another") from error
-    try:
-        yield
-    finally:
-        lock.release()
-        (folder / LOCK).unlink(missing_ok=True)
+    return locks.held(folder / LOCK, f"--output {folder}: another {who} there; wait for it, or choose another")
 
 
 def wait_until_free(folder: Path, seconds: float) -> None:

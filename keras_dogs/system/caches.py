@@ -16,6 +16,7 @@ import filelock
 import platformdirs
 
 from keras_dogs.errors import UserError
+from keras_dogs.system import locks
 from keras_dogs.system import ownership
 from keras_dogs.system import reading
 from keras_dogs.system import terminal
@@ -26,6 +27,7 @@ _DOWNLOADS = "npz"
 # programs; XLA's cache folders.
 _CANVASES = r"[0-9a-f]{24}\.(json|canvases|partial|lock)"
 _FEATURES = r"[0-9a-f]{24}\.npz"
+_PART = r"\.[0-9a-f]+\.part$"
 _COMPILED = r".+-[0-9a-f]{64}-(cache|atime)|xla_gpu_\w+_cache_dir"
 
 
@@ -96,21 +98,36 @@ def entries(older_than: float = 0.0) -> list[Entry]:
 
 
 def remove(old: list[Entry]) -> list[str]:
-    """Removes entries that no process is writing; returns the names of the rest. A mapped file stays until unmapped."""
+    """Removes entries that no process is using; returns the names of the rest. A mapped file stays until unmapped."""
     left = []
     for entry in old:
-        lock = filelock.FileLock(entry.files[0].with_suffix(".lock")) if entry.kind == "canvases" else None
         try:
-            if lock:
-                lock.acquire(timeout=0)
-            for file in entry.files:
-                shutil.rmtree(file) if file.is_dir() else file.unlink(missing_ok=True)
-            if lock:
-                lock.release()
-                Path(lock.lock_file).unlink(missing_ok=True)
-        except filelock.Timeout:
+            with _unused(entry):
+                for file in entry.files:
+                    shutil.rmtree(file) if file.is_dir() else file.unlink(missing_ok=True)
+        except (UserError, PermissionError):  # it is being written; or mapped, on Windows
             left.append(entry.name)
     return left
+
+
+def _unused(entry: Entry):
+    """Returns a context in which nobody else makes an entry."""
+    if entry.kind == "canvases":
+        return locks.held(entry.files[0].with_suffix(".lock"), "")
+    if entry.kind == _DOWNLOADS:
+        return locks.held(lock_of_download(entry.files[0].name), "")
+    return contextlib.nullcontext()
+
+
+def lock_of_download(name: str) -> Path:
+    """Returns the lock that a process holds while it fetches a file, which goes by the name of its part, too."""
+    return folder(_DOWNLOADS) / f".{re.sub(_PART, '', name)}.lock"
+
+
+def touch(file: Path) -> None:
+    """Notes that a file is still used, for `entries`; it may be another user's."""
+    with contextlib.suppress(OSError):
+        os.utime(file)
 
 
 def keep_download(name: str) -> None:

@@ -18,6 +18,7 @@ from typing import TypedDict
 import filelock
 
 from keras_dogs.errors import UserError
+from keras_dogs.system import locks
 from keras_dogs.system import reading
 from keras_dogs.system.files import TEMPORARY
 from keras_dogs.system.files import write_text
@@ -146,9 +147,14 @@ def refuse_strangers(output: Path) -> None:
         )
 
 
-def remove(folder: Path) -> None:
-    """Removes the files of ours below a folder, then the folders that are empty; what is not ours stays."""
-    for path in own_files(folder):
+def remove(folder: Path, is_locked: bool = False) -> None:
+    """Removes the files of ours below a folder, then the folders that are empty; what is not ours stays.
+
+    Args:
+        folder: Path.
+        is_locked: bool. Whether this process holds the folder's lock: its file stays, as Windows deletes no open file.
+    """
+    for path in own_files(folder) - ({folder / LOCK} if is_locked else set()):
         path.unlink(missing_ok=True)
     below = [path for path in folder.rglob("*") if path.is_dir() and not path.is_symlink()]
     for path in (*sorted(below, reverse=True), folder):
@@ -191,31 +197,14 @@ def new_folder(output: Path, made_by: str):
     output = output.resolve()  # `.` has no name, and a link stays
     with no_empty_parents(output):
         output.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(output), _partial(output, made_by) as partial:
+        otherwise = f"--output {output}: another process writes there; wait for it, or choose another"
+        with locks.held(_lock_of(output), otherwise), _partial(output, made_by) as partial:
             yield partial
             written = [path.relative_to(partial).as_posix() for path in partial.rglob("*") if path.is_file()]
             claim(partial, made_by, (name for name in written if name != MANIFEST))
             if output.is_dir():
                 output.rmdir()
             partial.rename(output)
-
-
-@contextlib.contextmanager
-def _locked(output: Path):
-    """Holds the lock of an output that is written."""
-    lock = filelock.FileLock(_lock_of(output))
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout as error:
-        raise UserError(f"--output {output}: another process writes there; wait for it, or choose another") from error
-    try:
-        yield
-    finally:
-        if os.name == "nt":  # no open file can be removed there
-            lock.release()
-        with contextlib.suppress(OSError):
-            Path(lock.lock_file).unlink(missing_ok=True)
-        lock.release()
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """A folder as a dataset: `class/picture`, `train/ validation/ test/` of them, or the official Stanford layout."""
 
 import collections
+import re
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,8 @@ _SPLIT_NAMES = {
     "validation": ("validation", "valid", "val"),
     "test": ("test", "testing"),
 }
+# Names of splits that are not read as such, as in Kaggle's `training_set/`: no class is called so.
+_LIKE_A_SPLIT = re.compile(r"(train|training|validation|valid|val|test|testing)([ _-]?(set|data|images|split))?")
 _LAYOUTS = "class/picture, train/class/picture with test/class/picture, or Images/ with lists/"
 
 # A flat folder has no test split of its own: this share of each class becomes one.
@@ -132,10 +135,13 @@ def _load_split_folders(path: Path, parts: dict[str, Path | None]) -> Dataset:
                 f"--dataset {path}: class '{strangers[0]}' is in {part.name}/ but not in {parts['train'].name}/"
             )
         if lacking := [name for name in class_names if name not in own]:
-            notes.append(f"no {split} picture of: {', '.join(lacking[:10])}{', ...' if len(lacking) > 10 else ''}")
+            notes.append(f"no {split} picture of: {', '.join(_few(lacking))}")
         names, labels = _list_pictures(part, class_names)
-        splits[split] = _files_split(path, [f"{part.name}/{name}" for name in names], labels)
         notes += _left_out(part, class_names)
+        if not names and split == "validation":
+            notes.append(f"{part.name}/ holds no picture; validation pictures are taken from {parts['train'].name}/")
+            continue
+        splits[split] = _files_split(path, [f"{part.name}/{name}" for name in names], labels)
     if "test" not in splits:
         raise UserError(f"--dataset {path}: there is a {parts['train'].name}/ but no test/ to score the classifier on")
     if not len(splits["test"]):
@@ -150,6 +156,11 @@ def _load_flat(path: Path, seed: int) -> Dataset:
             raise UserError(f"--dataset {path}: the folder is empty; it should hold {_LAYOUTS}")
         raise UserError(f"--dataset {path}: no pictures found; the folder should hold {_LAYOUTS}")
     _refuse_one_class(path, class_names)
+    if like := next((name for name in class_names if _LIKE_A_SPLIT.fullmatch(name.lower())), None):
+        raise UserError(
+            f"--dataset {path}: {like}/ is called like a split, and there is no train/; the folder should hold "
+            f"{_LAYOUTS}"
+        )
     names, labels = _list_pictures(path, class_names)
     counts = np.bincount(labels, minlength=len(class_names))
     if counts.min() < 3:
@@ -183,17 +194,29 @@ def _refuse_one_class(path: Path, class_names: tuple[str, ...]) -> None:
 
 
 def _left_out(path: Path, class_names: tuple[str, ...]) -> list[str]:
-    """Counts and names the files in class folders that are not taken for pictures."""
-    files = [
-        file for name in class_names if (path / name).is_dir() for file in files_in(path / name) if not is_picture(file)
-    ]
-    if not files:
-        return []
+    """Counts and names what is not taken: files that are no pictures, folders without one, pictures in no folder."""
+    entries = sorted(entry for entry in path.iterdir() if not is_left_by_tools(entry.name))
+    folders = [entry for entry in entries if entry.is_dir()]
+    empty = [folder.name for folder in folders if folder.name not in class_names]
+    loose = [entry.name for entry in entries if entry.is_file() and is_picture(entry)]
+    notes = []
+    if empty:
+        notes.append(f"no class, as it holds no picture: {', '.join(f'{path.name}/{name}' for name in _few(empty))}")
+    if loose:
+        notes.append(
+            f"left out of {path.name}/ as in no class folder: {len(loose):,} of its pictures, such as {loose[0]}"
+        )
+    if not (files := [file for folder in folders for file in files_in(folder) if not is_picture(file)]):
+        return notes
     kinds = collections.Counter(file.suffix.lower() or "no suffix" for file in files).most_common(4)
     counted = ", ".join(f"{count} {kind}" for kind, count in kinds)
     hint = f"; {HEIF_HINT}" if any(kind in HEIF_SUFFIXES for kind, _ in kinds) else ""
     where = files[0].relative_to(path).as_posix()
-    return [f"left out of {path.name}/ as no pictures: {counted}, such as {where}{hint}"]
+    return [*notes, f"left out of {path.name}/ as no pictures: {counted}, such as {where}{hint}"]
+
+
+def _few(names: list[str]) -> list[str]:
+    return [*names[:10], *["..."] * (len(names) > 10)]
 
 
 def _class_folders(path: Path) -> tuple[str, ...]:

@@ -15,7 +15,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypedDict
 
-import filelock
 import numpy as np
 import PIL
 
@@ -29,6 +28,7 @@ from keras_dogs.errors import UserError
 from keras_dogs.errors import first_line
 from keras_dogs.system import caches
 from keras_dogs.system import files
+from keras_dogs.system import locks
 from keras_dogs.system import progress
 from keras_dogs.system import reading
 from keras_dogs.system import terminal
@@ -97,7 +97,7 @@ def open_or_decode(split: Split, how: CanvasSettings, what: str) -> Decoded:
         return found
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _acquire_lock(description.with_suffix(".lock"), what):
+        with locks.waited_for(description.with_suffix(".lock"), f"decoding the {what}"):
             found = _open(description, shape)  # another process may have made it meanwhile
             found = found or _make(split, how, description, shape, what)
             if description.exists():  # a process that waits for the lock finds it, and needs the lock no more
@@ -120,15 +120,6 @@ def _fingerprint(split: Split, how: CanvasSettings) -> str:
     return digest.hexdigest()[:24]
 
 
-def _acquire_lock(lock_file: Path, what: str):
-    lock = filelock.FileLock(lock_file)
-    try:
-        return lock.acquire(timeout=0)
-    except filelock.Timeout:
-        progress.open_console().print(f"another process is decoding the {what}; waiting for it")
-        return lock.acquire()
-
-
 def _open(description: Path, shape: tuple) -> Decoded | None:
     """Returns the cached canvases, or `None` if they are missing or incomplete."""
     file = description.with_suffix(".canvases")
@@ -138,8 +129,7 @@ def _open(description: Path, shape: tuple) -> Decoded | None:
             return None
         if file.stat().st_size != int(np.prod(shape)):
             return None
-        with contextlib.suppress(OSError):  # it may be another user's
-            os.utime(description)  # so that `cache` knows that it is still used
+        caches.touch(description)
         checksums = Checksums(description, np.array(fields["checksums"], np.uint32))
         return Decoded(np.memmap(file, np.uint8, "r", shape=shape), fields["unreadable"], checksums)
     except (OSError, UserError, ValueError, OverflowError):
@@ -171,8 +161,13 @@ def _make(split: Split, how: CanvasSettings, description: Path, shape: tuple, wh
                 output.truncate(int(np.prod(shape)))
             with progress.counting(f"Decoding {what}", len(split)) as on_picture:
                 unreadable = decode(split, how, put, on_picture, retryable)
-        if retryable:  # nothing is cached, so that the next run tries again
-            return Decoded(np.fromfile(partial, np.uint8).reshape(shape), unreadable)
+        if retryable:
+            first = retryable[0]
+            progress.open_console().print(
+                f"{split.names[first]}: cannot be read now ({unreadable[first]}); nothing is kept in the cache, so the "
+                "next run decodes all pictures again"
+            )
+            return Decoded(_without_file(partial, shape), unreadable)
         files.put_in_place(partial, file)
         reasons = {row: terminal.printable(why) for row, why in unreadable.items()}
         fields = {"name": f"{what}, {how.in_words}", "shape": shape, "unreadable": reasons, "checksums": checksums}
@@ -181,6 +176,13 @@ def _make(split: Split, how: CanvasSettings, description: Path, shape: tuple, wh
         partial.unlink(missing_ok=True)
     kept = Checksums(description, np.array(checksums, np.uint32))
     return Decoded(np.memmap(file, np.uint8, "r", shape=shape), reasons, kept)
+
+
+def _without_file(file: Path, shape: tuple) -> np.ndarray:
+    """Returns the canvases of a file that is deleted right after: mapped, or in memory where no mapped file can be."""
+    if os.name == "nt":
+        return np.fromfile(file, np.uint8).reshape(shape)
+    return np.memmap(file, np.uint8, "r", shape=shape)
 
 
 def _writer(output) -> Callable[[memoryview, int], None]:

@@ -1,5 +1,6 @@
 """Fetches weights by address, each once: `hf://` repositories and `.npz` files of google-research."""
 
+import contextlib
 import math
 import os
 import re
@@ -11,6 +12,7 @@ from pathlib import Path
 from keras_dogs.errors import install_line
 from keras_dogs.models.weights.loaded import Wanted
 from keras_dogs.system import caches
+from keras_dogs.system import locks
 from keras_dogs.system import progress
 from keras_dogs.system.network import in_words
 from keras_dogs.system.network import is_offline
@@ -54,23 +56,35 @@ def fetch_npz(wanted: Wanted, address: str) -> Path:
     Raises:
         UserError: offline and not in the cache, no network, or the file is not what the server says it is.
     """
-    import pooch
-
-    cache = caches.folder("npz")
     name = re.sub(r"[^\w.,=+-]", "_", address.removeprefix(_BUCKET).removeprefix("https://"))
-    if (cache / name).is_file():  # pooch moves a file here only once it is whole
-        return cache / name
+    file = caches.folder("npz") / name
+    if file.is_file():  # pooch moves a file here only once it is whole
+        caches.touch(file)
+        return file
     if is_offline():
-        raise wanted.error(f"offline, and {address} is not in {cache}")
+        raise wanted.error(f"offline, and {address} is not in {file.parent}")
     try:
-        md5 = _md5(address)
-        part = cache / f"{name}.{md5 or os.getpid()}.part"
-        caches.keep_download(name)
-        caches.keep_download(part.name)
-        downloader = _Downloader(part, resumes=bool(md5))
-        return Path(pooch.retrieve(address, md5 and f"md5:{md5}", name, cache, downloader=downloader))
+        file.parent.mkdir(parents=True, exist_ok=True)
+        lock = caches.lock_of_download(name)
+        with locks.waited_for(lock, f"fetching {address}"):
+            if not file.is_file():  # another process may have fetched it meanwhile
+                _fetch_npz(address, file)
+            with contextlib.suppress(OSError):  # who waits for the lock finds the file; Windows deletes no open one
+                lock.unlink(missing_ok=True)
+        return file
     except Exception as error:  # urllib, http.client and pooch each raise their own kinds
         raise wanted.error(f"{address} could not be fetched: {in_words(error)}") from error
+
+
+def _fetch_npz(address: str, file: Path) -> None:
+    import pooch
+
+    md5 = _md5(address)
+    part = file.with_name(f"{file.name}.{md5 or os.getpid()}.part")
+    caches.keep_download(file.name)
+    caches.keep_download(part.name)
+    downloader = _Downloader(part, resumes=bool(md5))
+    pooch.retrieve(address, md5 and f"md5:{md5}", file.name, file.parent, downloader=downloader)
 
 
 class _Downloader:

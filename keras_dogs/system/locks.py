@@ -1,0 +1,61 @@
+"""Locks between processes: one that is refused while another process holds it, and one that waits."""
+
+import contextlib
+import os
+from pathlib import Path
+
+import filelock
+
+from keras_dogs.errors import UserError
+from keras_dogs.system import progress
+
+
+@contextlib.contextmanager
+def held(file: Path, otherwise: str):
+    """Holds a lock for the block, and deletes its file; the lock is also released if the process is killed.
+
+    Args:
+        file: Path. The lock file.
+        otherwise: str. What the user is told where another process holds it.
+
+    Raises:
+        UserError: another process holds it.
+    """
+    lock = filelock.FileLock(file)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout as error:
+        raise UserError(otherwise) from error
+    try:
+        yield
+    finally:
+        _let_go(lock)
+
+
+@contextlib.contextmanager
+def waited_for(file: Path, what: str):
+    """Holds a lock for the block, after waiting until no other process holds it, which is said.
+
+    Args:
+        file: Path. The lock file, which stays.
+        what: str. What another process that holds it is doing.
+    """
+    lock = filelock.FileLock(file)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        progress.open_console().print(f"another process is {what}; waiting for it")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _let_go(lock: filelock.BaseFileLock) -> None:
+    """Deletes the file of a lock and releases it, in this order: whoever takes it in between must find a new file."""
+    if os.name == "nt":  # no open file can be deleted there
+        lock.release()
+    with contextlib.suppress(OSError):
+        Path(lock.lock_file).unlink(missing_ok=True)
+    lock.release()
