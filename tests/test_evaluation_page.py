@@ -1,9 +1,11 @@
 """The page of an evaluation, from a real run."""
 
+import dataclasses
 import json
 import re
 import shlex
 import shutil
+import types
 
 import numpy as np
 import pytest
@@ -12,8 +14,13 @@ from made_runs import CLASSES
 from made_runs import make_run
 from PIL import Image
 
+from keras_dogs.data.datasets import load_dataset
+from keras_dogs.data.loaders.canvases import load_canvases
+from keras_dogs.errors import UserError
+from keras_dogs.evaluation import evaluating
 from keras_dogs.evaluation import intervals
 from keras_dogs.evaluation import scoring
+from keras_dogs.evaluation import unseen
 from keras_dogs.evaluation.predictions import Predictions
 
 pytestmark = pytest.mark.once
@@ -114,8 +121,13 @@ def test_what_a_run_was_trained_on_is_not_its_test(command, dogs, tmp_path):
     assert scored and not scored & learned and any("new_" in name for name in scored)
     said = " ".join(err.split())
     assert "that" in said and "was trained on or chosen by; they are left out" in said
-    status, _, err = command("evaluate", tmp_path / "run" / "model.keras", "--dataset", flat)
-    assert status == 0 and "they are left out" in " ".join(err.split())
+    assert "they are left out" in (tmp_path / "page" / "report.md").read_text()
+    for model in ("model.keras", "checkpoints/last.keras"):
+        status, _, err = command("evaluate", tmp_path / "run" / model, "--dataset", flat)
+        assert status == 0 and "they are left out" in " ".join(err.split())
+    shutil.copy(tmp_path / "run" / "model.keras", tmp_path / "alone.keras")
+    status, _, err = command("evaluate", tmp_path / "alone.keras", "--dataset", flat)
+    assert status == 0 and "was trained on is not at hand" in " ".join(err.split())
     for file in flat.rglob("new_*"):
         file.unlink()
     shutil.rmtree(tmp_path / "page")
@@ -123,6 +135,53 @@ def test_what_a_run_was_trained_on_is_not_its_test(command, dogs, tmp_path):
         (flat / name).unlink()
     status, _, err = command("evaluate", tmp_path / "run")
     assert status == 2 and "nothing is left to score it on" in err
+
+
+def test_an_export_is_not_scored_on_what_its_run_has_learned(command, dogs, run_folder, tmp_path):
+    """It keeps no predictions: those of the run that it lies in are asked, if it is an export of that run."""
+    record = json.loads((run_folder / "record.json").read_text())
+    exported = types.SimpleNamespace(facts={"model_digest": record["digests"]["model.keras"]})
+    folder = run_folder / "exports" / "onnx"
+    assert unseen.run_behind(str(folder), exported) is None, "there is no such folder"
+    folder.mkdir(parents=True)
+    try:
+        assert unseen.run_behind(str(folder), exported) == run_folder.resolve()
+        exported.facts["model_digest"] = "of another model"
+        assert unseen.run_behind(str(folder), exported) is None
+    finally:
+        shutil.rmtree(folder.parent)
+    dataset = load_dataset(str(dogs))
+    (canvases,) = load_canvases(dataset, ["test"], 32)
+    kept, note = unseen.leave_out_seen(canvases, dataset, "test", "run", run_folder)
+    assert len(kept) == len(canvases) and not note
+    learned = dataclasses.replace(canvases, names=Predictions.load(run_folder).trained_on[: len(canvases)].tolist())
+    with pytest.raises(UserError, match="nothing is left to score it on"):
+        unseen.leave_out_seen(learned, dataset, "test", "run", run_folder)
+
+
+@pytest.mark.parametrize(
+    ("split", "words"), [("train", "was trained on these"), ("validation", "were chosen on these")]
+)
+def test_a_page_of_pictures_that_the_run_knows_says_so(command, run_folder, tmp_path, split, words):
+    status, _, err = command("evaluate", run_folder, "--split", split, "--output", tmp_path / "page")
+    assert status == 0 and words in " ".join(err.split()), err
+    text = (tmp_path / "page" / "report.md").read_text()
+    assert words in text.partition("**Note:** ")[2].partition("## Scores")[0]
+    assert "there are no validation predictions" in text or split == "train"
+
+
+def test_a_page_names_the_dataset_that_was_scored(command, dogs, run_folder, tmp_path):
+    other = shutil.copytree(dogs, tmp_path / "other_dogs")
+    arguments = ("--dataset", other, "--output", tmp_path / "page")
+    assert command("evaluate", run_folder, *arguments)[0] == 0
+    assert "test of other_dogs" in (tmp_path / "page" / "report.md").read_text()
+
+
+def test_runs_on_other_pictures_are_refused_before_anything_is_scored(command, run_folder, tmp_path, monkeypatch):
+    other = make_run(tmp_path / "made")
+    monkeypatch.setattr(evaluating, "evaluate_classifier", lambda *given: pytest.fail("it was scored"))
+    status, _, err = command("evaluate", run_folder, "--against", other, "--output", tmp_path / "page")
+    assert status == 2 and "was scored on other pictures than these" in err
 
 
 def test_a_picture_that_was_damaged_since_is_named_on_the_page(command, tmp_path):

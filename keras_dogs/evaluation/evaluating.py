@@ -24,6 +24,7 @@ from keras_dogs.data.loaders.canvases import refuse_unreadable
 from keras_dogs.errors import UserError
 from keras_dogs.evaluation import leaving_out
 from keras_dogs.evaluation import statistics
+from keras_dogs.evaluation import unseen
 from keras_dogs.evaluation.config import EvaluateConfig
 from keras_dogs.evaluation.page import Subject
 from keras_dogs.evaluation.page import write_page
@@ -120,14 +121,16 @@ def _evaluate(config: EvaluateConfig, exported) -> Scores:
         statistics.split_by_overlap([], config.overlap_list)  # a mistake is said before anything long is begun
     listed = read_exclusions(config.exclude) if config.exclude else None
     model_file = None if is_preset or exported or config.saved else artifacts.find_model(Path(config.run))
-    loaded = None if config.saved else _load_split(config, exported)
+    run = None if is_preset else unseen.run_behind(config.run, exported)
+    loaded = None if config.saved else _load_split(config, run, exported)
     if listed and loaded:
         check_names(known_names(loaded[0]), loaded[0].name, listed)
+    section = note = ""
     if config.saved:
-        split, predictions = _saved(config, is_preset)
+        split, predictions = _saved(config, is_preset, run)
     else:
-        split, predictions = _predict(config, model_file, exported, loaded)
-    section = ""
+        _check_against(against, loaded[1])
+        split, predictions, note = _predict(config, model_file, exported, loaded, run)
     if listed:
         if config.saved:
             _check_listed(listed, Path(config.run), predictions)
@@ -136,7 +139,7 @@ def _evaluate(config: EvaluateConfig, exported) -> Scores:
         predictions = leaving_out.without(predictions, listed)
         against = {name: leaving_out.without(found, listed) for name, found in against.items()}
     if config.output:
-        _write_page(config, predictions, against, split, exported, section)
+        _write_page(config, predictions, against, split, exported, section, note, loaded and loaded[0].name)
     return score_logits(predictions.logits, predictions.labels)
 
 
@@ -162,7 +165,15 @@ def _load_against(config: EvaluateConfig) -> dict[str, Predictions]:
     }
 
 
-def _saved(config: EvaluateConfig, is_preset: bool) -> tuple[Split | None, Predictions]:
+def _check_against(against: dict[str, Predictions], split: Split) -> None:
+    """Refuses runs that were scored on other pictures, before the split is scored."""
+    names = set(split.names)
+    for name, found in against.items():
+        if not names.issuperset(found.names):
+            raise UserError(f"--against {name}: was scored on other pictures than these; give runs on the same dataset")
+
+
+def _saved(config: EvaluateConfig, is_preset: bool, run: Path | None) -> tuple[Split | None, Predictions]:
     """Loads the saved predictions, and the pictures if they are at hand, for the page."""
     if is_preset:
         raise UserError(f"--saved: {config.run} is not a finished run, which keeps its predictions; leave it out")
@@ -173,14 +184,14 @@ def _saved(config: EvaluateConfig, is_preset: bool) -> tuple[Split | None, Predi
         return None, predictions
     try:
         with network.offline():  # nothing is downloaded for thumbnails
-            return _load_split(config)[1], predictions
+            return _load_split(config, run)[1], predictions
     except UserError as error:
         progress.open_console().print(f"no pictures on the page: {error}")
         return None, predictions
 
 
-def _load_split(config: EvaluateConfig, exported=None) -> tuple[Dataset, Split, DataConfig]:
-    data, seed = _data_of_run(config, Path(config.run), exported)
+def _load_split(config: EvaluateConfig, run: Path | None, exported=None) -> tuple[Dataset, Split, DataConfig]:
+    data, seed = _data_of_run(config, run or Path(config.run), exported)
     dataset = load_configured(data, seed)
     split = getattr(dataset, config.split)
     if split is None:
@@ -188,13 +199,18 @@ def _load_split(config: EvaluateConfig, exported=None) -> tuple[Dataset, Split, 
     return dataset, split, data
 
 
-def _predict(config: EvaluateConfig, model_file: Path | None, exported, loaded) -> tuple[Split, Predictions]:
+def _predict(
+    config: EvaluateConfig, model_file: Path | None, exported, loaded, run: Path | None
+) -> tuple[Split, Predictions, str]:
     dataset, split, data = loaded
     classifier = exported or _load(config, model_file, dataset.class_names)
     check_classes(classifier.class_names, classifier.num_classes, dataset, data.dataset)
     canvases = decode_for(classifier, dataset, config.split, data.unreadable_limit)
+    note = ""
     if model_file or exported:
-        canvases = _without_trained_on(config, dataset, canvases)
+        canvases, note = unseen.leave_out_seen(canvases, dataset, config.split, config.run, run)
+    if note:
+        progress.open_console().print(note)
     batch_size = min(config.batch_size, len(canvases))
     if exported:
         with progress.counting("Scoring (batches)", math.ceil(len(canvases) / batch_size)) as on_batch:
@@ -205,7 +221,7 @@ def _predict(config: EvaluateConfig, model_file: Path | None, exported, loaded) 
     predictions = Predictions(
         np.array(canvases.names), np.array(canvases.labels), logits, np.array(class_names), _validation_of(config)
     )
-    return split, predictions
+    return split, predictions, note
 
 
 def _load(config: EvaluateConfig, model_file: Path | None, class_names) -> "keras.Model":
@@ -219,49 +235,10 @@ def _load(config: EvaluateConfig, model_file: Path | None, class_names) -> "kera
     return build_classifier(config.run, len(class_names), size, "none", class_names=class_names, head="imagenet")
 
 
-def _without_trained_on(config: EvaluateConfig, dataset: Dataset, canvases: Canvases) -> Canvases:
-    """Leaves out pictures that the run has learned from: where a folder has grown since, its splits are drawn anew.
-
-    Raises:
-        UserError: nothing is left.
-    """
-    run = Path(config.run)
-    if config.split == "train" or not (run / artifacts.PREDICTIONS).is_file():
-        return canvases
-    found, console = Predictions.load(run, needs_test=False), progress.open_console()
-    if found.trained_on is None:
-        if RunRecord.load(run / artifacts.RECORD).dataset.fingerprint != dataset.fingerprint:
-            console.print(
-                f"{run}: made by a version that did not keep what it was trained on, and with other pictures than "
-                "these: some may be among them"
-            )
-        return canvases
-    kept = ~found.were_trained_on(canvases.names)
-    if config.split == "test" and found.validation is not None:
-        kept &= ~np.isin(canvases.names, found.validation.names)
-    if kept.all():
-        return canvases
-    own = RunRecord.load(run / artifacts.RECORD)
-    if own.dataset.name != dataset.name:
-        console.print(
-            f"{np.count_nonzero(~kept):,} of the pictures of {dataset.name} have names of pictures of "
-            f"{own.dataset.name}, on which {run} was trained; if they are the same pictures, the score says nothing"
-        )
-        return canvases
-    text = (
-        f"{np.count_nonzero(~kept):,} of the {len(kept):,} {config.split} pictures of {dataset.name} have names of "
-        f"pictures that {run} was trained on or chosen by"
-    )
-    if not kept.any():
-        raise UserError(f"{text}; nothing is left to score it on: give pictures that it has not seen")
-    console.print(f"{text}; they are left out")
-    return canvases.select(kept)
-
-
 def _validation_of(config: EvaluateConfig) -> Predictions | None:
-    """Returns the validation predictions that a run kept, to fit a temperature on."""
+    """Returns the validation predictions that a run kept, to fit a temperature on; not where those are scored."""
     saved = Path(config.run) / artifacts.PREDICTIONS
-    is_wanted = config.output and saved.is_file()
+    is_wanted = config.output and saved.is_file() and (config.split != "validation" or config.dataset)
     return Predictions.load(Path(config.run), needs_test=False).validation if is_wanted else None
 
 
@@ -282,13 +259,19 @@ def _command(config: EvaluateConfig) -> str:
 
 
 def _write_page(
-    config: EvaluateConfig, predictions: Predictions, against: dict, split: Split | None, exported, section: str
+    config: EvaluateConfig,
+    predictions: Predictions,
+    against: dict,
+    split: Split | None,
+    exported,
+    section: str,
+    note: str,
+    dataset: str | None,
 ) -> None:
     record_file = Path(config.run) / artifacts.RECORD
     record = RunRecord.load(record_file) if record_file.is_file() else None
     name = _name_of(Path(config.run)) if record else config.run
-    dataset = record.dataset.name if record else config.dataset or (exported and exported.facts["data"].get("dataset"))
-    facts = [("split", f"{config.split} of {dataset}")]
+    facts = [("split", f"{config.split} of {dataset or record.dataset.name}")]
     if exported:
         what = (exported.facts[key] for key in ("format", "quantization"))
         facts.append(("exported", ", ".join(filter(None, what))))
@@ -311,7 +294,7 @@ def _write_page(
         preset = record.preset if record else config.run
         pretraining = record.pretraining if record else presets.pretraining_of(preset)
     exports = exports_of(Path(config.run)) if record else []
-    subject = Subject(name, facts, preset, pretraining, predictions, read, exports, section)
+    subject = Subject(name, facts, preset, pretraining, predictions, read, exports, section, note)
     write_page(config.output, subject, against, config.overlap_list)
 
 

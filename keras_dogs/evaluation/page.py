@@ -42,6 +42,7 @@ class Subject(NamedTuple):
         read: function of a picture's name to a `PIL.Image` or `None`; `None` where no picture is at hand.
         exports: list of `runs.exports.Export`: what was exported from it.
         left_out: str. The section on pictures that were left out, Markdown; empty where none were.
+        note: str. What the reader must know of the pictures: that some were left out, or that it has seen them.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Subject(NamedTuple):
     read: object = None
     exports: tuple = ()
     left_out: str = ""
+    note: str = ""
 
 
 def write_page(folder: Path, subject: Subject, against: dict[str, Predictions], overlap_list: Path | None) -> None:
@@ -126,7 +128,8 @@ def _head(subject: Subject, scores: dict) -> str:
         f"correctly (95 % interval {100 * low:.1f} to {100 * high:.1f} %).\n\n"
     )
     facts = table(["", ""], [list(fact) for fact in subject.facts])
-    return f"# Evaluation of {plain(subject.name)}\n\n{headline}{facts}"
+    note = f"**Note:** {plain(subject.note)}.\n\n" if subject.note else ""
+    return f"# Evaluation of {plain(subject.name)}\n\n{headline}{note}{facts}"
 
 
 def _score_table(found: Predictions, scores: dict) -> str:
