@@ -15,7 +15,6 @@ def main() -> int:
 
 def _explain(config: ExplainConfig) -> int:
     from keras_dogs import backends
-    from keras_dogs.errors import write_error
     from keras_dogs.evaluation.calibration import calibration_of
     from keras_dogs.runs import artifacts
 
@@ -26,18 +25,15 @@ def _explain(config: ExplainConfig) -> int:
     from keras_dogs.models.builders import load_classifier
 
     pictures, status = find_pictures(config.pictures), 0
-    try:
-        explained = explain_files(load_classifier(model_file), pictures, config.output, temperature)
-        for file, found, outcome in explained:
-            if found is None:
-                print(terminal.one_line(f"keras_dogs.explain: error: {file}: {outcome}"), file=sys.stderr)
-                status = 1
-                continue
-            name = display_name(found.class_name)
-            line = f"{file}: {name} {found.probability:.1%}, {found.method}: {outcome}"
-            print(terminal.one_line(line), flush=True)
-    except OSError as error:
-        raise write_error(config.output, error) from error
+    explained = explain_files(load_classifier(model_file), pictures, config.output, temperature)
+    for file, found, outcome in explained:
+        if found is None:
+            print(terminal.one_line(f"keras_dogs.explain: error: {file}: {outcome}"), file=sys.stderr)
+            status = 1
+            continue
+        name = display_name(found.class_name)
+        line = f"{file}: {name} {found.probability:.1%}, {found.method}: {outcome}"
+        print(terminal.one_line(line), flush=True)
     return status
 
 

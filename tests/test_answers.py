@@ -5,6 +5,7 @@ import dataclasses
 import json
 import shutil
 
+import filelock
 import numpy as np
 import pytest
 from PIL import Image
@@ -247,6 +248,15 @@ def test_a_table_of_answers_and_how_it_goes_on(command, run_folder, dogs, tmp_pa
         and "has other columns" in err
         and sorted(table.read_bytes().splitlines()) == sorted(whole.splitlines())
     )
+
+
+@pytest.mark.once
+def test_two_that_write_one_table_are_not_let_in(command, run_folder, dogs, tmp_path):
+    arguments = ("predict", run_folder, dogs / "test", "--csv", tmp_path / "answers.csv", "--resume")
+    with filelock.FileLock(tmp_path / ".answers.csv.lock"):
+        status, _, err = command(*arguments)
+    assert status == 2 and "another process writes there" in err and not (tmp_path / "answers.csv").exists()
+    assert command(*arguments)[0] == 0 and [file.name for file in tmp_path.iterdir()] == ["answers.csv"]
 
 
 @pytest.mark.once

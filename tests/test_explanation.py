@@ -1,5 +1,8 @@
 """Attention rollout and Grad-CAM; beside transformers on real sizes, `test_reference_weights.py` holds them too."""
 
+import unicodedata
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
@@ -8,6 +11,7 @@ from keras import ops
 
 import keras_dogs
 from keras_dogs.errors import UserError
+from keras_dogs.evaluation import explanation
 from keras_dogs.evaluation.explanation import attention_rollout
 from keras_dogs.evaluation.explanation import grad_cam
 
@@ -104,6 +108,15 @@ def test_grad_cam_finds_what_decides(resnet):
 def test_a_backbone_without_keras_attention_is_refused(resnet):
     with pytest.raises(UserError, match="attention: a resnet keeps its attention to itself"):
         attention_rollout(resnet, PICTURES)
+
+
+@pytest.mark.once
+def test_each_picture_has_a_figure_of_its_own_on_every_system():
+    """Windows and macOS take names for the same that differ in case, or in how an accent is written."""
+    names = ["a/Rex.jpg", "b/rex.jpg", "x.jpg", "c/x.png", "003-x.jpg", "Zo\u00e9.png", "d/Zoe\u0301.png", "alone.png"]
+    found = explanation._names_of_figures([Path(name) for name in names])
+    assert len({unicodedata.normalize("NFC", name).casefold() for name in found}) == len(names)
+    assert found[-1] == "alone.png" and found[0] == "000-Rex.png"
 
 
 @pytest.mark.once

@@ -160,6 +160,14 @@ def test_a_layer_does_not_turn_compilation_off_and_survives_serialisation(name):
     assert np.array_equal(run(copy, images, True), run(layer, images, True))
 
 
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="the others compile a program for each size")
+@pytest.mark.parametrize("name", RANDOM_LAYERS)
+def test_a_layer_takes_pictures_whose_size_is_not_known(name):
+    inputs, images = keras.Input((None, None, 3)), noise(3, 48, 80).astype("float32")
+    model = keras.Model(inputs, RANDOM_LAYERS[name]()(inputs, training=True))
+    np.testing.assert_allclose(model.predict_on_batch(images), run(RANDOM_LAYERS[name](), images, True), atol=1e-5)
+
+
 @pytest.mark.parametrize("name", RANDOM_LAYERS)
 def test_uint8_and_float_pictures_come_out_alike(name):
     images = noise(2, 64, 64)

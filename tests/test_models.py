@@ -1,3 +1,6 @@
+import re
+import threading
+
 import keras
 import keras_hub
 import numpy as np
@@ -6,6 +9,7 @@ import small_models
 
 import keras_dogs
 from keras_dogs.errors import UserError
+from keras_dogs.models import initialization
 from keras_dogs.models import presets
 from keras_dogs.models.submodels import feature_extractor
 from keras_dogs.models.weights import load_backbone
@@ -80,6 +84,33 @@ def test_architectures_build_without_network(preset):
 )
 def test_the_table_holds_the_published_architectures(preset, count):
     assert load_backbone(preset, load_weights=False).backbone.count_params() == count
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("preset", "stages"),
+    [
+        ("hf://timm/vit_base_patch16_224.augreg_in21k_ft_in1k", ["ImageNet-21k", "ImageNet-1k"]),
+        ("hf://timm/vit_base_patch16_224.augreg_in21k", ["ImageNet-21k"]),
+        ("gs://augreg/S_16-i21k-300ep--imagenet2012-steps_20k-res_224.npz", ["ImageNet-21k", "ImageNet-1k"]),
+        ("hf://timm/convnext.sw_in12k_ft_in1k", ["ImageNet-12k", "ImageNet-1k"]),
+        ("hf://google/vit-base-patch16-224-in21k", ["ImageNet-21k"]),
+        ("applications:resnet50", ["ImageNet-1k"]),
+        ("weights/resnet_50_imagenet.h5", ["ImageNet-1k"]),
+        ("/data/imagenet/x.npz", []),
+        ("runs/imagenet_dogs/y.npz", []),
+    ],
+)
+def test_names_say_what_weights_have_seen(preset, stages):
+    said = presets.pretraining_of(preset)
+    assert re.findall(r"ImageNet-\d+k", said) == stages and ("not known" in said) == (not stages)
+
+
+@pytest.mark.once
+def test_a_run_has_seen_what_it_began_with_and_its_own_pictures(run_folder):
+    for preset in (run_folder, run_folder / "model.keras"):
+        said = presets.pretraining_of(str(preset))
+        assert "24 breeds of drawn dogs" in said and said.endswith("; then dogs0 (15 pictures)")
 
 
 def test_every_keras_hub_preset_of_the_families_is_in_the_table():
@@ -254,6 +285,28 @@ def test_a_saved_model_is_whole(tmp_path):
     assert np.array_equal(loaded.predict_on_batch(images), classifier.predict_on_batch(images))
     assert loaded.get_layer("head").class_names == ["a", "b", "c"]
     assert (loaded.get_layer("crop").canvas_size, loaded.get_layer("crop").fit) == (80, "pad")
+
+
+@pytest.mark.once
+def test_models_that_are_loaded_at_the_same_time_leave_random_numbers_as_they_were():
+    """Two overlapping blocks in threads; a third thread draws meanwhile."""
+    first, second, both = (threading.Event() for _ in range(3))
+
+    def block(own, other):
+        with initialization.no_initializers():
+            own.set()
+            other.wait(10), both.wait(10)
+            assert not np.any(keras.ops.convert_to_numpy(keras.random.normal((4,))))
+
+    threads = [threading.Thread(target=block, args=pair) for pair in ((first, second), (second, first))]
+    for thread in threads:
+        thread.start()
+    first.wait(10), second.wait(10)
+    assert np.all(keras.ops.convert_to_numpy(keras.random.normal((4,))))
+    both.set()
+    for thread in threads:
+        thread.join()
+    assert np.all(keras.ops.convert_to_numpy(keras.random.normal((4,))))
 
 
 @pytest.mark.parametrize("family", ["vit", "deit", "dinov2"])

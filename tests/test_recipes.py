@@ -94,6 +94,9 @@ def test_a_sweep_keeps_all_runs_and_takes_the_best_on_validation(dogs, tmp_path,
     record = RunRecord.load(tmp_path / "run" / "record.json")
     assert record == run.record and record.validation == best.validation and record.best_epoch == best.best_epoch
     assert [row["learning_rate"] for row in record.sweep] == [0.00033, 0.001, 0.003]
+    others_s = sum(part.timings.total_s for part in parts.values() if part.timings != best.timings)
+    assert record.timings.total_s > others_s + best.timings.total_s
+    assert record.epoch_end_s[0] >= others_s + best.epoch_end_s[0], "the other rates came before"
     found = Predictions.load(tmp_path / "run")
     assert record.test == score_logits(found.logits, found.labels) and len(found.validation.names) == 3
     with pytest.raises(UserError, match="a rate of a sweep is scored on validation alone"):

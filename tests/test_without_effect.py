@@ -17,6 +17,7 @@ IDLE = {
     "process_id": ({"coordinator": "localhost:1", "num_processes": 2, "process_id": 1}, {"backend": "torch"}),
     "sync_batch_norm": ({"sync_batch_norm": False}, {}),
     "views": ({"views": 2}, {}),
+    "cache": ({"cache": "device", "linear_probe": True}, {"reads_features": True}),
     "layer_decay": ({"layer_decay": 0.5, "linear_probe": True}, {"reads_features": True}),
     "unfreeze_every": ({"unfreeze_every": 1.0, "linear_probe": True}, {"reads_features": True}),
     "probe_first": ({"probe_first": True, "linear_probe": True}, {"reads_features": True}),

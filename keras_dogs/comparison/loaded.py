@@ -113,7 +113,7 @@ _TRAINING = (
 )
 # Of records by versions that did not know a field.
 _USUAL = {field.name: field.default for type_ in (TrainConfig, DataConfig) for field in dataclasses.fields(type_)}
-_USUAL |= {**recipes.Recipe._field_defaults, "recipe": "adamw"}
+_USUAL |= {**recipes.RECIPES["adamw"]._asdict(), "recipe": "adamw"}
 
 
 def training_of(run: Loaded) -> tuple:

@@ -12,11 +12,14 @@ from keras_dogs.errors import UserError
 from keras_dogs.errors import write_error
 from keras_dogs.evaluation.inference import Prediction
 from keras_dogs.system import files
+from keras_dogs.system import locks
 from keras_dogs.system import terminal
 
 
 class AnswerTable:
     """Adds answers to a CSV file; a context manager. A new file is created with its first row.
+
+    The file is locked from here to the end of the context.
 
     Args:
         file: Path.
@@ -30,7 +33,8 @@ class AnswerTable:
         done: set of str. The files that have a row, as `name_of` writes them.
 
     Raises:
-        UserError: the file exists without `resume`, or holds something else or another run's answers.
+        UserError: the file exists without `resume`, holds something else or another run's answers, or another process
+            writes there.
     """
 
     def __init__(self, file: Path, run: Path, top_k: int, coverage: float | None, resume: bool):
@@ -42,13 +46,17 @@ class AnswerTable:
         self._opened = None
         if file.exists() and not resume:
             raise UserError(f"--csv {file}: exists; give --resume to continue it, or choose another")
-        try:
-            if file.exists():
-                self._keep_answered()
-            elif not file.parent.is_dir():
-                raise FileNotFoundError(2, "no such folder", str(file.parent))
-        except OSError as error:
-            raise self._write_error(error) from error
+        if not file.parent.is_dir():
+            raise self._write_error(FileNotFoundError(2, "no such folder", str(file.parent)))
+        otherwise = f"--csv {file}: another process writes there; wait for it, or choose another file"
+        with contextlib.ExitStack() as held:
+            try:
+                held.enter_context(locks.held(file.with_name(f".{file.name}.lock"), otherwise))
+                if file.exists():
+                    self._keep_answered()
+            except OSError as error:
+                raise self._write_error(error) from error
+            self._held = held.pop_all()
 
     def __enter__(self):
         return self
@@ -61,6 +69,7 @@ class AnswerTable:
             if self._opened:
                 with contextlib.suppress(OSError):  # `flush` has raised it
                     self._opened.close()
+            self._held.close()
 
     def add(self, prediction: Prediction) -> None:
         """Adds a row.

@@ -1,6 +1,8 @@
 """Where a classifier looked: attention rollout for ViTs, Grad-CAM for ResNets, on whichever backend runs."""
 
+import collections
 import contextlib
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +18,7 @@ from keras_dogs.data.datasets.opening import UnreadablePicture
 from keras_dogs.data.datasets.opening import open_picture
 from keras_dogs.data.datasets.opening import to_canvas
 from keras_dogs.errors import UserError
+from keras_dogs.errors import write_error
 from keras_dogs.evaluation import figures
 from keras_dogs.evaluation.answers import probabilities_of
 from keras_dogs.evaluation.inference import class_names_of
@@ -268,19 +271,31 @@ def explain_files(classifier: keras.Model, pictures: list[Path], folder: Path, t
                 continue
             finally:
                 on_picture()
-            if not is_claimed:
-                folder.mkdir(parents=True, exist_ok=True)
-                ownership.claim(folder, ownership.EXPLAIN, (*ownership.listed(folder), *names))
-                is_claimed = True
             title = f"{display_name(found.class_name)}, {found.probability:.0%}"
-            with files.written_whole(folder / name) as temporary:
-                figures.draw_explanation(found.canvas, found.heat, f"{title} ({found.method})", temporary)
+            try:
+                if not is_claimed:
+                    folder.mkdir(parents=True, exist_ok=True)
+                    ownership.claim(folder, ownership.EXPLAIN, (*ownership.listed(folder), *names))
+                    is_claimed = True
+                with files.written_whole(folder / name) as temporary:
+                    figures.draw_explanation(found.canvas, found.heat, f"{title} ({found.method})", temporary)
+            except OSError as error:
+                raise write_error(folder, error) from error
             yield file, found, folder / name
 
 
 def _names_of_figures(pictures: list[Path]) -> list[str]:
-    """Returns the name of each picture's figure; with its number where two pictures are called alike."""
-    stems = [file.stem for file in pictures]
-    return [
-        f"{stem}.png" if stems.count(stem) == 1 else f"{number:03d}-{stem}.png" for number, stem in enumerate(stems)
-    ]
+    """Returns the name of each picture's figure; with a number where two would share a file on some system."""
+    names, taken = [], collections.Counter(_folded(file.stem) for file in pictures)
+    for number, file in enumerate(pictures):
+        name = file.stem
+        while taken[_folded(name)] > (name == file.stem):
+            name = f"{number:03d}-{name}"
+        taken[_folded(name)] += 1
+        names.append(f"{name}.png")
+    return names
+
+
+def _folded(name: str) -> str:
+    """Returns a name as Windows and macOS compare it."""
+    return unicodedata.normalize("NFC", name).casefold()

@@ -207,7 +207,8 @@ def _limits(found: Export, record: RunRecord | None) -> str:
     lines = ["- It names one of its classes for any picture, also for one that shows none of them."]
     if record and record.test:
         lines.append(f"- Its scores are of {pages.text(_dataset_of(found))}; other pictures may be harder.")
-    if record and "ImageNet" in found["pretraining"] and "stanford_dogs" in _dataset_of(found):
+    is_pretrained = not found["pretraining"].startswith("none")
+    if record and is_pretrained and "stanford_dogs" in _dataset_of(found):
         lines.append(
             "- Stanford Dogs was taken from ImageNet: weights that learned ImageNet have seen most of its pictures, "
             "test pictures too."

@@ -47,9 +47,16 @@ def bits(keys, stream: int):
 
 
 def grid_bits(keys, stream: int, size: int):
-    """Draws 32 random bits for each of `size` places of each picture, int32 `(batch, size)`."""
-    places = np.arange(size, dtype="uint32") * np.uint32(_GOLDEN)  # odd, so that no two places are the same
-    return _mix(ops.bitwise_xor(ops.expand_dims(bits(keys, stream), 1), places.astype("int32")[None]))
+    """Draws 32 random bits for each of `size` places of each picture, int32 `(batch, size)`.
+
+    `size` may be a tensor, where TensorFlow does not know the size of pictures.
+    """
+    # An odd factor, so that no two places are the same.
+    if isinstance(size, int):
+        places = (np.arange(size, dtype="uint32") * np.uint32(_GOLDEN)).astype("int32")
+    else:
+        places = ops.arange(size, dtype="int32") * _signed(_GOLDEN)
+    return _mix(ops.bitwise_xor(ops.expand_dims(bits(keys, stream), 1), places[None]))
 
 
 def uniform(keys, stream: int):

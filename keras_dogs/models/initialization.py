@@ -1,12 +1,12 @@
 """What weights start from: random numbers, the same on every backend, or nothing where a file will fill them."""
 
 import contextlib
-from unittest import mock
 
 import keras
 import numpy as np
 
 from keras_dogs.backends import keras_inside
+from keras_dogs.system.thread_flag import replaced_here
 
 
 @contextlib.contextmanager
@@ -36,10 +36,14 @@ def no_initializers():
         yield
 
 
+@contextlib.contextmanager
 def _drawing(**functions):
-    """Replaces the functions by which all initializers draw, within a context."""
+    """Replaces the functions by which all initializers draw, within a context and in this thread."""
     source = keras_inside.find("initializers")
-    return contextlib.nullcontext() if source is None else mock.patch.multiple(source, **functions)
+    with contextlib.ExitStack() as replaced:
+        for name, function in functions.items() if source else ():
+            replaced.enter_context(replaced_here(source, name, function))
+        yield
 
 
 class _NumpyDraws:

@@ -7,6 +7,7 @@ Architectures follow "An Image is Worth 16x16 Words" (arXiv 2010.11929, table 1)
 """
 
 import difflib
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -229,15 +230,36 @@ def default_settings(preset: str, family: str, linear_probe: bool) -> Settings:
 
 
 def pretraining_of(preset: str) -> str:
-    """Returns the pictures and labels that a preset's weights have seen, in words; for files, what their names say."""
+    """Returns the pictures and labels that a preset's weights have seen, in words.
+
+    Of a run of ours its record says it; of other files and addresses their last name.
+    """
     if preset in PUBLISHED:
         return PUBLISHED[preset].pretraining
-    name = preset.lower().rpartition("/")[2]
-    if any(mark in name for mark in ("in21k", "in22k", "imagenet21k")):
-        return f"{_IN21K}, by the name of the file"
-    if any(mark in preset.lower() for mark in ("imagenet", "in1k", "applications:")):
-        return f"{_IN1K}, by the name of the file"
-    return "not known to keras_dogs"
+    if record := _record_of(preset):
+        return f"{record.pretraining}; then {record.dataset.name} ({record.dataset.num_train:,} pictures)"
+    if preset.startswith("applications:"):
+        return f"{_IN1K}, by the name of the preset"
+    name = re.split(r"[/\\]", preset.lower())[-1]
+    stages = [words for mark, words in _BY_NAME if mark.search(name)]
+    return f"{', then '.join(stages)}, by the name of the file" if stages else "not known to keras_dogs"
+
+
+# What names of files say of pretraining, first stage first: timm's, google-research's and others'.
+_BY_NAME = (
+    (re.compile(r"in21k|in22k|i21k|imagenet-?2[12]k"), _IN21K),
+    (re.compile(r"in12k"), "ImageNet-12k (12 M pictures, 11,821 labels)"),
+    (re.compile(r"in1k|i1k|imagenet-?1k|imagenet2012|imagenet(?![-_]?\d)"), _IN1K),
+)
+
+
+def _record_of(preset: str):
+    from keras_dogs.runs import artifacts
+    from keras_dogs.runs.records import RunRecord
+
+    model = artifacts.model_of(preset)
+    record = model and model.with_name(artifacts.RECORD)
+    return RunRecord.load(record) if record and artifacts.is_finished(record.parent) else None
 
 
 class DefaultPreset(str):

@@ -83,7 +83,7 @@ def _train(config: TrainConfig, began: float, started: float, scores_test=True, 
         return Run(output, RunRecord.load(output / artifacts.RECORD) if engine.group.is_first else None)
     with _set_up(config):
         if config.learning_rate == "sweep":
-            return sweep.sweep_rates(config, _train_without_test)
+            return sweep.sweep_rates(config, _train_without_test, began, started)
         return _train_job(config, plain["is_new"], began, started, scores_test, check_pictures)
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,12 +28,14 @@ from keras_dogs.training.config import TrainConfig
 from keras_dogs.training.job import Run
 
 
-def sweep_rates(config: TrainConfig, train: Callable) -> Run:
+def sweep_rates(config: TrainConfig, train: Callable, began: float, started: float) -> Run:
     """Trains one run per learning rate under `sweep/`; the best on validation becomes the run, and is scored on test.
 
     Args:
         config: `TrainConfig`.
         train: function of a config with one rate to its `Run`, not scored on the test split.
+        began: float. `time.perf_counter()` when the work began.
+        started: float. The same when the command did, before its imports.
     """
     if not config.data.validation_fraction:
         raise UserError("--learning-rate sweep: chooses on the validation split; give --validation-fraction")
@@ -42,22 +45,40 @@ def sweep_rates(config: TrainConfig, train: Callable) -> Run:
     with jobs.run_folder(config.output, given, config.resume) as folder:
         if is_first:
             (folder / artifacts.SWEEP).mkdir(exist_ok=True)
-        runs, failures = {}, {}
+        runs, failures, before_s = {}, {}, 0.0
         rates = _rates_to_try(config)
         for rate in rates:
             progress.open_console().print(f"learning rate {rate:g}, one of {', '.join(f'{rate:g}' for rate in rates)}")
+            is_done = artifacts.is_finished(_folder_of(folder, rate))  # by a process that was killed later
             try:
                 runs[rate] = _try_rate(config, folder, rate, train)
+                before_s += runs[rate].record.timings.total_s if is_first and is_done else 0.0
             except Diverged as error:
                 failures[rate] = first_line(error)
         if not runs:
             raise Diverged(f"--learning-rate sweep: every rate diverged; at {rates[0]:g}: {failures[rates[0]]}")
         best, table = _choose_rate(runs, failures) if is_first else (None, None)
         best, _ = devices.current().group.from_first(best)
+        record = runs[best].record
         if is_first:
             _copy_run(runs[best].folder, folder)
-        record = _test_best(dataclasses.replace(config, learning_rate=best), folder, runs[best].record, table)
+            record = _timed(record, before_s + time.perf_counter() - started, began - started)
+        now = time.perf_counter()
+        record = _test_best(dataclasses.replace(config, learning_rate=best), folder, record, table, now)
     return Run(config.output, record)
+
+
+def _folder_of(folder: Path, rate: float) -> Path:
+    return folder / artifacts.SWEEP / f"{rate:g}"
+
+
+def _timed(record: RunRecord, sweep_s: float, import_s: float) -> RunRecord:
+    """Counts the other rates as time that came before the chosen one."""
+    others_s = sweep_s - record.timings.total_s
+    ends = [others_s + end for end in record.epoch_end_s]
+    probe_end_s = None if record.probe_end_s is None else others_s + record.probe_end_s
+    timings = dataclasses.replace(record.timings, total_s=sweep_s, import_s=import_s)
+    return dataclasses.replace(record, timings=timings, epoch_end_s=ends, probe_end_s=probe_end_s)
 
 
 def _try_rate(config: TrainConfig, folder: Path, rate: float, train: Callable) -> Run:
@@ -71,9 +92,7 @@ def _try_rate(config: TrainConfig, folder: Path, rate: float, train: Callable) -
     known, _ = engine.group.from_first(failures.get(f"{rate:g}"))
     if known:
         raise Diverged(known)
-    one = dataclasses.replace(
-        config, overwrite=False, resume=True, learning_rate=rate, output=folder / artifacts.SWEEP / f"{rate:g}"
-    )
+    one = dataclasses.replace(config, overwrite=False, resume=True, learning_rate=rate, output=_folder_of(folder, rate))
     try:
         return train(one)
     except Interrupted as stopped:  # which names the part
@@ -125,7 +144,7 @@ def _copy_run(source: Path, target: Path) -> None:
                 shutil.copyfile(file, temporary)
 
 
-def _test_best(config: TrainConfig, folder: Path, record: RunRecord | None, table: list[dict] | None):
+def _test_best(config: TrainConfig, folder: Path, record: RunRecord | None, table: list[dict] | None, began: float):
     """Scores the chosen run on the test split, once, and completes its record."""
     dataset = load_configured(config.data, config.seed)
     job = jobs.settle(config, dataset)
@@ -136,7 +155,10 @@ def _test_best(config: TrainConfig, folder: Path, record: RunRecord | None, tabl
         return None
     throughput = dataclasses.replace(record.throughput, predict_images_per_second=test.images_per_second)
     config_of_record = {**record.config, "output": str(config.output)}
-    record = dataclasses.replace(record, test=test.scores, throughput=throughput, sweep=table, config=config_of_record)
+    timings = dataclasses.replace(record.timings, total_s=record.timings.total_s + time.perf_counter() - began)
+    record = dataclasses.replace(
+        record, test=test.scores, throughput=throughput, timings=timings, sweep=table, config=config_of_record
+    )
     saved = Predictions.load(folder, needs_test=False)
     part, checksums = pictures.test, checksums_of(pictures.test) or None
     of_test = dict(names=part.names, labels=part.labels, logits=test.logits, checksums=checksums)

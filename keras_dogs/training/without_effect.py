@@ -71,6 +71,11 @@ TABLE = (
     Row("sync_batch_norm", lambda it: it.num_devices == 1, "on one device"),
     Row("views", lambda it: not it.reads_features, "without a linear probe on features"),
     Row("views", lambda it: it.reads_features and not it.draws, "without an augmentation: every view is the same"),
+    Row(
+        "cache",
+        lambda it: it.reads_features and it.config.data.cache == "device",
+        "with features that are computed once: each picture is read once",
+    ),
     Row("layer_decay", lambda it: it.recipe.linear_probe, _PROBE),
     Row("unfreeze_every", lambda it: it.recipe.linear_probe, _PROBE),
     Row("probe_first", lambda it: it.recipe.linear_probe, _PROBE),

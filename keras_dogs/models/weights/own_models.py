@@ -99,9 +99,8 @@ def _as_wanted(wanted: Wanted, backbone: keras.Model, family: str, num_prefix: i
         return backbone
     config = backbone.get_config()
     if "image_shape" not in config:
-        raise wanted.error(
-            "a run from applications: keeps its size and precision; train from its preset again for others"
-        )
+        what = "its size and precision" if wanted.load_weights else "its weights"
+        raise wanted.error(f"a run from applications: keeps {what}; train from its preset again for others")
     if backbone.dtype_policy.name != policy or not wanted.load_weights:
         again = type(backbone).from_config({**config, "dtype": policy})
         if wanted.load_weights:

@@ -8,7 +8,6 @@ of weights gives a source for each of them.
 
 import contextlib
 import functools
-from unittest import mock
 
 import keras
 import keras_hub
@@ -20,6 +19,7 @@ from keras_dogs.errors import UserError
 from keras_dogs.models import families
 from keras_dogs.models.weights.positions import resample_positions
 from keras_dogs.models.weights.transfer import Source
+from keras_dogs.system.thread_flag import replaced_here
 
 
 @keras.saving.register_keras_serializable(package="keras_dogs")
@@ -132,7 +132,7 @@ def known_shapes():
     if encoder is None:
         yield
         return
-    with mock.patch.object(encoder, "compute_output_shape", lambda self, input_shape: tuple(input_shape)):
+    with replaced_here(encoder, "compute_output_shape", lambda self, input_shape: tuple(input_shape)):
         yield
 
 
@@ -259,9 +259,9 @@ def resized(backbone: keras.Model, family: str, size: tuple[int, int], num_prefi
         value = keras.ops.convert_to_numpy(before[name])
         if name.startswith("position") and value.shape != tuple(weight.shape):
             table = value.reshape(-1, value.shape[-1])
-            # DINOv2 keeps its table as it was trained, on a grid of its own.
-            old = None if family == "dinov2" else grid_of(backbone)
-            value = np.reshape(resample_positions(table, grid_of(again), num_prefix, method, old), weight.shape)
+            # DINOv2's table as it was trained has a grid of its own, and always the same shape.
+            value = resample_positions(table, grid_of(again), num_prefix, method, grid_of(backbone))
+            value = np.reshape(value, weight.shape)
         weight.assign(value)
     return again
 
