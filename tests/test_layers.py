@@ -163,9 +163,13 @@ def test_a_layer_does_not_turn_compilation_off_and_survives_serialisation(name):
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="the others compile a program for each size")
 @pytest.mark.parametrize("name", RANDOM_LAYERS)
 def test_a_layer_takes_pictures_whose_size_is_not_known(name):
-    inputs, images = keras.Input((None, None, 3)), noise(3, 48, 80).astype("float32")
-    model = keras.Model(inputs, RANDOM_LAYERS[name]()(inputs, training=True))
-    np.testing.assert_allclose(model.predict_on_batch(images), run(RANDOM_LAYERS[name](), images, True), atol=1e-5)
+    import tensorflow
+
+    layer, images = RANDOM_LAYERS[name](), noise(3, 48, 80).astype("float32")
+    layer.build(images.shape)
+    spec = tensorflow.TensorSpec((None, None, None, 3))
+    found = tensorflow.function(lambda images: layer(images, training=True), [spec])(images)
+    np.testing.assert_allclose(found, run(RANDOM_LAYERS[name](), images, True), atol=1e-3)
 
 
 @pytest.mark.parametrize("name", RANDOM_LAYERS)
