@@ -79,8 +79,8 @@ def _in_short(rows: list[dict]) -> str:
     exact = [row for row in rows if "error" not in row and not row["quantization"]]
     ready, light = (min(exact, key=lambda row: row[key]) for key in ("start_s", "peak_memory_mib"))
     return (
-        f"In float32, fastest one by one: {_fastest(exact, 1)}; in 32s: {_fastest(exact, 32)}; ready first: "
-        f"**{_name(ready)}**; least memory: **{_name(light)}**."
+        f"In float32, fastest at batch size 1: {_fastest(exact, 1)}; at batch size 32: {_fastest(exact, 32)}; ready "
+        f"first: **{_name(ready)}**; least memory: **{_name(light)}**."
     )
 
 

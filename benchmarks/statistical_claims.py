@@ -150,9 +150,11 @@ def render(rows: list[dict], repeats: int) -> str:
         "(bootstrap, Student's t, Johnson's) reaches its nominal coverage when these are few.\n"
         "\n## How often a verdict is wrong\n\nWe simulate two equally good models, at 85 %, whose seeds differ by a "
         "standard deviation of *spread* points, and three backends of which no pair differs, with Holm's adjustment. "
-        "With several seeds, a t-test is used whose standard error covers pictures and seeds; with one, McNemar's "
-        "exact test, whose verdict is about these two runs alone, so that it is wrong where the worse run is called "
-        "the better, or equal runs different. *Found* is how often a true difference of five points is found.\n\n"
+        "With several seeds, a t-test is used whose standard error covers pictures and seeds. With one seed, McNemar's "
+        "exact test judges only these two runs: its verdict counts as wrong if it calls the worse run better, or two "
+        "equal runs different. *Found* is how often a true difference of five points is found.\n\n"
+        "**How many seeds?** One to compare two runs, at least three to compare two models. With two seeds the t-test "
+        "has two degrees of freedom and finds little: two seeds say too little of the spread of seeds.\n\n"
         + table(
             ["seeds", "spread, points", "pictures", "models, wrong", "backends, wrong", "5 points, found"], verdicts
         )

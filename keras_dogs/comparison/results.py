@@ -97,6 +97,11 @@ def _notes(runs: list[Loaded]) -> list[str]:
             "in some runs a linear probe came first, which counts as epoch 0. The seconds of training below include "
             "it, except in runs made by earlier versions"
         )
+    if any(run.record.probe and run.record.probe_end_s is None for run in runs):
+        notes.append(
+            "some runs were made by a version that did not keep when their probe ended: they have no time to what the "
+            "probe had reached"
+        )
     if any(not run.record.epoch_end_s for run in runs):
         notes.append(
             "some runs were made by a version that did not keep when epochs ended: no time to accuracy of these"
@@ -146,10 +151,14 @@ def _gflops(record: RunRecord) -> float | None:
 
 
 def _seconds_to(run: Loaded) -> dict[str, float | None]:
-    """Returns, for each threshold, the seconds from the command to the first epoch that reached it, or `None`."""
-    points = run.accuracy_over_time
+    """Returns, for each threshold, the seconds from the command to the first epoch that reached it, or `None`.
+
+    What a probe had reached whose end was not kept has none: it was reached before the first epoch.
+    """
+    points, probe = run.accuracy_over_time, run.record.probe
+    unknown = probe.top1_accuracy if probe and run.record.probe_end_s is None else 0.0
     return {
-        f"{threshold:g}": next((end for end, accuracy in points if accuracy >= threshold), None)
+        f"{threshold:g}": next((end for end, accuracy in points if accuracy >= threshold and threshold > unknown), None)
         for threshold in THRESHOLDS
     }
 

@@ -52,13 +52,11 @@ def _headlines(found: Results) -> list[str]:
             verdict = f"{better} and {worse} cannot be told apart"
         sentences.append(f"{verdict}: {names}.")
     if rows := found["between_backends"]:
-        least = _percent(min(row["same_answers"] for row in rows))
         if any(row["significant"] for row in rows):
             sentences.append("Not every backend reaches the same accuracy: see below.")
         else:
-            sentences.append(
-                f"No two backends can be told apart in accuracy; they name at least {least} of the pictures alike."
-            )
+            alike = _alike(row["same_answers"] for row in rows)
+            sentences.append(f"No two backends can be told apart in accuracy; they give the same answer on {alike}.")
     return sentences or ["There are no two models or backends to compare."]
 
 
@@ -80,14 +78,22 @@ def _in_short(found: Results) -> list[str]:
     same = [row for row in found["between_backends"] if not row["significant"]]
     if same:
         names = " and ".join(dict.fromkeys(row["model"] for row in same))
-        least, most = (choose(row["same_answers"] for row in same) for choose in (min, max))
         points = max(row["largest_difference"] for row in same)
+        which = "no two backends" if len(same) == len(found["between_backends"]) else f"{len(same)} pairs of backends"
         sentences.append(
-            f"{names}: {len(same)} of {len(found['between_backends'])} pairs of backends cannot be told apart in "
-            f"accuracy (p at least {min(row['adjusted_p_value'] for row in same):.2g}; at most {100 * points:.1f} "
-            f"points of top-1 apart); they name {_percent(least)} to {_percent(most)} of the pictures alike."
+            f"{names}: {which} can{'' if which.startswith('no') else 'not'} be told apart in accuracy (p at least "
+            f"{min(row['adjusted_p_value'] for row in same):.2g}; at most {100 * points:.1f} points of top-1 apart); "
+            f"they give the same answer on {_alike(row['same_answers'] for row in same)}."
         )
     return sentences or ["There are no two models or backends to compare."]
+
+
+def _alike(shares) -> str:
+    """Words the share of pictures that backends answer alike, the smallest of several."""
+    least, *others = sorted(shares)
+    if least == 1:
+        return "every picture"
+    return f"{'at least ' if others else ''}{_percent(least)} of the pictures"
 
 
 def failures(found: Results) -> str:
@@ -123,8 +129,9 @@ def accuracy(found: Results, drawn: list[str]) -> str:
         text += "\n### One model against the other\n\n" + _pair_table(found)
         text += "\nOn one backend with one seed: McNemar's exact test on the pictures that only one of the two names "
         text += "correctly, and Bonett and Price's 95 % interval of the difference. A difference of two runs counts as "
-        text += "significant where both say so. *Right alone*: pictures that only the first, and that only the second "
-        text += "names correctly.\n"
+        text += "significant where both say so. *Right alone*: how many pictures only the first named correctly, and "
+        text += "how many only the second. These p-values are of one pair each; those at the top are adjusted for all "
+        text += "tests.\n"
     return text
 
 

@@ -170,5 +170,5 @@ def _backends_in_words(row: dict) -> str:
     return (
         f"{row['model']}: {names[0]} and {names[1]} {outcome} in accuracy (p = {row['adjusted_p_value']:.2g} over "
         f"{seeds}; {100 * row['difference']:+.1f} points on average, at most {100 * row['largest_difference']:.1f}); "
-        f"they name {100 * row['same_answers']:.1f} % of the pictures alike."
+        f"they give the same answer on {100 * row['same_answers']:.1f} % of the pictures."
     )
