@@ -106,11 +106,13 @@ def single_runs() -> str:
 
 
 def _describe(result: dict) -> str:
-    machine, versions = result["machine"], result["versions"]
-    packages = ", ".join(
-        f"{name} {versions[name]}" for name in ("keras", "jax", "tensorflow", "torch") if name in versions
-    )
-    return f"{machine['cores']} cores of an {machine['processor']}, Python {versions['python']}, {packages}"
+    machine, versions = result["machine"], result["versions"]  # none of what was only scored
+    packages = [
+        f"{name if name != 'python' else 'Python'} {versions[name]}"
+        for name in ("python", "keras", "jax", "tensorflow", "torch")
+        if name in versions
+    ]
+    return ", ".join([f"{machine['cores']} cores of an {machine['processor']}", *packages])
 
 
 def _table(result: dict) -> str:

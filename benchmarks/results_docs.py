@@ -71,9 +71,8 @@ _ON_GPU = (
 )
 
 _OF_SINGLE_RUNS = (
-    "The half-precision file of this ResNet-50 holds one infinite variance. Since these runs it is read as the largest "
-    "float16 number, and the untrained ImageNet head names 85.1 % of the test pictures instead of 80.8 % (PyTorch; the "
-    "other rows were not measured again).\n\n"
+    "The half-precision file of this ResNet-50 holds one infinite variance, which is read as the largest float16 "
+    "number. The probe that begins with the ImageNet head was measured before that was so.\n\n"
     "One run each, start-up, training and test included: drawn dogs and the linear probe on an idle machine that had "
     "decoded the pictures and, for JAX, compiled the steps before; the rest on a slower one that did other work at the "
     "same time. The times do not rank the backends."
