@@ -169,7 +169,8 @@ class TrainConfig:
     wandb: str | None = None
     """A project of Weights & Biases to log to (needs wandb)."""
     seed: int = 0
-    """Decides the validation split, the order of the batches, the crops, and random weights."""
+    """Decides the validation split (of a flat folder the test split, too), the order of the batches, the crops, and
+    random weights."""
 
     PANELS: ClassVar[dict[str, tuple[str, ...]]] = {
         "what people need first": (
