@@ -54,7 +54,7 @@ def test_raw_pixels_are_not_enough():
 
     def pixels(split):
         rows = [np.asarray(split.read(index).resize((32, 32), Image.Resampling.BOX)) for index in range(len(split))]
-        return np.stack(rows).reshape(len(split), -1).astype(np.float64)
+        return np.stack(rows).reshape(len(split), -1).astype(np.float32)
 
     train, test = pixels(dataset.train), pixels(dataset.test)
     mean, deviation = train.mean(0), train.std(0)

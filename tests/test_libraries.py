@@ -49,12 +49,17 @@ BACKBONES = {
     "resnet": lambda: resnets.build([2, 2, 2, 2], True, False, None),
     "basic resnet": lambda: resnets.build([2, 2, 2, 2], False, False, None),
     "resnet v2": lambda: resnets.build([2, 2, 2, 2], False, True, None),
+    # timm alone knows ResNets by their widths.
+    "narrow resnet": lambda: resnets.build([2, 2, 2, 2], True, False, None, filters=(64, 16, 16, 16)),
+    "narrow basic resnet": lambda: resnets.build([2, 2, 2, 2], False, False, None, filters=(64, 16, 16, 16)),
+    "narrow resnet v2": lambda: resnets.build([2, 2, 2, 2], False, True, None, filters=(64, 16, 16, 16)),
     "resnet of two stages": lambda: resnets.build([1, 1], False, False, None, filters=(64, 96)),
 }
+_OF_ANY_WIDTH = ("vit", "deit", "narrow resnet", "narrow basic resnet", "resnet of two stages")
 WRITTEN = [
-    *(("transformers", name) for name in BACKBONES if name != "resnet v2"),
-    *(("timm", name) for name in BACKBONES if name not in ("dinov2 with registers", "resnet of two stages")),
-    *(("keras_hub", name) for name in BACKBONES if not name.startswith("dinov2")),
+    *(("transformers", name) for name in (*_OF_ANY_WIDTH, "dinov2", "dinov2 with registers")),
+    *(("timm", name) for name in ("vit", "deit", "dinov2", "resnet", "basic resnet", "resnet v2")),
+    *(("keras_hub", name) for name in (*_OF_ANY_WIDTH, "narrow resnet v2")),
 ]
 
 _QUICK = ("vit", "resnet of two stages")  # on each backend; what is written of the others is the same, and slower
@@ -119,7 +124,7 @@ def test_the_size_is_kept(library, tmp_path):
     """Of a ResNet, which takes any, and of a DINOv2 at the size that was published."""
     folder = write(
         library,
-        classifier_of("resnet v2" if library == "timm" else "basic resnet", tmp_path, image_size=64),
+        classifier_of("resnet v2" if library == "timm" else "narrow basic resnet", tmp_path, image_size=64),
         tmp_path / "one",
     )
     assert keras_dogs.models.weights.load_backbone(str(folder)).image_size == (64, 64)
@@ -178,7 +183,7 @@ def test_a_resnet_of_keras_applications_goes_to_transformers(tmp_path, monkeypat
 @pytest.mark.parametrize(
     ("library", "backbone", "says"),
     [
-        ("transformers", "resnet v2", "transformers has no ResNet v2"),
+        ("transformers", "narrow resnet v2", "transformers has no ResNet v2"),
         ("timm", "dinov2 with registers", "registers or SwiGLU cannot be written"),
         ("timm", "resnet of two stages", "timm has no ResNet with this stem and these stages: [1, 1]"),
         ("keras_hub", "dinov2", "KerasHub has no"),

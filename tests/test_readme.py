@@ -62,7 +62,7 @@ def test_the_two_commands_are_the_ones_that_checks_run():
     assert [command for command in commands() if command.startswith("pip")] == [
         'pip install ".[jax]"',
         "pip install tox",
-        'pip install ".[jax,tensorflow,torch]"',
+        'pip install ".[jax,tensorflow,torch,stanford-dogs]"',
         'pip install ".[jax,stanford-dogs]"',
         'pip install ".[torch,serve]"',
     ]
