@@ -53,6 +53,7 @@ def test_commands_load_nothing_for_keras_alone(child, tmp_path):
     assert finished.stdout.splitlines() == ["loaded", "pandas was imported"], finished.stdout + finished.stderr
 
 
+@pytest.mark.once
 @pytest.mark.skipif(BACKEND == "tensorflow", reason="TensorFlow is the backend")
 def test_commands_run_without_tensorflow(child, run_folder, dogs, tmp_path):
     code = (
@@ -66,6 +67,7 @@ def test_commands_run_without_tensorflow(child, run_folder, dogs, tmp_path):
     assert finished.returncode == 0, finished.stderr
 
 
+@pytest.mark.once
 @pytest.mark.skipif(BACKEND == "tensorflow", reason="TensorFlow is the backend")
 def test_builders_keep_an_imported_tensorflow_off_the_gpu(child):
     """In user code, where nothing blocks it, KerasHub may import TensorFlow; it then sees no GPU."""

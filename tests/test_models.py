@@ -67,6 +67,7 @@ def test_architectures_build_without_network(preset):
 
 # Weights of the published models without their heads, moving statistics included: KerasHub's own counts; for Ti, S and
 # v2, timm's (KerasHub's metadata repeats the count of v1 for v2, and counts the head of vd).
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("preset", "count"),
     [
