@@ -57,7 +57,7 @@ _ON_GPU = (
     "model's arithmetic, of what a large matrix product reaches in the same process. *First six steps*: with "
     "compilation, without imports and the building of the model; PyTorch's processes compile side by side. JAX cannot "
     "reset its peak-memory counter, so no memory figure is given for its predictions. These sittings ran JAX 0.11, "
-    "which the package no longer takes.\n\n"
+    "which the package no longer supports.\n\n"
     "The rows are of two sittings, as the last column says. In the second (c86bb26) `keras_dogs` on JAX, and the "
     "ResNet-50 of Flax and of compiled timm, found no memory beside other processes, and were not measured: their rows "
     "are of the first (311931b). So our ResNet-50 on PyTorch has no ratio; it trains at {resnet:.2f} of the speed that "

@@ -51,8 +51,8 @@ def _exported_before(config: ExportConfig) -> Path | None:
     model = artifacts.find_model(config.run)
     if exports.read(folder / exports.FILE).get("model_digest") != artifacts.digest_of(model):
         raise UserError(
-            f"{folder}: was not exported from {model} as it is now; give --output FOLDER to export that, or name "
-            f"{folder} in its place to push what is there"
+            f"{folder}: not known to be an export of {model} as it is now; to push it anyway, give {folder} as the "
+            f"run; to export {model}, give --output FOLDER"
         )
     return folder
 

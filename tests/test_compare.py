@@ -333,10 +333,10 @@ def test_what_is_alike_is_told_apart(tmp_path):
         "resnet_b, batch 32, rate 0.001",
         "resnet_b, batch 32, rate 2e-05",
         "resnet_b, batch 8",
-        "resnet_c, epochs 2, ema 0, dtype policy float32",
-        "resnet_c, epochs 20",
-        "resnet_c, epochs 2, ema 0, dtype policy mixed_bfloat16",
-        "resnet_c, epochs 2, ema 0.9",
+        "resnet_c, 2 epochs, ema 0, dtype policy float32",
+        "resnet_c, 20 epochs",
+        "resnet_c, 2 epochs, ema 0, dtype policy mixed_bfloat16",
+        "resnet_c, 2 epochs, ema 0.9",
     ]
     assert not found["between_backends"] and all(row["num_runs"] == 1 for row in found["models"])
     assert any("is there twice" in note and str(tmp_path / "e") in note for note in found["notes"])

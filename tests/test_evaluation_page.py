@@ -166,8 +166,16 @@ def test_a_page_of_pictures_that_the_run_knows_says_so(command, run_folder, tmp_
     status, _, err = command("evaluate", run_folder, "--split", split, "--output", tmp_path / "page")
     assert status == 0 and words in " ".join(err.split()), err
     text = (tmp_path / "page" / "report.md").read_text()
-    assert words in text.partition("**Note:** ")[2].partition("## Scores")[0]
-    assert "there are no validation predictions" in text or split == "train"
+    note = text.partition("**Note:** ")[2].partition("## Scores")[0]
+    assert words in note and str(run_folder) in note
+    assert ("there are no validation predictions" in text) == (split == "validation")
+
+
+def test_a_page_of_an_earlier_page(command, run_folder, tmp_path):
+    """It holds predictions, and no record."""
+    assert command("evaluate", run_folder, "--saved", "--output", tmp_path / "page")[0] == 0
+    status, _, err = command("evaluate", tmp_path / "page", "--saved", "--output", tmp_path / "again")
+    assert status == 0 and (tmp_path / "again" / "report.md").is_file(), err
 
 
 def test_a_page_names_the_dataset_that_was_scored(command, dogs, run_folder, tmp_path):

@@ -13,6 +13,7 @@ from keras_dogs.data.config import DataConfig
 from keras_dogs.errors import UserError
 from keras_dogs.evaluation import scoring
 from keras_dogs.evaluation.predictions import Predictions
+from keras_dogs.models import presets
 from keras_dogs.runs import artifacts
 from keras_dogs.runs.records import RunRecord
 from keras_dogs.system import tables
@@ -82,23 +83,21 @@ def load(folder: Path, command: str) -> Loaded:
     )
 
 
-def told_apart(runs: list[Loaded], budget: str = "epochs") -> list[Loaded]:
-    """Gives models distinct names: the full preset if presets share a short one, with what their trainings differ in.
-
-    Args:
-        runs: list of `Loaded`.
-        budget: str. `"time"` gives each run epochs of its own, which then tell no models apart.
-    """
+def told_apart(runs: list[Loaded]) -> list[Loaded]:
+    """Gives models distinct names: the full preset if presets share a short one, and what their trainings differ in."""
     presets_of = {
         name: {run.record.preset for run in runs if run.model == name} for name in {run.model for run in runs}
     }
-    trainings_of: dict[str, list] = {}
-    for run in runs:
-        trainings_of.setdefault(run.record.preset, []).append(_training_in_words(run, budget))
     named = []
     for run in runs:
+        others = [other for other in runs if other.record.preset == run.record.preset]
+        # A budget of time gives each backend epochs of its own: these tell no models apart.
+        epochs_of = {other.record.backend: set() for other in others}
+        for other in others:
+            epochs_of[other.record.backend].add(other.record.config["epochs"])
+        without = () if max(map(len, epochs_of.values())) > 1 else ("epochs",)
+        parts = _telling(_in_words(run, without), [_in_words(other, without) for other in others])
         name = run.model if len(presets_of[run.model]) == 1 else run.record.preset
-        parts = _telling(_training_in_words(run, budget), trainings_of[run.record.preset])
         named.append(run._replace(model=", ".join([name, *parts])))
     return named
 
@@ -123,26 +122,47 @@ def training_of(run: Loaded) -> tuple:
     """
     config = {**_USUAL, **run.record.config["data"], **run.record.config}
     config |= {"learning_rate": "sweep"} if run.record.sweep else {}
+    known = presets.PRESETS.get(run.record.preset)
+    if known and config["image_size"] == known.image_size:
+        config["image_size"] = None
     return tuple(config[name] for name in _TRAINING)
 
 
-def _training_in_words(run: Loaded, budget: str) -> tuple[str, ...]:
+_WORDS = {
+    "recipe": "{}",
+    "augmentation": "{} augmentation",
+    "batch_size": "batch {}",
+    "learning_rate": "rate {}",
+    "epochs": "{} epochs",
+}
+_WORDS_OF = {
+    ("head", "zero"): "head of zeros",
+    ("head", "imagenet"): "ImageNet head",
+    ("learning_rate", "sweep"): "swept rate",
+    ("balanced", True): "balanced classes",
+    ("balanced", False): "classes as they are",
+    ("load_weights", True): "pretrained weights",
+    ("load_weights", False): "random weights",
+    ("freeze_batch_norm", True): "batch norm frozen",
+    ("freeze_batch_norm", False): "batch norm trained",
+}
+
+
+def _in_words(run: Loaded, without: tuple[str, ...]) -> tuple[str, ...]:
     """Words each part of a training, so that those which two differ in can be added to their names."""
-    parts = zip(_TRAINING, training_of(run))
-    return tuple(_in_words(name, value) for name, value in parts if (name, budget) != ("epochs", "time"))
+    return tuple(_part(name, value) for name, value in zip(_TRAINING, training_of(run)) if name not in without)
 
 
-def _in_words(name: str, value) -> str:
+def _part(name: str, value) -> str:
+    if (name, value) in _WORDS_OF:
+        return _WORDS_OF[name, value]
     words = name.replace("_", " ")
     if value is None:
-        return f"usual {words}"
+        return f"default {words}"
     if isinstance(value, bool):
         return words if value else f"no {words}"
-    if name == "head":
-        return "ImageNet head" if value == "imagenet" else "head of zeros"
     shown = f"{value:.3g}" if isinstance(value, float) else str(value)
-    forms = {"recipe": "{}", "augmentation": "{} augmentation", "batch_size": "batch {}", "learning_rate": "rate {}"}
-    return forms.get(name, f"{words} {{}}").format(shown)
+    return _WORDS.get(name, f"{words} {{}}").format(shown)
 
 
 def _telling(recipe: tuple[str, ...], others: list[tuple[str, ...]]) -> list[str]:

@@ -52,7 +52,7 @@ def collect(config: CompareConfig, planned: list[PlannedRun], errors: dict[Path,
     notes += [f"{run.name} ({run.folder}) was trained on other pictures and is left out" for run in others]
     runs, leaking = loaded.without_leaks(runs)
     notes += [f"{run.name} ({run.folder}) was trained on pictures of the test split and is left out" for run in leaking]
-    runs, doubles = loaded.without_doubles(loaded.told_apart(runs, config.budget))
+    runs, doubles = loaded.without_doubles(loaded.told_apart(runs))
     notes += [f"{run.name} is there twice; the one in {run.folder} is left out" for run in doubles]
     between_models, (single, between_backends) = verdicts.between_models(runs), verdicts.between_backends(runs)
     return {
@@ -97,6 +97,9 @@ def _notes(runs: list[Loaded]) -> list[str]:
             "in some runs a linear probe came first, which counts as epoch 0. The seconds of training below include "
             "it, except in runs made by earlier versions"
         )
+    for (model,), group in loaded.grouped_by(runs, "model").items():
+        if len(epochs := {run.record.config["epochs"] for run in group}) > 1:
+            notes.append(f"the runs of {model} are of {min(epochs)} to {max(epochs)} epochs, depending on the backend")
     if any(run.record.probe and run.record.probe_end_s is None for run in runs):
         notes.append(
             "some runs were made by a version that did not keep when their probe ended: they have no time to what the "

@@ -1,5 +1,7 @@
 """The sections of the report of a comparison, each from the dict that `results.json` holds."""
 
+import math
+
 from keras_dogs.comparison import figures
 from keras_dogs.comparison import schema
 from keras_dogs.comparison.schema import Results
@@ -79,9 +81,10 @@ def _in_short(found: Results) -> list[str]:
     if same:
         names = " and ".join(dict.fromkeys(row["model"] for row in same))
         points = max(row["largest_difference"] for row in same)
-        which = "no two backends" if len(same) == len(found["between_backends"]) else f"{len(same)} pairs of backends"
+        num = len(found["between_backends"])
+        claim = "no two backends can" if len(same) == num else f"{len(same)} of {num} pairs of backends cannot"
         sentences.append(
-            f"{names}: {which} can{'' if which.startswith('no') else 'not'} be told apart in accuracy (p at least "
+            f"{names}: {claim} be told apart in accuracy (p at least "
             f"{min(row['adjusted_p_value'] for row in same):.2g}; at most {100 * points:.1f} points of top-1 apart); "
             f"they give the same answer on {_alike(row['same_answers'] for row in same)}."
         )
@@ -93,7 +96,7 @@ def _alike(shares) -> str:
     least, *others = sorted(shares)
     if least == 1:
         return "every picture"
-    return f"{'at least ' if others else ''}{_percent(least)} of the pictures"
+    return f"{'at least ' if others else ''}{math.floor(1000 * least) / 10:.1f} % of the pictures"
 
 
 def failures(found: Results) -> str:

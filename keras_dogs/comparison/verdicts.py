@@ -130,7 +130,10 @@ def between_backends(runs: list[Loaded]) -> tuple[list[schema.SameSeed], list[sc
 
 def _is_same_training(first: Loaded, second: Loaded) -> bool:
     """Returns whether the two differ in nothing but the backend; a budget of time gives each its own epochs."""
-    one, other = ((run.record.dataset.fingerprint, loaded.training_of(run)) for run in (first, second))
+    one, other = (
+        (run.record.dataset.fingerprint, run.record.config["learning_rate"], *loaded.training_of(run))
+        for run in (first, second)
+    )
     return one == other
 
 

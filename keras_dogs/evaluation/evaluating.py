@@ -219,7 +219,11 @@ def _predict(
         logits = evaluate_classifier(classifier, canvases.images, canvases.labels, batch_size).logits
     class_names = classifier.class_names or dataset.class_names
     predictions = Predictions(
-        np.array(canvases.names), np.array(canvases.labels), logits, np.array(class_names), _validation_of(config)
+        np.array(canvases.names),
+        np.array(canvases.labels),
+        logits,
+        np.array(class_names),
+        _validation_of(config, canvases.names),
     )
     return split, predictions, note
 
@@ -235,11 +239,12 @@ def _load(config: EvaluateConfig, model_file: Path | None, class_names) -> "kera
     return build_classifier(config.run, len(class_names), size, "none", class_names=class_names, head="imagenet")
 
 
-def _validation_of(config: EvaluateConfig) -> Predictions | None:
+def _validation_of(config: EvaluateConfig, scored) -> Predictions | None:
     """Returns the validation predictions that a run kept, to fit a temperature on; not where those are scored."""
-    saved = Path(config.run) / artifacts.PREDICTIONS
-    is_wanted = config.output and saved.is_file() and (config.split != "validation" or config.dataset)
-    return Predictions.load(Path(config.run), needs_test=False).validation if is_wanted else None
+    if not config.output or not (Path(config.run) / artifacts.PREDICTIONS).is_file():
+        return None
+    found = Predictions.load(Path(config.run), needs_test=False).validation
+    return None if found is None or np.isin(found.names, scored).any() else found
 
 
 def _name_of(path: Path) -> str:
@@ -271,7 +276,8 @@ def _write_page(
     record_file = Path(config.run) / artifacts.RECORD
     record = RunRecord.load(record_file) if record_file.is_file() else None
     name = _name_of(Path(config.run)) if record else config.run
-    facts = [("split", f"{config.split} of {dataset or record.dataset.name}")]
+    dataset = dataset or (record and record.dataset.name)  # an earlier evaluation may know neither
+    facts = [("split", f"{config.split} of {dataset}" if dataset else config.split)]
     if exported:
         what = (exported.facts[key] for key in ("format", "quantization"))
         facts.append(("exported", ", ".join(filter(None, what))))

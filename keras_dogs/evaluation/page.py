@@ -156,7 +156,7 @@ def _seen_before(subject: Subject, against: dict, overlap_list: Path | None) -> 
     text = "\n## What the weights had seen\n\n"
     text += f"The weights come from {code(subject.preset)}, trained on: {plain(subject.pretraining)}.\n\n"
     is_of_imagenet = all(re.match(r"n\d{8}-", str(name)) for name in subject.predictions.class_names)
-    if is_of_imagenet and subject.pretraining != "none: random weights":
+    if is_of_imagenet and not subject.pretraining.startswith("none"):
         text += (
             "These classes are those of Stanford Dogs, which is a part of ImageNet. Weights that were trained on "
             "ImageNet have most likely seen these pictures, test pictures included, with these labels: the score "

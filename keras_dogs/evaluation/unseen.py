@@ -60,28 +60,29 @@ def leave_out_seen(canvases: Canvases, dataset: Dataset, split: str, model: str,
     own, found = RunRecord.load(run / artifacts.RECORD), Predictions.load(run, needs_test=False)
     is_own = own.dataset.name == dataset.name
     if split == "train":
-        return canvases, f"{run} was trained on these pictures: the score says nothing of new ones" if is_own else ""
+        return canvases, f"{model} was trained on these pictures: the score says nothing of new ones" if is_own else ""
     if found.trained_on is None:
         if own.dataset.fingerprint == dataset.fingerprint:
             return canvases, ""
         return canvases, (
-            f"{run} was made by a version that did not keep what it was trained on, and with other pictures than "
+            f"{model} was made by a version that did not keep what it was trained on, and with other pictures than "
             "these: some may be among them"
         )
     kept = ~found.were_trained_on(canvases.names)
     if split == "test" and found.validation is not None:
         kept &= ~np.isin(canvases.names, found.validation.names)
-    chosen = "its best epoch and its temperature were chosen on these pictures" if split == "validation" else ""
+    chosen = f"the best epoch of {model}, and its temperature if it has one, were chosen on these pictures"
+    chosen = chosen if split == "validation" else ""
     if kept.all():
         return canvases, chosen if is_own else ""
     if not is_own:
         return canvases, (
             f"{np.count_nonzero(~kept):,} of the pictures of {dataset.name} have names of pictures of "
-            f"{own.dataset.name}, on which {run} was trained; if they are the same pictures, the score says nothing"
+            f"{own.dataset.name}, on which {model} was trained; if they are the same pictures, the score says nothing"
         )
     sentence = (
         f"{np.count_nonzero(~kept):,} of the {len(kept):,} {split} pictures of {dataset.name} have names of "
-        f"pictures that {run} was trained on or chosen by"
+        f"pictures that {model} was trained on or chosen by"
     )
     if not kept.any():
         raise UserError(f"{sentence}; nothing is left to score it on: give pictures that it has not seen")

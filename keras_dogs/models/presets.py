@@ -232,15 +232,17 @@ def default_settings(preset: str, family: str, linear_probe: bool) -> Settings:
 def pretraining_of(preset: str) -> str:
     """Returns the pictures and labels that a preset's weights have seen, in words.
 
-    Of a run of ours its record says it; of other files and addresses their last name.
+    Of a run of ours its record says it; of other files and addresses their names.
     """
-    if preset in PUBLISHED:
-        return PUBLISHED[preset].pretraining
+    parts = [part for part in preset.split("/") if not part.isdigit()]  # kaggle://keras/vit/keras/NAME/VERSION
+    if published := PUBLISHED.get(preset) or (preset.startswith("kaggle://") and PUBLISHED.get(parts[-1])):
+        return published.pretraining
     if record := _record_of(preset):
         return f"{record.pretraining}; then {record.dataset.name} ({record.dataset.num_train:,} pictures)"
     if preset.startswith("applications:"):
         return f"{_IN1K}, by the name of the preset"
-    name = re.split(r"[/\\]", preset.lower())[-1]
+    is_address = preset.startswith(("gs://", "https://"))  # of a file, in folders that its publisher has named
+    name = preset.lower() if is_address else re.split(r"[/\\]", preset.lower())[-1]
     stages = [words for mark, words in _BY_NAME if mark.search(name)]
     return f"{', then '.join(stages)}, by the name of the file" if stages else "not known to keras_dogs"
 

@@ -105,8 +105,12 @@ def remove(old: list[Entry]) -> list[str]:
             with _unused(entry):
                 for file in entry.files:
                     shutil.rmtree(file) if file.is_dir() else file.unlink(missing_ok=True)
-        except (UserError, PermissionError):  # it is being written; or mapped, on Windows
+        except UserError:  # it is being written
             left.append(entry.name)
+        except PermissionError:
+            if os.name != "nt":
+                raise
+            left.append(entry.name)  # it is mapped: Windows deletes no open file
     return left
 
 

@@ -49,10 +49,11 @@ def sweep_rates(config: TrainConfig, train: Callable, began: float, started: flo
         rates = _rates_to_try(config)
         for rate in rates:
             progress.open_console().print(f"learning rate {rate:g}, one of {', '.join(f'{rate:g}' for rate in rates)}")
-            is_done = artifacts.is_finished(_folder_of(folder, rate))  # by a process that was killed later
+            now = time.perf_counter()
             try:
                 runs[rate] = _try_rate(config, folder, rate, train)
-                before_s += runs[rate].record.timings.total_s if is_first and is_done else 0.0
+                if is_first:  # what a process took that was killed
+                    before_s += max(0.0, runs[rate].record.timings.total_s - (time.perf_counter() - now))
             except Diverged as error:
                 failures[rate] = first_line(error)
         if not runs:
@@ -66,10 +67,6 @@ def sweep_rates(config: TrainConfig, train: Callable, began: float, started: flo
         now = time.perf_counter()
         record = _test_best(dataclasses.replace(config, learning_rate=best), folder, record, table, now)
     return Run(config.output, record)
-
-
-def _folder_of(folder: Path, rate: float) -> Path:
-    return folder / artifacts.SWEEP / f"{rate:g}"
 
 
 def _timed(record: RunRecord, sweep_s: float, import_s: float) -> RunRecord:
@@ -92,7 +89,9 @@ def _try_rate(config: TrainConfig, folder: Path, rate: float, train: Callable) -
     known, _ = engine.group.from_first(failures.get(f"{rate:g}"))
     if known:
         raise Diverged(known)
-    one = dataclasses.replace(config, overwrite=False, resume=True, learning_rate=rate, output=_folder_of(folder, rate))
+    one = dataclasses.replace(
+        config, overwrite=False, resume=True, learning_rate=rate, output=folder / artifacts.SWEEP / f"{rate:g}"
+    )
     try:
         return train(one)
     except Interrupted as stopped:  # which names the part

@@ -134,13 +134,13 @@ def _load_split_folders(path: Path, parts: dict[str, Path | None]) -> Dataset:
             raise UserError(
                 f"--dataset {path}: class '{strangers[0]}' is in {part.name}/ but not in {parts['train'].name}/"
             )
-        if lacking := [name for name in class_names if name not in own]:
-            notes.append(f"no {split} picture of: {', '.join(_few(lacking))}")
         names, labels = _list_pictures(part, class_names)
         notes += _left_out(part, class_names)
         if not names and split == "validation":
             notes.append(f"{part.name}/ holds no picture; validation pictures are taken from {parts['train'].name}/")
             continue
+        if lacking := [name for name in class_names if name not in own]:
+            notes.append(f"no {split} picture of: {', '.join(_few(lacking))}")
         splits[split] = _files_split(path, [f"{part.name}/{name}" for name in names], labels)
     if "test" not in splits:
         raise UserError(f"--dataset {path}: there is a {parts['train'].name}/ but no test/ to score the classifier on")
@@ -158,8 +158,8 @@ def _load_flat(path: Path, seed: int) -> Dataset:
     _refuse_one_class(path, class_names)
     if like := next((name for name in class_names if _LIKE_A_SPLIT.fullmatch(name.lower())), None):
         raise UserError(
-            f"--dataset {path}: {like}/ is called like a split, and there is no train/; the folder should hold "
-            f"{_LAYOUTS}"
+            f"--dataset {path}: {like}/ looks like a split, but there is no train/; rename the folders to train/, "
+            "test/ and, if you have one, validation/ (or rename this one, if it is a class)"
         )
     names, labels = _list_pictures(path, class_names)
     counts = np.bincount(labels, minlength=len(class_names))
@@ -199,20 +199,19 @@ def _left_out(path: Path, class_names: tuple[str, ...]) -> list[str]:
     folders = [entry for entry in entries if entry.is_dir()]
     empty = [folder.name for folder in folders if folder.name not in class_names]
     loose = [entry.name for entry in entries if entry.is_file() and is_picture(entry)]
-    notes = []
+    where, notes = path.resolve().name, []
     if empty:
-        notes.append(f"no class, as it holds no picture: {', '.join(f'{path.name}/{name}' for name in _few(empty))}")
+        named = ", ".join(_few([f"{where}/{name}" for name in empty]))
+        notes.append(f"folders without pictures, which become no class: {named}")
     if loose:
-        notes.append(
-            f"left out of {path.name}/ as in no class folder: {len(loose):,} of its pictures, such as {loose[0]}"
-        )
+        notes.append(f"pictures left out of {where}/, as they are in no class folder: {', '.join(_few(loose))}")
     if not (files := [file for folder in folders for file in files_in(folder) if not is_picture(file)]):
         return notes
     kinds = collections.Counter(file.suffix.lower() or "no suffix" for file in files).most_common(4)
     counted = ", ".join(f"{count} {kind}" for kind, count in kinds)
     hint = f"; {HEIF_HINT}" if any(kind in HEIF_SUFFIXES for kind, _ in kinds) else ""
-    where = files[0].relative_to(path).as_posix()
-    return [*notes, f"left out of {path.name}/ as no pictures: {counted}, such as {where}{hint}"]
+    first = files[0].relative_to(path).as_posix()
+    return [*notes, f"left out of {where}/ as no pictures: {counted}, such as {first}{hint}"]
 
 
 def _few(names: list[str]) -> list[str]:
