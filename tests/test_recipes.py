@@ -130,6 +130,8 @@ def test_a_rate_that_diverges_ranks_last(dogs, tmp_path, monkeypatch):
     monkeypatch.setattr(fine_tuning, "_fit", lambda job, *rest: tried.append(job.config.learning_rate))
     again = fine_tune(config_for(dogs, tmp_path / "run", resume=True, **given)).record
     assert (again.test, again.sweep) == (run.record.test, run.record.sweep) and not tried
+    part = RunRecord.load(tmp_path / "run" / "sweep" / "0.001" / "record.json")
+    assert again.timings.total_s > part.timings.total_s and again.epoch_end_s[0] >= part.epoch_end_s[0] > 0
     monkeypatch.undo()
     monkeypatch.setitem(config._RANGES, "learning_rate", Range(0, 1e40))
     monkeypatch.setattr(sweep, "_rates_to_try", lambda config: [1e30, 1e35])
