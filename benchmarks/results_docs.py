@@ -26,10 +26,10 @@ COMPARISONS = {
     "real_sample": "Real dogs: linear probes on a sample",
 }
 REMARKS = {
-    "full_fine_tuning": "All weights of both models, four epochs, `standard` augmentation, on the sample and with the weights of "
-    "the linear probes below. Of seventeen runs (`benchmarks/full_fine_tuning.py`) these are the first seven; a "
-    "second seed, of the ResNet-50 on PyTorch, is in the table of how equal they are alone. Still to come: the "
-    "ViT-S/14 on JAX and TensorFlow, both models from a probe there, the ViT's second seed, and the ResNet-50 "
+    "full_fine_tuning": "All weights of both models, four epochs, `standard` augmentation, on the sample and with the "
+    "weights of the linear probes below. Of seventeen runs (`benchmarks/full_fine_tuning.py`) these are the first "
+    "seven; a second seed, of the ResNet-50 on PyTorch, is in the table of how equal they are alone. Still to come: "
+    "the ViT-S/14 on JAX and TensorFlow, both models from a probe there, the ViT's second seed, and the ResNet-50 "
     "from its own ImageNet head.\n\n"
     "- **The three backends train the same.** Over 808 steps of the ResNet-50 their losses are never more than "
     "0.027 nats apart, and they give the same answer on at least 99.1 % of the test pictures: 75.9, 75.8 and "
