@@ -139,7 +139,7 @@ def draw(file: Path) -> None:
     with matplotlib.rc_context(figures.style(*figures.THEMES[""])):
         from matplotlib import pyplot
 
-        size = dict(figsize=(4.4 * len(groups), 5.2), height_ratios=(3, 2), sharex=True, layout="constrained")
+        size = dict(figsize=(max(5.4, 4.4 * len(groups)), 5.6), height_ratios=(3, 2), sharex=True, layout="constrained")
         figure, axes = pyplot.subplots(2, len(groups), squeeze=False, **size)
         for (model, recipe), (above, below) in zip(groups, axes.T):
             above.set_title(f"{NAMES[model]},\n{RECIPES[recipe]}", fontsize=11)
@@ -166,7 +166,7 @@ def _panel(above, below, group: list[Path]) -> None:
         label = "two seeds" if between_seeds else " and ".join(runs.PROSE[parts(run)[2]] for run in (first, second))
         below.plot(_steps(gap), gap, linewidth=1.4, label=label, color="#777777" if between_seeds else None)
     above.legend()
-    below.legend(fontsize=8)
+    below.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.35), ncols=2)  # the curves fill the panel
 
 
 def _steps(curve: np.ndarray) -> np.ndarray:
