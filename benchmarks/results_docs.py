@@ -32,7 +32,7 @@ REMARKS = {
     "the ViT-S/14 on JAX and TensorFlow, both models from a probe there, the ViT's second seed, and the ResNet-50 "
     "from its own ImageNet head.\n\n"
     "- **The three backends train the same.** Over 808 steps of the ResNet-50 their losses are never more than "
-    "0.027 nats apart, and they give the same answer on at least 99.1 % of the test pictures: 75.9, 75.8 and "
+    "0.027 nats apart, and they give the same answer on 99 % of the test pictures: 75.9, 75.8 and "
     "75.7 %. Another seed on one backend differs by up to 0.93 nats, and answers 88.0 % alike: 74.1 %.\n"
     "- **A probe first.** From its linear probe the ViT-S/14 reaches 64.2 %, where a probe alone reaches 43.1 % "
     "(below). From a head of zeros it reaches 40.1 %, by another recipe and in half as many updates. What part "

@@ -4,6 +4,7 @@ import math
 
 from keras_dogs.comparison import figures
 from keras_dogs.comparison import schema
+from keras_dogs.comparison import verdicts
 from keras_dogs.comparison.schema import Results
 from keras_dogs.data.datasets import display_name
 from keras_dogs.runs.records import PROSE
@@ -42,7 +43,9 @@ def introduction(found: Results, finished: list[dict]) -> str:
 def _headlines(found: Results) -> list[str]:
     """Answers the two questions of the page, a sentence each: which model, which backend."""
     sentences = []
-    for row in found["between_models"]:
+    if len(found["between_models"]) > _MOST_PAIRS:
+        sentences.append(_ranking(found))
+    for row in found["between_models"] if not sentences else ():
         means = _means(found, row)
         better, worse = (row["first"], row["second"]) if row["difference"] > 0 else (row["second"], row["first"])
         names = f"{means[better]} of {row['num_pictures']:,} test pictures named correctly, against {means[worse]}"
@@ -62,6 +65,19 @@ def _headlines(found: Results) -> list[str]:
     return sentences or ["There are no two models or backends to compare."]
 
 
+_MOST_PAIRS = 3  # that have a sentence each at the top of the page
+
+
+def _ranking(found: Results) -> str:
+    """Names many models in one sentence, best first, and says how many of their differences are significant."""
+    ranked = sorted(found["models"], key=lambda row: -row["top1"]["mean"])
+    named = "; ".join(f"{row['model']} {_percent(row['top1']['mean'])}" for row in ranked)
+    pairs = found["between_models"]
+    num = sum(row["significant"] for row in pairs)
+    which = "All" if num == len(pairs) else f"{num} of {len(pairs)}"
+    return f"Best first, test top-1: {named}. {which} of the differences between two of them are significant."
+
+
 def _means(found: Results, row: dict) -> dict[str, str]:
     """Returns the mean accuracy of two models over the backends and seeds that both have."""
     names = row["first"], row["second"]
@@ -76,17 +92,21 @@ def _means(found: Results, row: dict) -> dict[str, str]:
 def _in_short(found: Results) -> list[str]:
     """Returns the verdicts; backends that cannot be told apart share one sentence, the table below has each pair."""
     sentences = [row["in_words"] for row in found["between_models"]]
+    of_one_seed = [sentence for sentence in sentences if sentence.endswith(verdicts.LUCK)]
+    if len(of_one_seed) > 1:  # it is said once
+        sentences = [sentence.removesuffix(f" {verdicts.LUCK}") for sentence in sentences]
+        which = "each of these" if len(of_one_seed) == len(sentences) else f"{len(of_one_seed)} of these"
+        sentences.append(f"One seed for {which}: they speak of these runs; how much is luck in training is not known.")
     sentences += [row["in_words"] for row in found["between_backends"] if row["significant"]]
     same = [row for row in found["between_backends"] if not row["significant"]]
     if same:
         names = " and ".join(dict.fromkeys(row["model"] for row in same))
         points = max(row["largest_difference"] for row in same)
-        num = len(found["between_backends"])
+        num, p_value = len(found["between_backends"]), min(row["adjusted_p_value"] for row in same)
         claim = "no two backends can" if len(same) == num else f"{len(same)} of {num} pairs of backends cannot"
         sentences.append(
-            f"{names}: {claim} be told apart in accuracy (p at least "
-            f"{min(row['adjusted_p_value'] for row in same):.2g}; at most {100 * points:.1f} points of top-1 apart); "
-            f"they give the same answer on {_alike(row['same_answers'] for row in same)}."
+            f"{names}: {claim} be told apart in accuracy (p of {p_value:.2g} or more, at most {100 * points:.1f} "
+            f"points of top-1 apart); they give the same answer on {_alike(row['same_answers'] for row in same)}."
         )
     return sentences or ["There are no two models or backends to compare."]
 

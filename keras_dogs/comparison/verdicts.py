@@ -11,6 +11,8 @@ from keras_dogs.evaluation import intervals
 from keras_dogs.evaluation import statistics
 from keras_dogs.runs.records import PROSE
 
+LUCK = "One seed: this speaks of these runs; how much is luck in training is not known."
+
 
 def pairs(runs: list[Loaded]) -> list[schema.Pair]:
     """Compares two models on one backend with one seed: McNemar's test and the interval of the difference."""
@@ -96,17 +98,18 @@ def _verdict(row: dict) -> str:
     better, worse = (row["first"], row["second"])[::sign]
     low, high = sorted(100 * sign * bound for bound in row["interval"])
     gains = [100 * sign * gain for gain in row["each"]]
+    p_value = f"= {row['adjusted_p_value']:.2g}" if row["adjusted_p_value"] >= 1e-4 else "< 0.0001"
     found = (
-        f"{100 * sign * row['difference']:+.1f} points of top-1, p = {row['adjusted_p_value']:.2g}; for these runs the "
-        f"95 % interval over pictures is {low:+.1f} to {high:+.1f}; single pairs of runs {min(gains):+.1f} to "
-        f"{max(gains):+.1f}"
+        f"{100 * sign * row['difference']:+.1f} points of top-1, p {p_value}; for these runs the 95 % interval over "
+        f"pictures is {low:+.1f} to {high:+.1f}"
     )
+    if len(gains) > 1:
+        found += f"; single pairs of runs {min(gains):+.1f} to {max(gains):+.1f}"
     on_pictures = f"on these {row['num_pictures']:,} pictures ({found})"
     if row["num_seeds"] == 1:
-        luck = "One seed: this speaks of these runs; how much is luck in training is not known."
         if row["significant"]:
-            return f"The run of {better} is better than that of {worse} {on_pictures}. {luck}"
-        return f"The runs of {row['first']} and {row['second']} cannot be told apart {on_pictures}. {luck}"
+            return f"The run of {better} is better than that of {worse} {on_pictures}. {LUCK}"
+        return f"The runs of {row['first']} and {row['second']} cannot be told apart {on_pictures}. {LUCK}"
     seeds = f"The test is over pictures and {row['num_seeds']} seeds"
     if row["num_pairs"] > row["num_seeds"]:
         seeds += "; backends repeat a seed nearly exactly and are no further evidence"
