@@ -28,6 +28,8 @@ def run_behind(model: str, exported=None) -> Path | None:
         folder = folder.parents[1]
     elif folder.name == artifacts.CHECKPOINTS:
         folder = folder.parent
+    elif folder != path and path.name != artifacts.MODEL:
+        return None  # a file that somebody has put into a run folder
     if not (folder / artifacts.RECORD).is_file() or not (folder / artifacts.PREDICTIONS).is_file():
         return None
     digest = exported and exported.facts.get("model_digest")  # not in exports of earlier versions
