@@ -88,17 +88,11 @@ def told_apart(runs: list[Loaded]) -> list[Loaded]:
     presets_of = {
         name: {run.record.preset for run in runs if run.model == name} for name in {run.model for run in runs}
     }
-    named = []
+    named, words_of = [], _words_of(runs)
     for run in runs:
-        others = [other for other in runs if other.record.preset == run.record.preset]
-        # A budget of time gives each backend epochs of its own: these tell no models apart.
-        epochs_of = {other.record.backend: set() for other in others}
-        for other in others:
-            epochs_of[other.record.backend].add(other.record.config["epochs"])
-        without = () if max(map(len, epochs_of.values())) > 1 else ("epochs",)
-        parts = _telling(_in_words(run, without), [_in_words(other, without) for other in others])
+        others = [words_of[other.folder] for other in runs if other.record.preset == run.record.preset]
         name = run.model if len(presets_of[run.model]) == 1 else run.record.preset
-        named.append(run._replace(model=", ".join([name, *parts])))
+        named.append(run._replace(model=", ".join([name, *_telling(words_of[run.folder], others)])))
     return named
 
 
@@ -148,9 +142,17 @@ _WORDS_OF = {
 }
 
 
-def _in_words(run: Loaded, without: tuple[str, ...]) -> tuple[str, ...]:
-    """Words each part of a training, so that those which two differ in can be added to their names."""
-    return tuple(_part(name, value) for name, value in zip(_TRAINING, training_of(run)) if name not in without)
+def _words_of(runs: list[Loaded]) -> dict[Path, tuple[str, ...]]:
+    """Words each part of each training, so that those which two differ in can be added to their names."""
+    found = {}
+    for group in grouped_by(runs, "preset").values():
+        # A budget of time gives each backend epochs of its own: these tell no models apart.
+        of_backends = grouped_by(group, "backend").values()
+        is_telling = any(len({run.record.config["epochs"] for run in each}) > 1 for each in of_backends)
+        for run in group:
+            parts = zip(_TRAINING, training_of(run))
+            found[run.folder] = tuple(_part(*part) for part in parts if part[0] != "epochs" or is_telling)
+    return found
 
 
 def _part(name: str, value) -> str:

@@ -38,7 +38,9 @@ def run_behind(model: str, exported=None) -> Path | None:
     return folder
 
 
-def leave_out_seen(canvases: Canvases, dataset: Dataset, split: str, model: str, run: Path | None):
+def leave_out_seen(
+    canvases: Canvases, dataset: Dataset, split: str, model: str, run: Path | None
+) -> tuple[Canvases, str]:
     """Leaves out pictures that the run has learned from: where a folder has grown since, its splits are drawn anew.
 
     Args:
@@ -73,8 +75,9 @@ def leave_out_seen(canvases: Canvases, dataset: Dataset, split: str, model: str,
     kept = ~found.were_trained_on(canvases.names)
     if split == "test" and found.validation is not None:
         kept &= ~np.isin(canvases.names, found.validation.names)
-    chosen = f"the best epoch of {model}, and its temperature if it has one, were chosen on these pictures"
-    chosen = chosen if split == "validation" else ""
+    chosen = ""
+    if split == "validation":
+        chosen = f"the best epoch of {model}, and its temperature if it has one, were chosen on these pictures"
     if kept.all():
         return canvases, chosen if is_own else ""
     if not is_own:

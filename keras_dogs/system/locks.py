@@ -14,6 +14,8 @@ from keras_dogs.system import progress
 def held(file: Path, otherwise: str):
     """Holds a lock for the block, and deletes its file; the lock is also released if the process is killed.
 
+    The file is deleted first: whoever takes the lock in between must find a new one.
+
     Args:
         file: Path. The lock file.
         otherwise: str. What the user is told where another process holds it.
@@ -29,16 +31,21 @@ def held(file: Path, otherwise: str):
     try:
         yield
     finally:
-        _let_go(lock)
+        if os.name == "nt":  # no open file can be deleted there
+            lock.release()
+        with contextlib.suppress(OSError):
+            file.unlink(missing_ok=True)
+        lock.release()
 
 
 @contextlib.contextmanager
-def waited_for(file: Path, what: str):
+def waited_for(file: Path, what: str, made: Path):
     """Holds a lock for the block, after waiting until no other process holds it, which is said.
 
     Args:
-        file: Path. The lock file, which stays.
+        file: Path. The lock file.
         what: str. What another process that holds it is doing.
+        made: Path. What the block makes: once it is there, the lock is needed no more, and its file is deleted.
     """
     lock = filelock.FileLock(file)
     try:
@@ -49,13 +56,7 @@ def waited_for(file: Path, what: str):
     try:
         yield
     finally:
+        if made.exists():
+            with contextlib.suppress(OSError):  # Windows deletes no open file
+                file.unlink(missing_ok=True)
         lock.release()
-
-
-def _let_go(lock: filelock.BaseFileLock) -> None:
-    """Deletes the file of a lock and releases it, in this order: whoever takes it in between must find a new file."""
-    if os.name == "nt":  # no open file can be deleted there
-        lock.release()
-    with contextlib.suppress(OSError):
-        Path(lock.lock_file).unlink(missing_ok=True)
-    lock.release()

@@ -97,13 +97,9 @@ def open_or_decode(split: Split, how: CanvasSettings, what: str) -> Decoded:
         return found
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with locks.waited_for(description.with_suffix(".lock"), f"decoding the {what}"):
+        with locks.waited_for(description.with_suffix(".lock"), f"decoding the {what}", description):
             found = _open(description, shape)  # another process may have made it meanwhile
-            found = found or _make(split, how, description, shape, what)
-            if description.exists():  # a process that waits for the lock finds it, and needs the lock no more
-                with contextlib.suppress(OSError):  # Windows does not remove an open file
-                    description.with_suffix(".lock").unlink(missing_ok=True)
-            return found
+            return found or _make(split, how, description, shape, what)
     except OSError as error:
         progress.open_console().print(
             f"cache {folder}: {error.strerror or first_line(error)}; nothing is kept there for the next run (another "
@@ -162,10 +158,9 @@ def _make(split: Split, how: CanvasSettings, description: Path, shape: tuple, wh
             with progress.counting(f"Decoding {what}", len(split)) as on_picture:
                 unreadable = decode(split, how, put, on_picture, retryable)
         if retryable:
-            first = retryable[0]
+            first = terminal.one_line(f"{split.names[retryable[0]]}: cannot be read now ({unreadable[retryable[0]]})")
             progress.open_console().print(
-                f"{split.names[first]}: cannot be read now ({unreadable[first]}); nothing is kept in the cache, so the "
-                "next run decodes all pictures again"
+                f"{first}; nothing is kept in the cache, so the next run decodes all pictures again"
             )
             return Decoded(_without_file(partial, shape), unreadable)
         files.put_in_place(partial, file)

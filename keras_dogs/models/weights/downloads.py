@@ -1,6 +1,5 @@
 """Fetches weights by address, each once: `hf://` repositories and `.npz` files of google-research."""
 
-import contextlib
 import math
 import os
 import re
@@ -65,12 +64,9 @@ def fetch_npz(wanted: Wanted, address: str) -> Path:
         raise wanted.error(f"offline, and {address} is not in {file.parent}")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        lock = caches.lock_of_download(name)
-        with locks.waited_for(lock, f"fetching {address}"):
+        with locks.waited_for(caches.lock_of_download(name), f"fetching {address}", file):
             if not file.is_file():  # another process may have fetched it meanwhile
                 _fetch_npz(address, file)
-            with contextlib.suppress(OSError):  # who waits for the lock finds the file; Windows deletes no open one
-                lock.unlink(missing_ok=True)
         return file
     except Exception as error:  # urllib, http.client and pooch each raise their own kinds
         raise wanted.error(f"{address} could not be fetched: {in_words(error)}") from error
