@@ -33,6 +33,7 @@ pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
 
 from keras_dogs.serving import app
+from keras_dogs.serving import connections
 from keras_dogs.serving import running
 from keras_dogs.serving import served
 from keras_dogs.serving.config import ServeConfig
@@ -338,6 +339,28 @@ def test_two_hundred_malformed_requests(server, capfd):
 
 
 @pytest.mark.once
+def test_who_sends_more_than_is_read_gets_the_answer(server):
+    """An upload that is refused by its length, and a head that has no end: neither is cut off by a reset."""
+    upload = bytes(8 * 2**20)
+    status, found, _ = server.ask("POST", "/predict", upload, connection="close")
+    assert status == 413 and "larger than" in found["error"]
+    with socket.create_connection(("127.0.0.1", server.port), 30) as client:
+        client.sendall(b"GET / HTTP/1.1\r\nhost: a\r\nx: " + upload)
+        answer = b"".join(iter(lambda: client.recv(65536), b""))
+    assert answer.startswith(b"HTTP/1.1 400") and answer.endswith(b'{"error": "this is not an HTTP request"}')
+
+
+@pytest.mark.once
+def test_who_never_stops_sending_is_let_go(models, monkeypatch):
+    monkeypatch.setattr(connections, "_SECONDS_TO_END", 0.3)
+    with Server(models, max_batch=1) as server, socket.create_connection(("127.0.0.1", server.port), 30) as client:
+        with pytest.raises(OSError):
+            for _ in range(3000):
+                client.sendall(b"y" * 70_000)
+                time.sleep(0.01)
+
+
+@pytest.mark.once
 def test_a_form_with_a_broken_picture_answers_the_others(server):
     status, found, _ = server.ask(
         "POST", "/predict", *form(("a.png", png()), ("b\u202e.png", b"x"), ("c.png", png(40)))
@@ -362,7 +385,7 @@ def test_a_slow_client_is_told_and_the_others_are_answered(models):
 
 @pytest.mark.once
 def test_who_says_nothing_is_told_and_let_go(models, monkeypatch):
-    monkeypatch.setattr(running, "_SECONDS_TO_BEGIN", 0.3)
+    monkeypatch.setattr(connections, "_SECONDS_TO_BEGIN", 0.3)
     with Server(models, max_batch=1) as server:
         answer = server.send(b"POST /predict HTTP/1.1\r\nhost: a\r\nx: ", is_broken_off=False)
         assert answer.startswith(b"HTTP/1.1 408") and b"no request came" in answer

@@ -1,10 +1,9 @@
 """The sections of the report of a comparison, each from the dict that `results.json` holds."""
 
-import math
-
+from keras_dogs.comparison import conclusions
 from keras_dogs.comparison import figures
 from keras_dogs.comparison import schema
-from keras_dogs.comparison import verdicts
+from keras_dogs.comparison.conclusions import percent
 from keras_dogs.comparison.schema import Results
 from keras_dogs.data.datasets import display_name
 from keras_dogs.runs.records import PROSE
@@ -25,10 +24,10 @@ def introduction(found: Results, finished: list[dict]) -> str:
     backends = ", ".join(dict.fromkeys(PROSE[run["backend"]] for run in finished)) or "no backend"
     dataset = finished[0]["dataset"]["name"] if finished else "no dataset"
     text = f"# {plain(models)} on {plain(dataset)}: {backends}\n\n"
-    text += "".join(f"> {plain(sentence)}\n>\n" for sentence in _headlines(found))
+    text += "".join(f"> {plain(sentence)}\n>\n" for sentence in conclusions.headlines(found))
     text += f"\n{len(finished)} of {len(found['runs'])} runs are finished. Made on {found['date']} with\n\n"
     text += f"{block(found['made_with'])}\n## In short\n\n"
-    text += "\n".join(f"- {plain(sentence)}" for sentence in _in_short(found)) + "\n"
+    text += "\n".join(f"- {plain(sentence)}" for sentence in conclusions.in_short(found)) + "\n"
     text += {
         "epochs": "",
         "time": "\n**Budget:** equal time; each model trained for as many epochs as take as long as the first's.\n",
@@ -38,85 +37,6 @@ def introduction(found: Results, finished: list[dict]) -> str:
         text += f"\n**Is the pair a fair one?** {found['fairness']}\n"
     text += "".join(f"\n**Note:** {plain(note)}.\n" for note in found["notes"])
     return text
-
-
-def _headlines(found: Results) -> list[str]:
-    """Answers the two questions of the page, a sentence each: which model, which backend."""
-    sentences = []
-    if len(found["between_models"]) > _MOST_PAIRS:
-        sentences.append(_ranking(found))
-    for row in found["between_models"] if not sentences else ():
-        means = _means(found, row)
-        better, worse = (row["first"], row["second"]) if row["difference"] > 0 else (row["second"], row["first"])
-        names = f"{means[better]} of {row['num_pictures']:,} test pictures named correctly, against {means[worse]}"
-        if row["num_seeds"] == 1:
-            verdict = f"The run of {better} beats that of {worse}"
-        else:
-            verdict = f"{better} beats {worse}"
-        if not row["significant"]:
-            verdict = f"{better} and {worse} cannot be told apart"
-        sentences.append(f"{verdict}: {names}.")
-    if rows := found["between_backends"]:
-        if any(row["significant"] for row in rows):
-            sentences.append("Not every backend reaches the same accuracy: see below.")
-        else:
-            alike = _alike(row["same_answers"] for row in rows)
-            sentences.append(f"No two backends can be told apart in accuracy; they give the same answer on {alike}.")
-    return sentences or ["There are no two models or backends to compare."]
-
-
-_MOST_PAIRS = 3  # that have a sentence each at the top of the page
-
-
-def _ranking(found: Results) -> str:
-    """Names many models in one sentence, best first, and says how many of their differences are significant."""
-    ranked = sorted(found["models"], key=lambda row: -row["top1"]["mean"])
-    named = "; ".join(f"{row['model']} {_percent(row['top1']['mean'])}" for row in ranked)
-    pairs = found["between_models"]
-    num = sum(row["significant"] for row in pairs)
-    which = "All" if num == len(pairs) else f"{num} of {len(pairs)}"
-    return f"Best first, test top-1: {named}. {which} of the differences between two of them are significant."
-
-
-def _means(found: Results, row: dict) -> dict[str, str]:
-    """Returns the mean accuracy of two models over the backends and seeds that both have."""
-    names = row["first"], row["second"]
-    found_of = {name: [] for name in names}
-    for pair in found["pairs"]:
-        if {pair["first"], pair["second"]} == set(names):
-            for name, accuracy in zip((pair["first"], pair["second"]), pair["accuracy"]):
-                found_of[name].append(accuracy)
-    return {name: _percent(sum(each) / len(each)) for name, each in found_of.items()}
-
-
-def _in_short(found: Results) -> list[str]:
-    """Returns the verdicts; backends that cannot be told apart share one sentence, the table below has each pair."""
-    sentences = [row["in_words"] for row in found["between_models"]]
-    of_one_seed = [sentence for sentence in sentences if sentence.endswith(verdicts.LUCK)]
-    if len(of_one_seed) > 1:  # it is said once
-        sentences = [sentence.removesuffix(f" {verdicts.LUCK}") for sentence in sentences]
-        which = "each of these" if len(of_one_seed) == len(sentences) else f"{len(of_one_seed)} of these"
-        sentences.append(f"One seed for {which}: they speak of these runs; how much is luck in training is not known.")
-    sentences += [row["in_words"] for row in found["between_backends"] if row["significant"]]
-    same = [row for row in found["between_backends"] if not row["significant"]]
-    if same:
-        names = " and ".join(dict.fromkeys(row["model"] for row in same))
-        points = max(row["largest_difference"] for row in same)
-        num, p_value = len(found["between_backends"]), min(row["adjusted_p_value"] for row in same)
-        claim = "no two backends can" if len(same) == num else f"{len(same)} of {num} pairs of backends cannot"
-        sentences.append(
-            f"{names}: {claim} be told apart in accuracy (p of {p_value:.2g} or more, at most {100 * points:.1f} "
-            f"points of top-1 apart); they give the same answer on {_alike(row['same_answers'] for row in same)}."
-        )
-    return sentences or ["There are no two models or backends to compare."]
-
-
-def _alike(shares) -> str:
-    """Words the share of pictures that backends answer alike, the smallest of several."""
-    least, *others = sorted(shares)
-    if least == 1:
-        return "every picture"
-    return f"{'at least ' if others else ''}{math.floor(1000 * least) / 10:.1f} % of the pictures"
 
 
 def failures(found: Results) -> str:
@@ -132,10 +52,10 @@ def accuracy(found: Results, drawn: list[str]) -> str:
             row["model"],
             PROSE[row["backend"]],
             len(row["seeds"]),
-            _percent(row["top1"]["mean"]),
-            f"{_percent(row['top1_interval'][0])} to {_percent(row['top1_interval'][1])}",
-            f"{_percent(row['top1']['min'])} to {_percent(row['top1']['max'])}",
-            _percent(row["top5"]["mean"]),
+            percent(row["top1"]["mean"]),
+            f"{percent(row['top1_interval'][0])} to {percent(row['top1_interval'][1])}",
+            f"{percent(row['top1']['min'])} to {percent(row['top1']['max'])}",
+            percent(row["top5"]["mean"]),
             f"{row['loss']['mean']:.3f}",
         ]
         for row in found["groups"]
@@ -195,7 +115,7 @@ def same_on_backends(found: Results, drawn: list[str]) -> str:
             " and ".join(PROSE[name] for name in row["backends"]),
             f"{row['largest_loss_difference_in_10_steps']:.2g}",
             f"{row['largest_loss_difference']:.2g}",
-            _percent(row["same_answers"]),
+            percent(row["same_answers"]),
             _points(row["difference"]),
             f"{row['adjusted_p_value']:.2g}",
             "yes" if row["significant"] else "no",
@@ -304,8 +224,8 @@ def breeds(found: Results, drawn: list[str]) -> str:
         [
             display_name(row["class"]),
             row["pictures"],
-            _percent(row["first"]),
-            _percent(row["second"]),
+            percent(row["first"]),
+            percent(row["second"]),
             _points(row["difference"]),
         ]
         for row in ends
@@ -343,8 +263,8 @@ def example_pictures(found: Results, shown: dict[str, str]) -> str:
 def calibration(found: Results, drawn: list[str]) -> str:
     """Shows whether probabilities mean what they say."""
     rows = [
-        [row["model"], row["num_runs"], _percent(row["calibration_error"]["mean"])]
-        + [f"{_percent(row['calibration_error']['min'])} to {_percent(row['calibration_error']['max'])}"]
+        [row["model"], row["num_runs"], percent(row["calibration_error"]["mean"])]
+        + [f"{percent(row['calibration_error']['min'])} to {percent(row['calibration_error']['max'])}"]
         for row in found["models"]
     ]
     return (
@@ -383,7 +303,7 @@ def protocol(finished: list[dict]) -> str:
 def table_of_runs(found: Results) -> str:
     """Lists the runs, with their folders."""
     rows = [
-        [run["name"], _percent(run["test"]["top1_accuracy"]), run["best_epoch"] or "the probe", code(run["folder"])]
+        [run["name"], percent(run["test"]["top1_accuracy"]), run["best_epoch"] or "the probe", code(run["folder"])]
         for run in found["runs"]
         if "error" not in run
     ]
@@ -395,10 +315,6 @@ def table_of_runs(found: Results) -> str:
         else ""
     )
     return text + f"\nEvery figure of this page is in `{schema.FILE}`.\n"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
 
 
 def _points(share: float) -> str:

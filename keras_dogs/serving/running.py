@@ -1,22 +1,19 @@
 """Runs the server from its port to its end."""
 
 import contextlib
-import json
 import math
 import os
 import signal
 import socket
 import threading
-from http import HTTPStatus
 
-import h11
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from keras_dogs.errors import UserError
 from keras_dogs.errors import first_line
 from keras_dogs.serving import app
 from keras_dogs.serving.config import ServeConfig
+from keras_dogs.serving.connections import Protocol
 from keras_dogs.serving.served import Served
 from keras_dogs.system import posix
 from keras_dogs.system import progress
@@ -24,7 +21,6 @@ from keras_dogs.system import signals
 
 _SECONDS_TO_END = 60  # at most, for the requests in hand
 _MOST_FILES = 65_536
-_SECONDS_TO_BEGIN = 30  # for the head of a request to arrive
 
 
 class _Server(uvicorn.Server):
@@ -49,56 +45,6 @@ class _Server(uvicorn.Server):
         finally:
             for each, handler in before.items():
                 signal.signal(each, handler)
-
-
-class _Protocol(H11Protocol):
-    """Also answers, in JSON, input that is not HTTP and connections that send no request."""
-
-    _silent = None  # a timer that ends the connection unless the head of a request has arrived by then
-
-    def connection_made(self, transport) -> None:
-        """See `H11Protocol`."""
-        super().connection_made(transport)
-        self._watch()
-
-    def data_received(self, data: bytes) -> None:
-        """See `H11Protocol`."""
-        super().data_received(data)
-        self._watch()
-
-    def connection_lost(self, exc) -> None:
-        """See `H11Protocol`."""
-        super().connection_lost(exc)
-        self._forget()
-
-    def _watch(self) -> None:
-        """Gives a head that has begun to arrive, or has to, its time."""
-        if self.conn.their_state is not h11.IDLE:
-            self._forget()
-        elif self._silent is None:
-            self._silent = self.loop.call_later(_SECONDS_TO_BEGIN, self._end_if_silent)
-
-    def _forget(self) -> None:
-        if self._silent is not None:
-            self._silent.cancel()
-        self._silent = None
-
-    def send_400_response(self, msg: str) -> None:
-        """See `H11Protocol`."""
-        self._refuse(400, "this is not an HTTP request")
-
-    def _end_if_silent(self) -> None:
-        self._silent = None
-        if self.conn.their_state is h11.IDLE and not self.transport.is_closing():
-            self._refuse(408, f"no request came within {_SECONDS_TO_BEGIN} s")
-
-    def _refuse(self, status: int, why: str) -> None:
-        body = json.dumps({"error": why}).encode()
-        headers = {"content-type": "application/json", "content-length": str(len(body)), "connection": "close"}
-        head = h11.Response(status_code=status, headers=list(headers.items()), reason=HTTPStatus(status).phrase)
-        for event in (head, h11.Data(data=body), h11.EndOfMessage()):
-            self.transport.write(self.conn.send(event))
-        self.transport.close()
 
 
 def listen(config: ServeConfig) -> socket.socket:
@@ -126,7 +72,7 @@ def server_of(config: ServeConfig, service: app.Service) -> uvicorn.Server:
             access_log=False,
             server_header=False,
             lifespan="on",
-            http=_Protocol,
+            http=Protocol,
             timeout_keep_alive=15,
             timeout_graceful_shutdown=min(math.ceil(2 * config.timeout), _SECONDS_TO_END),
             proxy_headers=False,

@@ -1,0 +1,89 @@
+"""What a comparison concludes, in the sentences at the top of its page."""
+
+import math
+
+from keras_dogs.comparison import verdicts
+from keras_dogs.comparison.schema import Results
+
+_MOST_PAIRS = 3  # of models that have a sentence each
+
+
+def headlines(found: Results) -> list[str]:
+    """Answers the two questions of the page, a sentence each: which model, which backend."""
+    sentences = []
+    if len(found["between_models"]) > _MOST_PAIRS:
+        sentences.append(_ranking(found))
+    for row in found["between_models"] if not sentences else ():
+        means = _means(found, row)
+        better, worse = (row["first"], row["second"]) if row["difference"] > 0 else (row["second"], row["first"])
+        names = f"{means[better]} of {row['num_pictures']:,} test pictures named correctly, against {means[worse]}"
+        if row["num_seeds"] == 1:
+            verdict = f"The run of {better} beats that of {worse}"
+        else:
+            verdict = f"{better} beats {worse}"
+        if not row["significant"]:
+            verdict = f"{better} and {worse} cannot be told apart"
+        sentences.append(f"{verdict}: {names}.")
+    if rows := found["between_backends"]:
+        if any(row["significant"] for row in rows):
+            sentences.append("Not every backend reaches the same accuracy: see below.")
+        else:
+            alike = _alike(row["same_answers"] for row in rows)
+            sentences.append(f"No two backends can be told apart in accuracy; they give the same answer on {alike}.")
+    return sentences or ["There are no two models or backends to compare."]
+
+
+def _ranking(found: Results) -> str:
+    """Names many models in one sentence, best first, and says how many of their differences are significant."""
+    ranked = sorted(found["models"], key=lambda row: -row["top1"]["mean"])
+    named = "; ".join(f"{row['model']} {percent(row['top1']['mean'])}" for row in ranked)
+    pairs = found["between_models"]
+    num = sum(row["significant"] for row in pairs)
+    which = "All" if num == len(pairs) else f"{num} of {len(pairs)}"
+    return f"Best first, test top-1: {named}. {which} of the differences between two of them are significant."
+
+
+def _means(found: Results, row: dict) -> dict[str, str]:
+    """Returns the mean accuracy of two models over the backends and seeds that both have."""
+    names = row["first"], row["second"]
+    found_of = {name: [] for name in names}
+    for pair in found["pairs"]:
+        if {pair["first"], pair["second"]} == set(names):
+            for name, accuracy in zip((pair["first"], pair["second"]), pair["accuracy"]):
+                found_of[name].append(accuracy)
+    return {name: percent(sum(each) / len(each)) for name, each in found_of.items()}
+
+
+def in_short(found: Results) -> list[str]:
+    """Returns the verdicts; backends that cannot be told apart share one sentence, the table below has each pair."""
+    sentences = [row["in_words"] for row in found["between_models"]]
+    of_one_seed = [sentence for sentence in sentences if sentence.endswith(verdicts.LUCK)]
+    if len(of_one_seed) > 1:  # it is said once
+        sentences = [sentence.removesuffix(f" {verdicts.LUCK}") for sentence in sentences]
+        which = "each of these" if len(of_one_seed) == len(sentences) else f"{len(of_one_seed)} of these"
+        sentences.append(f"One seed for {which}: they speak of these runs; how much is luck in training is not known.")
+    sentences += [row["in_words"] for row in found["between_backends"] if row["significant"]]
+    same = [row for row in found["between_backends"] if not row["significant"]]
+    if same:
+        names = " and ".join(dict.fromkeys(row["model"] for row in same))
+        points = max(row["largest_difference"] for row in same)
+        num, p_value = len(found["between_backends"]), min(row["adjusted_p_value"] for row in same)
+        claim = "no two backends can" if len(same) == num else f"{len(same)} of {num} pairs of backends cannot"
+        sentences.append(
+            f"{names}: {claim} be told apart in accuracy (p of {p_value:.2g} or more, at most {100 * points:.1f} "
+            f"points of top-1 apart); they give the same answer on {_alike(row['same_answers'] for row in same)}."
+        )
+    return sentences or ["There are no two models or backends to compare."]
+
+
+def _alike(shares) -> str:
+    """Words the share of pictures that backends answer alike, the smallest of several."""
+    least, *others = sorted(shares)
+    if least == 1:
+        return "every picture"
+    return f"{'at least ' if others else ''}{math.floor(1000 * least) / 10:.1f} % of the pictures"
+
+
+def percent(share: float) -> str:
+    """Writes a share as a percentage with one decimal place."""
+    return f"{100 * share:.1f} %"
