@@ -41,14 +41,11 @@ def _show_or_empty(config: CacheConfig) -> None:
     for entry in entries:
         used = time.strftime("%Y-%m-%d", time.localtime(entry.used))
         print(f"{entry.kind:<10}{entry.size / 2**20:>10,.1f} MiB  last used {used}  {entry.name}")
-    total = sum(entry.size for entry in entries) / 2**20
-    if config.empty:
-        left = caches.remove(entries)
-        print(f"{caches.root()}: removed {total:,.1f} MiB")
-        for name in left:
-            print(f"in use, left there: {name}")
-    else:
-        print(f"{caches.root()}: {total:,.1f} MiB")
+    left = caches.remove(entries) if config.empty else []
+    total = sum(entry.size for entry in entries if entry not in left) / 2**20
+    print(f"{caches.root()}: {'removed ' if config.empty else ''}{total:,.1f} MiB")
+    for entry in left:
+        print(f"in use, left there: {entry.name}")
 
 
 if __name__ == "__main__":

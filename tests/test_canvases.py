@@ -216,12 +216,27 @@ def test_command(cache, own_dogs, command):
     os.utime(file, (time.time() - 9 * 86_400,) * 2)
     os.utime(file.with_suffix(".canvases"), (time.time() - 9 * 86_400,) * 2)
     with filelock.FileLock(file.with_suffix(".lock")):
-        assert "in use, left there: test pictures" in command("cache", "--empty", "--older-than", "5")[1]
+        out = command("cache", "--empty", "--older-than", "5")[1]
+        assert "removed 0.0 MiB" in out and "in use, left there: test pictures" in out
     assert "removed 0.0 MiB" in command("cache", "--empty", "--older-than", "10")[1]
     command("cache", "--empty", "--older-than", "5")
     assert not file.exists() and len(list(cache.glob("*.canvases"))) == 1
     command("cache", "--empty")
     assert not list(cache.glob("*.canvases")) and not caches.entries()
+
+
+def test_old_programs_are_told_from_new_ones(cache, command):
+    """JAX keeps a compiled program, and beside it when it was last used."""
+    programs = caches.folder("compiled")
+    programs.mkdir(parents=True)
+    names = {age: f"jit_step-{age:064x}" for age in (0, 9)}
+    for age, name in names.items():
+        for end, days in (("cache", 20), ("atime", age)):
+            (programs / f"{name}-{end}").write_bytes(bytes(2**20))
+            os.utime(programs / f"{name}-{end}", (time.time() - days * 86_400,) * 2)
+    assert "removed 2.0 MiB" in command("cache", "--empty", "--older-than", "5")[1]
+    assert {file.name for file in programs.iterdir()} == {f"{names[0]}-cache", f"{names[0]}-atime"}
+    assert "1 programs" in command("cache")[1]
 
 
 @pytest.mark.once

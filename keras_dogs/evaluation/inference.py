@@ -226,7 +226,7 @@ def name_pictures(
     batch_size = min(batch_size, 1 << max(len(files) - 1, 0).bit_length())
     for chunk, opened in _opened_ahead(files, canvas, batch_size):
         read = [picture for picture, _ in opened if picture is not None]
-        found = iter(answering.answers_to(ask(filled_up(read, batch_size))[: len(read)]) if read else ())
+        found = iter(answering.answers_to(ask(whole_batch(read, batch_size))[: len(read)]) if read else ())
         for file, (picture, error) in zip(chunk, opened):
             answer = None if picture is None else next(found)
             yield Prediction(file, answer.breeds if answer else (), error, answer)
@@ -271,7 +271,7 @@ def _open(given, how: dict):
         return None, str(error)
 
 
-def filled_up(canvases: list, batch_size: int) -> np.ndarray:
+def whole_batch(canvases: list, batch_size: int) -> np.ndarray:
     """Returns a whole batch, so that a last or thinned one compiles nothing new."""
     return np.stack(canvases + [canvases[0]] * (batch_size - len(canvases)))
 

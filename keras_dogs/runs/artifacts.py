@@ -13,8 +13,6 @@ import zipfile
 import zlib
 from pathlib import Path
 
-import filelock
-
 from keras_dogs.errors import NO_SPACE
 from keras_dogs.errors import Damaged
 from keras_dogs.errors import Interrupted
@@ -331,10 +329,7 @@ def locked(folder: Path, who: str = "process writes"):
 
 def wait_until_free(folder: Path, seconds: float) -> None:
     """Waits until no other process writes in a folder, such as one that is saving before it stops."""
-    if (folder / LOCK).exists():
-        with contextlib.suppress(filelock.Timeout, OSError):
-            with filelock.FileLock(folder / LOCK, timeout=seconds):
-                (folder / LOCK).unlink(missing_ok=True)
+    locks.remove_stale(folder / LOCK, seconds)
 
 
 def write_table(path: Path, rows: list[dict]) -> None:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from keras_dogs.evaluation.inference import filled_up
+from keras_dogs.evaluation.inference import whole_batch
 
 _WORTH_FILLING = 8  # pictures; below, one call that is padded is cheaper than two
 
@@ -161,7 +161,7 @@ class Batcher:
         began, count = time.perf_counter(), len(batch)
         try:
             size = count if self._any_batch else next(size for size in self._sizes() if size >= count)
-            logits = await self._call(self._ask, filled_up([each.canvas for each in batch], size))
+            logits = await self._call(self._ask, whole_batch([each.canvas for each in batch], size))
         except Exception as error:
             for each in batch:
                 if not each.answer.done():

@@ -89,16 +89,26 @@ def entries(older_than: float = 0.0) -> list[Entry]:
     found += [_entry("npz", file.name, (file,)) for file in _in("npz") if _is_download(file)]
     features = [file for file in _in("features") if re.fullmatch(_FEATURES, file.name)]
     found += [_entry("features", file.name, (file,)) for file in features]
-    compiled = [file for file in _in("compiled") if re.fullmatch(_COMPILED, file.name)]
-    found.append(_entry("compiled", f"{len(compiled)} programs", tuple(compiled)))
     before = time.time() - older_than * 86_400
+    found.append(_compiled(before))
     return sorted(
         (entry for entry in found if entry and entry.used <= before), key=lambda entry: (entry.kind, entry.used)
     )
 
 
-def remove(old: list[Entry]) -> list[str]:
-    """Removes entries that no process is using; returns the names of the rest. A mapped file stays until unmapped."""
+def _compiled(before: float) -> Entry | None:
+    """Describes, as one entry, the programs that were last used before a time."""
+    programs: dict[str, list[Path]] = {}
+    for file in _in("compiled"):
+        if re.fullmatch(_COMPILED, file.name):
+            programs.setdefault(re.sub("-(cache|atime)$", "", file.name), []).append(file)
+    entries = [_entry("compiled", name, tuple(files)) for name, files in programs.items()]
+    old = [entry for entry in entries if entry and entry.used <= before]
+    return _entry("compiled", f"{len(old)} programs", tuple(file for entry in old for file in entry.files))
+
+
+def remove(old: list[Entry]) -> list[Entry]:
+    """Removes entries that no process is using; returns the rest. A mapped file stays until unmapped."""
     left = []
     for entry in old:
         try:
@@ -106,11 +116,11 @@ def remove(old: list[Entry]) -> list[str]:
                 for file in entry.files:
                     shutil.rmtree(file) if file.is_dir() else file.unlink(missing_ok=True)
         except UserError:  # it is being written
-            left.append(entry.name)
+            left.append(entry)
         except PermissionError:
             if os.name != "nt":
                 raise
-            left.append(entry.name)  # it is mapped: Windows deletes no open file
+            left.append(entry)  # it is mapped: Windows deletes no open file
     return left
 
 

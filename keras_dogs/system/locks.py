@@ -38,6 +38,13 @@ def held(file: Path, otherwise: str):
         lock.release()
 
 
+def remove_stale(file: Path, seconds: float = 0.0) -> None:
+    """Removes the lock file of a process that was killed; waits so long for one that is alive."""
+    if file.is_file():
+        with contextlib.suppress(filelock.Timeout, OSError), filelock.FileLock(file, timeout=seconds):
+            file.unlink(missing_ok=True)
+
+
 @contextlib.contextmanager
 def waited_for(file: Path, what: str, made: Path):
     """Holds a lock for the block, after waiting until no other process holds it, which is said.

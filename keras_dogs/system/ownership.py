@@ -15,8 +15,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TypedDict
 
-import filelock
-
 from keras_dogs.errors import UserError
 from keras_dogs.system import locks
 from keras_dogs.system import reading
@@ -57,7 +55,8 @@ def check_output(output: Path, made_by: str, recognise: Callable[[Path], bool] =
     Raises:
         UserError: it is a file, a broken link, or a folder with anything in it that we did not make.
     """
-    _remove_stale_lock(output)
+    if output.absolute().name:  # it is not the root
+        locks.remove_stale(_lock_of(output.absolute()))
     if not output.exists():
         if output.is_symlink():
             raise UserError(f"--output {output}: is a link to nothing; choose another --output")
@@ -223,14 +222,6 @@ def _partial(output: Path, made_by: str):
 def _lock_of(output: Path) -> Path:
     """Returns the lock file that a process holds while it fills the folder that will become `output`."""
     return output.with_name(f".{output.name[:200]}.lock")
-
-
-def _remove_stale_lock(output: Path) -> None:
-    """Removes the lock file of a process that was killed right before it would have done so itself."""
-    output = output.absolute()
-    if output.name and _lock_of(output).is_file():
-        with contextlib.suppress(filelock.Timeout, OSError), filelock.FileLock(_lock_of(output), timeout=0):
-            _lock_of(output).unlink(missing_ok=True)
 
 
 def _remove_stale(output: Path, made_by: str) -> None:
