@@ -42,15 +42,27 @@ def pytest_collection_modifyitems(items):
         if item.get_closest_marker("once") and is_elsewhere:
             item.add_marker(pytest.mark.skip(reason="run once for all backends: tox -e torch runs it"))
     long = (
+        "main_job",
         "devices",
         "same_on_every_backend",
-        "recipes",
-        "resume",
         "readme",
+        "hostile",
+        "resume",
+        "libraries",
         "training",
-        "weights",
         "models",
-        "main_job",
+        "recipes",
+        "weights",
+        "fast_layers",
+        "layers",
+        "contract",
+        "exports",
+        "commands",
+        "outputs",
+        "serving",
+        "keras_ways",
+        "stanford_dogs",
+        "whole_comparison",
     )
     place = {f"test_{name}.py": number for number, name in enumerate(long)}
     items.sort(key=lambda item: place.get(item.path.name, len(long)))

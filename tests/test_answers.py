@@ -178,6 +178,7 @@ def test_a_damaged_calibration_is_said(command, run_folder, dogs, tmp_path, chan
     assert status == 2 and not out and text in err and "record.json" in err and err.count("\n") == 1
 
 
+@pytest.mark.once
 def test_predict_tells_all_of_it(command, run_folder, dogs, tmp_path):
     copy = calibrated(run_folder, tmp_path / "run")
     picture = next((dogs / "test").rglob("*.png"))

@@ -224,7 +224,7 @@ def test_what_cannot_be_compared_is_said(comparison, tmp_path, capsys):
 
 def test_models_that_cannot_be_told_apart(tmp_path):
     made = [make_run(tmp_path / name, name, seed=3, skill=1.0) for name in ("resnet_nano", "vit_nano")]
-    (sentence,) = running.compare_runs(CompareConfig(from_=tuple(made), output=tmp_path / "out"))["verdicts"]
+    (sentence,) = results.collect(CompareConfig(from_=tuple(made)), [], {})["verdicts"]
     assert "cannot be told apart on these 200 pictures" in sentence
     assert sentence.startswith("The runs of") and "One seed" in sentence
 
@@ -235,7 +235,7 @@ def test_backends_that_disagree_are_no_verdict(tmp_path):
     for backend, skills in {"jax": (2.5, 0.5), "torch": (0.5, 2.5)}.items():
         for name, skill in zip(MODELS, skills):
             made.append(make_run(tmp_path / f"{name}-{backend}", name, backend, 0, skill))
-    found = running.compare_runs(CompareConfig(from_=tuple(made), output=tmp_path / "out"))
+    found = results.collect(CompareConfig(from_=tuple(made)), [], {})
     (row,) = found["between_models"]
     assert row["num_significant"] == 2 and not row["significant"] and row["interval"][0] < 0 < row["interval"][1]
     assert "cannot be told apart" in row["in_words"]
@@ -243,8 +243,8 @@ def test_backends_that_disagree_are_no_verdict(tmp_path):
 
 def test_one_seed_speaks_of_its_runs_alone(tmp_path):
     made = [make_run(tmp_path / name, name, skill=skill) for name, skill in MODELS.items()]
-    for name, order in (("out", made), ("turned", made[::-1])):
-        (sentence,) = running.compare_runs(CompareConfig(from_=tuple(order), output=tmp_path / name))["verdicts"]
+    for order in (made, made[::-1]):
+        (sentence,) = results.collect(CompareConfig(from_=tuple(order)), [], {})["verdicts"]
         assert sentence.startswith("The run of resnet_nano is better than that of vit_nano") and "One seed" in sentence
         gains = re.findall(r"[-+]\d+\.\d", sentence)
         assert len(gains) == 3 and all(gain.startswith("+") for gain in gains), "of the better one"

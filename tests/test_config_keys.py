@@ -76,6 +76,7 @@ def logits_of(folder):
     return keras_dogs.build_classifier(folder, None, augmentation="none").predict(pictures, verbose=0)
 
 
+@pytest.mark.once
 def test_what_a_timm_config_says_is_computed_or_refused(tmp_path):
     plain = logits_of(small_vit_folder(tmp_path / "plain"))
     for name, values in {"heads": {"num_heads": 6}, "gelu": {"act_layer": "gelu_tanh"}}.items():
@@ -99,6 +100,7 @@ def test_what_a_timm_config_says_is_computed_or_refused(tmp_path):
             logits_of(small_vit_folder(tmp_path / str(number), **{place: values}))
 
 
+@pytest.mark.once
 def test_how_its_pictures_were_seen_is_followed_or_said(tmp_path, capsys):
     folder = small_vit_folder(tmp_path / "a", pretrained_cfg={"crop_pct": 0.9, "interpolation": "bilinear"})
     classifier = keras_dogs.build_classifier(folder, 3)
@@ -153,6 +155,7 @@ def hugging_face_folder(folder, config=None, preprocessor=None):
     return str(folder)
 
 
+@pytest.mark.once
 def test_a_preprocessor_is_followed_or_refused(tmp_path):
     """Mean and deviation of pixels that are not rescaled are of [0, 255]."""
     given = {"image_mean": [127.5] * 3, "image_std": [127.5] * 3, "do_rescale": False, "resample": 3}
@@ -177,6 +180,7 @@ def test_a_preprocessor_is_followed_or_refused(tmp_path):
             )
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("config", "message"),
     [
@@ -196,6 +200,7 @@ def test_a_hugging_face_config_is_checked(tmp_path, config, message):
         keras_dogs.build_classifier(hugging_face_folder(tmp_path / "a", config), 3, load_weights=False)
 
 
+@pytest.mark.once
 def test_positions_of_a_grid_that_is_no_square(tmp_path):
     """64 x 16 pixels have eight rows of two patches; 16 of them are not four by four."""
     folder = hugging_face_folder(tmp_path / "a", {"image_size": [64, 16]})

@@ -63,7 +63,7 @@ def test_raw_pixels_are_not_enough():
 
     def accuracy(penalty):
         def objective(flat):
-            weights = flat.reshape(train.shape[1], -1)
+            weights = flat.reshape(train.shape[1], -1).astype(np.float32)
             logits = train @ weights
             logits -= logits.max(1, keepdims=True)
             log_sum = np.log(np.exp(logits).sum(1, keepdims=True))

@@ -236,6 +236,7 @@ def test_statistics_of_each_device_are_brought_to_their_mean(monkeypatch):
     assert np.allclose(norm.moving_mean, 2.5) and np.allclose(norm.moving_variance, 2.5)
 
 
+@pytest.mark.once
 def test_a_batch_that_does_not_divide_is_refused_by_all(tmp_path, dogs):
     processes = several.start(tmp_path / "logs", [config_for(dogs, tmp_path / "run", batch_size=5, epochs=1)])
     assert several.wait(processes) == [2, 2]

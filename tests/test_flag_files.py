@@ -42,6 +42,7 @@ def printed(config_type, capsys, *arguments) -> str:
     return capsys.readouterr().out
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("name", COMMANDS)
 def test_what_a_command_prints_it_reads(name, capsys, tmp_path):
     config_type, least = config_of(name), LEAST.get(name, [])
@@ -51,6 +52,7 @@ def test_what_a_command_prints_it_reads(name, capsys, tmp_path):
     assert parse(config_type, *positional, "--config", file) == parse(config_type, *least)
 
 
+@pytest.mark.once
 def test_flags_of_the_command_line_go_first(tmp_path):
     file = tmp_path / "flags.toml"
     file.write_text('recipe = "vit_adamw"\nepochs = 7\nlinear-probe = true\nprobe_first = true\ndataset = "a b"\n')
@@ -60,6 +62,7 @@ def test_flags_of_the_command_line_go_first(tmp_path):
     assert parse(TrainConfig, f"--config={file}").epochs == 7
 
 
+@pytest.mark.once
 def test_every_spelling_of_a_flag_goes_first(tmp_path):
     file = tmp_path / "flags.toml"
     file.write_text("batch-size = 8\nepochs = 7\nbalanced = true\n")
@@ -67,6 +70,7 @@ def test_every_spelling_of_a_flag_goes_first(tmp_path):
     assert (config.batch_size, config.epochs, config.balanced) == (4, 2, False)
 
 
+@pytest.mark.once
 def test_a_file_amid_the_arguments_moves_none_of_them(tmp_path):
     file = tmp_path / "flags.toml"
     file.write_text("batch_size = 8\nsaved = false\n")
@@ -74,6 +78,7 @@ def test_a_file_amid_the_arguments_moves_none_of_them(tmp_path):
     assert (config.run, [str(each) for each in config.against], config.batch_size) == ("RUN", ["A", "B"], 8)
 
 
+@pytest.mark.once
 def test_a_record_gives_the_flags_of_its_run(run_folder):
     record = json.loads((run_folder / "record.json").read_text())
     config = parse(TrainConfig, "--config", run_folder / "record.json")
@@ -84,6 +89,7 @@ def test_a_record_gives_the_flags_of_its_run(run_folder):
     assert evaluating == parse(config_of("evaluate"), "run"), "another command takes where things are, and no more"
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -107,6 +113,7 @@ def test_a_mistake_in_a_file_is_one_line_that_names_it(text, said, tmp_path):
     assert said in error.value.args[0] and "\n" not in error.value.args[0]
 
 
+@pytest.mark.once
 def test_other_mistakes(tmp_path):
     for arguments, said in (
         (["--config"], "--config: takes one file"),
@@ -126,6 +133,7 @@ def test_other_mistakes(tmp_path):
             parse(config_of(name), *LEAST.get(name, []), "--config", tmp_path / "record.json")
 
 
+@pytest.mark.once
 def test_a_printed_file_says_what_is_not_given(capsys):
     text = printed(TrainConfig, capsys)
     assert tomllib.loads(text)["preset"] == "resnet_nano"

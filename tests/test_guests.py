@@ -4,6 +4,7 @@ import os
 import signal
 
 import pytest
+import small_models
 
 import keras_dogs
 from keras_dogs.data.config import DataConfig
@@ -17,7 +18,8 @@ def test_a_training_puts_everything_back(dogs, tmp_path, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     before, handlers = dict(os.environ), [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     data = DataConfig(dataset=str(dogs), cache_dir=tmp_path / "cache")
-    keras_dogs.fine_tune(TrainConfig(data=data, output=tmp_path / "run", epochs=1, batch_size=4, offline=True))
+    given = dict(preset=small_models.preset("resnet"), epochs=1, batch_size=4, offline=True)
+    keras_dogs.fine_tune(TrainConfig(data=data, output=tmp_path / "run", **given))
     assert (tmp_path / "cache" / "canvases").is_dir() and not network.is_offline()
     assert dict(os.environ) == before
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers

@@ -120,18 +120,24 @@ def _cross_entropy(logits) -> float:
     return float(np.mean(np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(NUM), LABELS]))
 
 
+def weights_after(**how):
+    model = build()
+    model.head.kernel.assign(np.ones(model.head.kernel.shape))
+    model.compile(keras.optimizers.SGD(0.01), "sparse_categorical_crossentropy", **how)
+    model.fit(PICTURES, LABELS, batch_size=BATCH, shuffle=False, verbose=0)
+    return keras.ops.convert_to_numpy(model.head.kernel)
+
+
+@pytest.fixture(scope="module")
+def plain_weights():
+    return weights_after()
+
+
 @pytest.mark.parametrize("how", [{"steps_per_execution": 3}, {"run_eagerly": True}, {"jit_compile": False}])
-def test_every_way_to_run_a_step_gives_the_same_weights(how):
+def test_every_way_to_run_a_step_gives_the_same_weights(how, plain_weights):
     if BACKEND == "torch" and "steps_per_execution" in how:
         pytest.skip("Keras refuses it on PyTorch")
-    weights = []
-    for given in ({}, how):
-        model = build()
-        model.head.kernel.assign(np.ones(model.head.kernel.shape))
-        model.compile(keras.optimizers.SGD(0.01), "sparse_categorical_crossentropy", **given)
-        model.fit(PICTURES, LABELS, batch_size=BATCH, shuffle=False, verbose=0)
-        weights.append(keras.ops.convert_to_numpy(model.head.kernel))
-    np.testing.assert_allclose(*weights, atol=1e-5)
+    np.testing.assert_allclose(weights_after(**how), plain_weights, atol=1e-5)
 
 
 def test_weights_of_classes_and_of_pictures_count(classifier):

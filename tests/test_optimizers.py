@@ -51,15 +51,22 @@ def changes(classifier, steps=1, pictures=PICTURES, labels=LABELS):
     return [after - weight for after, weight in zip(values(classifier), before)]
 
 
-def test_layer_decay_scales_the_update_of_each_block():
+@pytest.fixture(scope="module")
+def plain():
+    """What the first update of SGD changes."""
+    return changes(small_vit(SGD))
+
+
+def test_layer_decay_scales_the_update_of_each_block(plain):
     """SGD's first update is the rate times the gradient, so the ratio of two is that of the rates."""
-    plain, decayed = changes(small_vit(SGD)), changes(model := small_vit(SGD._replace(layer_decay=0.5)))
+    decayed = changes(model := small_vit(SGD._replace(layer_decay=0.5)))
     depths = depths_below_head(model)
     assert sorted(set(depths)) == [0, 1, 2, 3]
     for one, other, depth in zip(plain, decayed, depths):
         np.testing.assert_allclose(other, one * 0.5**depth, atol=2e-7)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("preset", ["resnet_nano", "deit_tiny_distilled_patch16_224_imagenet", "resnet_50"])
 def test_depths_fall_from_the_stem_to_the_head(preset):
     classifier = keras_dogs.build_classifier(preset, 3, load_weights=False, image_size=64)
@@ -121,7 +128,7 @@ def test_the_optimizer_takes_the_rates_of_its_schedule(accumulate, dtype_policy)
     taken, inner = [], getattr(optimizer, "inner_optimizer", optimizer)
     for _ in range(5 * accumulate):
         taken.append(float(ops.convert_to_numpy(inner.learning_rate)))
-        classifier.fit(PICTURES, LABELS, batch_size=8, verbose=0)
+        classifier.train_on_batch(PICTURES, LABELS)
     expected = [float(ops.convert_to_numpy(schedule(step))) for step in range(5 * accumulate)]
     np.testing.assert_allclose(taken, expected, rtol=1e-5, atol=1e-9)
     assert max(expected) == pytest.approx(1e-3) and all(np.isfinite(value).all() for value in values(classifier))
@@ -162,10 +169,10 @@ def test_ema_is_the_running_mean_of_the_updates(accumulate):
     assert max(np.abs(one - other).max() for one, other in zip(raw, mean)) > 1e-4
 
 
-def test_gradients_are_clipped_by_their_global_norm():
+def test_gradients_are_clipped_by_their_global_norm(plain):
     """SGD's first update is the rate times the clipped gradient."""
-    free, clipped = changes(small_vit(SGD)), changes(small_vit(SGD._replace(global_clipnorm=0.1)))
-    free, clipped = (np.concatenate([change.ravel() for change in found]) for found in (free, clipped))
+    clipped = changes(small_vit(SGD._replace(global_clipnorm=0.1)))
+    free, clipped = (np.concatenate([change.ravel() for change in found]) for found in (plain, clipped))
     assert np.linalg.norm(free) > 2e-3 and np.linalg.norm(clipped) == pytest.approx(1e-2 * 0.1, rel=1e-3)
     assert free @ clipped == pytest.approx(np.linalg.norm(free) * np.linalg.norm(clipped), rel=1e-4)
 

@@ -116,6 +116,7 @@ def test_a_reader_who_types_every_command(command, tmp_path, monkeypatch):
     assert {"runs/other_seed/record.json", "evaluation/report.html", "answers.csv", "exported/predict.py"} <= files
 
 
+@pytest.mark.once
 def test_the_comparison_is_understood():
     """`tests/test_compare.py` runs a smaller one."""
     lines = {command for command in commands() if "keras_dogs.compare" in command}
@@ -124,6 +125,7 @@ def test_the_comparison_is_understood():
     assert config.pair == "embedded" and config.seeds == (0, 1, 2)
 
 
+@pytest.mark.once
 def test_the_page_on_checking_has_the_measured_figures(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     import checking_docs
@@ -133,6 +135,7 @@ def test_the_page_on_checking_has_the_measured_figures(monkeypatch):
     assert all("keras_dogs." in line for block in blocks("bash", page) for line in block.strip().splitlines())
 
 
+@pytest.mark.once
 def test_the_page_on_libraries_has_the_measured_figures(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     import libraries
@@ -141,6 +144,7 @@ def test_the_page_on_libraries_has_the_measured_figures(monkeypatch):
     assert libraries.insert(page) == page
 
 
+@pytest.mark.once
 def test_the_page_on_recipes_has_the_measured_figures(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     import small_folders
@@ -176,6 +180,7 @@ def examples() -> dict[str, str]:
     return found
 
 
+@pytest.mark.once
 def test_every_public_function_is_annotated_and_has_an_example():
     functions = {name for name in keras_dogs.__all__ if inspect.isfunction(getattr(keras_dogs, name))}
     assert functions <= examples().keys()
@@ -205,6 +210,7 @@ def test_examples_of_docstrings_run(tmp_path, monkeypatch, dogs):
             raise AssertionError(f"the example of {name} fails: {error!r}") from error
 
 
+@pytest.mark.once
 def test_the_figures_are_those_of_the_result_files(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     import readme_table
@@ -212,6 +218,7 @@ def test_the_figures_are_those_of_the_result_files(monkeypatch):
     assert readme_table.insert(README) == README
 
 
+@pytest.mark.once
 def test_the_curves_are_as_near_as_is_said():
     """What the caption says is the measured difference, rounded up."""
     said = re.search(
@@ -230,6 +237,7 @@ def test_the_curves_are_as_near_as_is_said():
     assert max(measured[::2]) <= 1e-3 and max(measured[1::2]) <= 2e-2, "the backends are not the same"
 
 
+@pytest.mark.once
 def test_the_page_of_results_is_of_the_result_files(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     import results_docs
@@ -239,6 +247,7 @@ def test_the_page_of_results_is_of_the_result_files(monkeypatch):
     assert all((ROOT / "docs" / file).is_file() for file in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", text))
 
 
+@pytest.mark.once
 def test_the_page_of_statistics_is_of_its_result_file(monkeypatch):
     """And it holds what it promises: intervals cover at least 93 %, verdicts are wrong in at most 5 %."""
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
@@ -254,6 +263,7 @@ def test_the_page_of_statistics_is_of_its_result_file(monkeypatch):
             assert max(row["models"], row["backends"]) <= 0.05, row
 
 
+@pytest.mark.once
 def test_the_table_of_exports_is_of_the_results(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     import exports
@@ -262,6 +272,7 @@ def test_the_table_of_exports_is_of_the_results(monkeypatch):
     assert exports.insert(page) == page
 
 
+@pytest.mark.once
 def test_the_page_of_serving_is_of_the_results(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     import serving_docs
@@ -270,6 +281,7 @@ def test_the_page_of_serving_is_of_the_results(monkeypatch):
     assert serving_docs.insert(page) == page
 
 
+@pytest.mark.once
 def test_the_page_of_scaling_is_up_to_date(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     import scaling_docs
@@ -277,6 +289,7 @@ def test_the_page_of_scaling_is_up_to_date(monkeypatch):
     assert scaling_docs.insert(SCALING) == SCALING
 
 
+@pytest.mark.once
 def test_the_commands_of_scaling_are_understood():
     """`tests/test_devices.py` starts such processes; here the flags are parsed, of other hosts', too."""
     lines = [line for block in blocks("bash", SCALING) + blocks("sh", SCALING) for line in block.splitlines()]
@@ -289,6 +302,7 @@ def test_the_commands_of_scaling_are_understood():
         tyro.cli(TrainConfig, args=flags[1:] if words[first].endswith(".py") else flags)
 
 
+@pytest.mark.once
 def test_what_is_served_is_understood():
     """The flags are parsed; `tests/test_serving.py` runs the command."""
     pages = [WALKED["serving"]]

@@ -1,5 +1,6 @@
 """A run that is stopped, killed or damaged, and goes on as if nothing had happened."""
 
+import itertools
 import json
 import os
 import shutil
@@ -31,6 +32,9 @@ from keras_dogs.training.fine_tuning import fine_tune
 TOLD = dict(epochs=3, batch_size=4, ema=0.9, accumulate=2, dropout=0.1, mixup=0.2, strict=True, checkpoint_every=3)
 
 
+HALF = ".tmp-step-00000099-best-0001.npz"  # of a checkpoint that was being written
+
+
 class Killed(BaseException):
     """In place of SIGKILL, in this process."""
 
@@ -45,19 +49,15 @@ def config_for(dogs, output, **changes):
     return TrainConfig(**{**TOLD, **given, **changes})
 
 
-def killed_at(monkeypatch, dogs, output, save_number, when, **changes):
-    """Begins a run that is killed at its n-th checkpoint: before, amid or after writing it."""
+def killed_at(monkeypatch, dogs, output, save_number, **changes):
+    """Begins a run that is killed after its n-th checkpoint."""
     save, count = checkpoints.Checkpoints.save, [0]
 
     def counted(self, model, state):
         count[0] += 1
-        if count[0] < save_number:
-            return save(self, model, state)
-        if when == "after":
-            save(self, model, state)
-        elif when == "amid":
-            (self.folder / ".tmp-step-00000099-best-0001.npz").write_bytes(b"half")
-        raise Killed
+        save(self, model, state)
+        if count[0] == save_number:
+            raise Killed
 
     with monkeypatch.context() as patched, pytest.raises(Killed):
         patched.setattr(checkpoints.Checkpoints, "save", counted)
@@ -82,24 +82,34 @@ def same(one, other):
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory, dogs):
-    """A run that was killed after its fourth checkpoint."""
-    folder = tmp_path_factory.mktemp("killed") / "run"
+    """A run as kills leave it: `before` its second checkpoint, `amid` its third, and `after` its fourth."""
+    folder = tmp_path_factory.mktemp("killed")
+    save, number = checkpoints.Checkpoints.save, itertools.count(1)
+
+    def copying(self, model, state):
+        when = {2: "before", 3: "amid"}.get(next(number))
+        if when:
+            shutil.copytree(folder / "after", folder / when)
+        if when == "amid":
+            (folder / when / "checkpoints" / HALF).write_bytes(b"half")
+        return save(self, model, state)
+
     with pytest.MonkeyPatch.context() as monkeypatch:
-        killed_at(monkeypatch, dogs, folder, 4, "after")
+        monkeypatch.setattr(checkpoints.Checkpoints, "save", copying)
+        killed_at(monkeypatch, dogs, folder / "after", 4)
     return folder
 
 
 @pytest.fixture
 def broken(tmp_path, killed):
-    """A copy of it, to go on with."""
-    return shutil.copytree(killed, tmp_path / "run")
+    """A copy of what a kill left after the fourth checkpoint, to go on with."""
+    return shutil.copytree(killed / "after", tmp_path / "run")
 
 
-@pytest.mark.parametrize(("save_number", "when"), [(2, "before"), (3, "amid")])
-def test_a_killed_run_ends_as_the_unbroken_one(monkeypatch, tmp_path, dogs, unbroken, save_number, when):
-    killed_at(monkeypatch, dogs, tmp_path / "run", save_number, when)
-    assert not (tmp_path / "run" / "record.json").exists()
-    run = fine_tune(TrainConfig(output=tmp_path / "run", resume=True))
+@pytest.mark.parametrize("when", ["before", "amid"])
+def test_a_killed_run_ends_as_the_unbroken_one(killed, unbroken, when):
+    assert not (killed / when / "record.json").exists()
+    run = fine_tune(TrainConfig(output=killed / when, resume=True))
     assert run.record.config["ema"] == 0.9
     same(run.folder, unbroken)
 
@@ -141,7 +151,7 @@ def test_the_probe_that_is_best_so_far_is_kept_through_a_kill(monkeypatch, tmp_p
     """Killed in the first epoch, when what there is to keep is the head that came first."""
     given = dict(preset="vit_nano", probe_first=True, learning_rate=1e-30, ema=0.0, epochs=2, checkpoint_every=1)
     unbroken = fine_tune(config_for(dogs, tmp_path / "unbroken", **given))
-    killed_at(monkeypatch, dogs, tmp_path / "run", 43, "after", **given)  # the head has 40, one an epoch
+    killed_at(monkeypatch, dogs, tmp_path / "run", 43, **given)  # the head has 40, one an epoch
     assert (tmp_path / "run" / "checkpoints" / "best-0000.keras").exists()
     run = fine_tune(TrainConfig(output=tmp_path / "run", resume=True))
     assert run.record.best_epoch == unbroken.record.best_epoch == 0
@@ -154,7 +164,7 @@ def test_the_probe_that_is_best_so_far_is_kept_through_a_kill(monkeypatch, tmp_p
 def test_the_seconds_of_a_probe_that_was_killed_count(monkeypatch, tmp_path, dogs):
     """Those of the process that was killed, too, in whatever comes after them."""
     given = dict(preset=small_models.preset("vit"), probe_first=True, epochs=1, ema=0.0)
-    killed_at(monkeypatch, dogs, tmp_path / "run", 5, "after", **given)
+    killed_at(monkeypatch, dogs, tmp_path / "run", 5, **given)
     (state,) = (tmp_path / "run").glob("checkpoints/head/step-*5-*.npz")
     with np.load(state) as saved:
         before = json.loads(saved["state"].tobytes())["command_s"]
@@ -165,7 +175,7 @@ def test_the_seconds_of_a_probe_that_was_killed_count(monkeypatch, tmp_path, dog
 def test_a_linear_probe_goes_on_too(monkeypatch, tmp_path, dogs):
     given = dict(linear_probe=True, mixup=0.0, epochs=2)
     whole = fine_tune(config_for(dogs, tmp_path / "whole", **given)).folder
-    killed_at(monkeypatch, dogs, tmp_path / "broken", 2, "after", **given)
+    killed_at(monkeypatch, dogs, tmp_path / "broken", 2, **given)
     same(fine_tune(TrainConfig(output=tmp_path / "broken", resume=True)).folder, whole)
 
 
@@ -189,7 +199,7 @@ def test_an_overwriting_run_that_came_to_nothing_loses_nothing(monkeypatch, tmp_
 @pytest.mark.once
 def test_a_run_that_overwrites_can_be_resumed(monkeypatch, tmp_path, dogs, unbroken):
     shutil.copytree(unbroken, tmp_path / "run")
-    killed_at(monkeypatch, dogs, tmp_path / "run", 2, "after", overwrite=True)
+    killed_at(monkeypatch, dogs, tmp_path / "run", 2, overwrite=True)
     same(fine_tune(TrainConfig(output=tmp_path / "run", resume=True)).folder, unbroken)
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
@@ -231,7 +241,7 @@ def test_cut_best_weights_are_noticed_at_once(capsys, broken):
 @pytest.mark.once
 def test_a_checkpoint_of_another_run_is_refused(broken, tmp_path, dogs, monkeypatch):
     """The same pictures, the same model: nothing but its identity tells."""
-    killed_at(monkeypatch, dogs, tmp_path / "other", 9, "after")
+    killed_at(monkeypatch, dogs, tmp_path / "other", 9)
     for file in (broken / "checkpoints").iterdir():
         file.unlink()
     for file in (tmp_path / "other" / "checkpoints").iterdir():
@@ -270,7 +280,16 @@ def test_the_last_good_checkpoint_is_named(tmp_path, dogs, monkeypatch):
 
 def test_a_signal_finishes_the_step_and_says_how_to_go_on(tmp_path, dogs):
     command = [sys.executable, "-m", "keras_dogs.train", "--dataset", dogs, "--output", tmp_path / "run"]
-    command += ["--epochs", "2000", "--batch-size", "4", "--checkpoint-every", "7"]
+    command += [
+        "--preset",
+        small_models.preset("resnet"),
+        "--epochs",
+        "2000",
+        "--batch-size",
+        "4",
+        "--checkpoint-every",
+        "7",
+    ]
     environment = {**os.environ, "KERAS_BACKEND": BACKEND}
     process = subprocess.Popen([*map(str, command)], env=environment, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
@@ -301,7 +320,7 @@ def test_a_signal_while_features_are_computed(monkeypatch, tmp_path, dogs):
     assert stopped.value.status == 143 and not list(tmp_path.iterdir())
 
     asked.append("once")
-    killed_at(monkeypatch, dogs, tmp_path / "run", 2, "after", linear_probe=True, mixup=None)
+    killed_at(monkeypatch, dogs, tmp_path / "run", 2, linear_probe=True, mixup=None)
     asked.clear()
     before = files_below(tmp_path / "run" / "checkpoints")
     with pytest.raises(Interrupted, match="go on with: .*--resume"):
@@ -330,7 +349,7 @@ def test_other_pictures_than_at_the_start_are_refused(monkeypatch, tmp_path, dog
     whole = bad.read_bytes()
     bad.write_bytes(b"")
     data = DataConfig(dataset=str(own), skip_unreadable=True)
-    killed_at(monkeypatch, own, tmp_path / "run", 2, "after", data=data)
+    killed_at(monkeypatch, own, tmp_path / "run", 2, data=data)
     bad.write_bytes(whole)
     with pytest.raises(UserError, match="resume: other pictures can be read now"):
         fine_tune(TrainConfig(output=tmp_path / "run", resume=True))

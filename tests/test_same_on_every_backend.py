@@ -23,6 +23,7 @@ import keras_dogs
 from keras_dogs.data.config import DataConfig
 from keras_dogs.data.datasets.drawn_dogs import load_drawn_dogs
 from keras_dogs.data.loaders.canvases import decode_split
+from keras_dogs.runs.records import RunRecord
 from keras_dogs.training.config import TrainConfig
 from keras_dogs.training.fine_tuning import fine_tune
 
@@ -143,10 +144,12 @@ def fine_tunings(folder, dogs) -> list[TrainConfig]:
 
 
 @pytest.fixture(scope="module")
-def curves(tmp_path_factory, dogs):
+def curves(tmp_path_factory, dogs, run_folder):
     """The losses of a short fine-tuning here, by preset."""
-    runs = [fine_tune(config).folder for config in fine_tunings(tmp_path_factory.mktemp("curves"), dogs)]
-    return dict(zip(PRESETS, map(losses, runs)))
+    vit, resnet = fine_tunings(tmp_path_factory.mktemp("curves"), dogs)
+    record = RunRecord.load(run_folder / "record.json")
+    assert (record.preset, record.config["epochs"], record.config["batch_size"]) == (resnet.preset, 2, 4)
+    return {vit.preset: losses(fine_tune(vit).folder), resnet.preset: losses(run_folder)}
 
 
 @pytest.mark.parametrize("other", AFTER)

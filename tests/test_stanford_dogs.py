@@ -101,6 +101,7 @@ def test_archives_that_were_fetched_by_hand(prepared):
             assert np.abs(np.subtract(picture.getpixel((20, 15)), list(BREEDS.values())[label])).max() < 6
 
 
+@pytest.mark.once
 @pytest.mark.skipif(BACKEND == "tensorflow", reason="TensorFlow is the backend")
 def test_reading_needs_no_tensorflow(prepared, child):
     code = (
@@ -114,6 +115,7 @@ def test_reading_needs_no_tensorflow(prepared, child):
     assert finished.returncode == 0, finished.stderr
 
 
+@pytest.mark.once
 def test_archives_that_are_not_the_official_ones(tmp_path):
     """Their checksums are the builder's own; nothing is prepared from others."""
     write_archives(tmp_path)

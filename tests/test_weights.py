@@ -124,15 +124,15 @@ def vit_in_numpy(arrays, layout, images):
 
 
 @pytest.mark.parametrize(
-    ("layout", "pre_logits"),
+    ("layout", "given"),
     [
-        ("vision_transformer", False),
-        pytest.param("vision_transformer", True, marks=pytest.mark.once),
-        pytest.param("big_vision", False, marks=pytest.mark.once),
+        ("vision_transformer", {"depth": 2}),
+        pytest.param("vision_transformer", {"pre_logits": True}, marks=pytest.mark.once),
+        pytest.param("big_vision", {}, marks=pytest.mark.once),
     ],
 )
-def test_npz_is_the_papers_model(tmp_path, layout, pre_logits):
-    arrays = random_npz(layout, pre_logits=pre_logits)
+def test_npz_is_the_papers_model(tmp_path, layout, given):
+    arrays = random_npz(layout, **given)
     np.savez(tmp_path / "Ti_16.npz", **arrays)
     classifier = keras_dogs.build_vit(str(tmp_path / "Ti_16.npz"), num_classes=None, augmentation="none")
     ours = keras.ops.convert_to_numpy(classifier(pictures()))
@@ -169,6 +169,7 @@ def test_linear_positions_are_scipys():
     np.testing.assert_allclose(resample_positions(table, (12, 10), 1, "linear")[1:], expected, atol=1e-5)
 
 
+@pytest.mark.once
 def test_what_is_wrong_with_an_npz(tmp_path):
     name = "Transformer/encoderblock_1/LayerNorm_2/scale"
     refused(small_npz(tmp_path, lambda arrays: arrays.pop(name)), f"{name} is missing")
@@ -188,6 +189,7 @@ def test_what_is_wrong_with_an_npz(tmp_path):
 # Names stand for every weight, whichever source fills them.
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     "backbone",
     [
@@ -267,6 +269,7 @@ def test_what_dinov2_learns_of_positions_is_in_its_file(tmp_path):
 # timm's networks that have the tensors of others.
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("config", "tensors", "message"),
     [
@@ -303,6 +306,7 @@ class Runs:
         return print, ("run!",)
 
 
+@pytest.mark.once
 def test_a_pickle_that_runs_something_is_refused(tmp_path, capsys):
     torch_archive(tmp_path / "model.pth", pickle.dumps({"conv1.weight": Runs()}))
     refused(tmp_path / "model.pth", "its pickle asks for builtins.print", "refused")
@@ -388,6 +392,7 @@ def test_a_vit_run_at_another_size(tmp_path):
 # The ImageNet head.
 
 
+@pytest.mark.once
 def test_the_breeds_stand_where_imagenet_has_them():
     """Among the 1,000 classes, in the order of their ids, the dogs are 151 to 268 (less one) and 273 to 275."""
     wnids = list(imagenet.BREEDS)
@@ -429,6 +434,7 @@ def test_an_imagenet_head_is_kept_for_the_breeds(tmp_path):
 # Downloads.
 
 
+@pytest.mark.once
 def test_addresses():
     file = "S_16-i21k-300ep-lr_0.001-aug_light1-wd_0.03-do_0.0-sd_0.0--imagenet2012-steps_20k-lr_0.03-res_224.npz"
     address = f"https://storage.googleapis.com/vit_models/augreg/{file}"
@@ -493,6 +499,7 @@ def server(tmp_path, monkeypatch):
         running.shutdown()
 
 
+@pytest.mark.once
 def test_a_download_is_checked_kept_and_not_repeated(tmp_path, server, monkeypatch):
     folder, handler = server
     small_npz(folder)
@@ -512,6 +519,7 @@ def test_a_download_is_checked_kept_and_not_repeated(tmp_path, server, monkeypat
     refused("gs://missing.npz", "missing.npz could not be fetched", "404")
 
 
+@pytest.mark.once
 def test_a_download_goes_on_where_it_broke_off(tmp_path, server):
     folder, handler = server
     size = small_npz(folder).stat().st_size
@@ -524,6 +532,7 @@ def test_a_download_goes_on_where_it_broke_off(tmp_path, server):
     assert [file.name for file in (tmp_path / "cache" / "npz").glob("[!.]*")] == ["small.npz"]
 
 
+@pytest.mark.once
 def test_two_that_want_the_same_file_fetch_it_once(tmp_path, server):
     folder, handler = server
     size = small_npz(folder, width=192).stat().st_size
@@ -537,6 +546,7 @@ def test_two_that_want_the_same_file_fetch_it_once(tmp_path, server):
     ]
 
 
+@pytest.mark.once
 def test_a_download_that_was_killed_after_its_last_byte(tmp_path, server):
     folder, handler = server
     content = small_npz(folder).read_bytes()
@@ -551,6 +561,7 @@ def test_a_download_that_was_killed_after_its_last_byte(tmp_path, server):
     keras_dogs.build_vit("gs://small.npz", num_classes=3)
 
 
+@pytest.mark.once
 def test_a_server_that_says_neither_length_nor_checksum(tmp_path, server):
     folder, handler = server
     small_npz(folder)
@@ -561,6 +572,7 @@ def test_a_server_that_says_neither_length_nor_checksum(tmp_path, server):
     assert 0 in handler.asked
 
 
+@pytest.mark.once
 def test_offline_presets(monkeypatch, tmp_path):
     monkeypatch.setenv("KERAS_DOGS_OFFLINE", "1")
     monkeypatch.setenv("KAGGLEHUB_CACHE", str(tmp_path))
@@ -572,6 +584,7 @@ def test_offline_presets(monkeypatch, tmp_path):
 # Folders and files of other kinds.
 
 
+@pytest.mark.once
 def test_folders_and_files_that_hold_no_preset(tmp_path):
     (tmp_path / "notes.txt").write_text("dogs")
     refused(tmp_path / "notes.txt", "a file of an unknown kind")
