@@ -183,10 +183,10 @@ def test_a_probe_that_no_epoch_beats_is_kept(dogs, tmp_path, capsys):
 
 
 def test_frozen_batch_norms_keep_everything(dogs, tmp_path):
-    start = keras_dogs.build_resnet(small_models.preset("resnet"), 3).get_layer("res_net_backbone")
+    start = keras_dogs.build_resnet(small_models.preset("resnet"), 3).backbone
     for frozen in (True, False):
         run = fine_tune(config_for(dogs, tmp_path / str(frozen), freeze_batch_norm=frozen, epochs=1))
-        trained = keras_dogs.load_classifier(run.folder / "model.keras").get_layer("res_net_backbone")
+        trained = keras_dogs.load_classifier(run.folder / "model.keras").backbone
         pairs = [(a, b) for a, b in zip(start.weights, trained.weights) if "_bn/" in a.path]
         assert all(np.array_equal(a, b) for a, b in pairs) is frozen and len(pairs) > 10
 
@@ -197,8 +197,8 @@ def test_views_are_drawn_and_computed_once(dogs, tmp_path, capsys):
     assert "view 3 of 3" in said and "features/s" in said and "images/s" not in said
     with (run.folder / "steps.csv").open() as file:
         assert len(list(csv.DictReader(file))) == 2 * (3 * 15 // 6)
-    start = keras_dogs.build_resnet(small_models.preset("resnet"), 3).get_layer("res_net_backbone")
-    trained = keras_dogs.load_classifier(run.folder / "model.keras").get_layer("res_net_backbone")
+    start = keras_dogs.build_resnet(small_models.preset("resnet"), 3).backbone
+    trained = keras_dogs.load_classifier(run.folder / "model.keras").backbone
     assert all(np.array_equal(a, b) for a, b in zip(start.weights, trained.weights))
 
 
