@@ -23,6 +23,9 @@ if "JAX_DISABLE_MOST_OPTIMIZATIONS" in os.environ and "XLA_FLAGS" not in os.envi
     os.environ["XLA_FLAGS"] = " ".join(f"--{name}={value}" for name, value in _QUICK.items() if xla_knows(name))
 BACKEND = backends.select()
 
+# What users' own code need not have; KerasHub would import it, which takes seconds. `None` is not installed.
+NOT_NEEDED = [] if BACKEND == "tensorflow" else ["tensorflow", "tensorflow_text"]
+
 SHARED = Path(__file__).parents[2] / "shared"
 TORCHVISION = Path(__file__).parent / "torchvision_stub"
 
@@ -33,6 +36,12 @@ def pytest_configure(config):
         os.environ["KERAS_DOGS_CACHE"] = folder = tempfile.mkdtemp(prefix="keras_dogs_cache_")
         config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
     backends.keep_compiled(caches.folder("compiled"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_xdist_auto_num_workers():
+    """One more than usual on PyTorch, where the tests that run once for all backends often wait."""
+    return (yield) + (BACKEND == "torch")
 
 
 def pytest_collection_modifyitems(items):

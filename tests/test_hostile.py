@@ -261,7 +261,7 @@ def test_each_key_of_the_config_of_an_unfinished_run(command, run_folder, dogs, 
 
 @pytest.fixture(scope="module")
 def small_vit(tmp_path_factory) -> Path:
-    """A folder of Hugging Face's layout with a ViT of two blocks."""
+    """A folder of Hugging Face's layout with a ViT of one block."""
     safetensors = pytest.importorskip("safetensors.numpy")
     folder = tmp_path_factory.mktemp("weights") / "vit"
     folder.mkdir()

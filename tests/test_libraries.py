@@ -5,6 +5,7 @@ What transformers and timm themselves make of them is in `test_reference_writing
 
 import base64
 import contextlib
+import functools
 import http.server
 import importlib
 import io
@@ -28,6 +29,7 @@ from keras_dogs.evaluation import intervals
 from keras_dogs.exporting import cards
 from keras_dogs.exporting import pushing
 from keras_dogs.exporting import writing_library
+from keras_dogs.models import initialization
 from keras_dogs.models.weights import resnets
 from keras_dogs.models.weights import vits
 from keras_dogs.models.weights.checkpoint import open_checkpoint
@@ -67,7 +69,8 @@ _QUICK = ("vit", "resnet of two stages")  # on each backend; what is written of 
 
 def classifier_of(backbone, folder: Path, **arguments) -> Path:
     """Saves a classifier whose every number is its own."""
-    model = BACKBONES[backbone]()
+    with initialization.no_initializers():
+        model = BACKBONES[backbone]()
     for number, weight in enumerate(model.weights):
         is_scale = weight.path.endswith(("gamma", "variance"))
         noise = np.random.default_rng(number).normal(0, 0.05, weight.shape)
@@ -79,6 +82,13 @@ def classifier_of(backbone, folder: Path, **arguments) -> Path:
     classifier.head.set_weights([generator.normal(size=each.shape) for each in classifier.head.get_weights()])
     keras_dogs.save_classifier(classifier, folder / "model.keras")
     return folder / "model.keras"
+
+
+@pytest.fixture(scope="module")
+def classifiers(tmp_path_factory):
+    """Gives the file of a classifier, which all libraries share."""
+    folder = tmp_path_factory.mktemp("classifiers")
+    return functools.cache(lambda backbone: classifier_of(backbone, folder / backbone, canvas_size=32))
 
 
 def write(library: str, model: Path, folder: Path) -> Path:
@@ -99,8 +109,8 @@ def tensors_of(folder: Path) -> dict[str, np.ndarray]:
     ("library", "backbone"),
     [pytest.param(*each, marks=[] if each[1] in _QUICK else [pytest.mark.once]) for each in WRITTEN],
 )
-def test_what_is_written_and_read_is_the_same_to_the_last_bit(library, backbone, tmp_path):
-    model = classifier_of(backbone, tmp_path, canvas_size=32)
+def test_what_is_written_and_read_is_the_same_to_the_last_bit(library, backbone, classifiers, tmp_path):
+    model = classifiers(backbone)
     first = write(library, model, tmp_path / "first")
     again = keras_dogs.build_classifier(str(first), num_classes=None, augmentation="none")
     expected = keras_dogs.load_classifier(model).predict_on_batch(PICTURES)

@@ -88,7 +88,7 @@ def module_of(part: str, backend_name: str | None = None):
 
 def keep_tensorflow_off_accelerators() -> None:
     """Hides the GPUs from a TensorFlow that something imported on JAX or PyTorch: two would fight over memory."""
-    if name() != "tensorflow" and "tensorflow" in sys.modules:
+    if name() != "tensorflow" and sys.modules.get("tensorflow"):  # `None` keeps a module from being imported
         module_of("runtime", "tensorflow").hide_accelerators()
 
 
