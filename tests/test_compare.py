@@ -17,6 +17,7 @@ import scipy.stats
 from conftest import BACKEND
 from made_runs import make_run
 
+from keras_dogs.comparison import conclusions
 from keras_dogs.comparison import page
 from keras_dogs.comparison import plan
 from keras_dogs.comparison import results
@@ -227,6 +228,21 @@ def test_models_that_cannot_be_told_apart(tmp_path):
     (sentence,) = results.collect(CompareConfig(from_=tuple(made)), [], {})["verdicts"]
     assert "cannot be told apart on these 200 pictures" in sentence
     assert sentence.startswith("The runs of") and "One seed" in sentence
+
+
+def test_of_many_models_each_stands_beside_the_next_best(tmp_path):
+    """What else is significant is counted, so that a page of many models stays short; what ties is told."""
+    skills = {"resnet_a": 0.0, "resnet_bb": 4.0, "resnet_ccc": 1.5, "resnet_dddd": 4.1}
+    made = [make_run(tmp_path / name, name, skill=skill) for name, skill in skills.items()]
+    found = results.collect(CompareConfig(from_=tuple(made)), [], {})
+    (headline,) = conclusions.headlines(found)
+    best = sorted(found["models"], key=lambda row: -row["top1"]["mean"])
+    assert [headline.index(row["model"]) for row in best] == sorted(headline.index(name) for name in skills)
+    told = conclusions.in_short(found)
+    assert len(told) == 5, told
+    assert "resnet_bb and resnet_dddd cannot be told apart" in " ".join(told)
+    assert any("that of resnet_ccc on" in each for each in told) and any("resnet_a on" in each for each in told)
+    assert told[-1] == "The 3 other pairs differ significantly, too; the table below has them."
 
 
 def test_backends_that_disagree_are_no_verdict(tmp_path):

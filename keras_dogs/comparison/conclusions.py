@@ -1,5 +1,6 @@
 """What a comparison concludes, in the sentences at the top of its page."""
 
+import itertools
 import math
 
 from keras_dogs.comparison import verdicts
@@ -35,8 +36,7 @@ def headlines(found: Results) -> list[str]:
 
 def _ranking(found: Results) -> str:
     """Names many models in one sentence, best first, and says how many of their differences are significant."""
-    ranked = sorted(found["models"], key=lambda row: -row["top1"]["mean"])
-    named = "; ".join(f"{row['model']} {percent(row['top1']['mean'])}" for row in ranked)
+    named = "; ".join(f"{row['model']} {percent(row['top1']['mean'])}" for row in _best_first(found))
     pairs = found["between_models"]
     num = sum(row["significant"] for row in pairs)
     which = "All" if num == len(pairs) else f"{num} of {len(pairs)}"
@@ -56,12 +56,17 @@ def _means(found: Results, row: dict) -> dict[str, str]:
 
 def in_short(found: Results) -> list[str]:
     """Returns the verdicts; backends that cannot be told apart share one sentence, the table below has each pair."""
-    sentences = [row["in_words"] for row in found["between_models"]]
+    rows = found["between_models"]
+    if len(rows) > _MOST_PAIRS:
+        rows = _telling(found)
+    sentences = [row["in_words"] for row in rows]
     of_one_seed = [sentence for sentence in sentences if sentence.endswith(verdicts.LUCK)]
     if len(of_one_seed) > 1:  # it is said once
         sentences = [sentence.removesuffix(f" {verdicts.LUCK}") for sentence in sentences]
         which = "each of these" if len(of_one_seed) == len(sentences) else f"{len(of_one_seed)} of these"
         sentences.append(f"One seed for {which}: they speak of these runs; how much is luck in training is not known.")
+    if num_others := len(found["between_models"]) - len(rows):
+        sentences.append(f"The {num_others} other pairs differ significantly, too; the table below has them.")
     sentences += [row["in_words"] for row in found["between_backends"] if row["significant"]]
     same = [row for row in found["between_backends"] if not row["significant"]]
     if same:
@@ -74,6 +79,19 @@ def in_short(found: Results) -> list[str]:
             f"points of top-1 apart); they give the same answer on {_alike(row['same_answers'] for row in same)}."
         )
     return sentences or ["There are no two models or backends to compare."]
+
+
+def _telling(found: Results) -> list[dict]:
+    """Returns the pairs of many models that tell most: each model and the next best, and those that tie."""
+    ranked = [row["model"] for row in _best_first(found)]
+    neighbours = [{first, second} for first, second in itertools.pairwise(ranked)]
+    return [
+        row for row in found["between_models"] if {row["first"], row["second"]} in neighbours or not row["significant"]
+    ]
+
+
+def _best_first(found: Results) -> list[dict]:
+    return sorted(found["models"], key=lambda row: -row["top1"]["mean"])
 
 
 def _alike(shares) -> str:
