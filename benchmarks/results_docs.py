@@ -39,7 +39,7 @@ REMARKS = {
     "steps. Then, near the highest learning rate, rounding grows: 0.12 nats apart at step 120, up to 0.50 later. They "
     "end alike in accuracy (29.7 and 28.9 %), and give the same answer on 67.5 % of the test pictures. It is the "
     "training, not the backend: PyTorch with stock Keras layers (`KERAS_DOGS_BARE=1`, 169 steps), which round "
-    "differently, leaves the same run on PyTorch by 0.13 nats at step 160.\n"
+    "differently, is up to 0.13 nats away from the same run on PyTorch within 160 steps.\n"
     "- **A probe first.** From its linear probe the ViT-S/14 reaches 64.2 %, where a probe alone reaches 43.1 "
     "% (below). From a head of zeros it reaches 40.1 % in batches of 64, and 28.9 % in batches of 16 at the "
     "same rate: four times the updates do not help, so their number is not what it lacks. That gradients "

@@ -23,7 +23,7 @@ if "JAX_DISABLE_MOST_OPTIMIZATIONS" in os.environ and "XLA_FLAGS" not in os.envi
     os.environ["XLA_FLAGS"] = " ".join(f"--{name}={value}" for name, value in _QUICK.items() if xla_knows(name))
 BACKEND = backends.select()
 
-# What users' own code need not have; KerasHub would import it, which takes seconds. `None` is not installed.
+# KerasHub imports these where it can; JAX and PyTorch need neither.
 NOT_NEEDED = [] if BACKEND == "tensorflow" else ["tensorflow", "tensorflow_text"]
 
 SHARED = Path(__file__).parents[2] / "shared"

@@ -24,7 +24,8 @@ def preset(family: str) -> str:
     """Returns a folder with fixed random weights; it is deleted with the session's cache."""
     folder = tempfile.mkdtemp(prefix=f"small_{family}_", dir=os.environ["KERAS_DOGS_CACHE"])
     with initialization.no_initializers():
-        backbone, generator = _BACKBONES[family](), np.random.default_rng(0)
+        backbone = _BACKBONES[family]()
+    generator = np.random.default_rng(0)
     for weight in backbone.weights:
         noise = generator.normal(0, 0.2, weight.shape)
         weight.assign(1 + np.abs(noise) if weight.path.endswith(("gamma", "variance")) else noise)

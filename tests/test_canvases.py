@@ -236,7 +236,7 @@ def test_old_programs_are_told_from_new_ones(cache, command):
             os.utime(programs / f"{name}-{end}", (time.time() - days * 86_400,) * 2)
     assert "removed 2.0 MiB" in command("cache", "--empty", "--older-than", "5")[1]
     assert {file.name for file in programs.iterdir()} == {f"{names[0]}-cache", f"{names[0]}-atime"}
-    assert "1 programs" in command("cache")[1]
+    assert "programs: 1" in command("cache")[1]
 
 
 @pytest.mark.once

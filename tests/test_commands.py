@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import BACKEND
+from conftest import NOT_NEEDED
 from conftest import files_below
 from PIL import Image
 
@@ -92,7 +93,7 @@ def test_train_says_how_far_it_is_and_what_is_next(child, dogs, tmp_path):
         "import sys\n"
         "from keras_dogs.train import main\n"
         "assert main() == 0\n"
-        f"assert {BACKEND == 'tensorflow'} or not {{'tensorflow', 'tensorflow_text'}} & set(sys.modules)"
+        f"assert not {set(NOT_NEEDED)} & set(sys.modules)"
     )
     finished = child(["-c", code, *arguments])
     assert finished.returncode == 0, finished.stderr

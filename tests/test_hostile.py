@@ -298,18 +298,17 @@ def small_vit(tmp_path_factory) -> Path:
         "layernorm.weight": (width,),
         "layernorm.bias": (width,),
     }
-    for number in range(1):
-        layer = f"encoder.layer.{number}"
-        for name in ("attention.attention.query", "attention.attention.key", "attention.attention.value"):
-            shapes |= {f"{layer}.{name}.weight": (width, width), f"{layer}.{name}.bias": (width,)}
-        shapes |= {
-            f"{layer}.attention.output.dense.weight": (width, width),
-            f"{layer}.attention.output.dense.bias": (width,),
-        }
-        shapes |= {f"{layer}.intermediate.dense.weight": (mlp, width), f"{layer}.intermediate.dense.bias": (mlp,)}
-        shapes |= {f"{layer}.output.dense.weight": (width, mlp), f"{layer}.output.dense.bias": (width,)}
-        for name in ("layernorm_before", "layernorm_after"):
-            shapes |= {f"{layer}.{name}.weight": (width,), f"{layer}.{name}.bias": (width,)}
+    layer = "encoder.layer.0"
+    for name in ("attention.attention.query", "attention.attention.key", "attention.attention.value"):
+        shapes |= {f"{layer}.{name}.weight": (width, width), f"{layer}.{name}.bias": (width,)}
+    shapes |= {
+        f"{layer}.attention.output.dense.weight": (width, width),
+        f"{layer}.attention.output.dense.bias": (width,),
+    }
+    shapes |= {f"{layer}.intermediate.dense.weight": (mlp, width), f"{layer}.intermediate.dense.bias": (mlp,)}
+    shapes |= {f"{layer}.output.dense.weight": (width, mlp), f"{layer}.output.dense.bias": (width,)}
+    for name in ("layernorm_before", "layernorm_after"):
+        shapes |= {f"{layer}.{name}.weight": (width,), f"{layer}.{name}.bias": (width,)}
     tensors = {f"vit.{name}": rng.normal(size=shape).astype("float32") for name, shape in shapes.items()}
     tensors |= {
         "classifier.weight": rng.normal(size=(2, width)).astype("float32"),

@@ -280,16 +280,8 @@ def test_the_last_good_checkpoint_is_named(tmp_path, dogs, monkeypatch):
 
 def test_a_signal_finishes_the_step_and_says_how_to_go_on(tmp_path, dogs):
     command = [sys.executable, "-m", "keras_dogs.train", "--dataset", dogs, "--output", tmp_path / "run"]
-    command += [
-        "--preset",
-        small_models.preset("resnet"),
-        "--epochs",
-        "2000",
-        "--batch-size",
-        "4",
-        "--checkpoint-every",
-        "7",
-    ]
+    command += ["--preset", small_models.preset("resnet"), "--epochs", "2000"]
+    command += ["--batch-size", "4", "--checkpoint-every", "7"]
     environment = {**os.environ, "KERAS_BACKEND": BACKEND}
     process = subprocess.Popen([*map(str, command)], env=environment, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120

@@ -223,7 +223,7 @@ for name, where in registered.CLASSES.items():
 def test_keras_loads_our_files_whichever_came_first(child, tmp_path, order):
     """And every class of ours that a file may name is in the table by which Keras finds them."""
     keras_dogs.save_classifier(keras_dogs.build_vit("vit_nano", 3), tmp_path / "dogs.keras")
-    code = (
+    code = (  # a module that is `None` cannot be imported: the child starts sooner
         f"import sys; sys.modules.update(dict.fromkeys({NOT_NEEDED}))\n{order}\n"
         f"print(keras.saving.load_model({str(tmp_path / 'dogs.keras')!r}).count_params())\n{TABLE}"
     )

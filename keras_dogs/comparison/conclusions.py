@@ -66,7 +66,7 @@ def in_short(found: Results) -> list[str]:
         which = "each of these" if len(of_one_seed) == len(sentences) else f"{len(of_one_seed)} of these"
         sentences.append(f"One seed for {which}: they speak of these runs; how much is luck in training is not known.")
     if num_others := len(found["between_models"]) - len(rows):
-        sentences.append(f"The {num_others} other pairs differ significantly, too; the table below has them.")
+        sentences.append(f"All other pairs ({num_others}) differ significantly; the table below has them.")
     sentences += [row["in_words"] for row in found["between_backends"] if row["significant"]]
     same = [row for row in found["between_backends"] if not row["significant"]]
     if same:

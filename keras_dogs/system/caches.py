@@ -104,7 +104,11 @@ def _compiled(before: float) -> Entry | None:
             programs.setdefault(re.sub("-(cache|atime)$", "", file.name), []).append(file)
     entries = [_entry("compiled", name, tuple(files)) for name, files in programs.items()]
     old = [entry for entry in entries if entry and entry.used <= before]
-    return _entry("compiled", f"{len(old)} programs", tuple(file for entry in old for file in entry.files))
+    if not old:
+        return None
+    files = tuple(file for entry in old for file in entry.files)
+    used = max(entry.used for entry in old)
+    return Entry("compiled", f"programs: {len(old)}", files, sum(entry.size for entry in old), used)
 
 
 def remove(old: list[Entry]) -> list[Entry]:

@@ -39,7 +39,7 @@ def held(file: Path, otherwise: str):
 
 
 def remove_stale(file: Path, seconds: float = 0.0) -> None:
-    """Removes the lock file of a process that was killed; waits so long for one that is alive."""
+    """Removes the lock file that a killed process left; waits up to `seconds` for a process that is alive."""
     if file.is_file():
         with contextlib.suppress(filelock.Timeout, OSError), filelock.FileLock(file, timeout=seconds):
             file.unlink(missing_ok=True)
