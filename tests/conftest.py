@@ -38,12 +38,6 @@ def pytest_configure(config):
     backends.keep_compiled(caches.folder("compiled"))
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_xdist_auto_num_workers():
-    """One more than usual on PyTorch, where the tests that run once for all backends often wait."""
-    return (yield) + (BACKEND == "torch")
-
-
 def pytest_collection_modifyitems(items):
     """Sorts the files that take longest to the front; skips what one backend has run for all."""
     for item in items:
