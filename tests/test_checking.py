@@ -280,6 +280,18 @@ def test_a_duplicate_does_not_answer_for_a_wrong_label():
 
 
 @pytest.mark.once
+@pytest.mark.parametrize("width", [16, 384])
+@pytest.mark.parametrize("spread", [0.0, 1e-6])
+def test_classes_of_copies_have_a_probe(width, spread):
+    """What varies within classes is less than the rounding of the products."""
+    vectors = np.random.default_rng(0).gamma(1.0, size=(3, width))
+    given = np.repeat(np.arange(3), 4)
+    noise = 1 + spread * np.random.default_rng(1).normal(size=(12, width))
+    found = probe.held_out_probabilities((vectors[given] * noise).astype(np.float32), given, [])
+    np.testing.assert_array_equal(found.argmax(1), given)
+
+
+@pytest.mark.once
 def test_classes_that_are_the_same_are_named():
     features, given = clusters()
     halves = np.where(given == 5, np.where(np.arange(len(given)) % 2, 5, 6), given)

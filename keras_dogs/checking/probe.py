@@ -12,6 +12,7 @@ from scipy.special import log_softmax
 
 _FOLDS = 10
 _SHRINKAGES = (0.1, 1.0, 10.0)  # the sphere's variance, as a part of the mean variance along an axis
+_LEAST_WITHIN = 1e-6  # variance within classes, as a part of the mean square: the least that the sphere goes by
 _BLOCK = 4096  # pictures at a time
 _MOST_FOR_SCALE = 20_000  # pictures; one number is fitted
 _SCALES = (-8.0, 8.0)  # of the logarithm: from no opinion to certainty
@@ -72,7 +73,8 @@ class _Sums:
         self.by_class, self.products = np.zeros((num_classes, hidden)), np.zeros((hidden, hidden))
         for start in range(0, len(places), _BLOCK):
             block = places[start : start + _BLOCK]
-            values = np.asarray(features[block], np.float32)
+            # Where the pictures of a class are copies, what is left of the products is the rounding: not in float32.
+            values = np.asarray(features[block], np.float64)
             np.add.at(self.by_class, codes[block], values)
             self.products += values.T @ values
 
@@ -95,9 +97,10 @@ def _fit(parts: list[_Sums], center: np.ndarray, shrinkage: float) -> tuple[np.n
     counts, sums = sum(part.counts for part in parts), sum(part.by_class for part in parts)
     total = max(int(counts.sum()), 1)
     means = np.where(counts[:, None], sums / np.maximum(counts, 1)[:, None], center)
-    within = (sum(part.products for part in parts) - (means.T * counts) @ means) / total
-    variance = max(float(np.trace(within)) / len(within), 1e-12)
-    within[np.diag_indices_from(within)] += shrinkage * variance
+    products = sum(part.products for part in parts)
+    within = (products - (means.T * counts) @ means) / total
+    least = max(_LEAST_WITHIN * float(np.trace(products)) / total, 1e-12)
+    within[np.diag_indices_from(within)] += shrinkage * max(float(np.trace(within)), least) / len(within)
     means = means - center
     weights = scipy.linalg.solve(within, means.T, assume_a="pos", overwrite_a=True, check_finite=False)
     return weights.astype(np.float32), (-(means.T * weights).sum(0) / 2).astype(np.float32)
