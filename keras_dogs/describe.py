@@ -13,6 +13,7 @@ from keras_dogs.models.costs import count_gflops
 from keras_dogs.models.costs import count_parameters
 from keras_dogs.models.presets import PRESETS
 from keras_dogs.models.presets import PUBLISHED
+from keras_dogs.system import terminal
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +44,8 @@ def _describe(config: DescribeConfig) -> None:
         for line in [_HEADER, *map(_in_a_line, rows)]:
             print(_as_wide_as_the_terminal(line))
     else:
-        print("\n".join(f"{name.replace('_', ' '):<24}{_in_words(value)}" for name, value in rows[0].items()))
+        for name, value in rows[0].items():
+            print(terminal.printable(f"{name.replace('_', ' '):<24}{_in_words(value)}"))
 
 
 def describe_preset(name: str) -> dict:

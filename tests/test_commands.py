@@ -196,6 +196,14 @@ def test_describe_loads_what_has_no_name(command, run_folder):
     assert status == 2 and "did you mean" in err
 
 
+def test_describe_prints_no_control_characters(command, monkeypatch):
+    """Names of tensors come from files that were downloaded."""
+    row = {"tensors_without_use": ["head.\x1b]0;title\x07"]}
+    monkeypatch.setattr("keras_dogs.describe._describe_loaded", lambda preset: row)
+    status, out, _ = command("describe", "downloaded.safetensors")
+    assert status == 0 and out.count("\n") == 1 and out.strip().isprintable()
+
+
 @pytest.fixture
 def photos(dogs, tmp_path) -> Path:
     """A folder that passes for somebody's photographs: its classes are no drawn breeds."""

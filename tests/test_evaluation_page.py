@@ -6,6 +6,7 @@ import re
 import shlex
 import shutil
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,6 +23,10 @@ from keras_dogs.evaluation import intervals
 from keras_dogs.evaluation import scoring
 from keras_dogs.evaluation import unseen
 from keras_dogs.evaluation.predictions import Predictions
+from keras_dogs.exporting.config import ExportConfig
+from keras_dogs.exporting.pictures import collect
+from keras_dogs.runs.records import RunRecord
+from keras_dogs.system import ownership
 
 pytestmark = pytest.mark.once
 
@@ -122,13 +127,17 @@ def test_what_a_run_was_trained_on_is_not_its_test(command, dogs, tmp_path):
     said = " ".join(err.split())
     assert "that" in said and "was trained on or chosen by; they are left out" in said
     assert "they are left out" in (tmp_path / "page" / "report.md").read_text()
+    record, checked = RunRecord.load(tmp_path / "run" / "record.json"), tmp_path / "checked"
+    checked.mkdir()
+    pictures = collect(ExportConfig(str(tmp_path / "run"), format="torch"), record, checked)
+    assert {Path(file).relative_to(flat).as_posix() for file in pictures.files} == scored, "an export, too"
     for model in ("model.keras", "checkpoints/last.keras"):
         status, _, err = command("evaluate", tmp_path / "run" / model, "--dataset", flat)
         assert status == 0 and "they are left out" in " ".join(err.split())
     for alone in (tmp_path / "alone.keras", tmp_path / "run" / "other.keras"):
         shutil.copy(tmp_path / "run" / "model.keras", alone)
         status, _, err = command("evaluate", alone, "--dataset", flat)
-        assert status == 0 and "was trained on is not at hand" in " ".join(err.split())
+        assert status == 0 and "any that are among these could not be left out" in " ".join(err.split())
     for file in flat.rglob("new_*"):
         file.unlink()
     shutil.rmtree(tmp_path / "page")
@@ -169,7 +178,7 @@ def test_a_page_of_pictures_that_the_run_knows_says_so(command, run_folder, tmp_
     text = (tmp_path / "page" / "report.md").read_text()
     note = text.partition("**Note:** ")[2].partition("## Scores")[0]
     assert words in note and str(run_folder) in note
-    assert ("there are no validation predictions" in text) == (split == "validation")
+    assert ("no validation predictions are known besides the answers scored here" in text) == (split == "validation")
 
 
 def test_a_page_of_an_earlier_page(command, run_folder, tmp_path):
@@ -191,6 +200,30 @@ def test_runs_on_other_pictures_are_refused_before_anything_is_scored(command, r
     monkeypatch.setattr(evaluating, "evaluate_classifier", lambda *given: pytest.fail("it was scored"))
     status, _, err = command("evaluate", run_folder, "--against", other, "--output", tmp_path / "page")
     assert status == 2 and "was scored on other pictures than these" in err
+
+
+def test_nothing_is_scored_where_the_page_cannot_be_written_or_compared(command, run_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluating, "evaluate_classifier", lambda *given: pytest.fail("it was scored"))
+    with ownership.new_folder(tmp_path / "page", ownership.EVALUATE):
+        status, _, err = command("evaluate", run_folder, "--output", tmp_path / "page")
+        assert status == 2 and "another process writes there" in err
+    found = Predictions.load(run_folder)
+    fewer = found._replace(names=found.names[1:], labels=found.labels[1:], logits=found.logits[1:], checksums=None)
+    (tmp_path / "fewer").mkdir()
+    fewer.save(tmp_path / "fewer" / "predictions.npz")
+    status, _, err = command("evaluate", run_folder, "--against", tmp_path / "fewer", "--output", tmp_path / "other")
+    assert status == 2 and "with the same --exclude" in err and not (tmp_path / "other").exists()
+
+
+def test_two_runs_of_one_name_are_both_in_the_table(command, run_folder, tmp_path, monkeypatch):
+    other = tmp_path / "elsewhere" / run_folder.name
+    other.mkdir(parents=True)
+    shutil.copy(run_folder / "predictions.npz", other)
+    monkeypatch.chdir(other.parent)
+    arguments = ("--saved", "--against", run_folder.name, "--output", tmp_path / "page")
+    assert command("evaluate", run_folder, *arguments)[0] == 0
+    text = (tmp_path / "page" / "report.md").read_text()
+    assert f"\n| {run_folder.name} |" in text and f"\n| {other} |" in text
 
 
 def test_a_picture_that_was_damaged_since_is_named_on_the_page(command, tmp_path):

@@ -61,6 +61,17 @@ def test_rollout_is_keras_own_attention_multiplied(vit):
     assert heat.shape[1] == heat.shape[2] and (heat > 0).all() and (heat.sum(axis=(1, 2)) < 1).all()
 
 
+@pytest.mark.once
+def test_the_patches_of_a_picture_that_is_no_square_keep_their_places():
+    """Of 4 x 16 patches; their number is a square, too."""
+    wide = keras_dogs.build_vit("vit_nano", num_classes=5, image_size=(32, 128), augmentation="none")
+    patch = wide.backbone.patch_size
+    height, width = (32 // patch, 128 // patch) if isinstance(patch, int) else (32 // patch[0], 128 // patch[1])
+    assert int((height * width) ** 0.5) ** 2 == height * width
+    heat = attention_rollout(wide, np.zeros((1, 32, 128, 3), "uint8"))
+    assert heat.shape == (1, height, width)
+
+
 def test_the_model_is_as_before(vit):
     before = ops.convert_to_numpy(vit(PICTURES))
     attention_rollout(vit, PICTURES)

@@ -80,9 +80,14 @@ def check_coverage(coverage: float, calibration: Calibration) -> float:
         calibration: `Calibration`.
 
     Raises:
-        UserError: too few validation pictures promise it.
+        UserError: too few validation pictures promise it, or the logits are those of a quantised export.
     """
     threshold = answers.threshold_for(coverage, calibration.set_thresholds)
+    if threshold is None and calibration.num_pictures >= LEAST_PICTURES:
+        raise UserError(
+            f"--coverage {coverage:g}: the sets of a quantised export are not known, as validation was scored by the "
+            "run; ask the run, or an export that is not quantised"
+        )
     if threshold is None:
         raise UserError(
             f"--coverage {coverage:g}: to promise that, {LEAST_PICTURES} validation pictures are needed, and there are "

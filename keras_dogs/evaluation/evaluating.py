@@ -1,6 +1,8 @@
 """Score a classifier: every picture once, metrics in NumPy from the logits."""
 
+import contextlib
 import dataclasses
+import functools
 import math
 import shlex
 from pathlib import Path
@@ -39,6 +41,7 @@ from keras_dogs.runs.records import Scores
 from keras_dogs.runs.records import recipe_in_words
 from keras_dogs.system import caches
 from keras_dogs.system import network
+from keras_dogs.system import ownership
 from keras_dogs.system import progress
 from keras_dogs.system.flags import flag_of
 from keras_dogs.system.pages import code
@@ -107,10 +110,13 @@ def evaluate_run(config: EvaluateConfig, exported=None) -> Scores:
     with network.offline(config.offline), caches.use(config.cache_dir):
         if not exported:
             backends.keep_compiled(caches.folder("compiled"))
-        return _evaluate(config, exported)
+        # The folder is opened first, so that one that cannot be written is reported before the work.
+        opened = ownership.new_folder(config.output, ownership.EVALUATE) if config.output else contextlib.nullcontext()
+        with opened as folder:
+            return _evaluate(config, exported, folder)
 
 
-def _evaluate(config: EvaluateConfig, exported) -> Scores:
+def _evaluate(config: EvaluateConfig, exported, folder: Path | None) -> Scores:
     is_preset = not exported and _is_preset(config.run)
     if exported and config.saved:
         raise UserError("--saved: an exported folder keeps no predictions; leave it out")
@@ -129,8 +135,8 @@ def _evaluate(config: EvaluateConfig, exported) -> Scores:
     if config.saved:
         split, predictions = _saved(config, is_preset, run)
     else:
-        _check_against(against, loaded[1])
-        split, predictions, note = _predict(config, model_file, exported, loaded, run)
+        check = functools.partial(_check_against, against, set(listed.reasons) if listed else set())
+        split, predictions, note = _predict(config, model_file, exported, loaded, run, check)
     if listed:
         if config.saved:
             _check_listed(listed, Path(config.run), predictions)
@@ -138,8 +144,9 @@ def _evaluate(config: EvaluateConfig, exported) -> Scores:
         section = leaving_out.in_words(leaving_out.parts_of(correct, leaving_out.kinds_in(predictions, listed)), listed)
         predictions = leaving_out.without(predictions, listed)
         against = {name: leaving_out.without(found, listed) for name, found in against.items()}
-    if config.output:
-        _write_page(config, predictions, against, split, exported, section, note, loaded and loaded[0].name)
+    if folder:
+        subject = _subject(config, predictions, split, exported, section, note, loaded and loaded[0].name)
+        write_page(folder, subject, against, config.overlap_list)
     return score_logits(predictions.logits, predictions.labels)
 
 
@@ -160,17 +167,19 @@ def _load_against(config: EvaluateConfig) -> dict[str, Predictions]:
     """Loads runs to compare with, by the folder's name, or by its path where two have the same name."""
     names = [_name_of(Path(config.run)), *map(_name_of, config.against)]
     return {
-        name if names.count(name) == 1 else str(path): Predictions.load(path)
+        name if names.count(name) == 1 else str(path.resolve()): Predictions.load(path)
         for path, name in zip(config.against, names[1:])
     }
 
 
-def _check_against(against: dict[str, Predictions], split: Split) -> None:
-    """Refuses runs that were scored on other pictures, before the split is scored."""
-    names = set(split.names)
+def _check_against(against: dict[str, Predictions], left_out: set[str], names) -> None:
+    """Refuses runs that were scored on other pictures, before these are scored."""
     for name, found in against.items():
-        if not names.issuperset(found.names):
-            raise UserError(f"--against {name}: was scored on other pictures than these; give runs on the same dataset")
+        if set(found.names) - left_out != set(names) - left_out:
+            raise UserError(
+                f"--against {name}: was scored on other pictures than these; give runs on the same dataset, scored with "
+                "the same --exclude"
+            )
 
 
 def _saved(config: EvaluateConfig, is_preset: bool, run: Path | None) -> tuple[Split | None, Predictions]:
@@ -200,7 +209,7 @@ def _load_split(config: EvaluateConfig, run: Path | None, exported=None) -> tupl
 
 
 def _predict(
-    config: EvaluateConfig, model_file: Path | None, exported, loaded, run: Path | None
+    config: EvaluateConfig, model_file: Path | None, exported, loaded, run: Path | None, check_against
 ) -> tuple[Split, Predictions, str]:
     dataset, split, data = loaded
     classifier = exported or _load(config, model_file, dataset.class_names)
@@ -211,6 +220,7 @@ def _predict(
         canvases, note = unseen.leave_out_seen(canvases, dataset, config.split, config.run, run)
     if note:
         progress.open_console().print(note)
+    check_against(canvases.names)
     batch_size = min(config.batch_size, len(canvases))
     if exported:
         with progress.counting("Scoring (batches)", math.ceil(len(canvases) / batch_size)) as on_batch:
@@ -223,7 +233,7 @@ def _predict(
         np.array(canvases.labels),
         logits,
         np.array(class_names),
-        _validation_of(config, canvases.names),
+        _validation_of(config, canvases.names, run, exported),
     )
     return split, predictions, note
 
@@ -239,11 +249,16 @@ def _load(config: EvaluateConfig, model_file: Path | None, class_names) -> "kera
     return build_classifier(config.run, len(class_names), size, "none", class_names=class_names, head="imagenet")
 
 
-def _validation_of(config: EvaluateConfig, scored) -> Predictions | None:
-    """Returns the validation predictions that a run kept, to fit a temperature on; not where those are scored."""
-    if not config.output or not (Path(config.run) / artifacts.PREDICTIONS).is_file():
+def _validation_of(config: EvaluateConfig, scored, run: Path | None, exported) -> Predictions | None:
+    """Returns the validation predictions that a run kept, to fit a temperature on; not where those are scored.
+
+    They are those of the run's logits, which quantisation changes.
+    """
+    folder = run or Path(config.run)
+    is_quantized = exported is not None and exported.facts["quantization"] is not None
+    if not config.output or is_quantized or not (folder / artifacts.PREDICTIONS).is_file():
         return None
-    found = Predictions.load(Path(config.run), needs_test=False).validation
+    found = Predictions.load(folder, needs_test=False).validation
     return None if found is None or np.isin(found.names, scored).any() else found
 
 
@@ -263,16 +278,15 @@ def _command(config: EvaluateConfig) -> str:
     return shlex.join(words)
 
 
-def _write_page(
+def _subject(
     config: EvaluateConfig,
     predictions: Predictions,
-    against: dict,
     split: Split | None,
     exported,
     section: str,
     note: str,
     dataset: str | None,
-) -> None:
+) -> Subject:
     record_file = Path(config.run) / artifacts.RECORD
     record = RunRecord.load(record_file) if record_file.is_file() else None
     name = _name_of(Path(config.run)) if record else config.run
@@ -300,8 +314,7 @@ def _write_page(
         preset = record.preset if record else config.run
         pretraining = record.pretraining if record else presets.pretraining_of(preset)
     exports = exports_of(Path(config.run)) if record else []
-    subject = Subject(name, facts, preset, pretraining, predictions, read, exports, section, note)
-    write_page(config.output, subject, against, config.overlap_list)
+    return Subject(name, facts, preset, pretraining, predictions, read, exports, section, note)
 
 
 def _run_of(run: str) -> str:

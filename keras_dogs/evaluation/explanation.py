@@ -126,8 +126,7 @@ def attention_rollout(classifier: keras.Model, images: np.ndarray) -> np.ndarray
         flow = step if flow is None else step @ flow
     pooling = classifier.get_layer("pooling")
     reached = _pooled(flow, pooling.kind, pooling.num_prefix)[:, pooling.num_prefix :]
-    side = round(reached.shape[1] ** 0.5)
-    rows, columns = _grid(classifier, reached.shape[1], side)
+    rows, columns = _grid(classifier, reached.shape[1])
     return reached.reshape(-1, rows, columns).astype(np.float32)
 
 
@@ -208,9 +207,7 @@ def _pooled(flow: np.ndarray, kind: str, num_prefix: int) -> np.ndarray:
     }[kind]
 
 
-def _grid(classifier: keras.Model, num_patches: int, side: int) -> tuple[int, int]:
-    if side * side == num_patches:
-        return side, side
+def _grid(classifier: keras.Model, num_patches: int) -> tuple[int, int]:
     height, width = classifier.get_layer("crop").compute_output_spec(classifier.inputs[0]).shape[1:3]
     rows = round((num_patches * height / width) ** 0.5)
     return rows, num_patches // rows

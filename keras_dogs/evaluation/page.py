@@ -18,7 +18,6 @@ from keras_dogs.evaluation import trust
 from keras_dogs.evaluation.calibration import calibrate
 from keras_dogs.evaluation.predictions import Predictions
 from keras_dogs.runs import artifacts
-from keras_dogs.system import ownership
 from keras_dogs.system import pages
 from keras_dogs.system import reading
 from keras_dogs.system.pages import Markdown
@@ -60,16 +59,11 @@ def write_page(folder: Path, subject: Subject, against: dict[str, Predictions], 
     """Writes the page and all that it shows.
 
     Args:
-        folder: Path. Is made, whole or not at all; it does not exist, or is empty.
+        folder: Path. It is empty.
         subject: `Subject`.
         against: dict of name to `Predictions` of the same pictures by others: the untouched head, a linear probe.
         overlap_list: Path or `None`. A list of pretraining files.
     """
-    with ownership.new_folder(folder, ownership.EVALUATE) as partial:
-        _write(partial, subject, against, overlap_list)
-
-
-def _write(folder: Path, subject: Subject, against: dict, overlap_list: Path | None) -> None:
     found = subject.predictions
     temperature = statistics.temperature_of(found)
     calibration = calibrate(found, temperature)
@@ -174,7 +168,7 @@ def _seen_before(subject: Subject, against: dict, overlap_list: Path | None) -> 
 def _table_against(subject: Subject, against: dict) -> str:
     rows = [
         [name, *_accuracy_cells(scoring.is_correct(found.logits, found.labels))]
-        for name, found in {subject.name: subject.predictions, **against}.items()
+        for name, found in [(subject.name, subject.predictions), *against.items()]
     ]
     text = table(["", "top-1", "95 % interval"], rows) + "\n"
     for name, found in against.items():

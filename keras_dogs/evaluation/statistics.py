@@ -114,7 +114,7 @@ def compare(first: Predictions, second: Predictions) -> Comparison:
 def temperature_of(found: Predictions) -> scoring.Temperature:
     """Fits the temperature on the validation pictures that predictions were kept with."""
     if found.validation is None:
-        return scoring.Temperature(None, "there are no validation predictions to fit it on")
+        return scoring.Temperature(None, "no validation predictions are known besides the answers scored here")
     return scoring.fit_temperature(found.validation.logits, found.validation.labels)
 
 

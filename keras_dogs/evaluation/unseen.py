@@ -38,6 +38,26 @@ def run_behind(model: str, exported=None) -> Path | None:
     return folder
 
 
+def test_pictures_of(run: Path, names) -> np.ndarray:
+    """Tells which pictures a run has neither learned from nor been chosen by: bool `(num_names,)`.
+
+    Args:
+        run: Path. A run folder; all pictures of one that keeps no predictions.
+        names: sequence of str.
+
+    Raises:
+        UserError: the predictions are damaged.
+    """
+    if not (run / artifacts.PREDICTIONS).is_file():
+        return np.ones(len(names), bool)
+    return _are_new(Predictions.load(run, needs_test=False), names)
+
+
+def _are_new(found: Predictions, names) -> np.ndarray:
+    chosen_by = [] if found.validation is None else found.validation.names
+    return ~found.were_trained_on(names) & ~np.isin(names, chosen_by)
+
+
 def leave_out_seen(
     canvases: Canvases, dataset: Dataset, split: str, model: str, run: Path | None
 ) -> tuple[Canvases, str]:
@@ -58,7 +78,7 @@ def leave_out_seen(
     """
     if run is None:
         sentence = (
-            f"what {model} was trained on is not at hand; if these pictures were part of it, they are not left out"
+            f"the training pictures of {model} are not known here, so any that are among these could not be left out"
         )
         return canvases, sentence
     own, found = RunRecord.load(run / artifacts.RECORD), Predictions.load(run, needs_test=False)
@@ -72,9 +92,7 @@ def leave_out_seen(
             f"{model} was made by a version that did not keep what it was trained on, and with other pictures than "
             "these: some may be among them"
         )
-    kept = ~found.were_trained_on(canvases.names)
-    if split == "test" and found.validation is not None:
-        kept &= ~np.isin(canvases.names, found.validation.names)
+    kept = _are_new(found, canvases.names) if split == "test" else ~found.were_trained_on(canvases.names)
     chosen = ""
     if split == "validation":
         chosen = f"the best epoch of {model}, and its temperature if it has one, were chosen on these pictures"

@@ -75,7 +75,10 @@ def main(open_model):
     if flags.coverage is not None:
         threshold = threshold_for(flags.coverage, calibration.get("set_thresholds", ()))
         if threshold is None:
-            parser.error(f"--coverage {flags.coverage:g}: the run has too few validation pictures to promise that")
+            why = "the sets of a quantised export are not known; ask one that is not quantised"
+            if not facts.get("quantization"):
+                why = "the run has too few validation pictures to promise that"
+            parser.error(f"--coverage {flags.coverage:g}: {why}")
     for read, canvases, unread in read_canvases(flags.pictures, canvas):
         for file, why in unread:
             print(f"{file}: {why}", file=sys.stderr)

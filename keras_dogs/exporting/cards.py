@@ -171,12 +171,12 @@ def _probabilities(found: Export) -> str:
             f"No temperature is known for the logits: {pages.text(found.get('why_no_temperature') or 'not recorded')}."
         )
     text = (
-        f"The logits are those of training. Divide them by {found['temperature']:.3f}, which "
-        "validation gave, before the softmax: their probabilities are calibrated then."
+        f"For calibrated probabilities, divide the logits by {found['temperature']:.3f} before the softmax: that "
+        "temperature was fitted on the validation pictures."
     )
     error = (found.get("calibration") or {}).get("calibration_error")
     if error:
-        text += f" On validation the expected calibration error falls from {error[0]:.1%} to {error[1]:.1%}."
+        text += f" On validation the expected calibration error changes from {error[0]:.1%} to {error[1]:.1%}."
     return text
 
 
@@ -200,7 +200,7 @@ def _pretraining(found: Export, record: RunRecord) -> str:
     text = f"{pages.code(found['preset'])}: {pages.text(found['pretraining'])}."
     if published:
         return f"{text} Licence of these weights: {published.licence}."
-    return f"{text} Their licence is not known to keras_dogs: look where they came from."
+    return f"{text} keras_dogs does not know their licence; check where they came from."
 
 
 def _limits(found: Export, record: RunRecord | None) -> str:

@@ -1,5 +1,6 @@
 """The pictures that an exported file is checked with, as files, and those that an `int8` file is calibrated with."""
 
+import dataclasses
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from keras_dogs.data.datasets.pictures import is_picture
 from keras_dogs.data.datasets.splits import Dataset
 from keras_dogs.data.datasets.splits import Split
 from keras_dogs.errors import UserError
+from keras_dogs.evaluation import unseen
 from keras_dogs.exporting import formats
 from keras_dogs.exporting.config import ExportConfig
 from keras_dogs.runs import artifacts
@@ -98,7 +100,12 @@ def _of_run(config: ExportConfig, record: RunRecord | None, work: Path) -> Pictu
     data = record.config["data"]
     if data["dataset"] != "stanford_dogs":
         refuse_idle(config, ("data_dir",), f"on a run of {data['dataset']}")
-    dataset = load_recorded(data, record.seed, config.data_dir)
+    dataset, run = load_recorded(data, record.seed, config.data_dir), Path(config.run)
+    # The splits of a folder that has grown are drawn anew.
+    kept = unseen.test_pictures_of(run if run.is_dir() else run.parent, dataset.test.names)
+    if not kept.any():
+        raise UserError(f"{config.run}: was trained on all {len(kept):,} test pictures of {data['dataset']} of today")
+    dataset = dataclasses.replace(dataset, test=dataset.test.select(np.flatnonzero(kept)))
     return _of_dataset(dataset, f"test pictures of {data['dataset']}", config, work)
 
 

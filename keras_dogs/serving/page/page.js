@@ -103,7 +103,9 @@ function tell(model, made, said, coverage) {
   strange.hidden = said.unfamiliar !== true;
   const share = said.unfamiliarity >= 0.995 ? "all" : `${Math.round(100 * said.unfamiliarity)} %`;
   strange.replaceChildren(bold("Unfamiliar"), `Unusual for this model: stranger than ${share} of the pictures it was validated on. The nearest breeds:`);
-  const rows = Object.entries(said.breeds).map(([name, probability]) => row(labelOf(model, name), probability));
+  // Sorted here, as an object lists names that are whole numbers first.
+  const breeds = Object.entries(said.breeds).sort((one, other) => other[1] - one[1]);
+  const rows = breeds.map(([name, probability]) => row(labelOf(model, name), probability));
   made.querySelector("ol").replaceChildren(...rows);
   const set = made.querySelector(".set");
   set.hidden = !said.set || said.unfamiliar === true; // the promise is of pictures like those of validation
