@@ -1,8 +1,10 @@
 """`compare`: its plan, its children, its statistics and its page."""
 
+import copy
 import dataclasses
 import itertools
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -22,6 +24,7 @@ from keras_dogs.comparison import page
 from keras_dogs.comparison import plan
 from keras_dogs.comparison import results
 from keras_dogs.comparison import running
+from keras_dogs.comparison import sections
 from keras_dogs.comparison.config import CompareConfig
 from keras_dogs.data.datasets import load_dataset
 from keras_dogs.errors import Interrupted
@@ -108,6 +111,38 @@ def test_backends_are_held_together(comparison):
         assert row["largest_loss_difference"] == pytest.approx(np.abs(curves[0] - curves[1]).max(), abs=1e-5)
         logits = [Predictions.load(Path(run["folder"])).logits.argmax(axis=1) for run in runs]
         assert row["same_answers"] == np.mean(logits[0] == logits[1])
+
+
+def test_what_the_page_says_of_answers_alike_is_of_the_worst_seed(comparison):
+    found, _ = comparison
+    least = min(row["same_answers"] for row in found["same_seed_on_two_backends"])
+    assert least < min(row["same_answers"] for row in found["between_backends"]), "means over seeds"
+    assert f"at least {math.floor(1000 * least) / 10:.1f} % of the pictures" in " ".join(conclusions.in_short(found))
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        (dict(pair="embedded"), ["5 epochs"]),
+        (dict(pair="embedded", epochs=20), []),
+        (dict(pair="embedded", budget="time"), []),
+        (dict(pair="customary"), ["Stanford Dogs"]),
+        (dict(pair="customary", dataset="mine"), []),
+    ],
+)
+def test_fairness_is_of_what_was_asked_for(config, says):
+    fairness = results.collect(CompareConfig(**config), [], {})["fairness"]
+    assert fairness and [words for words in ("5 epochs", "Stanford Dogs") if words in fairness] == says
+
+
+def test_every_version_is_on_the_page(comparison):
+    found, _ = comparison
+    rows = copy.deepcopy(found["runs"][:2])
+    rows[1]["versions"]["keras"] = "9.9"
+    rows[0]["dataset"]["num_unreadable"] = 3
+    said = sections.protocol(rows)
+    assert f"keras {rows[0]['versions']['keras']} and 9.9" in said
+    assert "every picture of it that can be read (3 of the dataset cannot)" in said
 
 
 def test_time_to_accuracy_counts_from_the_command(comparison):
@@ -272,6 +307,7 @@ def test_one_seed_speaks_of_its_runs_alone(tmp_path):
         ([], "give --pair, --presets or --from"),
         (["--pair", "embedded", "--presets", "vit_nano"], "--pair and --presets: give one of them"),
         (["--presets", "vit_nano", "vit_nano"], "--presets vit_nano vit_nano: lists a value twice"),
+        (["--presets", "vit_nano", "--gpus", "0", "0"], "--gpus 0 0: lists a value twice"),
         (["--pair", "embedded", "--seeds", "-1"], "--seeds -1: must be between"),
         (["--pair", "embedded", "--jobs", "0"], "--jobs 0: must be between"),
         (["--pair", "embedded", "--gpus", "0", "--jobs", "2"], "--jobs 2: more than the 1 of --gpus"),

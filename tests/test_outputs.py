@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from made_runs import make_run
 
+from keras_dogs.errors import UserError
+from keras_dogs.runs import artifacts
 from keras_dogs.system import ownership
 from keras_dogs.system.flags import Range
 from keras_dogs.training import config
@@ -139,6 +141,16 @@ def test_explanations_replace_their_own_alone(command, work, dogs, run_folder):
     figure.write_text("mine")
     status, _, err = run_command(command, "explain", dogs, run_folder, "new")
     assert status == 2 and "is not a file that keras_dogs made" in err and figure.read_text() == "mine"
+
+
+def test_a_run_that_was_finished_meanwhile_is_not_replaced(tmp_path):
+    """By another process that chose the same free name."""
+    run = make_run(tmp_path / "run")
+    before = digest_of(run)
+    with pytest.raises(UserError, match="holds a finished run by now"):
+        with artifacts.run_folder(run, {"data": {}, "overwrite": False}, resume=False):
+            pytest.fail("it was entered")
+    assert digest_of(run) == before
 
 
 def test_a_finished_run_behind_a_link_is_overwritten(command, work, dogs, run_folder):

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import importlib.machinery
 import json
+import shutil
 import sys
 import types
 
@@ -80,7 +81,34 @@ def test_settings_are_the_familys(preset, family):
 
 
 @pytest.mark.once
-def test_a_sweep_keeps_all_runs_and_takes_the_best_on_validation(dogs, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("preset", "family"),
+    [
+        ("/x/resnet_vs_vit/B_16.npz", "vit"),
+        ("applications:resnet50:/vit/some.weights.h5", "resnet"),
+        ("kaggle://keras/vit/keras/resnet_18_imagenet/2", "resnet"),
+        ("/vit/resnet-18/model.safetensors", "resnet"),
+    ],
+)
+def test_folders_above_do_not_name_the_family(preset, family):
+    assert recipes.likely_family(preset) == family
+
+
+@pytest.mark.once
+def test_a_run_is_of_the_family_in_its_record(run_folder, tmp_path):
+    assert recipes.likely_family(str(shutil.copytree(run_folder, tmp_path / "my_vit"))) == "resnet"
+
+
+@pytest.mark.once
+def test_the_run_that_weights_come_from_is_not_overwritten(dogs, run_folder, tmp_path):
+    run = shutil.copytree(run_folder, tmp_path / "run")
+    with pytest.raises(UserError, match="holds the run that (--)?preset names"):
+        fine_tune(config_for(dogs, run, preset=str(run), overwrite=True))
+    assert files_below(run) == files_below(run_folder)
+
+
+@pytest.mark.once
+def test_a_sweep_keeps_all_runs_and_takes_the_best_on_validation(dogs, tmp_path, monkeypatch, capsys, command):
     scored = []
     evaluate = jobs.evaluate_classifier
     monkeypatch.setattr(jobs, "evaluate_classifier", lambda *given: scored.append(given[-1]) or evaluate(*given))
@@ -104,7 +132,10 @@ def test_a_sweep_keeps_all_runs_and_takes_the_best_on_validation(dogs, tmp_path,
         Predictions.load(kept / "0.001")
     assert keras_dogs.load_classifier(tmp_path / "run" / "model.keras") and not files_below(tmp_path)[0].startswith(".")
     is_at_edge = record.config["learning_rate"] != 0.001
-    assert ("lies at the edge of those that were tried" in capsys.readouterr().err) is is_at_edge
+    said = capsys.readouterr().err
+    assert ("lies at the edge of those that were tried" in said) is is_at_edge and "nothing to resume" not in said
+    status, _, err = command("train", "--resume", "--output", kept / "0.001")
+    assert status == 2 and "is one rate of a sweep, finished and scored on validation alone" in " ".join(err.split())
     monkeypatch.setattr(sweep, "_rates_to_try", lambda config: [1e-3])
     again = config_for(dogs, tmp_path / "run", **given, epochs=1, overwrite=True)
     assert fine_tune(again).record.config["epochs"] == 1
@@ -125,7 +156,11 @@ def test_a_rate_that_diverges_ranks_last(dogs, tmp_path, monkeypatch):
     assert bad["learning_rate"] == 1e30 and "not finite" in bad["error"]
     assert [path.name for path in (tmp_path / "run" / "sweep").glob("*/")] == ["0.001"]
     (tmp_path / "run" / "record.json").unlink()
-    begun = {**config_for(dogs, tmp_path / "run", **given).to_plain(), "fingerprint": None, "backend": BACKEND}
+    begun = {**config_for(dogs, tmp_path / "run", **given).to_plain(), "fingerprint": "0" * 16, "backend": BACKEND}
+    (tmp_path / "run" / "config.json").write_text(json.dumps(begun))
+    with pytest.raises(UserError, match="are not those that .* was begun with"):
+        fine_tune(config_for(dogs, tmp_path / "run", resume=True, **given))
+    begun["fingerprint"] = None  # an earlier version began it
     (tmp_path / "run" / "config.json").write_text(json.dumps(begun))
     tried = []
     monkeypatch.setattr(fine_tuning, "_fit", lambda job, *rest: tried.append(job.config.learning_rate))

@@ -74,6 +74,19 @@ def test_what_is_not_of_the_training_is_not_replayed(edited, command, monkeypatc
 
 
 @pytest.mark.once
+def test_a_run_is_not_held_against_itself_or_another_one(strict_run, edited, command, tmp_path):
+    run, _ = strict_run
+    copy, other = shutil.copytree(run, tmp_path / "copy"), edited(epochs=3)
+    record = json.loads((other / artifacts.RECORD).read_text())
+    record["timings"]["total_s"] += 1
+    (other / artifacts.RECORD).write_text(json.dumps(record))
+    wrong = ((run, "is the run itself"), (copy, "a copy of the run itself"), (other, "other values of --epochs"))
+    for output, why in wrong:
+        status, out, err = command("reproduce", run, "--output", output)
+        assert status == 2 and not out and why in " ".join(err.split()), err
+
+
+@pytest.mark.once
 def test_a_changed_pixel_is_refused_by_the_name_of_its_picture(strict_run, command, tmp_path):
     run, dogs = strict_run
     moved = shutil.copytree(dogs, tmp_path / "dogs")

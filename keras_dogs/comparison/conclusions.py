@@ -29,7 +29,7 @@ def headlines(found: Results) -> list[str]:
         if any(row["significant"] for row in rows):
             sentences.append("Not every backend reaches the same accuracy: see below.")
         else:
-            alike = _alike(row["same_answers"] for row in rows)
+            alike = _alike(found, rows)
             sentences.append(f"No two backends can be told apart in accuracy; they give the same answer on {alike}.")
     return sentences or ["There are no two models or backends to compare."]
 
@@ -39,8 +39,8 @@ def _ranking(found: Results) -> str:
     named = "; ".join(f"{row['model']} {percent(row['top1']['mean'])}" for row in _best_first(found))
     pairs = found["between_models"]
     num = sum(row["significant"] for row in pairs)
-    which = "All" if num == len(pairs) else f"{num} of {len(pairs)}"
-    return f"Best first, test top-1: {named}. {which} of the differences between two of them are significant."
+    which = "All" if num == len(pairs) else f"{num} of the {len(pairs)}"
+    return f"Best first, test top-1: {named}. {which} pairwise differences are significant."
 
 
 def _means(found: Results, row: dict) -> dict[str, str]:
@@ -64,7 +64,7 @@ def in_short(found: Results) -> list[str]:
     if len(of_one_seed) > 1:  # it is said once
         sentences = [sentence.removesuffix(f" {verdicts.LUCK}") for sentence in sentences]
         which = "each of these" if len(of_one_seed) == len(sentences) else f"{len(of_one_seed)} of these"
-        sentences.append(f"One seed for {which}: they speak of these runs; how much is luck in training is not known.")
+        sentences.append(f"With one seed for {which}, how much of it is luck in training is not known.")
     if num_others := len(found["between_models"]) - len(rows):
         sentences.append(f"All other pairs ({num_others}) differ significantly; the table below has them.")
     sentences += [row["in_words"] for row in found["between_backends"] if row["significant"]]
@@ -75,8 +75,8 @@ def in_short(found: Results) -> list[str]:
         num, p_value = len(found["between_backends"]), min(row["adjusted_p_value"] for row in same)
         claim = "no two backends can" if len(same) == num else f"{len(same)} of {num} pairs of backends cannot"
         sentences.append(
-            f"{names}: {claim} be told apart in accuracy (p of {p_value:.2g} or more, at most {100 * points:.1f} "
-            f"points of top-1 apart); they give the same answer on {_alike(row['same_answers'] for row in same)}."
+            f"{names}: {claim} be told apart in accuracy (smallest adjusted p = {p_value:.2g}; top-1 differs by at "
+            f"most {100 * points:.1f} points); they give the same answer on {_alike(found, same)}."
         )
     return sentences or ["There are no two models or backends to compare."]
 
@@ -94,9 +94,11 @@ def _best_first(found: Results) -> list[dict]:
     return sorted(found["models"], key=lambda row: -row["top1"]["mean"])
 
 
-def _alike(shares) -> str:
-    """Words the share of pictures that backends answer alike, the smallest of several."""
-    least, *others = sorted(shares)
+def _alike(found: Results, rows: list[dict]) -> str:
+    """Words the share of pictures that backends answer alike, the smallest of all seeds."""
+    wanted = [(row["model"], row["backends"]) for row in rows]
+    single = found["same_seed_on_two_backends"]
+    least, *others = sorted(row["same_answers"] for row in single if (row["model"], row["backends"]) in wanted)
     if least == 1:
         return "every picture"
     return f"{'at least ' if others else ''}{math.floor(1000 * least) / 10:.1f} % of the pictures"

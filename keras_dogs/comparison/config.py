@@ -82,6 +82,11 @@ class CompareConfig:
             raise UserError("give --pair, --presets or --from: what is to be compared?")
         if not (self.pair or self.presets):
             refuse_idle(self, _OF_TRAINING, "on runs that were made elsewhere (--from)")
-        for flag, values in (("presets", self.presets), ("backends", self.backends), ("seeds", self.seeds)):
+        for flag, values in (
+            ("presets", self.presets),
+            ("backends", self.backends),
+            ("seeds", self.seeds),
+            ("gpus", self.gpus),
+        ):
             if len(set(values)) < len(values):
                 raise UserError(f"--{flag} {' '.join(map(str, values))}: lists a value twice")

@@ -28,6 +28,16 @@ THRESHOLDS = (0.25, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95)
 NUM_PICTURES = 6
 
 
+def _fairness(config: CompareConfig) -> str:
+    """Says how equal a pair is, of what the flags have left as the table has it; empty without a pair."""
+    pair = PAIRS.get(config.pair)
+    if not pair:
+        return ""
+    dataset = pair.of_dataset if config.dataset in (None, pair.dataset) else ""
+    has_its_flags = config.epochs is None and config.budget == "epochs" and not config.train_flags
+    return " ".join(filter(None, (pair.fairness, has_its_flags and pair.of_flags, dataset)))
+
+
 def collect(config: CompareConfig, planned: list[PlannedRun], errors: dict[Path, str]) -> schema.Results:
     """Reads the runs of a comparison, and those of `--from`.
 
@@ -60,7 +70,7 @@ def collect(config: CompareConfig, planned: list[PlannedRun], errors: dict[Path,
         "made_with": f"python {shlex.join(['-m', 'keras_dogs.compare', *sys.argv[1:]])}",
         "date": datetime.date.today().isoformat(),
         "keras_dogs": keras_dogs.__version__,
-        "fairness": PAIRS[config.pair].fairness if config.pair else "",
+        "fairness": _fairness(config),
         "budget": config.budget,
         "notes": notes + _notes(runs),
         "verdicts": [row["in_words"] for row in (*between_models, *between_backends)],

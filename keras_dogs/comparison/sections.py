@@ -287,16 +287,23 @@ def protocol(finished: list[dict]) -> str:
     if not finished:
         return ""
     data = finished[0]["dataset"]
-    versions = {name: version for run in finished for name, version in run["versions"].items()}
+    versions = {}
+    for run in finished:
+        for name, version in run["versions"].items():
+            versions.setdefault(name, {})[version] = None  # each once, in this order
+    listed = ", ".join(f"{name} {' and '.join(each)}" for name, each in sorted(versions.items()))
+    unread = (
+        f" that can be read ({data['num_unreadable']:,} of the dataset cannot)" if data.get("num_unreadable") else ""
+    )
     recipes = dict.fromkeys(f"{run['model']}: {run['recipe']}" for run in finished)
     return (
         f"\n## Protocol\n\n- **Data**: {plain(data['name'])}, {data['num_classes']} classes: "
         f"{data['num_train']:,} train, {data['num_validation']:,} validation and {data['num_test']:,} test pictures. "
         + ("The epoch was chosen on validation" if data["num_validation"] else "The last epoch was kept")
-        + "; the test split was scored once, every picture of it.\n"
+        + f"; the test split was scored once, every picture of it{unread}.\n"
         + "".join(f"- **Recipe** of {plain(recipe)}\n" for recipe in recipes)
         + f"- **Device**: {plain('; '.join(dict.fromkeys(run['device'] for run in finished)))}\n"
-        + f"- **Versions**: {plain(', '.join(f'{name} {version}' for name, version in sorted(versions.items())))}\n"
+        + f"- **Versions**: {plain(listed)}\n"
     )
 
 
@@ -310,7 +317,7 @@ def table_of_runs(found: Results) -> str:
     commands = "\n".join(run["command"] for run in found["runs"] if run["command"])
     text = "\n## Every run\n\n" + (table(["run", "top-1", "epoch kept", "folder"], rows) if rows else "")
     text += (
-        f"\nMade with these; the first line of this page makes what is missing:\n\n{block(commands)}"
+        f"\nMade with these; the command at the top of this page makes what is missing:\n\n{block(commands)}"
         if commands
         else ""
     )

@@ -177,8 +177,8 @@ def _check_against(against: dict[str, Predictions], left_out: set[str], names) -
     for name, found in against.items():
         if set(found.names) - left_out != set(names) - left_out:
             raise UserError(
-                f"--against {name}: was scored on other pictures than these; give runs on the same dataset, scored with "
-                "the same --exclude"
+                f"--against {name}: was scored on other pictures than these; give runs on the same dataset, scored "
+                "with the same --exclude"
             )
 
 

@@ -237,7 +237,7 @@ def pretraining_of(preset: str) -> str:
     parts = [part for part in preset.split("/") if not part.isdigit()]  # kaggle://keras/vit/keras/NAME/VERSION
     if published := PUBLISHED.get(preset) or (preset.startswith("kaggle://") and PUBLISHED.get(parts[-1])):
         return published.pretraining
-    if record := _record_of(preset):
+    if record := record_of(preset):
         return f"{record.pretraining}; then {record.dataset.name} ({record.dataset.num_train:,} pictures)"
     if preset.startswith("applications:"):
         return f"{_IN1K}, by the name of the preset"
@@ -255,7 +255,8 @@ _BY_NAME = (
 )
 
 
-def _record_of(preset: str):
+def record_of(preset: str):
+    """Returns the record of the finished run that a preset names, or `None`."""
     from keras_dogs.runs import artifacts
     from keras_dogs.runs.records import RunRecord
 

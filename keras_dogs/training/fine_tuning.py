@@ -17,6 +17,7 @@ from keras_dogs.data.loaders.canvases import checksums_of
 from keras_dogs.data.loaders.placing import Place
 from keras_dogs.data.loaders.placing import choose_place
 from keras_dogs.data.loaders.stream import check_grain
+from keras_dogs.errors import UserError
 from keras_dogs.evaluation.calibration import calibrate
 from keras_dogs.evaluation.predictions import Predictions
 from keras_dogs.models import presets
@@ -74,7 +75,7 @@ def fine_tune(config: TrainConfig, started: float | None = None, check_pictures:
 def _train(config: TrainConfig, began: float, started: float, scores_test=True, check_pictures=None) -> Run:
     """Does the same in each process; the first one alone reads and writes the run folder."""
     engine = devices.current()
-    plain, _ = engine.group.from_first(_settle(config) if engine.group.is_first else None)
+    plain, _ = engine.group.from_first(_settle(config, of_sweep=not scores_test) if engine.group.is_first else None)
     settled = TrainConfig.from_plain(plain)
     config = settled if engine.group.is_first else settled.on_another_host(config)
     output = config.output
@@ -189,8 +190,20 @@ def _record(job: Job, pictures: Pictures, cache: str, fitted: Fitted, test, timi
     )
 
 
-def _settle(config: TrainConfig) -> dict:
-    """Resolves the preset and the output folder; to resume a run, takes over the config that it was begun with."""
+def _check_preset_stays(config: TrainConfig) -> None:
+    """Refuses to overwrite the run whose weights are asked for: they would be gone before they are read."""
+    model = config.overwrite and config.output and artifacts.model_of(config.preset)
+    if model and config.output.resolve() in model.resolve().parents:
+        raise UserError(f"--output {config.output}: holds the run that --preset names; choose another --output")
+
+
+def _settle(config: TrainConfig, of_sweep: bool = False) -> dict:
+    """Resolves the preset and the output folder; to resume a run, takes over the config that it was begun with.
+
+    Of one rate of a sweep, nothing is said: the sweep is resumed, or not, as a whole.
+    """
+    say = (lambda text: None) if of_sweep else progress.open_console().print
+    _check_preset_stays(config)
     chosen = config if config.output else jobs.choose_preset(config)  # a folder is named after the preset
     output = artifacts.choose_output(config.output, jobs.default_name(chosen), config.overwrite, config.resume)
     finished = config.resume and artifacts.is_finished(output)
@@ -201,16 +214,14 @@ def _settle(config: TrainConfig) -> dict:
         config.check_same_flags(asked, "is finished, and was trained")
         artifacts.tidy(output)
         artifacts.wait_until_free(output, 0)  # a run that was killed at its very end has left its lock
-        progress.open_console().print(
-            f"{output}: finished before; nothing to do (to train further on what it has learned: --preset {output})"
-        )
+        say(f"{output}: finished before; nothing to do (to train further on what it has learned: --preset {output})")
     elif goes_on:
         config = dataclasses.replace(config, output=output).resumed_from(artifacts.read_config(output))
         artifacts.check_config(output)
     else:
         config = jobs.choose_preset(chosen)
     if config.resume and not (finished or goes_on):
-        progress.open_console().print(f"{output}: nothing to resume; a new run")
+        say(f"{output}: nothing to resume; a new run")
     plain = dataclasses.replace(config, output=output).to_plain()
     return {**plain, "finished": finished, "is_new": not goes_on}
 

@@ -142,7 +142,9 @@ def _left(checkpoints: list[Path]) -> str:
 def _diverged(error: FloatingPointError, rows: list[dict], checkpoints: list[Path]) -> Diverged:
     row = rows[-1] if rows else None
     when = f"at step {row['step']} (learning rate {row['learning_rate']:.3g})" if row else "before the first step"
-    return Diverged(f"{error} {when}; {_left(checkpoints)}: lower --learning-rate, or use --dtype-policy float32")
+    is_mixed = keras.config.dtype_policy().name != "float32"
+    advice = "lower --learning-rate" + (", or use --dtype-policy float32" if is_mixed else "")
+    return Diverged(f"{error} {when}; {_left(checkpoints)}: {advice}")
 
 
 def _make_variables(model: keras.Model, labels) -> None:
@@ -161,7 +163,7 @@ def _step_size(recipe: Recipe, num_pictures: int) -> int:
     parts = recipe.accumulate * devices.current().num_copies
     batch_size = min(recipe.batch_size, num_pictures // parts * parts)
     if not batch_size:
-        raise UserError(f"{num_pictures} training pictures are fewer than the {parts} parts of a batch")
+        raise UserError(f"a batch is split into {parts} parts, but there are only {num_pictures} training pictures")
     if batch_size % recipe.accumulate:
         raise UserError(f"--accumulate {recipe.accumulate}: does not divide --batch-size {batch_size}")
     return batch_size // recipe.accumulate

@@ -186,7 +186,8 @@ def check_hosts_read_same_pictures(pictures: Pictures) -> None:
 def check_can_resume(folder: Path, dataset: Dataset) -> None:
     """Refuses to resume a run with other pictures or on another backend."""
     begun = artifacts.read_config(folder)
-    if begun["fingerprint"] != dataset.fingerprint:
+    # A sweep that an earlier version began has none.
+    if begun["fingerprint"] not in (None, dataset.fingerprint):
         raise UserError(
             f"--resume: the pictures of {dataset.name} are not those that {folder} was begun with; put them back, or "
             "give --overwrite to start again"

@@ -4,6 +4,7 @@ A field that is `None` takes the preset's value (`keras_dogs.models.presets`); a
 field.
 """
 
+import re
 from typing import NamedTuple
 
 from keras_dogs.models import families
@@ -181,7 +182,18 @@ def complete(recipe: Recipe, preset: str, family: str) -> Recipe:
 
 
 def likely_family(preset: str) -> str:
-    """Returns the family of a preset as its name tells it, before its weights are loaded; `"vit"` where it does not."""
+    """Returns the family of a preset before its weights are loaded: that of a run by its record, else by the name.
+
+    Of a path, folders above say nothing: `resnet_vs_vit/B_16.npz` is a ViT. `"vit"` where the name does not tell.
+    """
     if preset in presets.PRESETS:
         return presets.PRESETS[preset].family
-    return families.guess(preset).name
+    if record := presets.record_of(preset):
+        return record.family
+    if preset.startswith("applications:"):  # applications:resnet50:FILE
+        return families.guess(preset.split(":")[1]).name
+    parts = [part for part in re.split(r"[/\\]", preset) if part and not part.isdigit() and part not in _SAY_NOTHING]
+    return families.guess(parts[-1] if parts else preset).name
+
+
+_SAY_NOTHING = ("model.safetensors", "pytorch_model.bin", "model.weights.h5", "model.keras")  # of many models

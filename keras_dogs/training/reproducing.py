@@ -23,6 +23,7 @@ from keras_dogs.runs.records import RunRecord
 from keras_dogs.system import flag_files
 from keras_dogs.system import progress
 from keras_dogs.system import tables
+from keras_dogs.system.flags import flag_of
 from keras_dogs.training.config import ReproduceConfig
 from keras_dogs.training.config import TrainConfig
 from keras_dogs.training.fine_tuning import fine_tune
@@ -109,12 +110,31 @@ def reproduce(config: ReproduceConfig, started: float | None = None) -> Outcome 
         _say_what_differs(record)
         _check_pictures(record, recorded, pictures)
 
+    if config.output:
+        _check_output(config.output, config.run)
     with _output(config) as folder, _in_words(config):
         if not artifacts.is_finished(folder):
             again = fine_tune(_train_config(config, folder), started, check)
             if again.record is None:
                 return None
         return compare_runs(config.run, folder)
+
+
+def _check_output(output: Path, run: Path) -> None:
+    """Refuses to hold a run against itself, or against a finished run that was not made to reproduce it."""
+    if output.resolve() == run.resolve():
+        raise UserError(f"--output {output}: is the run itself; choose another --output")
+    if not artifacts.is_finished(output):
+        return
+    records = [RunRecord.load(folder / artifacts.RECORD) for folder in (run, output)]
+    if records[0].timings == records[1].timings:  # never of two runs
+        raise UserError(f"--output {output}: is a copy of the run itself; choose another --output")
+    one, other = (flag_files.read(folder / artifacts.RECORD, TrainConfig) for folder in (run, output))
+    ignored = {*_NOT_REPLAYED, "dataset", "data_dir", "exclude", "cache_dir", "output", "resume", "overwrite"}
+    differ = [name for name in {**one, **other} if name not in ignored and one.get(name) != other.get(name)]
+    if differ:
+        flags = ", ".join(map(flag_of, differ))
+        raise UserError(f"--output {output}: holds a run with other values of {flags}; choose another --output")
 
 
 @contextlib.contextmanager

@@ -39,11 +39,13 @@ def sweep_rates(config: TrainConfig, train: Callable, began: float, started: flo
     """
     if not config.data.validation_fraction:
         raise UserError("--learning-rate sweep: chooses on the validation split; give --validation-fraction")
+    dataset = load_configured(config.data, config.seed)
     # An unfinished run is a folder with a config; this one has it until the best is chosen.
-    given = {**config.to_plain(), "fingerprint": None, "backend": backends.name()}
+    given = {**config.to_plain(), "fingerprint": dataset.fingerprint, "backend": backends.name()}
     is_first = devices.current().group.is_first
     with jobs.run_folder(config.output, given, config.resume) as folder:
         if is_first:
+            jobs.check_can_resume(folder, dataset)
             (folder / artifacts.SWEEP).mkdir(exist_ok=True)
         runs, failures, before_s = {}, {}, 0.0
         rates = _rates_to_try(config)

@@ -82,7 +82,7 @@ def _read_list(path: Path, split: str) -> list[str]:
     text, matlab = path / "lists" / f"{split}_list.txt", path / "lists" / f"{split}_list.mat"
     try:
         if text.is_file():
-            lines = text.read_text().split("\n")
+            lines = text.read_text("utf-8").split("\n")
         elif matlab.is_file():
             lines = _read_matlab_list(matlab)
         else:
