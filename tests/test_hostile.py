@@ -27,11 +27,13 @@ from keras_dogs.checking.config import CheckConfig
 from keras_dogs.comparison.config import CompareConfig
 from keras_dogs.draw import DrawConfig
 from keras_dogs.errors import Interrupted
+from keras_dogs.errors import UserError
 from keras_dogs.evaluation.config import EvaluateConfig
 from keras_dogs.evaluation.config import PredictConfig
 from keras_dogs.evaluation.predictions import Predictions
 from keras_dogs.exporting.config import ExportConfig
 from keras_dogs.runs import artifacts
+from keras_dogs.runs import exports
 from keras_dogs.serving.config import ServeConfig
 from keras_dogs.training.config import TrainConfig
 
@@ -228,6 +230,39 @@ def test_each_key_of_an_exported_folder(command, tmp_path, use):
         began = time.monotonic()
         line = well_answered(command(use, folder, *(["a.png"] if use == "predict" else [])), began)
         assert str(folder) in line, (what, line)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "names"),
+    [
+        ("data", {"dataset": 5}, "dataset"),
+        ("data", {"validation_fraction": 0.1}, "dataset"),
+        ("data", {"dataset": "dogs", "validation_fraction": "0.1"}, "validation_fraction"),
+        ("input", {"shape": 5}, "input.shape"),
+        ("input", {"shape": [None]}, "input.shape"),
+    ],
+)
+def test_what_an_exported_folder_says_of_its_data_and_input(tmp_path, key, value, names):
+    """Before the model is looked at, which `made_export` does not write."""
+    content = made_export(tmp_path / "exported")
+    file = tmp_path / "exported" / "export.json"
+    file.write_text(json.dumps({**content, key: value}))
+    with pytest.raises(UserError, match="export.json: .*damaged") as caught:
+        exports.read(file)
+    assert names in str(caught.value)
+
+
+@pytest.mark.parametrize(("name", "value"), [("image_size", [96, 96]), ("mixup", []), ("fit", {"a": []})])
+def test_what_a_record_says_of_the_training(command, tmp_path, name, value):
+    """By which `compare` tells models apart."""
+    runs = [make_run(tmp_path / f"run{seed}", seed=seed) for seed in (0, 1)]
+    record = json.loads((runs[0] / "record.json").read_text())
+    record["config"][name] = value
+    (runs[0] / "record.json").write_text(json.dumps(record))
+    began = time.monotonic()
+    result = command("compare", "--from", *runs, "--output", tmp_path / "c")
+    line = well_answered(result, began)
+    assert "record.json" in line and "damaged" in line and name in line
 
 
 def test_each_key_of_the_config_of_an_unfinished_run(command, run_folder, dogs, tmp_path, monkeypatch):

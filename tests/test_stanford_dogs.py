@@ -1,10 +1,12 @@
 """The real TensorFlow Datasets builder on small archives in the official layout."""
 
+import concurrent.futures
 import hashlib
 import io
 import subprocess
 import sys
 import tarfile
+import time
 
 import numpy as np
 import pytest
@@ -122,6 +124,26 @@ def test_archives_that_are_not_the_official_ones(tmp_path):
     with pytest.raises(UserError, match="stanford_dogs could not be prepared.*images.tar, annotation.tar, lists.tar"):
         load_dataset("stanford_dogs", data_dir=tmp_path)
     assert not stanford_dogs.is_prepared(tmp_path)
+
+
+@pytest.mark.once
+def test_two_processes_prepare_it_once(tmp_path, monkeypatch):
+    """The second one waits for the first, and finds it prepared."""
+    prepared = []
+    monkeypatch.setattr(stanford_dogs, "is_prepared", lambda data_dir: bool(prepared))
+    monkeypatch.setattr(stanford_dogs, "read_prepared", lambda data_dir: data_dir)
+
+    def prepare(data_dir):
+        assert not prepared
+        time.sleep(0.2)  # so that the other one begins meanwhile
+        prepared.append(data_dir)
+
+    monkeypatch.setattr(stanford_dogs, "_prepare_in_child", prepare)
+    write_archives(tmp_path)
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        given = [pool.submit(stanford_dogs.load_stanford_dogs, tmp_path) for _ in range(2)]
+        assert [each.result() for each in given] == [tmp_path] * 2
+    assert prepared == [tmp_path]
 
 
 def test_missing_data_dir():

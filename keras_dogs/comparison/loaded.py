@@ -119,6 +119,9 @@ def training_of(run: Loaded) -> tuple:
     known = presets.PRESETS.get(run.record.preset)
     if known and config["image_size"] == known.image_size:
         config["image_size"] = None
+    for name in _TRAINING:
+        if not isinstance(config[name], str | int | float | None):
+            raise UserError(f"{run.folder / artifacts.RECORD}: damaged: config.{name} is {config[name]!r}")
     return tuple(config[name] for name in _TRAINING)
 
 

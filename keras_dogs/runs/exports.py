@@ -13,6 +13,7 @@ from msgspec import Meta
 from keras_dogs.errors import UserError
 from keras_dogs.runs.records import Calibration
 from keras_dogs.runs.records import Count
+from keras_dogs.runs.records import DataInRecord
 from keras_dogs.runs.records import NotNegative
 from keras_dogs.runs.records import Positive
 from keras_dogs.runs.records import Share
@@ -114,7 +115,11 @@ def read(file: Path) -> Export:
     Raises:
         UserError: it is missing, damaged or of a later version; the text names file and key.
     """
-    return reading.read_versioned(file, Export, SCHEMA_VERSION)
+    found = reading.read_versioned(file, Export, SCHEMA_VERSION)
+    if found["data"]:
+        reading.check(found["data"], DataInRecord, f"{file}: data")
+    reading.check(found["input"].get("shape", []), list[str | int], f"{file}: input.shape")
+    return found
 
 
 def exports_of(run: Path) -> list[Export]:

@@ -45,7 +45,7 @@ class ConfigInRecord(TypedDict):
     optimizer: str
     learning_rate: NotNegative
     augmentation: str
-    image_size: NotRequired[Positive | list[Positive] | None]
+    image_size: NotRequired[Positive | None]
     data: DataInRecord
 
 

@@ -17,6 +17,8 @@ from keras_dogs.data.datasets.splits import Dataset
 from keras_dogs.data.datasets.splits import Split
 from keras_dogs.errors import UserError
 from keras_dogs.errors import install_line
+from keras_dogs.system import caches
+from keras_dogs.system import locks
 from keras_dogs.system.network import is_offline
 
 ARCHIVES = ("images.tar", "annotation.tar", "lists.tar")
@@ -46,7 +48,10 @@ def load_stanford_dogs(data_dir: Path | None = None) -> Dataset:
                 f"--dataset stanford_dogs: offline, and not prepared; put {', '.join(ARCHIVES)} into a folder and "
                 "give it as --data-dir"
             )
-        _prepare_in_child(data_dir)
+        made = Path(_builder(data_dir).data_dir)
+        with locks.waited_for(caches.lock_of_download("stanford_dogs"), "preparing stanford_dogs", made):
+            if not is_prepared(data_dir):  # by another process, meanwhile
+                _prepare_in_child(data_dir)
     return read_prepared(data_dir)
 
 
