@@ -19,7 +19,7 @@ def insert(page: str) -> str:
     """Returns the page with the tables of the newest results."""
     (file,) = runs.RESULTS.glob("checking-*.json")
     rows = json.loads(file.read_text())["rows"]
-    for mark, make in (("planted", of_planted), ("labels", of_labels), ("scale", of_scale)):
+    for mark, make in (("planted", of_planted), ("labels", of_labels), ("time", of_time), ("scale", of_scale)):
         page = runs.put_between(page, mark, make([row for row in rows if "error" not in row]))
     return page
 
@@ -51,6 +51,16 @@ def of_labels(rows: list[dict]) -> str:
         if row["what"] == "labels"
     ]
     return table(["by", "wrong among the first 100", "wrong labels found", "suspects", "the probe's accuracy"], cells)
+
+
+def of_time(rows: list[dict]) -> str:
+    """Returns the seconds of the whole command, by backend."""
+    cells = [
+        [runs.PROSE[row["backend"]], f"{row['first']:.0f} s", f"{row['again']:.0f} s"]
+        for row in rows
+        if row["what"] == "time"
+    ]
+    return table(["backend", "features computed", "features in the cache"], cells)
 
 
 def of_scale(rows: list[dict]) -> str:

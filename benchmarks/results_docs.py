@@ -42,7 +42,7 @@ REMARKS = {
     "differently, is up to 0.13 nats away from the same run on PyTorch within 160 steps.\n"
     "- **A probe first.** From its linear probe the ViT-S/14 reaches 64.2 %, where a probe alone reaches 43.1 "
     "% (below). From a head of zeros it reaches 40.1 % in batches of 64, and 28.9 % in batches of 16 at the "
-    "same rate: four times the updates do not help, so their number is not what it lacks. That gradients "
+    "same rate: four times as many updates do not help, so too few updates are not the cause. That gradients "
     "through a wrong head spoil good features is known (arXiv 2202.10054); the two recipes differ in rate, "
     "layer decay and label smoothing, too.\n"
     "- **The ResNet-50 does not beat its own probe**, nor its untouched ImageNet head (85.1 %, below). From "
@@ -67,15 +67,15 @@ REMARKS = {
 _ON_GPU = (
     "224 pixels, mixed bfloat16, ViT-B/16 in batches of 128 and ResNet-50 of 256. `keras_dogs` trains from a "
     "table in the GPU with `standard` augmentation; the others have no augmentation and pictures that are ready. "
-    "A ratio is to the fastest of timm, timm with `torch.compile` and Flax of the same sitting; *share of peak* is the "
+    "A ratio is to the fastest of timm, timm with `torch.compile` and Flax of the same session; *share of peak* is the "
     "model's arithmetic, of what a large matrix product reaches in the same process. *First six steps*: with "
     "compilation, without imports and the building of the model; PyTorch's processes compile side by side. JAX cannot "
-    "reset its peak-memory counter, so no memory figure is given for its predictions. These sittings ran JAX 0.11, "
+    "reset its peak-memory counter, so no memory figure is given for its predictions. These sessions ran JAX 0.11, "
     "which the package no longer supports.\n\n"
-    "The rows are of two sittings, as the last column says. In the second (c86bb26) `keras_dogs` on JAX, and the "
-    "ResNet-50 of Flax and of compiled timm, found no memory beside other processes, and were not measured: their rows "
+    "The rows are of two sessions, as the last column says. In the second (c86bb26), other processes held the GPU's "
+    "memory: `keras_dogs` on JAX, and the ResNet-50 of Flax and of compiled timm, could not start. Their rows "
     "are of the first (311931b). So our ResNet-50 on PyTorch has no ratio; it trains at {resnet:.2f} of the speed that "
-    "compiled timm had in the first sitting. The ratios of JAX are to the peers of the first sitting.\n\n"
+    "compiled timm had in the first session. The ratios of JAX are to the peers of the first session.\n\n"
     "**What was done since and not measured again in a model**, by notes in the code (`class_token.py`, "
     "`backends/layers/`): on JAX, a ViT's last block is computed for the class token alone (7 % of the operations), "
     "and "
@@ -87,9 +87,9 @@ _ON_GPU = (
 _OF_SINGLE_RUNS = (
     "The half-precision file of this ResNet-50 holds one infinite variance, which is read as the largest float16 "
     "number. The probe that begins with the ImageNet head was measured before that was so.\n\n"
-    "One run each, start-up, training and test included: drawn dogs and the linear probe on an idle machine that had "
-    "decoded the pictures and, for JAX, compiled the steps before; the rest on a slower one that did other work at the "
-    "same time. The times do not rank the backends."
+    "One run each, start-up, training and test included: drawn dogs and most linear probes on an idle machine that had "
+    "decoded the pictures and, for JAX, compiled the steps before; the rest, with the slowest probe, on a slower one "
+    "that did other work at the same time. The times do not rank the backends."
 )
 
 

@@ -137,7 +137,8 @@ def render(rows: list[dict], repeats: int) -> str:
         if row["what"] == "verdicts"
     ]
     return (
-        "# What the intervals and verdicts hold\n\nWritten by `benchmarks/statistical_claims.py`, which simulates "
+        "# How reliable the intervals and verdicts are\n\n"
+        "Written by `benchmarks/statistical_claims.py`, which simulates "
         f"right and wrong answers whose truth is known, {repeats:,} data sets a row. The code is in "
         "`keras_dogs/evaluation/intervals.py`.\n\n"
         "## How often a 95 % interval covers the truth\n\nThe share of right answers gets "

@@ -215,6 +215,11 @@ def test_nothing_is_scored_where_the_page_cannot_be_written_or_compared(command,
     assert status == 2 and "with the same --exclude" in err and not (tmp_path / "other").exists()
 
 
+def test_a_path_with_a_colon_is_no_address(command, tmp_path):
+    status, _, err = command("evaluate", tmp_path / "10:15")
+    assert status == 2 and "no such run" in err and "--dataset" not in err
+
+
 def test_two_runs_of_one_name_are_both_in_the_table(command, run_folder, tmp_path, monkeypatch):
     other = tmp_path / "elsewhere" / run_folder.name
     other.mkdir(parents=True)

@@ -224,6 +224,9 @@ def test_a_layer_that_turns_compilation_off_is_refused(dogs, tmp_path, monkeypat
         ("gs://vit_models/augreg/S_16-lr_0.03.npz", "S_16-lr_0.03"),
         ("hf://google/vit-base-patch16-224", "vit-base-patch16-224"),
         ("weights/model.keras", "model"),
+        ("kaggle://keras/vit/keras/vit_base_patch16_224_imagenet/2", "vit_base_patch16_224_imagenet"),
+        ("weights/vit/", "vit"),
+        ("C:\\weights\\vit", "vit"),
     ],
 )
 def test_a_run_is_named_after_its_preset(preset, name):

@@ -112,12 +112,12 @@ def _notes(runs: list[Loaded]) -> list[str]:
             notes.append(f"the runs of {model} are of {min(epochs)} to {max(epochs)} epochs, depending on the backend")
     if any(run.record.probe and run.record.probe_end_s is None for run in runs):
         notes.append(
-            "some runs were made by a version that did not keep when their probe ended: they have no time to what the "
-            "probe had reached"
+            "some runs were made by a version that did not record when their probe ended, so they have no time to the "
+            "accuracy of the probe"
         )
     if any(not run.record.epoch_end_s for run in runs):
         notes.append(
-            "some runs were made by a version that did not keep when epochs ended: no time to accuracy of these"
+            "some runs were made by a version that did not record when epochs ended, so they have no time to accuracy"
         )
     return notes
 

@@ -28,11 +28,10 @@ def introduction(found: Results, finished: list[dict]) -> str:
     text += f"\n{len(finished)} of {len(found['runs'])} runs are finished. Made on {found['date']} with\n\n"
     text += f"{block(found['made_with'])}\n## In short\n\n"
     text += "\n".join(f"- {plain(sentence)}" for sentence in conclusions.in_short(found)) + "\n"
-    text += {
-        "epochs": "",
-        "time": "\n**Budget:** equal time; each model trained for as many epochs as take as long as the first's.\n",
-        "flops": "\n**Budget:** equal operations; each model trained for as many epochs as take those of the first.\n",
-    }[found["budget"]]
+    equal = {"time": ("time", "as long"), "flops": ("operations", "as many operations")}.get(found["budget"])
+    if equal:
+        what, as_much = equal
+        text += f"\n**Budget:** equal {what}; each model trained for as many epochs as take {as_much} as the first.\n"
     if found["fairness"]:
         text += f"\n**Is the pair a fair one?** {found['fairness']}\n"
     text += "".join(f"\n**Note:** {plain(note)}.\n" for note in found["notes"])
@@ -64,9 +63,9 @@ def accuracy(found: Results, drawn: list[str]) -> str:
     text = "\n## Accuracy on the test split\n" + _figure("accuracy", "Accuracy by model and backend", drawn)
     text += "\n" + table(header, rows)
     text += (
-        "\nMeans over seeds. The interval is over pictures (Clopper and Pearson's; over several seeds Korn and "
-        "Graubard's): how much is due to which pictures were tested. How far the seeds lie apart is how much is due "
-        "to luck in training.\n"
+        "\nMeans over seeds. The interval (Clopper and Pearson's; over several seeds Korn and Graubard's) shows the "
+        "uncertainty from the choice of test pictures. The spread of the seeds shows the influence of luck in "
+        "training.\n"
     )
     if found["between_models"]:
         text += "\n### One model against the other\n\n" + _pair_table(found)
@@ -207,8 +206,8 @@ def time_to_accuracy(found: Results, drawn: list[str]) -> str:
     return (
         "\n## Time to accuracy\n"
         + _figure("time_to_accuracy", "Validation accuracy against time", drawn)
-        + "\nSeconds from the command, start-up included, until an epoch or the probe before them ended with this "
-        "top-1 accuracy on validation; means over seeds, a dash where one of them did not reach it.\n\n"
+        + "\nSeconds from the command, start-up included, until the first epoch, or the probe before it, ended with at "
+        "least this top-1 accuracy on validation; means over seeds, a dash where one of them did not reach it.\n\n"
         + table(header, rows)
     )
 

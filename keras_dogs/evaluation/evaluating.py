@@ -330,7 +330,7 @@ def _is_preset(run: str) -> bool:
         return False
     path = Path(run)
     is_file = path.suffix in presets.WEIGHT_SUFFIXES and path.is_file()
-    return run in presets.PRESETS or ":" in run or is_file or (path / "config.json").is_file()
+    return run in presets.PRESETS or run.startswith(presets.ADDRESSES) or is_file or (path / "config.json").is_file()
 
 
 def decode_for(classifier: "keras.Model", dataset: Dataset, split: str, unreadable_limit: float) -> Canvases:

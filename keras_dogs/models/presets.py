@@ -265,6 +265,18 @@ def record_of(preset: str):
     return RunRecord.load(record) if record and artifacts.is_finished(record.parent) else None
 
 
+def short_name(preset: str) -> str:
+    """Shortens a preset to a name that is fit for a folder: the last part of its address that is not a version.
+
+    `"kaggle://keras/vit/keras/vit_base/2"` gives `"vit_base"`, `"applications:resnet50:weights.h5"` gives `"resnet50"`.
+    """
+    if preset.startswith("applications:"):
+        preset = preset.split(":")[1]
+    parts = re.split(r"[/\\]", preset.partition("://")[2] or preset)
+    name = next((part for part in reversed(parts) if part and not part.isdigit()), "preset")
+    return re.sub(r"[^\w.=,+-]", "_", name.removesuffix(".npz").removesuffix(".keras"))[:80]
+
+
 class DefaultPreset(str):
     """The name of a preset that is a default: it tells a default apart from the same name given by the user."""
 
@@ -298,6 +310,7 @@ def default_augmentation(preset: str, linear_probe: bool) -> str:
 WEIGHT_SUFFIXES = (".safetensors", ".npz", ".pth", ".pt", ".bin", ".tar")
 # A preset that begins with one of these is an address, looked up when it is loaded; any other is a name or a path.
 _ELSEWHERE = ("kaggle://", "hf://", "gs://", "https://")
+ADDRESSES = (*_ELSEWHERE, "applications:")  # what no path begins with
 
 
 def check(preset: str, needs_weights: bool = True) -> None:

@@ -14,6 +14,7 @@ from keras_dogs.evaluation.calibration import calibration_of
 from keras_dogs.evaluation.inference import AnswerSettings
 from keras_dogs.evaluation.inference import class_names_of
 from keras_dogs.evaluation.inference import logits_by
+from keras_dogs.models import presets
 from keras_dogs.runs import artifacts
 from keras_dogs.runs.exports import is_exported
 from keras_dogs.runs.records import Calibration
@@ -103,7 +104,7 @@ def _open_export(run: Path, name: str) -> Served:
 
     exported = open_exported(run)
     facts = {key: exported.facts[key] for key in ("family", "format", "quantization")}
-    facts["preset"] = exported.facts["preset"].rpartition("/")[2]  # where its file lay is nobody's business
+    facts["preset"] = presets.short_name(exported.facts["preset"])  # where its file lay is nobody's business
     return Served(
         name,
         exported.class_names,
@@ -143,7 +144,7 @@ def _open_run(run: Path, name: str) -> Served:
     if record.is_file() and model.name == artifacts.MODEL:
         found = RunRecord.load(record)
         facts |= {
-            "preset": found.preset.rpartition("/")[2],
+            "preset": presets.short_name(found.preset),
             "test_top1_accuracy": found.test and found.test.top1_accuracy,
         }
     return Served(

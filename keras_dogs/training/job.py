@@ -5,7 +5,6 @@ import dataclasses
 import itertools
 import math
 import os
-import re
 import shlex
 from pathlib import Path
 from typing import NamedTuple
@@ -238,20 +237,8 @@ def _are_drawn(class_names: list[str]) -> bool:
 
 def default_name(config: TrainConfig) -> str:
     """Returns the name of the run folder where `--output` is not given."""
-    return (
-        f"{Path(os.path.abspath(config.data.dataset)).name or 'dataset'}-{_short_name(config.preset)}-{backends.name()}"
-    )
-
-
-def _short_name(preset: str) -> str:
-    """Shortens a preset to a name for a folder: the last part of its address that is not a version.
-
-    `"kaggle://keras/vit/keras/vit_base/2"` gives `"vit_base"`, `"applications:resnet50:weights.h5"` gives `"resnet50"`.
-    """
-    is_address = "://" in preset
-    parts = preset.removeprefix("applications:").partition(":")[2 if is_address else 0].split("/")
-    name = next((part for part in reversed(parts) if part and not part.isdigit()), "preset")
-    return re.sub(r"[^\w.=,+-]", "_", name.removesuffix(".npz").removesuffix(".keras"))[:80]
+    dataset = Path(os.path.abspath(config.data.dataset)).name or "dataset"
+    return f"{dataset}-{presets.short_name(config.preset)}-{backends.name()}"
 
 
 def _augmentation(config: TrainConfig, recipe: Recipe) -> layers.Augmentation:
