@@ -20,6 +20,7 @@ from conftest import BACKEND
 from made_runs import make_run
 
 from keras_dogs.comparison import conclusions
+from keras_dogs.comparison import loaded
 from keras_dogs.comparison import page
 from keras_dogs.comparison import plan
 from keras_dogs.comparison import results
@@ -606,6 +607,22 @@ def test_a_full_disk_is_one_line(command, tmp_path, monkeypatch):
 def test_bad_pairs_name_the_choices(command):
     status, _, err = command("compare", "--pair", "unfair")
     assert status == 2 and "same-pretraining" in err
+
+
+def test_a_run_that_may_not_be_read_is_one_row(command, tmp_path, monkeypatch):
+    """Of another user: the others are compared, and the file is named."""
+    runs = [make_run(tmp_path / f"run{seed}", seed=seed) for seed in (0, 1)]
+    load = loaded.load
+
+    def refuse(folder, command):
+        if folder == runs[0]:
+            raise PermissionError(13, "Permission denied", str(folder / "record.json"))
+        return load(folder, command)
+
+    monkeypatch.setattr(loaded, "load", refuse)
+    status, out, err = command("compare", "--from", *runs, "--output", tmp_path / "out")
+    assert status == 1 and "report: " in out
+    assert "run0/record.json: Permission denied" in err and "cannot write" not in err
 
 
 def test_user_errors_of_a_plan(tmp_path, monkeypatch):

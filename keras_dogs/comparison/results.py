@@ -16,6 +16,7 @@ from keras_dogs.comparison.loaded import Loaded
 from keras_dogs.comparison.pairs import PAIRS
 from keras_dogs.comparison.plan import PlannedRun
 from keras_dogs.errors import UserError
+from keras_dogs.errors import in_words as errors_in_words
 from keras_dogs.evaluation import intervals
 from keras_dogs.evaluation import scoring
 from keras_dogs.models import costs
@@ -54,8 +55,9 @@ def collect(config: CompareConfig, planned: list[PlannedRun], errors: dict[Path,
             if folder in errors:
                 raise UserError(errors[folder])
             runs.append(loaded.load(folder, command))
-        except UserError as error:
-            rows.append({"name": name, "folder": str(folder), "command": command, "error": str(error)})
+        except (UserError, OSError) as error:  # another user's run may not be readable
+            why = str(error) if isinstance(error, UserError) else errors_in_words(error)
+            rows.append({"name": name, "folder": str(folder), "command": command, "error": why})
     runs, strangers = loaded.on_one_test_set(runs)
     notes += [f"{run.name} ({run.folder}) was scored on other test pictures and is left out" for run in strangers]
     runs, others = loaded.on_one_pool(runs)

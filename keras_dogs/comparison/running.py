@@ -19,7 +19,6 @@ from keras_dogs.comparison.plan import PlannedRun
 from keras_dogs.errors import Interrupted
 from keras_dogs.errors import UserError
 from keras_dogs.errors import install_line
-from keras_dogs.errors import write_error
 from keras_dogs.runs import artifacts
 from keras_dogs.runs.records import RunRecord
 from keras_dogs.system import children
@@ -46,13 +45,11 @@ def compare_runs(config: CompareConfig) -> dict:
     ownership.check_output(config.output, ownership.COMPARE, page.is_of_earlier_version)
     if config.pair or config.presets:
         plan.check(config)
-    try:
+    with artifacts.errors_in_words(config.output):
         config.output.mkdir(parents=True, exist_ok=True)
         with artifacts.locked(config.output, "comparison runs"):
             page.claim(config.output)
             return _compare(config)
-    except OSError as error:
-        raise write_error(config.output, error) from error
 
 
 def _compare(config: CompareConfig) -> dict:

@@ -216,7 +216,7 @@ def run_folder(output: Path, config: dict, resume: bool):
         raise UserError(f"{retired}: is in the way of --output {output}, and not a run folder; move it")
     if retired.exists():
         _claim(retired)  # left by an earlier version, it may have no manifest
-    with ownership.no_empty_parents(output), _put_back(retired, output), _errors_in_words(output):
+    with ownership.no_empty_parents(output), _put_back(retired, output), errors_in_words(output):
         if not resume and output.exists():
             with locked(output):
                 if is_finished(output) and not config.get("overwrite"):  # another process has finished it since
@@ -253,7 +253,7 @@ def _put_back(retired: Path, output: Path):
 
 
 @contextlib.contextmanager
-def _errors_in_words(output: Path):
+def errors_in_words(output: Path):
     """Turns an `OSError` that the block raises into a `UserError` that names the folder or the file."""
     try:
         yield
