@@ -13,6 +13,7 @@ import input_at_scale
 import readme_table
 import runs
 import runtimes_docs
+import swaps
 
 from keras_dogs.comparison import figures
 from keras_dogs.comparison import page
@@ -108,6 +109,8 @@ def render() -> str:
     parts.append(f"\n## Single runs\n\n{readme_table.single_runs()}\n\n{_OF_SINGLE_RUNS}\n")
     for file in sorted(runs.RESULTS.glob("throughput-*.json")):
         parts.append(_throughput(json.loads(file.read_text())))
+    if files := sorted(runs.RESULTS.glob("swaps-*.json")):
+        parts.append(swaps.section([json.loads(file.read_text()) for file in files]))
     for file in sorted(runs.RESULTS.glob("on_gpu-*.json")):
         parts.append(_on_gpu(json.loads(file.read_text())))
     for file in sorted(runs.RESULTS.glob("input_at_scale-*.json")):
