@@ -123,9 +123,10 @@ def in_words(row: dict) -> str:
 
 
 _TEXT = (
-    "What each backend's replacement of a layer's method gains ([stock Keras](backends.md#stock-keras)): the seconds of "
-    "a step of the model without it, divided by those of the model with all, in turns in one process; the median, and "
-    "the quartiles in brackets. Batches of 8 pictures, SGD, no augmentation. Above 1 it gains; a dash was not measured."
+    "What each backend's replacement of a layer's method gains ([stock Keras](backends.md#stock-keras)): the seconds "
+    "of a step of the model without it, divided by those of the model with all, in turns in one process: the median, "
+    "with quartiles in brackets. Batches of 8 pictures, SGD, no augmentation. Above 1 it gains; a dash was not "
+    "measured."
 )
 
 
