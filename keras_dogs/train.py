@@ -3,7 +3,6 @@
 import shlex
 
 from keras_dogs import commands
-from keras_dogs.errors import UserError
 from keras_dogs.training.config import TrainConfig
 
 REAL_THING = "--preset vit_base_patch16_224_imagenet21k --dataset stanford_dogs"
@@ -28,11 +27,6 @@ def _train(config: TrainConfig) -> int | None:
     run = fine_tune(config, commands.STARTED)
     if run.record is None:
         return None  # of several processes, only the first prints the result
-    if run.record.test is None:
-        raise UserError(
-            f"--output {run.folder}: is one rate of a sweep, finished and scored on validation alone; resume the "
-            "folder of the sweep"
-        )
     test, record, folder = run.record.test, run.record, shlex.quote(str(run.folder))
     of_what = "features/s" if record.timings.features_s else "images/s"
     print(

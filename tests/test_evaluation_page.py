@@ -131,6 +131,9 @@ def test_what_a_run_was_trained_on_is_not_its_test(command, dogs, tmp_path):
     checked.mkdir()
     pictures = collect(ExportConfig(str(tmp_path / "run"), format="torch"), record, checked)
     assert {Path(file).relative_to(flat).as_posix() for file in pictures.files} == scored, "an export, too"
+    page = ("--dataset", flat, "--output", tmp_path / "last")
+    assert command("evaluate", tmp_path / "run" / "checkpoints" / "last.keras", *page)[0] == 0
+    assert Predictions.load(tmp_path / "last").validation is None, "those are of the best epoch"
     for model in ("model.keras", "checkpoints/last.keras"):
         status, _, err = command("evaluate", tmp_path / "run" / model, "--dataset", flat)
         assert status == 0 and "they are left out" in " ".join(err.split())

@@ -147,7 +147,7 @@ def test_a_run_that_was_finished_meanwhile_is_not_replaced(tmp_path):
     """By another process that chose the same free name."""
     run = make_run(tmp_path / "run")
     before = digest_of(run)
-    with pytest.raises(UserError, match="holds a finished run by now"):
+    with pytest.raises(UserError, match="another process has finished a run there"):
         with artifacts.run_folder(run, {"data": {}, "overwrite": False}, resume=False):
             pytest.fail("it was entered")
     assert digest_of(run) == before

@@ -26,6 +26,7 @@ from keras_dogs.runs.records import RunRecord
 from keras_dogs.system.flags import Range
 from keras_dogs.training import config
 from keras_dogs.training import fine_tuning
+from keras_dogs.training import fitting
 from keras_dogs.training import job as jobs
 from keras_dogs.training import recipes
 from keras_dogs.training import sweep
@@ -96,7 +97,9 @@ def test_folders_above_do_not_name_the_family(preset, family):
 
 @pytest.mark.once
 def test_a_run_is_of_the_family_in_its_record(run_folder, tmp_path):
-    assert recipes.likely_family(str(shutil.copytree(run_folder, tmp_path / "my_vit"))) == "resnet"
+    run = shutil.copytree(run_folder, tmp_path / "my_vit")
+    for part in ("", "model.keras", "checkpoints/last.keras"):
+        assert recipes.likely_family(str(run / part)) == "resnet", part
 
 
 @pytest.mark.once
@@ -142,6 +145,13 @@ def test_a_sweep_keeps_all_runs_and_takes_the_best_on_validation(dogs, tmp_path,
     with pytest.raises(UserError, match="sweep: chooses on the validation split"):
         data = DataConfig(dataset=str(dogs), validation_fraction=0)
         fine_tune(config_for(dogs, tmp_path / "other", learning_rate="sweep", data=data))
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "mixed_float16"])
+def test_float32_is_advised_to_those_who_train_in_less(policy):
+    error = fitting._diverged(FloatingPointError("the loss is not finite"), [], [], policy)
+    assert ("or use --dtype-policy float32" in str(error.args[0])) is (policy != "float32")
 
 
 @pytest.mark.once

@@ -64,7 +64,7 @@ def in_short(found: Results) -> list[str]:
     if len(of_one_seed) > 1:  # it is said once
         sentences = [sentence.removesuffix(f" {verdicts.LUCK}") for sentence in sentences]
         which = "each of these" if len(of_one_seed) == len(sentences) else f"{len(of_one_seed)} of these"
-        sentences.append(f"With one seed for {which}, how much of it is luck in training is not known.")
+        sentences.append(f"With one seed for {which}, the influence of luck in training is not known.")
     if num_others := len(found["between_models"]) - len(rows):
         sentences.append(f"All other pairs ({num_others}) differ significantly; the table below has them.")
     sentences += [row["in_words"] for row in found["between_backends"] if row["significant"]]

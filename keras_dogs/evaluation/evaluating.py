@@ -254,7 +254,7 @@ def _validation_of(config: EvaluateConfig, scored, run: Path | None, exported) -
 
     They are those of the run's logits, which quantisation changes.
     """
-    folder = run or Path(config.run)
+    folder = run if exported and run else Path(config.run)  # not of a checkpoint: its logits are others
     is_quantized = exported is not None and exported.facts["quantization"] is not None
     if not config.output or is_quantized or not (folder / artifacts.PREDICTIONS).is_file():
         return None

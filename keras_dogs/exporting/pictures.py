@@ -104,7 +104,10 @@ def _of_run(config: ExportConfig, record: RunRecord | None, work: Path) -> Pictu
     # The splits of a folder that has grown are drawn anew.
     kept = unseen.test_pictures_of(run if run.is_dir() else run.parent, dataset.test.names)
     if not kept.any():
-        raise UserError(f"{config.run}: was trained on all {len(kept):,} test pictures of {data['dataset']} of today")
+        raise UserError(
+            f"{config.run}: was trained on, or chosen by, all pictures that are in the test split of {data['dataset']} "
+            "now"
+        )
     dataset = dataclasses.replace(dataset, test=dataset.test.select(np.flatnonzero(kept)))
     return _of_dataset(dataset, f"test pictures of {data['dataset']}", config, work)
 

@@ -220,7 +220,9 @@ def run_folder(output: Path, config: dict, resume: bool):
         if not resume and output.exists():
             with locked(output):
                 if is_finished(output) and not config.get("overwrite"):  # another process has finished it since
-                    raise UserError(f"--output {output}: holds a finished run by now; choose another --output")
+                    raise UserError(
+                        f"--output {output}: another process has finished a run there; choose another --output"
+                    )
                 # If the run in `output` came to nothing, the run set aside before it is the one to keep.
                 if _is_useful(output):
                     ownership.remove(retired)

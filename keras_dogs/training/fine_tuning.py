@@ -213,6 +213,11 @@ def _settle(config: TrainConfig, of_sweep: bool = False) -> dict:
         asked = {**record.config, "learning_rate": "sweep"} if record.sweep else record.config
         config.check_same_flags(asked, "is finished, and was trained")
         artifacts.tidy(output)
+        if record.test is None and not of_sweep:
+            raise UserError(
+                f"--output {output}: is one rate of a sweep, finished and scored on validation alone; resume the "
+                "folder of the sweep"
+            )
         artifacts.wait_until_free(output, 0)  # a run that was killed at its very end has left its lock
         say(f"{output}: finished before; nothing to do (to train further on what it has learned: --preset {output})")
     elif goes_on:

@@ -64,7 +64,7 @@ def fit(plan: Plan, task: Task, probe: Fitted | None = None) -> Fitted:
     logged = config if plan.checkpoints.writes else without_loggers(config)
     try:
         with (
-            _errors_in_words(batches, step_log, plan.checkpoints),
+            _errors_in_words(batches, step_log, plan.checkpoints, plan.config.dtype_policy),
             open_loggers(logged, plan.folder, step_log, validation) as loggers,
         ):
             callbacks = [step_log, validation, checkpointing, shown, *loggers]
@@ -101,7 +101,7 @@ def _checkpointing(plan: Plan, step_log: StepLog, validation: Validation, steps_
 
 
 @contextlib.contextmanager
-def _errors_in_words(batches: TrainingBatches, step_log: StepLog, checkpoints: Checkpoints):
+def _errors_in_words(batches: TrainingBatches, step_log: StepLog, checkpoints: Checkpoints, dtype_policy: str | None):
     """Turns the known failures of a training run into one-line errors that say what was saved and what to do."""
     try:
         yield
@@ -112,7 +112,7 @@ def _errors_in_words(batches: TrainingBatches, step_log: StepLog, checkpoints: C
             raise _too_large(error, batches.batch_size, checkpoints.files()) from error
         if not isinstance(error, FloatingPointError):
             raise
-        raise _diverged(error, step_log.rows, checkpoints.files()) from error
+        raise _diverged(error, step_log.rows, checkpoints.files(), dtype_policy) from error
 
 
 def _compile(plan: Plan, task: Task, schedule: WarmupCosine, steps_per_epoch: int) -> None:
@@ -139,10 +139,10 @@ def _left(checkpoints: list[Path]) -> str:
     return f"the last good checkpoint is {checkpoints[-1]}" if checkpoints else "nothing was written"
 
 
-def _diverged(error: FloatingPointError, rows: list[dict], checkpoints: list[Path]) -> Diverged:
+def _diverged(error, rows: list[dict], checkpoints: list[Path], dtype_policy: str | None) -> Diverged:
     row = rows[-1] if rows else None
     when = f"at step {row['step']} (learning rate {row['learning_rate']:.3g})" if row else "before the first step"
-    is_mixed = keras.config.dtype_policy().name != "float32"
+    is_mixed = dtype_policy not in (None, "float32")
     advice = "lower --learning-rate" + (", or use --dtype-policy float32" if is_mixed else "")
     return Diverged(f"{error} {when}; {_left(checkpoints)}: {advice}")
 

@@ -5,10 +5,13 @@ field.
 """
 
 import re
+from pathlib import Path
 from typing import NamedTuple
 
 from keras_dogs.models import families
 from keras_dogs.models import presets
+from keras_dogs.runs import artifacts
+from keras_dogs.runs import exports
 
 
 class Recipe(NamedTuple):
@@ -188,8 +191,11 @@ def likely_family(preset: str) -> str:
     """
     if preset in presets.PRESETS:
         return presets.PRESETS[preset].family
-    if record := presets.record_of(preset):
+    path = Path(preset)
+    if record := presets.record_of(str(path.parents[1]) if path.parent.name == artifacts.CHECKPOINTS else preset):
         return record.family
+    if exports.is_exported(path):
+        return exports.read(path / exports.FILE)["family"]
     if preset.startswith("applications:"):  # applications:resnet50:FILE
         return families.guess(preset.split(":")[1]).name
     parts = [part for part in re.split(r"[/\\]", preset) if part and not part.isdigit() and part not in _SAY_NOTHING]

@@ -1,6 +1,7 @@
 """Trains a recorded run again, and says whether it came out the same: the procedure of `reproduce`."""
 
 import contextlib
+import dataclasses
 import itertools
 import tempfile
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from keras_dogs import backends
+from keras_dogs.data.config import DataConfig
 from keras_dogs.data.loaders.canvases import Canvases
 from keras_dogs.data.loaders.canvases import checksums_of
 from keras_dogs.errors import Diverged
@@ -131,7 +133,9 @@ def _check_output(output: Path, run: Path) -> None:
         raise UserError(f"--output {output}: is a copy of the run itself; choose another --output")
     one, other = (flag_files.read(folder / artifacts.RECORD, TrainConfig) for folder in (run, output))
     ignored = {*_NOT_REPLAYED, "dataset", "data_dir", "exclude", "cache_dir", "output", "resume", "overwrite"}
-    differ = [name for name in {**one, **other} if name not in ignored and one.get(name) != other.get(name)]
+    usual = {field.name: field.default for type_ in (TrainConfig, DataConfig) for field in dataclasses.fields(type_)}
+    one, other = {**usual, **one}, {**usual, **other}  # records of earlier versions lack the flags that came later
+    differ = [name for name in other if name not in ignored and one[name] != other[name]]
     if differ:
         flags = ", ".join(map(flag_of, differ))
         raise UserError(f"--output {output}: holds a run with other values of {flags}; choose another --output")

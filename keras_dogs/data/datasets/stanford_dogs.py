@@ -48,8 +48,8 @@ def load_stanford_dogs(data_dir: Path | None = None) -> Dataset:
                 f"--dataset stanford_dogs: offline, and not prepared; put {', '.join(ARCHIVES)} into a folder and "
                 "give it as --data-dir"
             )
-        made = Path(_builder(data_dir).data_dir)
-        with locks.waited_for(caches.lock_of_download("stanford_dogs"), "preparing stanford_dogs", made):
+        lock = caches.lock_of_download("stanford_dogs")
+        with locks.waited_for(lock, "preparing stanford_dogs", lock.parent):
             if not is_prepared(data_dir):  # by another process, meanwhile
                 _prepare_in_child(data_dir)
     return read_prepared(data_dir)
