@@ -263,6 +263,7 @@ def test_what_a_record_says_of_the_training(command, tmp_path, name, value):
     result = command("compare", "--from", *runs, "--output", tmp_path / "c")
     line = well_answered(result, began)
     assert "record.json" in line and "damaged" in line and name in line
+    assert result[0] == 1 and "report: " in result[1], "the other run is on the page"
 
 
 def test_each_key_of_the_config_of_an_unfinished_run(command, run_folder, dogs, tmp_path, monkeypatch):

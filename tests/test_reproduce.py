@@ -46,7 +46,7 @@ def edited(strict_run, tmp_path):
     return edit
 
 
-def test_a_strict_run_comes_out_the_same_to_the_last_bit(strict_run, child, tmp_path):
+def test_a_strict_run_comes_out_the_same_to_the_last_bit(strict_run, child, command, tmp_path):
     run, _ = strict_run
     done = child(["-m", "keras_dogs.reproduce", run, "--output", tmp_path / "again"])
     assert done.returncode == 0, done.stderr
@@ -54,6 +54,14 @@ def test_a_strict_run_comes_out_the_same_to_the_last_bit(strict_run, child, tmp_
     record, again = (RunRecord.load(folder / artifacts.RECORD) for folder in (run, tmp_path / "again"))
     assert again.dataset == record.dataset and again.test == record.test
     assert again.config | {"output": ""} == record.config | {"output": ""}, "every flag was resolved to the same"
+    earlier = shutil.copytree(run, tmp_path / "earlier")
+    begun = json.loads((earlier / artifacts.RECORD).read_text())
+    for name in ("head", "views", "balanced"):  # of a version that did not know them
+        del begun["config"][name]
+    (earlier / artifacts.RECORD).write_text(json.dumps(begun))
+    for recorded in (run, earlier):
+        status, out, err = command("reproduce", recorded, "--output", tmp_path / "again")
+        assert status == 0 and out.startswith("the same to the last bit"), err
 
 
 @pytest.mark.once

@@ -68,9 +68,12 @@ def load(folder: Path, command: str) -> Loaded:
     """Reads a finished run.
 
     Raises:
-        UserError: it is none.
+        UserError: it is none, or a flag in its record, by which models are told apart, is no plain value.
     """
     record = RunRecord.load(folder / artifacts.RECORD)
+    for name, value in {**record.config["data"], **record.config}.items():
+        if name in _TRAINING and not isinstance(value, str | int | float | None):
+            raise UserError(f"{folder / artifacts.RECORD}: damaged: config.{name} is {value!r}")
     found = Predictions.load(folder)
     order = np.argsort(found.names)
     in_order = {name: getattr(found, name)[order] for name in ("names", "labels", "logits")}
@@ -119,9 +122,6 @@ def training_of(run: Loaded) -> tuple:
     known = presets.PRESETS.get(run.record.preset)
     if known and config["image_size"] == known.image_size:
         config["image_size"] = None
-    for name in _TRAINING:
-        if not isinstance(config[name], str | int | float | None):
-            raise UserError(f"{run.folder / artifacts.RECORD}: damaged: config.{name} is {config[name]!r}")
     return tuple(config[name] for name in _TRAINING)
 
 

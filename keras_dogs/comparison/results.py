@@ -15,6 +15,7 @@ from keras_dogs.comparison.config import CompareConfig
 from keras_dogs.comparison.loaded import Loaded
 from keras_dogs.comparison.pairs import PAIRS
 from keras_dogs.comparison.plan import PlannedRun
+from keras_dogs.comparison.plan import dataset_of
 from keras_dogs.errors import UserError
 from keras_dogs.errors import in_words as errors_in_words
 from keras_dogs.evaluation import intervals
@@ -34,7 +35,7 @@ def _fairness(config: CompareConfig) -> str:
     pair = PAIRS.get(config.pair)
     if not pair:
         return ""
-    dataset = pair.of_dataset if config.dataset in (None, pair.dataset) else ""
+    dataset = pair.of_dataset if dataset_of(config) == pair.dataset else ""
     has_its_flags = config.epochs is None and config.budget == "epochs" and not config.train_flags
     return " ".join(filter(None, (pair.fairness, has_its_flags and pair.of_flags, dataset)))
 

@@ -38,7 +38,7 @@ def run_behind(model: str, exported=None) -> Path | None:
     return folder
 
 
-def test_pictures_of(run: Path, names) -> np.ndarray:
+def are_new_to(run: Path, names) -> np.ndarray:
     """Tells which pictures a run has neither learned from nor been chosen by: bool `(num_names,)`.
 
     Args:

@@ -102,7 +102,7 @@ def _of_run(config: ExportConfig, record: RunRecord | None, work: Path) -> Pictu
         refuse_idle(config, ("data_dir",), f"on a run of {data['dataset']}")
     dataset, run = load_recorded(data, record.seed, config.data_dir), Path(config.run)
     # The splits of a folder that has grown are drawn anew.
-    kept = unseen.test_pictures_of(run if run.is_dir() else run.parent, dataset.test.names)
+    kept = unseen.are_new_to(run if run.is_dir() else run.parent, dataset.test.names)
     if not kept.any():
         raise UserError(
             f"{config.run}: was trained on, or chosen by, all pictures that are in the test split of {data['dataset']} "

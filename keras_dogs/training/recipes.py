@@ -4,7 +4,6 @@ A field that is `None` takes the preset's value (`keras_dogs.models.presets`); a
 field.
 """
 
-import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -196,10 +195,7 @@ def likely_family(preset: str) -> str:
         return record.family
     if exports.is_exported(path):
         return exports.read(path / exports.FILE)["family"]
-    if preset.startswith("applications:"):  # applications:resnet50:FILE
-        return families.guess(preset.split(":")[1]).name
-    parts = [part for part in re.split(r"[/\\]", preset) if part and not part.isdigit() and part not in _SAY_NOTHING]
-    return families.guess(parts[-1] if parts else preset).name
+    return families.guess(presets.short_name(str(path.parent) if path.name in _SAY_NOTHING else preset)).name
 
 
 _SAY_NOTHING = ("model.safetensors", "pytorch_model.bin", "model.weights.h5", "model.keras")  # of many models

@@ -1,7 +1,6 @@
 """Trains a recorded run again, and says whether it came out the same: the procedure of `reproduce`."""
 
 import contextlib
-import dataclasses
 import itertools
 import tempfile
 from collections.abc import Iterator
@@ -11,7 +10,6 @@ from typing import NamedTuple
 import numpy as np
 
 from keras_dogs import backends
-from keras_dogs.data.config import DataConfig
 from keras_dogs.data.loaders.canvases import Canvases
 from keras_dogs.data.loaders.canvases import checksums_of
 from keras_dogs.errors import Diverged
@@ -25,7 +23,6 @@ from keras_dogs.runs.records import RunRecord
 from keras_dogs.system import flag_files
 from keras_dogs.system import progress
 from keras_dogs.system import tables
-from keras_dogs.system.flags import flag_of
 from keras_dogs.training.config import ReproduceConfig
 from keras_dogs.training.config import TrainConfig
 from keras_dogs.training.fine_tuning import fine_tune
@@ -46,6 +43,7 @@ _NOT_REPLAYED = (
     *("wandb", "tensorboard", "offline", "cache", "devices", "model_shards", "peer_timeout", "sync_batch_norm"),
     *("checkpoint_every", "keep_checkpoints"),
 )
+_WHERE = ("dataset", "data_dir", "exclude", "cache_dir", "offline")  # flags of `reproduce` that take their place
 
 
 class Outcome(NamedTuple):
@@ -113,7 +111,7 @@ def reproduce(config: ReproduceConfig, started: float | None = None) -> Outcome 
         _check_pictures(record, recorded, pictures)
 
     if config.output:
-        _check_output(config.output, config.run)
+        _check_output(config, record)
     with _output(config) as folder, _in_words(config):
         if not artifacts.is_finished(folder):
             again = fine_tune(_train_config(config, folder), started, check)
@@ -122,23 +120,24 @@ def reproduce(config: ReproduceConfig, started: float | None = None) -> Outcome 
         return compare_runs(config.run, folder)
 
 
-def _check_output(output: Path, run: Path) -> None:
+def _check_output(config: ReproduceConfig, record: RunRecord) -> None:
     """Refuses to hold a run against itself, or against a finished run that was not made to reproduce it."""
-    if output.resolve() == run.resolve():
+    output = config.output
+    if output.resolve() == config.run.resolve():
         raise UserError(f"--output {output}: is the run itself; choose another --output")
     if not artifacts.is_finished(output):
         return
-    records = [RunRecord.load(folder / artifacts.RECORD) for folder in (run, output)]
-    if records[0].timings == records[1].timings:  # never of two runs
+    if RunRecord.load(output / artifacts.RECORD).timings == record.timings:  # never of two runs
         raise UserError(f"--output {output}: is a copy of the run itself; choose another --output")
-    one, other = (flag_files.read(folder / artifacts.RECORD, TrainConfig) for folder in (run, output))
-    ignored = {*_NOT_REPLAYED, "dataset", "data_dir", "exclude", "cache_dir", "output", "resume", "overwrite"}
-    usual = {field.name: field.default for type_ in (TrainConfig, DataConfig) for field in dataclasses.fields(type_)}
-    one, other = {**usual, **one}, {**usual, **other}  # records of earlier versions lack the flags that came later
-    differ = [name for name in other if name not in ignored and one[name] != other[name]]
-    if differ:
-        flags = ", ".join(map(flag_of, differ))
-        raise UserError(f"--output {output}: holds a run with other values of {flags}; choose another --output")
+    one, other = (
+        # As a config, which fills in the flags that an earlier version did not have.
+        TrainConfig(**{name: value for name, value in _replayed(folder).items() if name not in _WHERE}).told_to_all
+        for folder in (config.run, output)
+    )
+    if differ := [flag for flag in one if one[flag] != other[flag]]:
+        raise UserError(
+            f"--output {output}: holds a run with other values of {', '.join(differ)}; choose another --output"
+        )
 
 
 @contextlib.contextmanager
@@ -164,13 +163,18 @@ def _output(config: ReproduceConfig) -> Iterator[Path]:
 
 def _train_config(config: ReproduceConfig, output: Path) -> TrainConfig:
     """Returns the flags of the record that are of the training, with where things are now."""
-    flags = flag_files.read(config.run / artifacts.RECORD, TrainConfig)
-    flags = {name: value for name, value in flags.items() if name not in _NOT_REPLAYED}
+    flags = _replayed(config.run)
     if config.dataset:
         flags.pop("data_dir", None)
-    given = {name: getattr(config, name) for name in ("dataset", "data_dir", "exclude", "cache_dir", "offline")}
+    given = {name: getattr(config, name) for name in _WHERE}
     flags |= {name: value for name, value in given.items() if value}
     return TrainConfig(**flags, output=output, resume=artifacts.is_unfinished(output))
+
+
+def _replayed(run: Path) -> dict:
+    """Returns the flags of a run's record that are of the training."""
+    flags = flag_files.read(run / artifacts.RECORD, TrainConfig)
+    return {name: value for name, value in flags.items() if name not in _NOT_REPLAYED}
 
 
 def _say_what_differs(record: RunRecord) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from keras_dogs import backends
 from keras_dogs.backends import devices
+from keras_dogs.data.datasets import Dataset
 from keras_dogs.data.datasets import load_configured
 from keras_dogs.data.loaders.canvases import checksums_of
 from keras_dogs.errors import Diverged
@@ -67,7 +68,7 @@ def sweep_rates(config: TrainConfig, train: Callable, began: float, started: flo
             _copy_run(runs[best].folder, folder)
             record = _timed(record, before_s + time.perf_counter() - started, began - started)
         now = time.perf_counter()
-        record = _test_best(dataclasses.replace(config, learning_rate=best), folder, record, table, now)
+        record = _test_best(dataclasses.replace(config, learning_rate=best), dataset, folder, record, table, now)
     return Run(config.output, record)
 
 
@@ -145,9 +146,15 @@ def _copy_run(source: Path, target: Path) -> None:
                 shutil.copyfile(file, temporary)
 
 
-def _test_best(config: TrainConfig, folder: Path, record: RunRecord | None, table: list[dict] | None, began: float):
+def _test_best(
+    config: TrainConfig,
+    dataset: Dataset,
+    folder: Path,
+    record: RunRecord | None,
+    table: list[dict] | None,
+    began: float,
+):
     """Scores the chosen run on the test split, once, and completes its record."""
-    dataset = load_configured(config.data, config.seed)
     job = jobs.settle(config, dataset)
     pictures = jobs.decode_pictures(job)
     fitting.load_weights_everywhere(job.classifier, folder / artifacts.MODEL)
