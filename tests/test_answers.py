@@ -103,7 +103,7 @@ def test_too_few_validation_pictures_promise_nothing():
         AnswerSettings("ab", few, 2, 0.9).check()
     some = calibrate(predictions(validation=100))
     quantized = dataclasses.replace(some, set_thresholds=[])
-    with pytest.raises(UserError, match="coverage 0.9: the sets of a quantised export are not known"):
+    with pytest.raises(UserError, match="coverage 0.9: a quantised export has no prediction sets"):
         AnswerSettings("ab", quantized, 2, 0.9).check()
     assert answers.threshold_for(0.99, some.set_thresholds) is not None  # 99 % of 101 is the 100th
     without = AnswerSettings("ab", calibrate(predictions()._replace(validation=None))).answers_to(

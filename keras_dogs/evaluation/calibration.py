@@ -85,8 +85,8 @@ def check_coverage(coverage: float, calibration: Calibration) -> float:
     threshold = answers.threshold_for(coverage, calibration.set_thresholds)
     if threshold is None and calibration.num_pictures >= LEAST_PICTURES:
         raise UserError(
-            f"--coverage {coverage:g}: the sets of a quantised export are not known, as validation was scored by the "
-            "run; ask the run, or an export that is not quantised"
+            f"--coverage {coverage:g}: a quantised export has no prediction sets, as their thresholds hold for the "
+            "run's own logits; give the run, or an export that is not quantised"
         )
     if threshold is None:
         raise UserError(

@@ -75,7 +75,7 @@ def main(open_model):
     if flags.coverage is not None:
         threshold = threshold_for(flags.coverage, calibration.get("set_thresholds", ()))
         if threshold is None:
-            why = "the sets of a quantised export are not known; ask one that is not quantised"
+            why = "a quantised export has no prediction sets; use one that is not quantised"
             if not facts.get("quantization"):
                 why = "the run has too few validation pictures to promise that"
             parser.error(f"--coverage {flags.coverage:g}: {why}")
